@@ -1,0 +1,26 @@
+"""Settings of the whole suite: repeatable property tests, one thread per parallel worker."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if PARALLEL:  # read when torch, TensorFlow and NumPy's BLAS are first imported, which is later
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _restore_torch_threads() -> Iterator[None]:
+    """A test may set torch's thread count; the next one starts with the count that it found."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
