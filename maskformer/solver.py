@@ -12,7 +12,7 @@ from maskformer.errors import InputError
 OPTIMIZERS = ("ADAMW", "SGD")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupPolyLR")
 WARMUP_METHODS = ("linear", "constant")
-CLIP_TYPES = ("full_model", "norm", "value", "none")
+CLIP_TYPES = ("full_model", "none")
 
 NORM_KINDS = frozenset({"BatchNorm2d", "SyncBatchNorm", "GroupNorm", "LayerNorm"})
 EMBEDDING_KINDS = frozenset({"Embedding"})
@@ -29,9 +29,9 @@ class SolverConfig:
     """Everything that fixes how weights are updated, except the gradients.
 
     The defaults are those of `maskformer_panoptic_R50_bs64_554k.yaml`. Learning rates are those of
-    the head; the backbone's is `backbone_multiplier` times as large. `clip_type` "full_model" scales
-    all gradients by one norm, "norm" and "value" act on each parameter alone. `steps` and `gamma`
-    are read by WarmupMultiStepLR only, `power` by WarmupPolyLR only; iterations count from 0.
+    the head; the backbone's is `backbone_multiplier` times as large. `clip_type` "full_model"
+    scales all gradients by one norm, as every published config does. `steps` and `gamma` are read
+    by WarmupMultiStepLR only, `power` by WarmupPolyLR only; iterations count from 0.
     """
 
     base_lr: float = 1e-4
