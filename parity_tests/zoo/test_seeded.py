@@ -1,19 +1,16 @@
 """The seeded weights have the golden values."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from maskformer.seeded import MODEL_CONSTANTS, digest, seeded_state, seeded_tensor
+from parity_tests import golden_files
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-DIGESTS = json.loads((GOLDEN / "seeded_digests.json").read_text())
+DIGESTS = golden_files.read_json("seeded_digests.json")
 
 
 def spec(config: str) -> list:
-    return json.loads((GOLDEN / "state_spec" / f"{config}.json").read_text())["entries"]
+    return golden_files.read_json(f"state_spec/{config}.json")["entries"]
 
 
 @pytest.mark.parametrize("config", ["tiny", "coco_swin_tiny"])

@@ -1,0 +1,93 @@
+"""`parity zoo`: the published models and what is known about them."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from maskformer import zoo
+from maskformer.config import ResNetConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity zoo` to `app`."""
+    app.command("zoo")(show)
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(help="One entry; all without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the published configs, or show one.
+
+    Example: parity zoo coco_r50 --json
+    """
+    entries = [zoo.get(name)] if name else list(zoo.ENTRIES.values())
+    if as_json:
+        values = [entry.to_dict() for entry in entries]
+        print(json.dumps(values[0] if name else values, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_details(entries[0]) if name else _table(entries))
+
+
+def _table(entries: list[zoo.Entry]):
+    from rich.table import Table
+
+    table = Table(title="MaskFormer model zoo", caption=f"Published results: {zoo.SOURCE}")
+    for column in ("config", "backbone", "head", "classes"):
+        table.add_column(column, no_wrap=column == "config")
+    for column in ("PQ", "mIoU", "multi-scale", "memory (MB)", "iterations", "batch"):
+        table.add_column(column, justify="right")
+    table.add_column("checkpoint", no_wrap=True)
+    for entry in entries:
+        table.add_row(*_row(entry))
+    return table
+
+
+def _row(entry: zoo.Entry) -> tuple[str, ...]:
+    published = entry.published
+    results = ("", "", "", "", "")
+    if published:
+        is_pq = published.metric == "PQ"
+        results = (
+            f"{published.value:.1f}" if is_pq else "",
+            "" if is_pq else f"{published.value:.1f}",
+            f"{published.multi_scale:.1f}" if published.multi_scale is not None else "",
+            f"{published.memory_mb:,}",
+            published.file_name,
+        )
+    return (
+        *(entry.name, backbone_name(entry), entry.model.head.removesuffix("Head")),
+        str(entry.model.num_classes),
+        *results[:4],
+        f"{entry.solver.max_iter:,}",
+        str(entry.solver.ims_per_batch),
+        results[4],
+    )
+
+
+def backbone_name(entry: zoo.Entry) -> str:
+    """The backbone as papers call it: "R50", "R101c", "Swin-B"."""
+    backbone = entry.model.backbone
+    if isinstance(backbone, ResNetConfig):
+        return f"R{backbone.depth}{'c' if backbone.stem == 'deeplab' else ''}"
+    sizes = {(96, 6): "T", (96, 18): "S", (128, 18): "B", (192, 18): "L"}
+    return f"Swin-{sizes.get((backbone.embed_dim, backbone.depths[2]), backbone.embed_dim)}"
+
+
+def _details(entry: zoo.Entry):
+    from rich.table import Table
+
+    table = Table(title=entry.name, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    values = entry.to_dict()
+    for section in ("model", "solver", "inputs", "published"):
+        for key, value in (values.pop(section) or {}).items():
+            table.add_row(f"{section}.{key}", str(value))
+    for key, value in values.items():
+        table.add_row(key, str(value))
+    return table
