@@ -68,7 +68,7 @@ def _distance(height: int, top: int) -> np.ndarray:
 
 
 def _perspective(texture: np.ndarray, top: int) -> np.ndarray:
-    """Compresses a texture [H,W,...] towards the horizon: near rows are stretched, far ones dense."""
+    """A texture [H,W,...] seen in perspective: dense at the horizon, stretched near the viewer."""
     height, width = texture.shape[:2]
     near = _distance(height, top)[:, 0]
     rows = ((height - 1) * np.float32(1.15) * near / (near + np.float32(0.15))).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The things in procedural scenes: drawn large with Pillow, then reduced, so that edges are smooth."""
+"""The things in procedural scenes: drawn large with Pillow and then reduced, for smooth edges."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Drawing:
-    """An object on its own: colours (RGB), where it is (L, 0 or 255), whether to light it as round."""
+    """An object on its own: its colours (RGB), its mask (L, 0 or 255), and if it is lit as round."""
 
     colour: Image.Image
     mask: Image.Image
@@ -68,7 +68,7 @@ def _scaled(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]
 
 
 def light(rng: np.random.Generator, colour: np.ndarray, is_round: bool) -> np.ndarray:
-    """Shading and surface texture for an object's colours float32 [h,w,3]: lit from the upper left."""
+    """An object's colours float32 [h,w,3] with texture and shading, lit from the upper left."""
     height, width = colour.shape[:2]
     dy = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     dx = np.linspace(-1, 1, width, dtype=np.float32)[None]
@@ -109,8 +109,10 @@ def _car(rng: np.random.Generator, tall: int) -> Drawing:
     pen = _Pen(tall, long, body)
     front, back = rng.uniform(0.5, 0.9), rng.uniform(0.25, 0.6)
     pen.polygon(
-        [(0.02, 0.45), (back, 0.4), (back + 0.25, 0.02), (long - front - 0.3, 0.02)]
-        + [(long - front, 0.4), (long - 0.08, 0.5), (long - 0.03, 0.85), (0.02, 0.85)],
+        [
+            *((0.02, 0.45), (back, 0.4), (back + 0.25, 0.02), (long - front - 0.3, 0.02)),
+            *((long - front, 0.4), (long - 0.08, 0.5), (long - 0.03, 0.85), (0.02, 0.85)),
+        ],
         body,
     )
     pen.polygon(
@@ -197,8 +199,10 @@ def _bottle(rng: np.random.Generator, tall: int) -> Drawing:
     pen = _Pen(tall, 0.34, glass)
     neck = rng.uniform(0.18, 0.34)
     pen.polygon(
-        [(0.13, 0.05), (0.21, 0.05), (0.21, neck), (0.33, neck + 0.16), (0.33, 1.0)]
-        + [(0.01, 1.0), (0.01, neck + 0.16), (0.13, neck)],
+        [
+            *((0.13, 0.05), (0.21, 0.05), (0.21, neck), (0.33, neck + 0.16), (0.33, 1.0)),
+            *((0.01, 1.0), (0.01, neck + 0.16), (0.13, neck)),
+        ],
         glass,
     )
     pen.polygon([(0.12, 0.0), (0.22, 0.0), (0.22, 0.07), (0.12, 0.07)], _paint(rng))
@@ -220,8 +224,10 @@ def _plant(rng: np.random.Generator, tall: int) -> Drawing:
         leaf = _scaled(green, rng.uniform(0.7, 1.35))
         middle_x, middle_y = (tip_x + 0.4) / 2, (tip_y + 0.64) / 2
         pen.polygon(
-            [(0.37, 0.64), (middle_x - 0.07, middle_y - 0.02), (tip_x, tip_y)]
-            + [(middle_x + 0.07, middle_y + 0.02), (0.43, 0.64)],
+            [
+                *((0.37, 0.64), (middle_x - 0.07, middle_y - 0.02), (tip_x, tip_y)),
+                *((middle_x + 0.07, middle_y + 0.02), (0.43, 0.64)),
+            ],
             leaf,
         )
     return pen.done(rng)

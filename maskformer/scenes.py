@@ -1,4 +1,4 @@
-"""Procedural photographs with exact panoptic and semantic annotations, laid out like COCO and ADE20K.
+"""Procedural photographs with exact panoptic and semantic labels, laid out like COCO and ADE20K.
 
 Every image depends on (seed, split, index) only. Pixels are made from integers, additions,
 multiplications, divisions and square roots, which round the same everywhere, so that a scene does
@@ -73,7 +73,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Setting:
-    """A kind of place: bands of stuff from top to bottom (alternatives each), and what stands there.
+    """A kind of place: bands of stuff from top to bottom (alternatives each), and its things.
 
     `horizon` bounds the upper edge of the last band, as a fraction of the height.
     """
@@ -139,10 +139,11 @@ def draw_scene(seed: int, split: str, index: int, size: int = 320) -> Scene:
         id_map[mask] = ids.new(name)
     if rng.random() < 0.5:
         id_map[edges] = 0
+    placed = _unlabelled(rng, height, width, horizon)
     if index % 16 != 5:
-        for placed in _place(rng, setting, height, width, horizon):
-            _draw_placed(rng, canvas, id_map, ids, placed)
-    _draw_unlabelled(rng, canvas, id_map, horizon)
+        placed += _place(rng, setting, height, width, horizon)
+    for item in sorted(placed, key=lambda item: item.boxes[0][1]):
+        _draw_placed(rng, canvas, id_map, ids, item)
     if index % 32 == 11:
         id_map[:] = 0
     present = set(np.unique(id_map).tolist()) - {0}
@@ -155,7 +156,7 @@ def draw_scene(seed: int, split: str, index: int, size: int = 320) -> Scene:
 
 
 class _Ids:
-    """Hands out segment ids that use all three bytes, as COCO's do, and remembers their categories."""
+    """Hands out segment ids that use all three bytes, as COCO's do, and keeps their categories."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -183,7 +184,7 @@ def _size(rng: np.random.Generator, size: int) -> tuple[int, int]:
 def _paint_stuff(
     rng: np.random.Generator, setting: _Setting, height: int, width: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], np.ndarray, int]:
-    """Background float32 [H,W,3], the mask of each kind of stuff, their borders, the horizon's row."""
+    """Background float32 [H,W,3], the mask of each stuff, their borders, the horizon's row."""
     names = [band[int(rng.integers(len(band)))] for band in setting.bands]
     horizon = int(height * rng.uniform(*setting.horizon))
     rows = np.arange(height, dtype=np.float32)[:, None]
@@ -235,9 +236,12 @@ def _add_verge(
 
 @dataclass(frozen=True)
 class _Placed:
-    """Objects that share a segment: one, or the members of a crowd. Boxes are (x, base, height)."""
+    """Objects that share a segment: one, or the members of a crowd. Boxes are (x, base, height).
 
-    name: str
+    `name` None is an object of no category, void in the annotation.
+    """
+
+    name: str | None
     boxes: tuple[tuple[float, float, float], ...]
     is_crowd: bool
     has_shadow: bool
@@ -245,8 +249,8 @@ class _Placed:
 
 def _place(
     rng: np.random.Generator, setting: _Setting, height: int, width: int, horizon: int
-) -> Iterator[_Placed]:
-    """Objects from far to near, sized by perspective; some crowds, some tiny ones."""
+) -> list[_Placed]:
+    """Things of a setting, sized by perspective; some crowds, some tiny ones."""
     placed = []
     depth = max(height - horizon, 1)
 
@@ -274,7 +278,16 @@ def _place(
         placed.append(_crowd(rng, "person", width, horizon + 0.1 * depth, 0.09 * height, True))
     if rng.random() < 0.2 and setting.air:
         placed.append(_crowd(rng, "bird", width, horizon * 0.5, 0.03 * height, False))
-    return iter(sorted(placed, key=lambda item: item.boxes[0][1]))
+    return placed
+
+
+def _unlabelled(rng: np.random.Generator, height: int, width: int, horizon: int) -> list[_Placed]:
+    placed = []
+    for _ in range(int(rng.integers(0, 3))):
+        base = horizon + (height - horizon) * rng.random()
+        box = (rng.uniform(0, width), base, height * rng.uniform(0.05, 0.25))
+        placed.append(_Placed(None, (box,), False, True))
+    return placed
 
 
 def _crowd(
@@ -298,24 +311,13 @@ def _crowd(
 def _draw_placed(
     rng: np.random.Generator, canvas: np.ndarray, id_map: np.ndarray, ids: _Ids, placed: _Placed
 ) -> None:
-    segment_id = ids.new(placed.name, placed.is_crowd)
+    segment_id = 0 if placed.name is None else ids.new(placed.name, placed.is_crowd)
+    draw = scene_objects.draw_rock if placed.name is None else scene_objects.DRAWERS[placed.name]
     for x, base, tall in placed.boxes:
         if placed.has_shadow:
             _shade(canvas, x, base, tall)
-        colour, alpha = _render(rng, scene_objects.DRAWERS[placed.name], tall)
+        colour, alpha = _render(rng, draw, tall)
         _composite(canvas, id_map, colour, alpha, x, base, segment_id)
-
-
-def _draw_unlabelled(
-    rng: np.random.Generator, canvas: np.ndarray, id_map: np.ndarray, horizon: int
-) -> None:
-    """Objects of no category: drawn, and void in the annotation."""
-    height, width = id_map.shape
-    for _ in range(int(rng.integers(0, 3))):
-        base = horizon + (height - horizon) * rng.random()
-        tall = height * rng.uniform(0.05, 0.25)
-        colour, alpha = _render(rng, scene_objects.draw_rock, tall)
-        _composite(canvas, id_map, colour, alpha, rng.uniform(0, width), base, 0)
 
 
 def _render(
@@ -396,7 +398,7 @@ def write_scenes(
     workers: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
-    """Writes a data set below `folder` in the layout detectron2 looks for; returns images per split.
+    """Writes a data set in the layout detectron2 looks for; returns the images of each split.
 
     `coco/` has `train2017/*.jpg`, `val2017/*.jpg`, `annotations/panoptic_{split}.json` and
     `panoptic_{split}/*.png`; `ADEChallengeData2016/` has `images/{training,validation}`,
