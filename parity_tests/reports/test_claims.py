@@ -1,0 +1,59 @@
+"""The verdict line and the ladder say what the result says, and how far it is from its limit."""
+
+import math
+
+import pytest
+
+from parity_tests.reports.results import audit_result, different_result
+from reports.claims import headline, ladder, margin
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "text"),
+    [
+        (1e-15, 3.2e-14, "32 times below the limit"),
+        (8.0, 4.0, "2 times the limit"),
+        (624917.0, 1.0, "620,000 times the limit"),
+        (0.0, 1e-12, "exact: the value is 0"),
+        (0, 0, "on the limit"),
+        (3, 0, "above the limit"),
+        (math.nan, 1.0, "no margin: the value is not a number"),
+        ("equal", None, "not a number to compare"),
+    ],
+)
+def test_margin(value, limit, text):
+    assert margin(value, limit) == text
+
+
+def test_headline_of_equal_models_has_the_strongest_figures():
+    result = audit_result()
+    result["float64"] |= {"worst_gap": 3.14e-15, "limit": 2e-13, "worst_tap": "heads:output"}
+    result["float32"] = {"eager": {**result["float32"]["eager"], "worst_ratio": 1.5, "limit": 4.0}}
+    assert headline(result) == (
+        "The port computes what the reference computes, at all 436 tensors compared: worst float64 "
+        "gap 3.1e-15, limit 2.0e-13 (heads:output); worst float32 error ratio eager 1.5, limit 4."
+    )
+
+
+def test_headline_of_different_models_names_place_and_cause():
+    line = headline(different_result())
+    assert line.startswith(
+        "The port differs at sem_seg_head.predictor.transformer.decoder.layers.3.norm2, "
+        "likely cause: epsilon 1e-6 instead of 1e-5; 436 tensors compared"
+    )
+    assert line.endswith("without a partner: 1.")
+
+
+def test_headline_without_localisation_names_the_first_divergence():
+    result = different_result() | {"localisation": None}
+    path = "sem_seg_head.predictor.transformer.decoder.layers.3.norm2"
+    assert headline(result).startswith(f"The port differs at {path}:output; 436")
+
+
+def test_ladder_keeps_order_and_verdicts():
+    claims = ladder(different_result()["claims"]).claims
+    assert [claim.verdict for claim in claims] == ["fails", "holds", "not run"]
+    assert [claim.tone for claim in claims] == ["bad", "good", "open"]
+    assert dict(claims[0].facts)["measured"] == "2.4e-7"
+    assert claims[2].facts == ()
+    assert claims[2].evidence == "none recorded"

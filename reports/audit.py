@@ -1,0 +1,331 @@
+"""The sections of an audit: two models compared tensor by tensor on the same inputs."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from reports import claims
+from reports.document import (
+    Block,
+    Cell,
+    Chapter,
+    Column,
+    Facts,
+    Figure,
+    Items,
+    Plot,
+    Section,
+    Table,
+    Text,
+    describe,
+    flatten,
+    number,
+)
+from reports.plots import STAGES, Point, layer_plot
+
+SCHEMA = "maskformer-replication/audit/1"
+NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
+
+Result = Mapping[str, Any]
+Layer = Mapping[str, Any]
+
+
+def chapter(result: Result) -> Chapter:
+    """An audit's chapter: all that the result holds, in the order of a reader's questions."""
+    return Chapter(
+        title=result.get("title", "Audit"),
+        verdict=result["verdict"],
+        tone=claims.tone(result["verdict"]),
+        headline=claims.headline(result),
+        sections=(
+            Section("Claims", (claims.ladder(result["claims"]),)),
+            Section("Same function: float64 gap against its limit", _float64(result)),
+            Section("Same precision: float32 error against the reference's own", _float32(result)),
+            Section("Where a difference is, or would be, found", _where(result)),
+            Section("Every tensor", (_layer_table(result["layers"]),)),
+            Section("What is not verified", _not_verified(result)),
+            Section("How it was run", _run(result)),
+            Section("Versions and hashes", _provenance(result["provenance"])),
+        ),
+    )
+
+
+def _stages(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """The stages present: known ones in their fixed order, then others as they come."""
+    present = list(dict.fromkeys(layer["stage"] for layer in layers))
+    known = [stage for stage in STAGES if stage in present]
+    return (*known, *[stage for stage in present if stage not in STAGES])
+
+
+def _closest_to_limit(layers: Sequence[Layer]) -> Layer:
+    """The layer with the largest share of its float64 limit; one without a number comes first."""
+
+    def share(layer: Layer) -> float:
+        gap, limit = layer["float64"]["gap"], layer["float64"]["limit"]
+        if math.isnan(gap):
+            return math.inf
+        return gap / limit if limit > 0 else gap * math.inf if gap else 0.0
+
+    return max(layers, key=share)
+
+
+def _numeric(value: float | None, tone: str = "") -> Cell:
+    return Cell(number(value), value if claims.is_number(value) else "", tone)
+
+
+def _plot(points: Sequence[Point], title: str, description: str, wide: bool) -> Plot:
+    def draw(size: tuple[int, int]) -> Markup:
+        return layer_plot(points, title, description, *size)
+
+    return Plot(title, draw(NARROW), draw(WIDE) if wide else None)
+
+
+def _float64(result: Result) -> tuple[Block, ...]:
+    layers = result["layers"]
+    if not layers:
+        return (Text("No tensor was compared."),)
+    points = [
+        Point(
+            f"{layer['key']}: gap {number(layer['float64']['gap'])}, "
+            f"limit {number(layer['float64']['limit'])}",
+            layer["stage"],
+            layer["float64"]["gap"],
+            layer["float64"]["limit"],
+            layer["float64"]["passed"],
+        )
+        for layer in layers
+    ]
+    failed = sum(not point.passed for point in points)
+    summary = f"{number(len(points))} tensors, {number(failed)} above their limit"
+    plot = _plot(
+        points,
+        "relative gap, float64",
+        f"Float64 gap of every tensor against its limit: {summary}. Values: see Every tensor.",
+        wide=True,
+    )
+    caption = (
+        f"Each dot is a tensor, the line is its limit: {summary}. "
+        "A cross marks a tensor above its limit."
+    )
+    return (Figure(caption, (plot,), _stages(layers)), _stage_table(layers))
+
+
+def _stage_table(layers: Sequence[Layer]) -> Table:
+    rows = []
+    for stage in _stages(layers):
+        members = [layer for layer in layers if layer["stage"] == stage]
+        worst = _closest_to_limit(members)
+        judged = worst["float64"]
+        rows.append(
+            (
+                Cell(stage, stage, stage=stage),
+                _numeric(len(members)),
+                _numeric(judged["gap"]),
+                _numeric(judged["limit"]),
+                Cell(claims.margin(judged["gap"], judged["limit"])),
+                Cell(worst["key"]),
+            )
+        )
+    columns = (
+        Column("Stage"),
+        Column("Tensors", numeric=True),
+        Column("Gap", numeric=True),
+        Column("Limit", numeric=True),
+        Column("Margin"),
+        Column("Tensor", code=True),
+    )
+    return Table("Per stage, the tensor closest to its float64 limit", columns, tuple(rows))
+
+
+def _float32(result: Result) -> tuple[Block, ...]:
+    executions = result["float32"]
+    layers = result["layers"]
+    if not executions or not layers:
+        return (Text("Not run in float32."),)
+    plots = []
+    for execution, judged in executions.items():
+        limit = judged["limit"]
+        points = [
+            Point(
+                f"{layer['key']}: ratio {number(layer['float32'][execution]['ratio'])}",
+                layer["stage"],
+                layer["float32"][execution]["ratio"],
+                limit,
+                layer["float32"][execution]["passed"],
+            )
+            for layer in layers
+            if execution in layer["float32"]
+        ]
+        failed = sum(not point.passed for point in points)
+        description = (
+            f"Float32 error ratio of every tensor, execution {execution}: {number(len(points))} "
+            f"tensors, {number(failed)} above the limit of {number(limit)}."
+        )
+        plots.append(_plot(points, f"{execution}: error ratio", description, wide=False))
+    rows = tuple(
+        (
+            Cell(execution),
+            _numeric(judged["worst_ratio"]),
+            _numeric(judged["limit"]),
+            Cell(judged["worst_tap"]),
+            Cell(describe(judged.get("ulp", {})) or "not recorded"),
+        )
+        for execution, judged in executions.items()
+    )
+    columns = (
+        Column("Execution"),
+        Column("Worst ratio", numeric=True),
+        Column("Limit", numeric=True),
+        Column("Tensor", code=True),
+        Column("Distance in ulp"),
+    )
+    caption = (
+        "The port's float32 error divided by the reference's own, both measured against the "
+        "reference in float64. 1 means: as exact as the reference."
+    )
+    return (
+        Figure(caption, tuple(plots), _stages(layers)),
+        Table("Per execution, the worst tensor", columns, rows),
+    )
+
+
+def _where(result: Result) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    found = result["localisation"]
+    if found:
+        kinds = {
+            "own": "The module computes something else, on the reference's own inputs.",
+            "wiring": "Every module is right alone; this connection carries another tensor.",
+        }
+        pairs = [("where", found["path"]), ("kind", kinds.get(found["kind"], found["kind"]))]
+        pairs += [
+            (name, describe(found[name]))
+            for name in ("edge", "evidence", "cause")
+            if found.get(name)
+        ]
+        blocks.append(Facts(tuple(pairs)))
+    elif result["verdict"] != "equal":
+        blocks.append(Text("The models differ; no single module or connection was named for it."))
+    if result["first_divergence"]:
+        blocks.append(Text(f"First tensor above its limit: {result['first_divergence']}."))
+    for side, keys in result["unpaired"].items():
+        if keys:
+            blocks.append(Text(f"Only in the {side}, compared with nothing:"))
+            blocks.append(Items(tuple(keys)))
+    if result["layers"]:
+        blocks.append(_sensitivity_table(result["layers"]))
+    return tuple(blocks)
+
+
+def _sensitivity_table(layers: Sequence[Layer]) -> Table:
+    rows = []
+    for stage in _stages(layers):
+        members = [layer for layer in layers if layer["stage"] == stage]
+        first = members[0]
+        tightest = min(members, key=lambda layer: layer["float64"]["limit"])
+        rows.append(
+            (
+                Cell(stage, stage, stage=stage),
+                Cell(first["key"]),
+                _numeric(first["float64"]["limit"]),
+                Cell(tightest["key"]),
+                _numeric(tightest["float64"]["limit"]),
+            )
+        )
+    columns = (
+        Column("Stage"),
+        Column("First tensor", code=True),
+        Column("Smallest gap reported there", numeric=True),
+        Column("Most sensitive tensor", code=True),
+        Column("Smallest gap reported there", numeric=True),
+    )
+    return Table(
+        "Sensitivity: the smallest relative float64 gap that would be reported, per stage",
+        columns,
+        tuple(rows),
+    )
+
+
+def _layer_table(layers: Sequence[Layer]) -> Table:
+    executions = tuple(dict.fromkeys(name for layer in layers for name in layer["float32"]))
+    columns = (
+        Column("#", numeric=True),
+        Column("Tensor", code=True),
+        Column("Verdict", choices=True),
+        Column("Stage", choices=True),
+        Column("Kind", choices=True),
+        Column("Shape"),
+        Column("Gap", numeric=True),
+        Column("Limit", numeric=True),
+        *[Column(f"{name} ratio", numeric=True) for name in executions],
+        *[Column(f"{name} ulp 99 %", numeric=True) for name in executions],
+    )
+    rows = tuple(_layer_row(index, layer, executions) for index, layer in enumerate(layers, 1))
+    return Table("Every compared tensor in execution order", columns, rows, interactive=True)
+
+
+def _layer_row(index: int, layer: Layer, executions: Sequence[str]) -> tuple[Cell, ...]:
+    float64, float32 = layer["float64"], layer["float32"]
+    judged = [float64, *float32.values()]
+    passed = all(item["passed"] for item in judged)
+    shape = "x".join(str(size) for size in layer["shape"]) or "scalar"
+
+    def tone(item: Mapping[str, Any] | None) -> str:
+        return "" if item is None or item["passed"] else "bad"
+
+    sides = [float32.get(name) for name in executions]
+    return (
+        _numeric(index),
+        Cell(layer["key"], layer["key"]),
+        Cell("holds" if passed else "fails", tone="good" if passed else "bad"),
+        Cell(layer["stage"], layer["stage"], stage=layer["stage"]),
+        Cell(layer["kind"], layer["kind"]),
+        Cell(f"{layer['axes']} {shape}", math.prod(layer["shape"])),
+        _numeric(float64["gap"], tone(float64)),
+        _numeric(float64["limit"]),
+        *[_numeric(side and side["ratio"], tone(side)) for side in sides],
+        *[_numeric(side and side["ulp99"]) for side in sides],
+    )
+
+
+def _not_verified(result: Result) -> tuple[Block, ...]:
+    if not result["not_verified"]:
+        return (Text("The run recorded no open question."),)
+    return (Items(tuple(result["not_verified"])),)
+
+
+def _run(result: Result) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    if result["inputs"]:
+        rows = tuple(
+            (Cell(item["name"]), Cell(describe(item["size"])), Cell(item["sha256"]))
+            for item in result["inputs"]
+        )
+        columns = (Column("Input"), Column("Size"), Column("sha256", code=True))
+        blocks.append(Table("Inputs", columns, rows))
+    if result["capture_effect"]:
+        blocks.append(Text("Effect of capturing on the outputs, capture on against off:"))
+        blocks.append(Facts(tuple(flatten(result["capture_effect"]))))
+    if result["timings"]:
+        blocks.append(Text("Time, in seconds:"))
+        blocks.append(Facts(tuple(flatten(result["timings"]))))
+    return tuple(blocks)
+
+
+def _provenance(provenance: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Facts; what both sides recorded stands side by side, with differences marked."""
+    sides = [provenance.get(name) for name in ("reference", "port")]
+    if not all(isinstance(side, Mapping) for side in sides):
+        return (Facts(tuple(flatten(provenance))),)
+    reference, port = (dict(flatten(side)) for side in sides)
+    rows = []
+    for name in dict.fromkeys((*reference, *port)):
+        one, other = reference.get(name, "not recorded"), port.get(name, "not recorded")
+        same = one == other
+        rows.append((Cell(name), Cell(one), Cell(other), Cell("same" if same else "differs")))
+    columns = (Column("Item"), Column("Reference"), Column("Port"), Column("Compared"))
+    rest = {name: item for name, item in provenance.items() if name not in ("reference", "port")}
+    table = Table("Environment of the two sides", columns, tuple(rows))
+    return (table, Facts(tuple(flatten(rest)))) if rest else (table,)

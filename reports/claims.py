@@ -1,0 +1,84 @@
+"""The verdict in one line, and the ladder of claims with the margin to each limit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports.document import Claim, Ladder, describe, number
+
+TONES = {"equal": "good", "holds": "good", "different": "bad", "fails": "bad", "not run": "open"}
+
+
+def tone(verdict: str) -> str:
+    """How a verdict is coloured: "good", "bad", or "open" for all that was not decided."""
+    return TONES.get(verdict, "open")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def margin(value: Any, limit: Any) -> str:
+    """How far `value` is from `limit`, where both are numbers and smaller is better."""
+    if not (is_number(value) and is_number(limit)):
+        return "not a number to compare"
+    if value != value:
+        return "no margin: the value is not a number"
+    if value == limit:
+        return "on the limit"
+    if value == 0:
+        return "exact: the value is 0"
+    if value > limit:
+        return f"{_factor(value / limit)} times the limit" if limit > 0 else "above the limit"
+    return f"{_factor(limit / value)} times below the limit"
+
+
+def _factor(ratio: float) -> str:
+    """Two digits are enough for a margin."""
+    return number(float(f"{ratio:.2g}"))
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
+    float64, float32 = result["float64"], result["float32"]
+    parts = [
+        f"worst float64 gap {number(float64['worst_gap'])}, limit {number(float64['limit'])} "
+        f"({float64['worst_tap']})"
+    ]
+    if float32:
+        ratios = ", ".join(f"{name} {number(one['worst_ratio'])}" for name, one in float32.items())
+        limits = "/".join(dict.fromkeys(number(one["limit"]) for one in float32.values()))
+        parts.append(f"worst float32 error ratio {ratios}, limit {limits}")
+    missing = sum(len(keys) for keys in result["unpaired"].values())
+    if missing:
+        parts.append(f"without a partner: {number(missing)}")
+    taps = f"{number(result['taps'])} tensors"
+    if result["verdict"] == "equal":
+        lead = f"The port computes what the reference computes, at all {taps} compared"
+    else:
+        where = result["localisation"] or {"path": result["first_divergence"]}
+        place = f" at {where['path']}" if where["path"] else ""
+        cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
+        lead = f"The port differs{place}{cause}; {taps} compared"
+    return f"{lead}: {'; '.join(parts)}."
+
+
+def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:
+    """The recorded claims, in their order."""
+    return Ladder(tuple(_claim(claim) for claim in claims))
+
+
+def _claim(claim: Mapping[str, Any]) -> Claim:
+    run = claim["verdict"] != "not run"
+    facts = [("measured", describe(claim["value"])), ("limit", describe(claim["limit"]))]
+    if is_number(claim["value"]) and is_number(claim["limit"]):
+        facts.append(("margin", margin(claim["value"], claim["limit"])))
+    facts.append(("cases", describe(claim["cases"])))
+    return Claim(
+        title=claim["title"],
+        verdict=claim["verdict"],
+        tone=tone(claim["verdict"]),
+        facts=tuple(facts) if run else (),
+        derivation=describe(claim["derivation"]),
+        evidence=claim["evidence_sha256"] or "none recorded",
+        command=claim["command"],
+    )

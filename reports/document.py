@@ -1,0 +1,167 @@
+"""What a page is made of, before it is HTML or Markdown: sections of plain blocks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Text:
+    """One paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "items"
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Pairs of a name and a value; values are shown as they were recorded."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell; `value` is what it is sorted by, `tone` is "", "good" or "bad"."""
+
+    text: str
+    value: float | str = ""
+    tone: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column; `choices` offers its values as a filter."""
+
+    title: str
+    numeric: bool = False
+    code: bool = False
+    choices: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `interactive` ones can be sorted and filtered, and fold in Markdown."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    interactive: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One drawing at two widths (`wide` may be absent: then `narrow` serves every screen)."""
+
+    title: str
+    narrow: Markup
+    wide: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Plots side by side with one caption and the stages whose colours they use."""
+
+    kind: ClassVar[str] = "figure"
+    caption: str
+    plots: tuple[Plot, ...]
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One rung of the ladder, every value already in words."""
+
+    title: str
+    verdict: str
+    tone: str
+    facts: tuple[tuple[str, str], ...]
+    derivation: str
+    evidence: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Claims, strongest first as recorded."""
+
+    kind: ClassVar[str] = "ladder"
+    claims: tuple[Claim, ...]
+
+
+Block = Text | Items | Facts | Table | Figure | Ladder
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One result: its title, its verdict in one line, its sections."""
+
+    title: str
+    verdict: str
+    tone: str
+    headline: str
+    sections: tuple[Section, ...]
+
+
+def number(value: Any) -> str:
+    """A number as people read it: `3.1e-15`, `1.27`, `45,012,038`; other values as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    if value == 0:
+        return "0"
+    if 0.01 <= abs(value) < 100:
+        return f"{value:.3g}"
+    if 100 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def describe(value: Any) -> str:
+    """Any recorded value on one line: nested values as `name: value; name: value`."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {describe(item)}" for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(describe(item) for item in value)
+    return number(value)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Pairs of dotted name and described value, in recorded order."""
+    pairs: list[tuple[str, str]] = []
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            pairs += flatten(item, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", describe(item)))
+    return pairs

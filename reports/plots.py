@@ -1,0 +1,186 @@
+"""Draws values per layer on a log scale, as SVG whose colours come from the page's style sheet."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+STAGES = (
+    "input",
+    "backbone",
+    "pixel_decoder",
+    "transformer",
+    "heads",
+    "matching",
+    "loss",
+    "gradient",
+    "update",
+    "inference",
+    "metric",
+)
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 58  # room for labels, in SVG units (pixels at full size)
+LETTER = 6.6  # widest usual advance of a 12 px letter
+TICK_GAP = 24  # least distance of two tick labels
+ORDER = "tensors in execution order"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer: what was measured, what was allowed, and whether it passed."""
+
+    label: str
+    stage: str
+    value: float
+    limit: float
+    passed: bool
+
+
+def stage_class(stage: str) -> str:
+    """The style sheet's class of a stage; stages that it does not know share one."""
+    return f"s{STAGES.index(stage)}" if stage in STAGES else "sx"
+
+
+def layer_plot(
+    points: Sequence[Point],
+    title: str,
+    description: str,
+    width: int,
+    height: int,
+) -> Markup:
+    """An SVG of every point over its limit, in the given order.
+
+    `title` names the vertical axis, `description` is read out in place of the drawing. Zero has a
+    row of its own below the scale; values that are no number stand at the top edge, marked.
+    """
+    scale = _Scale.of(points, width, height)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(description)}">',
+        f'<text class="axis" x="4" y="16">{escape(title)}</text>',
+        *_decades(scale, width),
+        *_stage_strip(points, scale, height),
+        *_layer_ticks(points, scale, height),
+        f'<path class="limit" d="{_steps(points, scale)}"/>',
+        *[_mark(index, point, scale) for index, point in enumerate(points)],
+        "</svg>",
+    ]
+    return Markup("".join(parts))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    low: int  # decades
+    high: int
+    zero: bool  # whether a row for zero is kept
+    left: float
+    right: float
+    top: float
+    bottom: float
+    count: int
+
+    @classmethod
+    def of(cls, points: Sequence[Point], width: int, height: int) -> "_Scale":
+        shown = [v for p in points for v in (p.value, p.limit) if 0 < v < math.inf]
+        low = math.floor(math.log10(min(shown))) if shown else -1
+        high = math.ceil(math.log10(max(shown))) if shown else 0
+        zero = any(point.value == 0 for point in points)
+        return cls(
+            low, max(high, low + 1), zero, LEFT, width - RIGHT, TOP, height - BOTTOM, len(points)
+        )
+
+    def x(self, index: float) -> float:
+        """Centre of the given layer's slot."""
+        return self.left + (index + 0.5) / max(self.count, 1) * (self.right - self.left)
+
+    @property
+    def zero_y(self) -> float:
+        return self.bottom - 8
+
+    def y(self, value: float) -> float:
+        if value == 0:
+            return self.zero_y
+        if not value < math.inf:  # not a number, or infinite
+            return self.top
+        bottom = self.bottom - (22 if self.zero else 0)
+        share = (math.log10(value) - self.low) / (self.high - self.low)
+        return bottom - min(max(share, 0.0), 1.0) * (bottom - self.top)
+
+
+def _decades(scale: _Scale, width: int) -> list[str]:
+    room = (scale.y(10.0**scale.low) - scale.top) / (scale.high - scale.low)
+    step = max(1, math.ceil(TICK_GAP / room))
+    shown = range(scale.low, scale.high + 1, step)
+    rows = [(_power(decade), scale.y(10.0**decade)) for decade in shown]
+    if scale.zero:
+        rows.append(("0", scale.zero_y))
+    return [
+        f'<line class="grid" x1="{scale.left}" x2="{scale.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="axis" x="{scale.left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
+        for label, y in rows
+    ]
+
+
+def _power(decade: int) -> str:
+    return f"{10.0**decade:g}" if -3 <= decade <= 3 else f"1e{decade}"
+
+
+def _runs(points: Sequence[Point]) -> list[tuple[str, int, int]]:
+    """Neighbouring layers of the same stage, as (stage, first, one past the last)."""
+    runs: list[tuple[str, int, int]] = []
+    for index, point in enumerate(points):
+        if runs and runs[-1][0] == point.stage:
+            runs[-1] = (point.stage, runs[-1][1], index + 1)
+        else:
+            runs.append((point.stage, index, index + 1))
+    return runs
+
+
+def _stage_strip(points: Sequence[Point], scale: _Scale, height: int) -> list[str]:
+    parts = []
+    for stage, first, end in _runs(points):
+        x0, x1 = scale.x(first - 0.5), scale.x(end - 0.5)
+        css = stage_class(stage)
+        parts.append(
+            f'<rect class="{css}" x="{x0:.1f}" y="{scale.bottom + 2:.1f}" '
+            f'width="{max(x1 - x0, 0.5):.1f}" height="6"/>'
+        )
+        if len(stage) * LETTER < x1 - x0:
+            parts.append(
+                f'<text class="axis" x="{(x0 + x1) / 2:.1f}" y="{height - 34}" '
+                f'text-anchor="middle">{escape(stage)}</text>'
+            )
+    return parts
+
+
+def _layer_ticks(points: Sequence[Point], scale: _Scale, height: int) -> list[str]:
+    places = [(scale.left, "start", "1"), ((scale.left + scale.right) / 2, "middle", ORDER)]
+    if len(points) > 1:
+        places.append((scale.right, "end", str(len(points))))
+    return [
+        f'<text class="axis" x="{x}" y="{height - 12}" text-anchor="{anchor}">{text}</text>'
+        for x, anchor, text in places
+    ]
+
+
+def _steps(points: Sequence[Point], scale: _Scale) -> str:
+    """The limit as a staircase; a layer without a finite limit leaves a gap in it."""
+    path, pen = [], False
+    for index, point in enumerate(points):
+        if not 0 < point.limit < math.inf:
+            pen = False
+            continue
+        x0, x1, y = scale.x(index - 0.5), scale.x(index + 0.5), scale.y(point.limit)
+        path.append(f"{'V' if pen else f'M{x0:.1f} '}{y:.1f}H{x1:.1f}")
+        pen = True
+    return "".join(path)
+
+
+def _mark(index: int, point: Point, scale: _Scale) -> str:
+    x, y = scale.x(index), scale.y(point.value)
+    title = f"<title>{escape(point.label)}</title>"
+    if point.passed:
+        css = stage_class(point.stage)
+        return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="2.2">{title}</circle>'
+    cross = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
+    return f'<path class="fail" d="{cross}">{title}</path>'
