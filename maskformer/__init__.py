@@ -1,0 +1,1 @@
+"""The ground floor: what both implementations share. Imports neither torch nor TensorFlow."""

@@ -1,0 +1,24 @@
+"""The command line `parity`: one module per verb, heavy imports only when a verb runs."""
+
+import sys
+
+import typer
+
+from maskformer.errors import InputError
+
+app = typer.Typer(
+    name="parity",
+    help="Prove that two implementations of a model compute the same function, layer by layer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs `parity`: exit 0 the claim holds, 1 it does not, 2 wrong usage or input."""
+    try:
+        app()
+    except InputError as error:
+        print(f"parity: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,330 @@
+"""Layers that compute what torch's layers compute, NHWC, in any float dtype.
+
+Each class carries the attribute names of its torch counterpart (`weight`, `bias`, `running_mean`,
+`in_proj_weight`), so that a variable's path is a state-dict key. Norms and softmax keep their
+statistics in float32 under a bfloat16 or float16 policy.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+NORM_EPSILON = 1e-5  # torch's default; Keras would use 1e-3
+GROUP_NORM_GROUPS = 32  # detectron2 layers/batch_norm.py, get_norm
+
+
+def msra_fill() -> tf_keras.initializers.Initializer:
+    """N(0, 2 / fan_out): fvcore's c2_msra_fill, for ResNets."""
+    return tf_keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def xavier_fill() -> tf_keras.initializers.Initializer:
+    """U(+-sqrt(3 / fan_in)): fvcore's c2_xavier_fill, for heads."""
+    return tf_keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+
+
+def xavier_uniform() -> tf_keras.initializers.Initializer:
+    """U(+-sqrt(6 / (fan_in + fan_out))): torch's xavier_uniform_, for transformers."""
+    return tf_keras.initializers.GlorotUniform()
+
+
+def torch_default() -> tf_keras.initializers.Initializer:
+    """U(+-1 / sqrt(fan_in)): what torch's linear and convolution layers start from."""
+    return tf_keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+
+
+def _wide(x: tf.Tensor) -> tf.Tensor:
+    """`x` in a dtype wide enough for sums: float32 for 16-bit floats, else its own."""
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+def _normalise(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+    return (x - mean) / tf.sqrt(variance + NORM_EPSILON)
+
+
+class FrozenBatchNorm2d(tf_keras.layers.Layer):
+    """Batch norm whose statistics and affine terms are constants: an affine map per channel."""
+
+    def __init__(self, num_features: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        for name, value in (
+            ("weight", "ones"),
+            ("bias", "zeros"),
+            ("running_mean", "zeros"),
+            ("running_var", tf_keras.initializers.Constant(1.0 - NORM_EPSILON)),
+        ):
+            variable = self.add_weight(name, (num_features,), initializer=value, trainable=False)
+            setattr(self, name, variable)
+
+    def call(self, input: tf.Tensor) -> tf.Tensor:
+        """[N,H,W,C] -> [N,H,W,C], ``(x - mean) / sqrt(var + 1e-5) * weight + bias``."""
+        scale = self.weight / tf.sqrt(self.running_var + NORM_EPSILON)
+        return input * scale + (self.bias - self.running_mean * scale)
+
+
+class GroupNorm(tf_keras.layers.Layer):
+    """Normalises groups of neighbouring channels over all places of an image."""
+
+    def __init__(self, num_channels: int, num_groups: int = GROUP_NORM_GROUPS, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_groups = num_groups
+        self.weight = self.add_weight("weight", (num_channels,), initializer="ones")
+        self.bias = self.add_weight("bias", (num_channels,), initializer="zeros")
+
+    def _group_mean(self, x: tf.Tensor) -> tf.Tensor:
+        """[N,H,W,C] -> [N,1,1,C]: the mean of each channel's group."""
+        channels = x.shape[-1]
+        mean = tf.reduce_mean(x, axis=(1, 2))
+        mean = tf.reshape(mean, (-1, self.num_groups, channels // self.num_groups))
+        mean = tf.reduce_mean(mean, axis=2, keepdims=True)
+        mean = tf.repeat(mean, channels // self.num_groups, axis=2)
+        return tf.reshape(mean, (-1, 1, 1, channels))
+
+    def call(self, input: tf.Tensor) -> tf.Tensor:
+        """[N,H,W,C] -> [N,H,W,C]."""
+        x = _wide(input)
+        mean = self._group_mean(x)
+        variance = self._group_mean(tf.math.squared_difference(x, mean))
+        return tf.cast(_normalise(x, mean, variance), input.dtype) * self.weight + self.bias
+
+
+class LayerNorm(tf_keras.layers.Layer):
+    """Normalises the last axis."""
+
+    def __init__(self, normalized_shape: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.weight = self.add_weight("weight", (normalized_shape,), initializer="ones")
+        self.bias = self.add_weight("bias", (normalized_shape,), initializer="zeros")
+
+    def call(self, input: tf.Tensor) -> tf.Tensor:
+        """[...,C] -> [...,C]."""
+        x = _wide(input)
+        mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
+        return tf.cast(_normalise(x, mean, variance), input.dtype) * self.weight + self.bias
+
+
+def get_norm(norm: str, channels: int) -> tf_keras.layers.Layer | None:
+    """The norm layer named "FrozenBN" or "GN" over `channels`; None for ""."""
+    if norm == "FrozenBN":
+        return FrozenBatchNorm2d(channels, name="norm")
+    if norm == "GN":
+        return GroupNorm(channels, name="norm")
+    return None
+
+
+class Conv2d(tf_keras.layers.Layer):
+    """Convolution [N,H,W,C] -> [N,H',W',C'], then `norm` and `activation` where given.
+
+    Padding is explicit and symmetric, as torch pads; `SAME` would pad an even input by (2, 3).
+    The weight is HWIO.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
+        norm: str = "",
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        fill: Callable[[], tf_keras.initializers.Initializer] = torch_default,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.weight = self.add_weight("weight", shape, initializer=fill())
+        self.bias = self.add_weight("bias", (out_channels,), initializer="zeros") if bias else None
+        self.norm = get_norm(norm, out_channels)
+        self.activation = activation
+
+    def call(self, input: tf.Tensor) -> tf.Tensor:
+        """Convolution, norm, activation, in this order."""
+        pad = (self.padding, self.padding)
+        x = tf.nn.conv2d(
+            input,
+            self.weight,
+            strides=self.stride,
+            padding=((0, 0), pad, pad, (0, 0)) if self.padding else "VALID",
+            dilations=self.dilation,
+        )
+        if self.bias is not None:
+            x = tf.nn.bias_add(x, self.bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x
+
+
+class Linear(tf_keras.layers.Layer):
+    """``input @ weight + bias`` over the last axis; the weight is [in,out]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        fill: Callable[[], tf_keras.initializers.Initializer] = torch_default,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.weight = self.add_weight("weight", (in_features, out_features), initializer=fill())
+        bound = 1.0 / math.sqrt(in_features)
+        uniform = tf_keras.initializers.RandomUniform(-bound, bound)
+        self.bias = self.add_weight("bias", (out_features,), initializer=uniform) if bias else None
+
+    def call(self, input: tf.Tensor) -> tf.Tensor:
+        """[...,in] -> [...,out]."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+    """``x @ weight + bias`` as one matrix product: [...,in] x [in,out] -> [...,out]."""
+    in_features, out_features = weight.shape
+    out = tf.matmul(tf.reshape(x, (-1, in_features)), weight)
+    if bias is not None:
+        out = tf.nn.bias_add(out, bias)
+    return tf.reshape(out, (*x.shape[:-1], out_features))
+
+
+class Embedding(tf_keras.layers.Layer):
+    """A table [rows,C] that is read as a whole (the queries)."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        normal = tf_keras.initializers.RandomNormal(stddev=1.0)
+        self.weight = self.add_weight("weight", (num_embeddings, embedding_dim), initializer=normal)
+
+
+def dropout(x: tf.Tensor, rate: float, training: bool) -> tf.Tensor:
+    """`x` with a fraction `rate` of its elements zeroed and the rest scaled, while training."""
+    return tf.nn.dropout(x, rate) if training and rate > 0.0 else x
+
+
+class Dropout(tf_keras.layers.Layer):
+    """Elementwise dropout while training."""
+
+    def __init__(self, rate: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+
+    def call(self, input: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[...] -> [...]."""
+        return dropout(input, self.rate, training)
+
+
+class MultiheadAttention(tf_keras.layers.Layer):
+    """torch.nn.MultiheadAttention, batch first: biases on q, k, v and out, no mask.
+
+    `in_proj_weight` [E,3E] packs q, k and v by columns. The output projection's tensors live under
+    `out_proj`, which is not called as a layer, exactly as in torch.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_heads, self.dropout_rate = num_heads, dropout
+        self.in_proj_weight = self.add_weight(
+            "in_proj_weight", (embed_dim, 3 * embed_dim), initializer=xavier_uniform()
+        )
+        self.in_proj_bias = self.add_weight("in_proj_bias", (3 * embed_dim,), initializer="zeros")
+        self.out_proj = Linear(embed_dim, embed_dim, fill=xavier_uniform, name="out_proj")
+        self.out_proj.bias.assign(tf.zeros_like(self.out_proj.bias))
+
+    def _heads(self, x: tf.Tensor) -> tf.Tensor:
+        """[N,S,E] -> [N,heads,S,E/heads]."""
+        n, length, width = x.shape
+        x = tf.reshape(x, (n, length, self.num_heads, width // self.num_heads))
+        return tf.transpose(x, (0, 2, 1, 3))
+
+    def call(
+        self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Queries [N,T,E], keys and values [N,S,E] -> (output [N,T,E], mean weights [N,T,S])."""
+        weights = tf.split(tf.convert_to_tensor(self.in_proj_weight), 3, axis=1)
+        biases = tf.split(tf.convert_to_tensor(self.in_proj_bias), 3)
+        q, k, v = (
+            self._heads(linear(x, weight, bias))
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        n, heads, length, width = q.shape
+        logits = tf.matmul(q * (1.0 / math.sqrt(width)), k, transpose_b=True)
+        attention = tf.cast(tf.nn.softmax(_wide(logits)), q.dtype)
+        attention = dropout(attention, self.dropout_rate, training)
+        out = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))
+        out = tf.reshape(out, (n, length, heads * width))
+        out = linear(out, self.out_proj.weight, self.out_proj.bias)
+        return out, tf.reduce_mean(attention, axis=1)
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Exact GELU, elementwise (Hendrycks and Gimpel 2016).
+
+    `tf.nn.gelu` rounds sqrt(2) to float32 on its way to float64, an error of 2e-8.
+    """
+    return 0.5 * x * (1.0 + tf.math.erf(x * tf.constant(math.sqrt(0.5), x.dtype)))
+
+
+def max_pool2d(x: tf.Tensor, kernel_size: int, stride: int, padding: int) -> tf.Tensor:
+    """torch's max pool on [N,H,W,C]: the border is padded with minus infinity on both sides."""
+    pad = (padding, padding)
+    x = tf.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=x.dtype.as_numpy_dtype(-np.inf))
+    return tf.nn.max_pool2d(x, kernel_size, stride, "VALID")
+
+
+def nearest_indices(out_size: int, in_size: int) -> np.ndarray:
+    """int32 [out_size]: torch's `nearest` rule, floor(i * float32(in / out)), clamped."""
+    scale = np.float32(in_size) / np.float32(out_size)
+    source = np.floor(np.arange(out_size, dtype=np.float32) * scale).astype(np.int32)
+    return np.minimum(source, in_size - 1)
+
+
+def resize_nearest(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """[N,H,W,C] -> [N,*size,C] by torch's `nearest` rule.
+
+    `tf.image.resize(method="nearest")` samples at pixel centres and takes other pixels.
+    """
+    for axis, out_size in zip((1, 2), size, strict=True):
+        in_size = x.shape[axis]
+        indices = nearest_indices(out_size, in_size)
+        factor = out_size // in_size
+        if np.array_equal(indices, np.arange(out_size) // max(factor, 1)):
+            # A whole factor is a broadcast, whose gradient is a sum instead of a scatter.
+            x = tf.repeat(x, factor, axis=axis)
+        else:
+            x = tf.gather(x, indices, axis=axis)
+    return x
+
+
+def bilinear_matrix(out_size: int, in_size: int) -> np.ndarray:
+    """float64 [out_size,in_size]: torch's bilinear weights with `align_corners=False`."""
+    source = (np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5
+    source = np.maximum(source, 0.0)
+    low = np.minimum(np.floor(source).astype(np.int64), in_size - 1)
+    high = np.minimum(low + 1, in_size - 1)
+    matrix = np.zeros((out_size, in_size))
+    rows = np.arange(out_size)
+    np.add.at(matrix, (rows, low), 1.0 - (source - low))
+    np.add.at(matrix, (rows, high), source - low)
+    return matrix
+
+
+def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """[...,H,W] -> [...,*size] by torch's bilinear rule, `align_corners=False`, no antialias.
+
+    Two products with constant matrices: exact in float64, where `tf.image.resize` is float32 only,
+    and with a gradient that is a matrix product too.
+    """
+    rows = tf.constant(bilinear_matrix(size[0], x.shape[-2]), x.dtype)
+    columns = tf.constant(bilinear_matrix(size[1], x.shape[-1]), x.dtype)
+    flat = tf.reshape(x, (-1, *x.shape[-2:]))
+    flat = tf.matmul(rows, tf.matmul(flat, columns, transpose_b=True))
+    return tf.reshape(flat, (*x.shape[:-2], *size))
