@@ -260,7 +260,7 @@ def _layer_table(layers: Sequence[Layer]) -> Table:
         Column("Gap", numeric=True),
         Column("Limit", numeric=True),
         *[Column(f"{name} ratio", numeric=True) for name in executions],
-        *[Column(f"{name} ulp 99 %", numeric=True) for name in executions],
+        *[Column(f"{name} ulp p99", numeric=True) for name in executions],
     )
     rows = tuple(_layer_row(index, layer, executions) for index, layer in enumerate(layers, 1))
     return Table("Every compared tensor in execution order", columns, rows, interactive=True)

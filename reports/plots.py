@@ -56,14 +56,14 @@ def layer_plot(
     scale = _Scale.of(points, width, height)
     parts = [
         f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(description)}">',
+        f'aria-label="{escape(description)}"><g aria-hidden="true">',
         f'<text class="axis" x="4" y="16">{escape(title)}</text>',
         *_decades(scale, width),
         *_stage_strip(points, scale, height),
         *_layer_ticks(points, scale, height),
         f'<path class="limit" d="{_steps(points, scale)}"/>',
         *[_mark(index, point, scale) for index, point in enumerate(points)],
-        "</svg>",
+        "</g></svg>",
     ]
     return Markup("".join(parts))
 

@@ -30,7 +30,8 @@ def draw(points, size=SIZES[1]):
         "",
         str(layer_plot(points, "gap", "a description", *size)),
     )
-    return ElementTree.fromstring(svg)
+    (group,) = ElementTree.fromstring(svg)
+    return group
 
 
 def marks(svg):
