@@ -150,7 +150,7 @@ def infer(
 
 @functools.lru_cache(maxsize=8)
 def compiled(
-    config: ModelConfig, results: tuple[str, ...], canvas: Size, jit_compile: bool = True
+    config: ModelConfig, results: tuple[str, ...], canvas: Size, jit_compile: bool
 ) -> Callable[..., dict[str, tf.Tensor]]:
     """`infer` as a `tf.function`, one per config, results and canvas: (outputs, plan) -> tensors.
 
