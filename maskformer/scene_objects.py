@@ -13,7 +13,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Drawing:
-    """An object on its own: its colours (RGB), its mask (L, 0 or 255), and if it is lit as round."""
+    """An object on its own: colours (RGB), mask (L, 0 or 255), and if it is lit as round."""
 
     colour: Image.Image
     mask: Image.Image

@@ -1,0 +1,77 @@
+"""Finds the splits of a data set below a folder, in COCO's panoptic or ADE20K's layout."""
+
+import json
+import os
+from pathlib import Path
+
+from maskformer.errors import InputError
+from maskformer.panoptic_dataset import PanopticImages, read_panoptic_images
+from maskformer.semantic_dataset import SemanticImages, read_semantic_images
+
+Images = PanopticImages | SemanticImages
+
+ADE20K_CLASSES = 150
+
+
+def find_splits(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the splits below `folder`, sorted.
+
+    COCO: `annotations/panoptic_{split}.json`, photographs in `{split}/`, PNGs in
+    `panoptic_{split}/` or `annotations/panoptic_{split}/`. ADE20K: `images/{split}/` and
+    `annotations_detectron2/{split}/`, with an optional `categories.json` (a list of names).
+    Raises InputError where neither is found.
+    """
+    root = Path(folder)
+    panoptic = [
+        path.stem.removeprefix("panoptic_")
+        for path in sorted((root / "annotations").glob("panoptic_*.json"))
+    ]
+    semantic = [
+        path.name for path in sorted((root / "annotations_detectron2").glob("*")) if path.is_dir()
+    ]
+    if not panoptic and not semantic:
+        inside = [name for name in ("coco", "ADEChallengeData2016") if (root / name).is_dir()]
+        raise InputError(
+            f"{root} holds no data set" if root.is_dir() else f"{root} is not a folder",
+            "expected: annotations/panoptic_*.json (COCO) or annotations_detectron2/ (ADE20K)",
+            f"Give {' or '.join(str(root / name) for name in inside)}."
+            if inside
+            else "See docs/data.md for both layouts.",
+        )
+    return panoptic or semantic
+
+
+def open_split(folder: str | os.PathLike[str], split: str) -> Images:
+    """The images of one split. Raises InputError as the readers do, and for an unknown split."""
+    root = Path(folder)
+    known = find_splits(root)
+    if split not in known:
+        raise InputError(
+            f"{root} has no split {split!r}", f"it has: {', '.join(known)}", "Choose one of them."
+        )
+    annotations = root / "annotations" / f"panoptic_{split}.json"
+    if annotations.is_file():
+        beside = root / f"panoptic_{split}"
+        labels = beside if beside.is_dir() else root / "annotations" / f"panoptic_{split}"
+        return read_panoptic_images(annotations, root / split, labels)
+    names = _category_names(root / "categories.json")
+    return read_semantic_images(
+        root / "images" / split,
+        root / "annotations_detectron2" / split,
+        len(names) or ADE20K_CLASSES,
+        names=names,
+    )
+
+
+def _category_names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(str(item["name"]) for item in content)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a list of categories",
+            f"{type(error).__name__}: {error}",
+            'expected: [{"id": 0, "name": "..."}, ...]',
+        ) from None
