@@ -1,0 +1,277 @@
+"""The rules of the house: who may import whom, what files may say, documents that tell the truth."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {  # a package imports only from lower floors, and from itself
+    "maskformer": 0,
+    "torch_reference": 1,
+    "tf_impl": 1,
+    "parity": 2,
+    "weight_conversion": 3,
+    "reports": 4,
+    "replication": 5,
+    "benchmarks": 6,
+    "parity_tests": 7,
+}
+TORCH = {"torch", "torchvision"}
+TENSORFLOW = {"tensorflow", "tf_keras", "keras", "official", "orbit"}
+NEVER = {  # frameworks that a package may not import, not even inside a function
+    "maskformer": TORCH | TENSORFLOW | {"jax"},
+    "torch_reference": TENSORFLOW | {"jax"},
+    "tf_impl": TORCH,
+    "reports": TORCH | TENSORFLOW | {"jax"},
+}
+TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
+    "torch_reference": {"original"},
+    "tf_impl": {
+        "linear_sum_assignment",
+        "tfrecord",
+        "experiments",
+        "task",
+        "preflight",
+        "export",
+    },
+}
+MACHINE_PATH = re.compile(r"(?<![\w.\])}*])/(?:home|root|Users|work|tmp|opt|mnt)/\w")
+REGISTRY = re.compile(r"pythonhosted|download\.pytorch\.org|(?:extra-)?index-url|find-links", re.I)
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+LEGACY_KERAS = re.compile(r"TF_USE_LEGACY_KERAS['\"]?\]?\s*(?:=(?!=)|,)\s*['\"]?[01]")
+THIS = Path(__file__).relative_to(ROOT).as_posix()
+DOCUMENTS = [
+    "README.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")),
+]
+LARGEST = 3_000_000  # bytes of a tracked file
+
+
+def tracked(suffix: str = "") -> list[str]:
+    """Tracked files that exist, and new ones that are not ignored, as paths below the root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted(n for n in names.split("\0") if n.endswith(suffix) and (ROOT / n).is_file())
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every tracked text file that people write, except this one, which names what it forbids."""
+    for name in tracked():
+        if Path(name).suffix not in (".npz", ".png", ".jpg") and name != THIS:
+            yield name, (ROOT / name).read_text(encoding="utf-8")
+
+
+def imports(source: str) -> Iterator[tuple[str, int]]:
+    """(module, line) of every absolute import, at any depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module, node.lineno
+
+
+def upward_imports(package: str, source: str) -> list[str]:
+    """Imports in a file of `package` that break the order of floors or a framework ban."""
+    broken = []
+    for module, line in imports(source):
+        top = module.partition(".")[0]
+        climbs = top != package and top in FLOORS and FLOORS[top] >= FLOORS[package]
+        if climbs or top in NEVER.get(package, ()):
+            broken.append(f"line {line}: {package} imports {module}")
+    return broken
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_imports_run_downwards(package):
+    broken = {
+        name: found
+        for name in tracked(".py")
+        if name.startswith(f"{package}/")
+        and (found := upward_imports(package, (ROOT / name).read_text()))
+    }
+    assert not broken
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("tf_impl", "import torch_reference"),
+        ("torch_reference", "def f():\n    from tf_impl.layers import Conv2D"),
+        ("maskformer", "def f():\n    import torch.nn"),
+        ("parity", "from weight_conversion import layouts"),
+        ("reports", "import tensorflow as tf"),
+    ],
+)
+def test_an_upward_import_is_noticed(package, source):
+    assert upward_imports(package, source)
+
+
+def test_the_engine_knows_no_maskformer():
+    """Of the project it may use the exception type alone, so that it serves any pair of models."""
+    found = {
+        (name, module)
+        for name in tracked(".py")
+        if name.startswith("parity/")
+        for module, _ in imports((ROOT / name).read_text())
+        if module.partition(".")[0] in FLOORS
+        and module.partition(".")[0] != "parity"
+        and module != "maskformer.errors"
+    }
+    assert not found
+
+
+def test_comparing_reporting_and_the_command_line_load_no_framework():
+    modules = [
+        name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for name in tracked(".py")
+        if re.match(r"(maskformer|reports|parity|replication)/", name)
+        and not re.search(r"/(capture_\w+|__main__)\.py", name)
+    ]
+    assert len(modules) > 10
+    program = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "print(sorted({'torch', 'tensorflow', 'tf_keras', 'jax'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_legacy_keras_is_chosen_in_one_place():
+    places = [name for name, text in texts() for _ in LEGACY_KERAS.findall(text)]
+    assert places == ["tf_impl/__init__.py"]
+
+
+@pytest.mark.parametrize("folder", ["", "modeling"])
+def test_both_frameworks_have_the_same_modules(folder):
+    trees = {}
+    for package, own in TREE_DIFFERENCES.items():
+        names = {path.stem for path in (ROOT / package / folder).glob("*.py")}
+        trees[package] = names - (own if not folder else set())
+    assert trees["torch_reference"] == trees["tf_impl"]
+
+
+@pytest.mark.parametrize(
+    "pattern", [MACHINE_PATH, REGISTRY, UNFINISHED], ids=["machine path", "registry", "unfinished"]
+)
+def test_tracked_files_are_free_of(pattern):
+    found = [
+        f"{name}:{number}: {line.strip()[:80]}"
+        for name, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        (MACHINE_PATH, "open('/home/someone/data')"),
+        (REGISTRY, "pip install --find-links wheels"),
+        (UNFINISHED, "# TODO: later"),
+        (LEGACY_KERAS, "os.environ['TF_USE_LEGACY_KERAS'] = '1'"),
+        (LEGACY_KERAS, 'os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")'),
+        (LEGACY_KERAS, "TF_USE_LEGACY_KERAS=0 python train.py"),
+    ],
+)
+def test_a_forbidden_text_is_noticed(pattern, line):
+    assert pattern.search(line)
+
+
+def test_tracked_files_are_small():
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST} == {}
+
+
+def test_every_dependency_is_pinned():
+    pins = {
+        re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    project = (ROOT / "pyproject.toml").read_text()
+    blocks = re.findall(r"^(?:dependencies|test|tpu-preflight) = (\[.*?\])$", project, re.S | re.M)
+    assert len(blocks) == 3
+    wanted = {
+        re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", item).group()).lower()
+        for block in blocks
+        for item in ast.literal_eval(block)
+    }
+    assert wanted <= pins
+    assert "torchvision" not in pins
+
+
+def commands(document: str) -> list[str]:
+    """Command lines in the document's shell blocks, without prompts and comments."""
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.partition(" #")[0].strip() for line in lines if line and line[0] != "#"]
+
+
+def problem(command: str) -> str | None:
+    """Why the command cannot work, or None: unknown target, verb, option or file."""
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        unknown = [word for word in arguments if "=" not in word and word not in targets]
+        return f"no target {unknown}" if unknown else None
+    if program.endswith("parity"):
+        return _parity_problem(arguments)
+    if program.endswith(("python", "pytest")):
+        files = [word for word in arguments if re.search(r"\.py\b|/$", word)]
+        missing = [word for word in files if not (ROOT / word.partition("::")[0]).exists()]
+        return f"no file {missing}" if missing else None
+    return None if program in ("git", "cd") else f"unknown program {program}"
+
+
+def _parity_problem(arguments: list[str]) -> str | None:
+    import typer
+
+    from replication.cli import app
+
+    command = typer.main.get_command(app)
+    words = list(arguments)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        verb = words.pop(0)
+        if verb not in command.commands:
+            return f"no command {verb}"
+        command = command.commands[verb]
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    unknown = [word for word in words if word.startswith("--") and word not in known]
+    return f"no option {unknown}" if unknown else None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_commands_exist(document):
+    broken = {line: why for line in commands(document) if (why := problem(line))}
+    assert not broken
+
+
+def test_the_two_commands_are_in_the_readme():
+    assert {"make demo", "make test"} <= set(commands("README.md"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["make nothing", "parity nothing", "parity --nothing", "python benchmarks/no.py", "curl x"],
+)
+def test_a_command_that_cannot_work_is_noticed(command):
+    assert problem(command)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files(document):
+    text = (ROOT / document).read_text()
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", text) + re.findall(r'src="([^"]+)"', text)
+    here = (ROOT / document).parent
+    missing = [t for t in targets if not re.match(r"https?:", t) and not (here / t).exists()]
+    assert not missing
