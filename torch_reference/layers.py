@@ -25,7 +25,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("weight", torch.ones(num_features))
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features) - NORM_EPSILON)
+        self.register_buffer("running_var", torch.full((num_features,), 1.0 - NORM_EPSILON))
 
     def forward(self, input: Tensor) -> Tensor:
         """[N,C,H,W] -> [N,C,H,W], ``(x - mean) / sqrt(var + 1e-5) * weight + bias``."""
