@@ -389,6 +389,13 @@ def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> A
     return value
 
 
+def _optional(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
+    """The field, or None where the object has none."""
+    if isinstance(item, dict) and key not in item:
+        return None
+    return _field(item, key, kinds, where)
+
+
 def _kind_names(kinds: type | tuple[type, ...]) -> str:
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     return " or ".join(kind.__name__ for kind in kinds)
@@ -402,7 +409,7 @@ def _flag(item: Any, key: str, where: str) -> bool:
 
 
 def _category(item: Any, where: str) -> Category:
-    color = _field(item, "color", list, where) if "color" in item else None
+    color = _optional(item, "color", list, where)
     return Category(
         _field(item, "id", int, where),
         _field(item, "name", str, where),
@@ -446,15 +453,14 @@ def _annotation(item: Any, where: str, categories: Mapping[int, Category]) -> An
 
 
 def _segment(item: Any, where: str) -> Segment:
-    has = item.keys() if isinstance(item, dict) else ()
-    bbox = _field(item, "bbox", list, where) if "bbox" in has else None
+    bbox = _optional(item, "bbox", list, where)
     if bbox is not None and len(bbox) != 4:
         raise InputError(f"{where}: `bbox` is {bbox!r}", "expected: [x, y, width, height]")
     return Segment(
         _field(item, "id", int, where),
         _field(item, "category_id", int, where),
-        _flag(item, "iscrowd", where) if "iscrowd" in has else False,
-        _field(item, "area", int, where) if "area" in has else None,
+        _flag(item, "iscrowd", where) if "iscrowd" in item else False,
+        _optional(item, "area", int, where),
         tuple(bbox) if bbox is not None else None,
     )
 
