@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what files may say, documents that tell the truth."""
+"""The rules of the house: who may import whom, what files may say, documents that are true."""
 
 import ast
 import re
@@ -238,7 +238,7 @@ def _parity_problem(arguments: list[str]) -> str | None:
 
     from replication.cli import app
 
-    command = typer.main.get_command(app)
+    command = typer.main.get_group(app)
     words = list(arguments)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         verb = words.pop(0)
