@@ -1,0 +1,107 @@
+"""What a configuration's state dict must hold: names, shapes, dtypes, layout rules, constants."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+from weight_conversion.layouts import RULES, Layout
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a state dict; `shape` is torch's.
+
+    `constant` computes its value where the configuration alone fixes it (a Swin window's index
+    table, the class weights); None for a weight.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: Layout
+    constant: Callable[[], np.ndarray] | None = None
+
+    @property
+    def tf_shape(self) -> tuple[int, ...]:
+        """The shape of the TF variable."""
+        axes = self.layout.axes
+        return tuple(self.shape[axis] for axis in axes) if axes else self.shape
+
+
+@functools.lru_cache(maxsize=8)
+def expected(config: ModelConfig) -> dict[str, TensorSpec]:
+    """The tensors of `config`'s state dict in its order.
+
+    The torch model is built without memory for its tensors.
+
+    Raises:
+        InputError: a module of the model has no layout rule.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    import torch_reference
+
+    class WithoutValues(TorchFunctionMode):
+        """Leaves out the random draws: on tensors without memory they would load a compiler."""
+
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+                return arguments[0] if arguments else named["tensor"]
+            return function(*arguments, **(named or {}))
+
+    with torch.device("meta"), WithoutValues():
+        model = torch_reference.build(config)
+    owners = dict(model.named_modules())
+    found = {}
+    for name, tensor in model.state_dict().items():
+        path, _, leaf = name.rpartition(".")
+        layout = _layout(owners[path], leaf, name)
+        shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        found[name] = TensorSpec(name, shape, dtype, layout, _constant(config, leaf, shape))
+    return found
+
+
+def _layout(owner: object, leaf: str, name: str) -> Layout:
+    """The rule of the module's class or of the nearest class it is derived from."""
+    for kind in type(owner).__mro__:
+        if (kind.__name__, leaf) in RULES:
+            return RULES[kind.__name__, leaf]
+    raise InputError(
+        f"no layout rule for {name}, a tensor of a {type(owner).__name__}",
+        f"known kinds: {', '.join(sorted({kind for kind, _ in RULES}))}",
+    )
+
+
+def _constant(
+    config: ModelConfig, leaf: str, shape: tuple[int, ...]
+) -> Callable[[], np.ndarray] | None:
+    if leaf == "relative_position_index":
+        return lambda: relative_position_index(math.isqrt(shape[0]))
+    if leaf == "empty_weight":
+        return lambda: class_weights(config)
+    return None
+
+
+def relative_position_index(window: int) -> np.ndarray:
+    """For each pair of pixels of a window, the row of the bias table, int64 [window², window²].
+
+    Source: Liu et al. 2021, Swin Transformer, section 3.2: offsets run from 1 - M to M - 1 on both
+    axes, rows counted in the order (dy, dx).
+    """
+    rows, columns = np.divmod(np.arange(window * window), window)
+    dy = rows[:, None] - rows[None, :] + window - 1
+    dx = columns[:, None] - columns[None, :] + window - 1
+    return (dy * (2 * window - 1) + dx).astype(np.int64)
+
+
+def class_weights(config: ModelConfig) -> np.ndarray:
+    """The class loss's weights, float32 [num_classes + 1]: ones, the last for no-object."""
+    weights = np.ones(config.num_classes + 1, np.float32)
+    weights[-1] = config.loss.no_object_weight
+    return weights

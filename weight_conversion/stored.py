@@ -1,0 +1,144 @@
+"""Tensors that stay in their file until they are read, one at a time."""
+
+import math
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from maskformer.errors import InputError
+
+DTYPES: dict[str, np.dtype] = {
+    **{
+        name: np.dtype(name)
+        for name in (
+            *("float64", "float32", "float16", "int64", "int32", "int16", "int8"),
+            *("uint64", "uint32", "uint16", "uint8", "bool"),
+        )
+    },
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Every element type a checkpoint may hold, by name; in files little endian."""
+
+FLOATS = frozenset(("float64", "float32", "float16", "bfloat16"))
+
+
+def damaged(path: Path | str, evidence: str) -> InputError:
+    """The error for a file whose content contradicts itself."""
+    return InputError(f"{path} is damaged", evidence, "obtain the file again")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A span of bytes in an open file."""
+
+    path: Path
+    descriptor: int
+    offset: int
+    size: int
+
+    def part(self, offset: int, size: int) -> "Region":
+        """The span of `size` bytes from `offset` on; InputError where it leaves this region."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise damaged(
+                self.path,
+                f"bytes {self.offset + offset:,} to {self.offset + offset + size:,} are needed, "
+                f"{self.offset + self.size:,} are there",
+            )
+        return Region(self.path, self.descriptor, self.offset + offset, size)
+
+    def read_array(self) -> np.ndarray:
+        """The bytes as a new uint8 array [size]."""
+        buffer = np.empty(self.size, np.uint8)
+        view = memoryview(buffer)
+        done = 0
+        while done < self.size:
+            count = os.preadv(self.descriptor, [view[done:]], self.offset + done)
+            if count == 0:
+                raise damaged(self.path, f"it ends at byte {self.offset + done:,}")
+            done += count
+        return buffer
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.read_array().tobytes()
+
+
+class OpenFile:
+    """A file held open for as long as its tensors are read. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path} cannot be read", str(error.strerror)) from None
+        size = os.fstat(self._file.fileno()).st_size
+        self.region = Region(path, self._file.fileno(), 0, size)
+
+    def close(self) -> None:
+        """Closes the file; its tensors cannot be loaded any more."""
+        self._file.close()
+
+    def __enter__(self) -> "OpenFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: its shape, its dtype (a key of `DTYPES`), and how to load it.
+
+    `load` returns a new or read-only array of that shape and dtype, little endian.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+def tensor_in(
+    region: Region,
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    byte_order: str = "<",
+    fortran: bool = False,
+    crc: int | None = None,
+) -> StoredTensor:
+    """A tensor whose values fill `region`; `crc` is the CRC-32 the bytes must have, if known.
+
+    Raises:
+        InputError: the region's size is not that of `shape` and `dtype`.
+    """
+    kind = DTYPES[dtype]
+    wanted = math.prod(shape) * kind.itemsize
+    if wanted != region.size:
+        raise damaged(
+            region.path,
+            f"a tensor {list(shape)} of {dtype} takes {wanted:,} bytes, {region.size:,} are there",
+        )
+
+    def load() -> np.ndarray:
+        raw = region.read_array()
+        if crc is not None and zlib.crc32(raw) != crc:
+            raise damaged(
+                region.path,
+                f"the checksum of the {region.size:,} bytes at {region.offset:,} is wrong",
+            )
+        values = raw.view(kind if byte_order == "<" else kind.newbyteorder(byte_order))
+        if byte_order != "<":
+            values = values.astype(kind)
+        return values.reshape(shape, order="F" if fortran else "C")
+
+    return StoredTensor(tuple(shape), dtype, load)
