@@ -1,0 +1,434 @@
+"""What both frameworks' captures share: watching module calls, naming tensors, calling again."""
+
+import fnmatch
+import inspect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from parity.pairing import align
+from parity.trace import Tap, Trace, TraceError, shown
+
+Axes = Callable[[str, str, str, int], str]
+Sink = Callable[[Tap], None]
+Feeds = Mapping[str, Tap]
+NOT_NAMED = ("training",)
+
+
+class IsolationError(TraceError):
+    """A module cannot be run on the other side's inputs."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor in a structure, with the tensor's name and dtype."""
+
+    name: str
+    dtype: Any
+
+
+def flatten(
+    value: Any, is_tensor: Callable[[Any], bool], name: str = ""
+) -> tuple[Any, list[tuple[str, Any]]]:
+    """`value` with a `Slot` for each tensor, and the tensors with their dotted names, in order."""
+    if is_tensor(value):
+        return Slot(name, value.dtype), [(name, value)]
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        items = list(zip(value._fields, value, strict=True))
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return value, []
+    parts, tensors = [], []
+    for key, item in items:
+        part, found = flatten(item, is_tensor, f"{name}.{key}" if name else str(key))
+        parts.append((key, part))
+        tensors += found
+    if isinstance(value, Mapping):
+        return dict(parts), tensors
+    values = [part for _, part in parts]
+    if hasattr(value, "_fields"):
+        return type(value)(*values), tensors
+    return type(value)(values) if type(value) in (list, tuple) else values, tensors
+
+
+def fill(template: Any, tensor: Callable[[Slot], Any]) -> Any:
+    """The structure `template` with `tensor(slot)` in place of each slot."""
+    if isinstance(template, Slot):
+        return tensor(template)
+    if isinstance(template, dict):
+        return {key: fill(part, tensor) for key, part in template.items()}
+    if isinstance(template, list):
+        return [fill(part, tensor) for part in template]
+    if isinstance(template, tuple):
+        parts = [fill(part, tensor) for part in template]
+        return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
+    return template
+
+
+def slots(template: Any) -> list[Slot]:
+    """The slots of a structure, in order."""
+    found: list[Slot] = []
+    fill(template, found.append)
+    return found
+
+
+def flatten_result(
+    value: Any, is_tensor: Callable[[Any], bool]
+) -> tuple[Any, list[tuple[str, Any]]]:
+    """Like `flatten`; the one tensor of a tuple such as (output, None) has no name of its own."""
+    template, tensors = flatten(value, is_tensor)
+    if isinstance(template, list | tuple) and len(tensors) == 1:
+        lone = [isinstance(part, Slot) for part in template]
+        if any(lone):
+            parts = [Slot("", p.dtype) if isinstance(p, Slot) else p for p in template]
+            return type(template)(parts), [("", tensors[0][1])]
+    return template, tensors
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of one call, by parameter name, with slots for tensors."""
+
+    signature: inspect.Signature
+    values: dict[str, Any]
+    unnamed: dict[str, Any]
+
+    def build(self, tensor: Callable[[Slot], Any], **changes: Any) -> tuple[tuple, dict]:
+        """Positional and keyword arguments for a new call; `changes` replace parameters."""
+        kept = {name: part for name, part in self.values.items() if name not in changes}
+        values = {**{name: fill(part, tensor) for name, part in kept.items()}, **changes}
+        bound = inspect.BoundArguments(self.signature, _ordered(self.signature, values))
+        return bound.args, {**bound.kwargs, **self.unnamed}
+
+
+def _ordered(signature: inspect.Signature, values: dict[str, Any]) -> Any:
+    return {name: values[name] for name in signature.parameters if name in values}
+
+
+def named_arguments(
+    signature: inspect.Signature, args: tuple, kwargs: dict, is_tensor: Callable[[Any], bool]
+) -> tuple[Arguments, list[tuple[str, Any]]]:
+    """The arguments with slots, and their tensors named after the parameters of `signature`.
+
+    The tensors of a module's only parameter need no parameter name: theirs begins inside it.
+    """
+    parameters = [p for p in signature.parameters.values() if p.name not in NOT_NAMED]
+    signature = signature.replace(parameters=parameters)
+    unnamed = {key: value for key, value in kwargs.items() if key in NOT_NAMED}
+    bound = signature.bind(*args, **{k: v for k, v in kwargs.items() if k not in NOT_NAMED})
+    values, tensors = {}, []
+    for parameter in parameters:
+        if parameter.name not in bound.arguments:
+            continue
+        bare = len(parameters) == 1 or parameter.kind is parameter.VAR_KEYWORD
+        part, found = flatten(
+            bound.arguments[parameter.name], is_tensor, "" if bare else parameter.name
+        )
+        values[parameter.name] = part
+        tensors += found
+    return Arguments(signature, values, unnamed), tensors
+
+
+@dataclass
+class Call:
+    """One call of one module: who made it, and the shapes of its arguments and results.
+
+    `call` counts the calls of this module in the run; `parent` is the watched call that made
+    this one, None for the root.
+    """
+
+    path: str
+    call: int
+    parent: "Call | None"
+    arguments: Arguments | None = None
+    results: Any = None
+    children: "list[Call]" = field(default_factory=list)
+
+    def siblings(self, path: str) -> "list[Call]":
+        """The calls of the module at `path` that this call made, in order."""
+        return [child for child in self.children if child.path == path]
+
+
+@dataclass
+class Watch:
+    """Turns the calls of watched modules into `Call`s and tensors.
+
+    Args:
+        paths: module path by `id(module)`.
+        is_tensor: tells tensors of the framework.
+        signature: the signature of a module's forward function, without self.
+        emit: receives path, kind, name, call, tensor of each tap in order of execution.
+        replace: called with the Call before the module runs; a `Replaced` result stands in for
+            running it, None runs it.
+        symbolic: tells arguments with which a module is only being built; such calls, and those
+            made within, are no part of the run.
+    """
+
+    paths: Mapping[int, str]
+    is_tensor: Callable[[Any], bool]
+    signature: Callable[[Any], inspect.Signature]
+    emit: Callable[[Call, str, str, Any], None]
+    replace: "Callable[[Call], Replaced | None]" = lambda call: None
+    symbolic: Callable[[Any], bool] = lambda argument: False
+    calls: list[Call] = field(default_factory=list)
+    _muted: bool = False
+    _stack: list[tuple[int, Call]] = field(default_factory=list)
+    _counts: Counter = field(default_factory=Counter)
+    _signatures: dict[int, inspect.Signature] = field(default_factory=dict)
+
+    def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
+        """Run `original(module, *args, **kwargs)`, recording it where the module is watched."""
+        identity = id(module)
+        path = None if self._muted else self.paths.get(identity)
+        if path is not None and any(map(self.symbolic, args)):
+            self._muted = True
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                self._muted = False
+        # A class that extends its parent's __call__ passes here twice for one call.
+        if path is None or (self._stack and self._stack[-1][0] == identity):
+            return original(module, *args, **kwargs)
+        parent = self._stack[-1][1] if self._stack else None
+        call = Call(path, self._counts[path], parent)
+        if identity not in self._signatures:
+            self._signatures[identity] = self.signature(module)
+        call.arguments, tensors = named_arguments(
+            self._signatures[identity], args, kwargs, self.is_tensor
+        )
+        self._counts[path] += 1
+        self.calls.append(call)
+        if parent is not None:
+            parent.children.append(call)
+        for name, tensor in tensors:
+            self.emit(call, "input", name, tensor)
+        del tensors
+        self._stack.append((identity, call))
+        try:
+            replaced = self.replace(call)
+            result = original(module, *args, **kwargs) if replaced is None else replaced.value
+        finally:
+            self._stack.pop()
+        call.results, tensors = flatten_result(result, self.is_tensor)
+        for name, tensor in tensors:
+            self.emit(call, "output", name, tensor)
+        return result
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A value that stands in for a module's result."""
+
+    value: Any
+
+
+@contextmanager
+def watching(types: Iterable[type], watch: Watch) -> Iterator[Watch]:
+    """Send every call of objects of `types` through `watch` while the context lasts.
+
+    The classes' `__call__` is wrapped, not the modules', so that the modules themselves stay
+    untouched: hooks would switch off fast paths of PyTorch, and so change what is computed.
+    """
+    owners = {
+        next(base for base in kind.__mro__ if "__call__" in vars(base)): None for kind in types
+    }
+    originals = {owner: vars(owner)["__call__"] for owner in owners}
+
+    def wrapper(original: Callable) -> Callable:
+        @wraps(original)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return watch(original, self, args, kwargs)
+
+        return call
+
+    try:
+        for owner, original in originals.items():
+            owner.__call__ = wrapper(original)
+        yield watch
+    finally:
+        for owner, original in originals.items():
+            owner.__call__ = original
+
+
+def selector(only: str | None) -> Callable[[str], bool]:
+    """Whether a module path is `only`, lies below it, or matches it as a glob; all for None."""
+    if only is None:
+        return lambda path: True
+    return lambda path: (
+        path == only or path.startswith(f"{only}.") or fnmatch.fnmatchcase(shown(path), only)
+    )
+
+
+def split_inputs(inputs: Any) -> tuple[tuple, dict]:
+    """Positional and keyword arguments: a tuple is positional, a dict is by name."""
+    if isinstance(inputs, tuple):
+        return inputs, {}
+    if isinstance(inputs, dict):
+        return (), inputs
+    raise TraceError(
+        f"inputs are a {type(inputs).__name__}",
+        "a model is called with positional or with named arguments",
+        "give a tuple for positional arguments, or a dict of names",
+    )
+
+
+class Collector:
+    """Hands on taps of tensors, and knows a tensor that it has met before.
+
+    Args:
+        axes: axes(path, kind, name, rank) gives the axis names.
+        sink: receives the taps.
+        to_numpy: the values of a tensor; a copy where the framework may change the tensor later.
+        stamp: changes whenever the values of a tensor change in place.
+        keep: whether arrays may be held here, for tensors that are met again.
+    """
+
+    def __init__(
+        self,
+        axes: Axes,
+        sink: Sink,
+        to_numpy: Callable[[Any], np.ndarray],
+        stamp: Callable[[Any], int] = lambda tensor: 0,
+        *,
+        keep: bool,
+    ) -> None:
+        self._axes = axes
+        self._sink = sink
+        self._to_numpy = to_numpy
+        self._stamp = stamp
+        self._keep = keep
+        self._met: dict[int, tuple[weakref.ref, int, str, np.ndarray | None]] = {}
+
+    def __call__(self, path: str, kind: str, name: str, call: int, tensor: Any) -> None:
+        """Make a tap of `tensor` and hand it on."""
+        axes = self._axes(path, kind, name, len(tensor.shape))
+        stamp = self._stamp(tensor)
+        reference, met_stamp, first, array = self._met.get(id(tensor), (None, 0, None, None))
+        met = reference is not None and reference() is tensor and met_stamp == stamp
+        if not met:
+            first, array = None, None
+        if array is None:
+            array = self._to_numpy(tensor)
+        tap = Tap(path, kind, name, call, axes, array, first)
+        if not met:
+            held = array if self._keep else None
+            self._met[id(tensor)] = (weakref.ref(tensor), stamp, tap.key, held)
+        self._sink(tap)
+
+    def changed_in_place(self) -> str | None:
+        """The key of the first tap whose tensor lives and has changed since, or None."""
+        for reference, stamp, key, _ in self._met.values():
+            tensor = reference()
+            if tensor is not None and self._stamp(tensor) != stamp:
+                return key
+        return None
+
+
+class Recorder:
+    """What the recorders of both frameworks share: modules by path, calls, isolated runs."""
+
+    def __init__(self, model: Any, axes: Axes, only: str | None) -> None:
+        self.model = model
+        self.axes = axes
+        self.calls: list[Call] = []
+        self._selected = selector(only)
+        self.modules: dict[str, Any] = {}
+
+    def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
+        raise NotImplementedError
+
+    def _run(self, watch: Watch, module: Any, args: tuple, kwargs: dict) -> Any:
+        raise NotImplementedError
+
+    def _collector(self, sink: Sink) -> Collector:
+        raise NotImplementedError
+
+    def _tensor(self, array: np.ndarray, slot: Slot | None) -> Any:
+        raise NotImplementedError
+
+    def isolate(
+        self,
+        call: Call,
+        feeds: Feeds,
+        children: Mapping[tuple[str, int], Feeds] | None = None,
+        moved: Callable[[Tap], Tap] = lambda tap: tap,
+    ) -> Trace:
+        """Run one module alone, and record its taps and those of the modules that it calls.
+
+        Args:
+            call: one of `calls`; gives the arguments that are no tensors.
+            feeds: the tensors of its arguments by name, from any framework; a parameter that
+                these lack is None. Axes are matched by name.
+            children: the tensors of the results of modules that it calls, by (path, ordinal
+                within this call). They stand in for running these modules.
+            moved: applied to each tap fed.
+        Returns: taps whose `call` counts within this call.
+        Raises: IsolationError where a tensor inside a structure has no counterpart in `feeds`, or
+            axes have other names.
+        """
+        children = children or {}
+        trace = Trace()
+        collect = self._collector(trace.add)
+
+        def tensor(path: str, kind: str, slot: Slot, taps: Feeds) -> Any:
+            if slot.name not in taps:
+                raise IsolationError(
+                    f"{shown(path)} cannot be run alone",
+                    f"its {kind} `{slot.name}` has no counterpart: {', '.join(taps) or 'none'}",
+                    "give the argument the same name on both sides",
+                )
+            tap = moved(taps[slot.name])
+            axes = self.axes(path, kind, slot.name, tap.array.ndim)
+            array = align(tap, axes)
+            if array is None:
+                raise IsolationError(
+                    f"{shown(path)} cannot be run alone",
+                    f"its {kind} `{slot.name}` has axes {axes}, the counterpart {tap.axes}",
+                    "name the same axes on both sides",
+                )
+            return self._tensor(array, slot)
+
+        def ordinal(inner: Call) -> int:
+            return 0 if inner.parent is None else len(inner.parent.siblings(inner.path)) - 1
+
+        def emit(inner: Call, kind: str, name: str, value: Any) -> None:
+            if inner.parent is None or inner.parent.parent is None:
+                collect(inner.path, kind, name, ordinal(inner), value)
+
+        def replace(inner: Call) -> Replaced | None:
+            if inner.parent is None or inner.parent.parent is not None:
+                return None
+            results = children.get((inner.path, ordinal(inner)))
+            known = call.siblings(inner.path)
+            if results is None or ordinal(inner) >= len(known):
+                return None
+            template = known[ordinal(inner)].results
+            if not {slot.name for slot in slots(template)} <= set(results):
+                return None
+            return Replaced(
+                fill(template, lambda slot: tensor(inner.path, "output", slot, results))
+            )
+
+        changes = {
+            name: None
+            for name, part in call.arguments.values.items()
+            if isinstance(part, Slot) and part.name and part.name not in feeds
+        }
+        for name, tap in feeds.items():
+            wanted = name in call.arguments.signature.parameters
+            if wanted and not slots(call.arguments.values.get(name)):
+                changes[name] = tensor(call.path, "input", Slot(name, None), {name: tap})
+        args, kwargs = call.arguments.build(
+            lambda slot: tensor(call.path, "input", slot, feeds), **changes
+        )
+        self._run(self._watch(emit, replace), self.modules[call.path], args, kwargs)
+        return trace

@@ -1,0 +1,387 @@
+"""Taps of a TensorFlow model, eager, as a graph and under XLA."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from parity import calls
+from parity.calls import Axes, Call, Collector, Sink, Slot, Watch, fill, flatten, watching
+from parity.metrics import Gap, gap
+from parity.provenance import provenance
+from parity.trace import Tap, Trace, TraceError, shown, tap_key
+
+EXECUTIONS = ("eager", "graph", "xla")
+# Grappler's rewrites that look at which tensors are fetched: with them, reading a tensor would
+# change how its neighbours are computed (fused convolutions, reassociated products).
+FETCH_DEPENDENT = ("remapping", "arithmetic_optimization")
+KERAS_BOOKKEEPING = ("optimizer", "compiled_loss", "compiled_metrics", "loss", "history")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tap of a traced function comes from; `fetch` counts its distinct tensors."""
+
+    path: str
+    kind: str
+    name: str
+    call: int
+    axes: str
+    fetch: int
+    same_as: str | None
+
+
+@dataclass
+class _Program:
+    """A model traced for one signature, with or without taps."""
+
+    function: Any
+    outputs: Any = None
+    places: tuple[_Place, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+
+class Recorder(calls.Recorder):
+    """Runs a TensorFlow model and records its taps; one trace per signature of the inputs.
+
+    The taps are results of the same function as the outputs, so that they come out alike in eager
+    mode, as a graph, and under XLA. In a graph, the rewrites that depend on which tensors are
+    read (`FETCH_DEPENDENT`) are off for `plain` and for capture, whose outputs are therefore bit
+    for bit the same; `forward` is the graph as it is run in production, with all rewrites.
+
+    Args:
+        model: a tf_keras layer or model, or a callable tf.Module. A layer that is not built yet
+            is called once.
+        axes: axes(path, kind, name, rank) gives the axis names of a tensor.
+        execution: `eager`, `graph` or `xla`.
+        only: a module path, whose taps and those below it are recorded, or a glob; None for all.
+    """
+
+    def __init__(
+        self, model: tf.Module, axes: Axes, execution: str = "eager", *, only: str | None = None
+    ) -> None:
+        if execution not in EXECUTIONS:
+            raise TraceError(
+                f"TensorFlow has no `{execution}` execution",
+                f"there are {', '.join(EXECUTIONS)}",
+                "name one of them",
+            )
+        super().__init__(model, axes, only)
+        self.execution = execution
+        self.traces = 0
+        self._programs: dict[Any, _Program] = {}
+        self._paths: dict[int, str] = {}
+
+    def forward(self, inputs: tuple | dict) -> Any:
+        """The outputs as numpy arrays, computed as in production: no taps, all rewrites."""
+        return self._without_taps(inputs, rewrites=True)
+
+    def plain(self, inputs: tuple | dict) -> Any:
+        """The outputs as numpy arrays, without taps, in graphs without `FETCH_DEPENDENT`."""
+        return self._without_taps(inputs, rewrites=False)
+
+    def __call__(self, inputs: tuple | dict, sink: Sink | None = None) -> tuple[Any, Trace]:
+        """The outputs as numpy arrays, and the trace.
+
+        Args:
+            inputs: a tuple of positional or a dict of named arguments; numpy arrays become
+                tensors.
+            sink: receives each tap as it arrives, in place of the trace; its array is valid
+                during that call only.
+        """
+        self._prepare(inputs)
+        trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
+        if self.execution == "eager":
+            return self._eager(inputs, sink, trace), trace
+        program, arguments = self._program(inputs, taps=True)
+        with _rewrites(False):
+            outputs, fetched = program.function(*arguments)
+        self.calls = list(program.calls)
+        last = {place.fetch: index for index, place in enumerate(program.places)}
+        arrays: dict[int, np.ndarray] = {}
+        for index, place in enumerate(program.places):
+            if place.fetch not in arrays:
+                arrays[place.fetch] = _array(fetched[place.fetch])
+                fetched[place.fetch] = None
+            array = arrays[place.fetch]
+            if sink is not None and last[place.fetch] == index:
+                del arrays[place.fetch]
+            (sink or trace.add)(
+                Tap(
+                    place.path, place.kind, place.name, place.call, place.axes, array, place.same_as
+                )
+            )
+        return _filled(program.outputs, outputs), trace
+
+    def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
+        keep = sink is None
+        collect = Collector(self.axes, sink or trace.add, _array, keep=keep)
+
+        def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
+            if self._selected(call.path):
+                collect(call.path, kind, name, call.call, tensor)
+
+        watch = self._watch(emit)
+        args, kwargs = calls.split_inputs(_tensors(inputs))
+        outputs = self._run(watch, self.model, args, kwargs)
+        self.calls = watch.calls
+        return _numpy(outputs)
+
+    def _without_taps(self, inputs: tuple | dict, *, rewrites: bool) -> Any:
+        self._prepare(inputs)
+        if self.execution == "eager":
+            args, kwargs = calls.split_inputs(_tensors(inputs))
+            return _numpy(self.model(*args, **kwargs))
+        program, arguments = self._program(inputs, taps=False)
+        with _rewrites(rewrites):
+            outputs, _ = program.function(*arguments)
+        return _filled(program.outputs, outputs)
+
+    def _prepare(self, inputs: tuple | dict) -> None:
+        if not self._paths:
+            if not getattr(self.model, "built", True):
+                args, kwargs = calls.split_inputs(_tensors(inputs))
+                self.model(*args, **kwargs)
+            self.modules = named_modules(self.model)
+            self._paths = {id(module): path for path, module in self.modules.items()}
+
+    def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[tf.Tensor]]:
+        template, tensors = flatten(_tensors(inputs), tf.is_tensor)
+        arguments = [tensor for _, tensor in tensors]
+        key = (taps, repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
+        if key not in self._programs:
+            self._programs[key] = self._traced(template, tensors, taps)
+        return self._programs[key], arguments
+
+    def _traced(self, template: Any, tensors: list[tuple[str, tf.Tensor]], taps: bool) -> _Program:
+        program = _Program(None)
+        names = [name for name, _ in tensors]
+
+        def run(*arguments: tf.Tensor) -> Any:
+            self.traces += 1
+            given = dict(zip(names, arguments, strict=True))
+            args, kwargs = calls.split_inputs(fill(template, lambda slot: given[slot.name]))
+            fetches = _Fetches(self.axes)
+
+            def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
+                if self._selected(call.path):
+                    fetches.add(call, kind, name, tensor)
+
+            if taps:
+                watch = self._watch(emit)
+                outputs = self._run(watch, self.model, args, kwargs)
+                program.calls = tuple(watch.calls)
+            else:
+                outputs = self.model(*args, **kwargs)
+            program.outputs, results = flatten(outputs, tf.is_tensor)
+            program.places = tuple(fetches.places)
+            return [tensor for _, tensor in results], fetches.tensors
+
+        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for _, tensor in tensors]
+        # Without autograph: layers are plain Python while they are traced, converting each would
+        # only cost time.
+        function = tf.function(
+            run, input_signature=signature, autograph=False, jit_compile=self.execution == "xla"
+        )
+        program.function = function.get_concrete_function()
+        return program
+
+    def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
+        return Watch(self._paths, _is_tensor, _signature, emit, replace, _is_symbolic)
+
+    def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
+        with watching(map(type, self.modules.values()), watch):
+            return module(*args, **kwargs)
+
+    def _collector(self, sink: Sink) -> Collector:
+        return Collector(self.axes, sink, _array, keep=True)
+
+    def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
+        tensor = tf.constant(array)
+        wanted = None if slot is None else slot.dtype
+        return tensor if wanted in (None, tensor.dtype) else tf.cast(tensor, wanted)
+
+
+class _Fetches:
+    """The distinct tensors that a traced function returns as taps, and where each was met."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.tensors: list[tf.Tensor] = []
+        self.places: list[_Place] = []
+        self._axes = axes
+        self._graph = tf.compat.v1.get_default_graph()
+        self._met: dict[int, tuple[int, str]] = {}
+        self._alive: list[Any] = []
+
+    def add(self, call: Call, kind: str, name: str, tensor: Any) -> None:
+        """Note one tap; a tensor of another graph raises TraceError."""
+        fetch, first = self._met.get(id(tensor), (len(self.tensors), None))
+        axes = self._axes(call.path, kind, name, tensor.shape.rank)
+        place = _Place(call.path, kind, name, call.call, axes, fetch, first)
+        self.places.append(place)
+        if first is not None:
+            return
+        if getattr(tensor, "graph", self._graph) is not self._graph:
+            raise TraceError(
+                f"{shown(call.path)} runs inside a loop or a branch of the graph",
+                "its tensors exist within tf.while_loop, tf.cond or an inner tf.function only",
+                "capture the module around it, or unroll the loop",
+            )
+        self._met[id(tensor)] = (fetch, tap_key(call.path, kind, name, call.call))
+        self._alive.append(tensor)
+        self.tensors.append(tf.convert_to_tensor(tensor))
+
+
+def capture(
+    model: tf.Module,
+    inputs: tuple | dict,
+    *,
+    axes: Axes,
+    execution: str = "eager",
+    only: str | None = None,
+    sink: Sink | None = None,
+) -> tuple[Any, Trace]:
+    """The outputs (numpy) and the trace of one run; see `Recorder` for the arguments."""
+    return Recorder(model, axes, execution, only=only)(inputs, sink)
+
+
+def forward(model: tf.Module, inputs: tuple | dict, execution: str = "eager") -> Any:
+    """The outputs (numpy) of one run without capture, as in production."""
+    return Recorder(model, lambda path, kind, name, rank: "", execution).forward(inputs)
+
+
+def capture_effect(recorder: Recorder, inputs: tuple | dict) -> dict[str, Gap]:
+    """By how much the outputs change because taps are read: gap of each from `forward`'s.
+
+    Zero in eager mode. In a graph it is the effect of the rewrites that capture switches off, under
+    XLA that of fusions which taps prevent.
+    """
+    expected = flatten(recorder.forward(inputs), _is_array)[1]
+    outputs, _ = recorder(inputs, lambda tap: None)
+    found = dict(flatten(outputs, _is_array)[1])
+    return {name: gap(found[name], array) for name, array in expected}
+
+
+def named_modules(root: tf.Module) -> dict[str, tf.Module]:
+    """Every module below `root` by the path of attributes and indices that leads to it.
+
+    The order is that in which attributes were set, as in `torch.nn.Module.named_modules`; a module
+    reached twice keeps its first path. Private attributes are Keras' own.
+    """
+    found: dict[str, tf.Module] = {}
+    met: set[int] = set()
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, tf.Module):
+            if id(value) in met or _is_metric(value):
+                return
+            met.add(id(value))
+            if callable(value):
+                found[path] = value
+            children = _children(value)
+        elif isinstance(value, dict):
+            children = list(value.items())
+        elif isinstance(value, list | tuple):
+            children = list(enumerate(value))
+        else:
+            return
+        for name, child in children:
+            visit(child, f"{path}.{name}" if path else str(name))
+
+    visit(root, "")
+    return found
+
+
+def _children(module: tf.Module) -> list[tuple[str, Any]]:
+    keras = sys.modules.get("tf_keras")
+    if keras is not None and isinstance(module, keras.Sequential):
+        return [(str(index), layer) for index, layer in enumerate(module.layers)]
+    if keras is not None and isinstance(module, keras.Model) and module._is_graph_network:
+        return [(layer.name, layer) for layer in module.layers]
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in KERAS_BOOKKEEPING
+    ]
+
+
+def _is_symbolic(argument: Any) -> bool:
+    """Whether Keras is only building a functional graph with this argument."""
+    keras = sys.modules.get("tf_keras")
+    return keras is not None and tf.is_tensor(argument) and keras.backend.is_keras_tensor(argument)
+
+
+def _is_container(module: tf.Module) -> bool:
+    keras = sys.modules.get("tf_keras")
+    return (
+        keras is not None
+        and isinstance(module, keras.Model)
+        and (isinstance(module, keras.Sequential) or module._is_graph_network)
+    )
+
+
+def _is_metric(module: tf.Module) -> bool:
+    keras = sys.modules.get("tf_keras")
+    return keras is not None and isinstance(module, keras.metrics.Metric)
+
+
+@contextmanager
+def _rewrites(allowed: bool) -> Iterator[None]:
+    """Graphs run inside with or without the rewrites of `FETCH_DEPENDENT`."""
+    before = tf.config.optimizer.get_experimental_options()
+    try:
+        if not allowed:
+            tf.config.optimizer.set_experimental_options(dict.fromkeys(FETCH_DEPENDENT, False))
+        yield
+    finally:
+        if not allowed:
+            tf.config.optimizer.set_experimental_options(
+                {name: before.get(name, True) for name in FETCH_DEPENDENT}
+            )
+
+
+def _signature(module: tf.Module) -> inspect.Signature:
+    call = getattr(module, "call", None)
+    if call is not None:
+        signature = inspect.signature(call)
+        if _is_container(module):  # besides inputs and training, Keras passes masks of its own
+            parameters = [p for p in signature.parameters.values() if p.name != "mask"]
+            return signature.replace(parameters=parameters)
+        return signature
+    # The class' own __call__, watched just now, is unwrapped by inspect.
+    signature = inspect.signature(type(module).__call__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, tf.Tensor | tf.Variable)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array = np.asarray(tf.convert_to_tensor(tensor))
+    return array.astype(np.float32) if tensor.dtype == tf.bfloat16 else array
+
+
+def _tensors(inputs: tuple | dict) -> tuple | dict:
+    template, arrays = flatten(inputs, _is_array)
+    made = {name: tf.constant(array) for name, array in arrays}
+    return fill(template, lambda slot: made[slot.name])
+
+
+def _filled(template: Any, tensors: list[tf.Tensor]) -> Any:
+    arrays = iter(tensors)
+    return fill(template, lambda slot: _array(next(arrays)).copy())
+
+
+def _numpy(outputs: Any) -> Any:
+    template, tensors = flatten(outputs, _is_tensor)
+    return _filled(template, [tensor for _, tensor in tensors])

@@ -1,0 +1,254 @@
+"""Verdicts on gaps: limits are derived from the reference's own rounding, never typed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.metrics import Gap, number
+
+FUNCTION_FACTOR = 32.0
+FUNCTION_CAP = 1e-9
+PRECISION_FACTOR = 4.0
+METRICS = ("l2", "max")
+CLAIMS = ("same_function", "same_precision", "same_decisions")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit, the floor it was derived from, and how.
+
+    Args:
+        value: the largest value that passes.
+        floor: the reference's own error, which the limit is a multiple of.
+        derivation: how the limit came about, in words a reader can check.
+    """
+
+    value: float
+    floor: float
+    derivation: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one claim holds for one tap, and by how much.
+
+    Args:
+        key: the tap's key.
+        claim: one of `CLAIMS`.
+        metric: `l2` or `max`, whichever is nearer to its limit, or `margin` for decisions.
+        value: what was measured.
+        threshold: its limit.
+        detail: where the largest difference is, and both values.
+        problem: why nothing could be measured, or None.
+    """
+
+    key: str
+    claim: str
+    metric: str
+    value: float
+    threshold: Threshold
+    detail: str = ""
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """True where the value was measured and is within its limit."""
+        return self.problem is None and self.value <= self.threshold.value
+
+    @property
+    def ratio(self) -> float:
+        """The value in units of the floor; infinite with a problem."""
+        return _quotient(math.inf if self.problem else self.value, self.threshold.floor)
+
+    @property
+    def margin(self) -> float:
+        """The value in units of its limit: at most 1 passes."""
+        return _quotient(math.inf if self.problem else self.value, self.threshold.value)
+
+    def __str__(self) -> str:
+        """`X is 1.3e-4, but should be below 2e-9 [same_function, l2]` and where."""
+        if self.problem is not None:
+            text = f"{self.key}: {self.problem} [{self.claim}]"
+        else:
+            should = "is below its limit" if self.passed else "but should be below"
+            text = (
+                f"{self.key} is {self.value:.2g}, {should} {self.threshold.value:.2g} "
+                f"[{self.claim}, {self.metric}]"
+            )
+        return f"{text}\n  {self.detail}" if self.detail else text
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of strict JSON, with the derived properties for readers."""
+        data = asdict(self) | {"passed": self.passed, "ratio": self.ratio, "margin": self.margin}
+        data["threshold"] = {name: _strict(value) for name, value in data["threshold"].items()}
+        return {name: _strict(value) for name, value in data.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Verdict":
+        """The inverse of `to_json`."""
+        limit = data["threshold"]
+        threshold = Threshold(number(limit["value"]), number(limit["floor"]), limit["derivation"])
+        texts = {name: data[name] for name in ("key", "claim", "metric", "detail", "problem")}
+        return cls(value=number(data["value"]), threshold=threshold, **texts)
+
+
+def same_function(
+    gaps: Mapping[str, Gap],
+    floors: Mapping[str, Gap],
+    *,
+    factor: float = FUNCTION_FACTOR,
+    cap: float = FUNCTION_CAP,
+) -> list[Verdict]:
+    """Claim 1, float64: each gap is at most min(factor * floor, cap), in both metrics.
+
+    Args:
+        gaps: the port's gap from the float64 reference, by key.
+        floors: the reference's gap from itself under moved roundings, for every key of `gaps`.
+        factor, cap: the rule of the claim; other values re-judge stored gaps.
+    """
+    return [function_verdict(key, found, floors[key], factor, cap) for key, found in gaps.items()]
+
+
+def function_verdict(
+    key: str, found: Gap, floor: Gap, factor: float = FUNCTION_FACTOR, cap: float = FUNCTION_CAP
+) -> Verdict:
+    """The verdict of `same_function` on one tap."""
+    thresholds = {}
+    for metric, base in least_floor(found, floor, np.float64).items():
+        rule = f"min({factor:g} x floor {base:.2g}, {cap:g})"
+        thresholds[metric] = Threshold(min(factor * base, cap), base, rule)
+    return _verdict(key, "same_function", found, thresholds, floor.problem)
+
+
+def same_precision(
+    gaps: Mapping[str, Gap],
+    reference: Mapping[str, Gap],
+    floors: Mapping[str, Gap],
+    *,
+    factor: float = PRECISION_FACTOR,
+    dtype: type = np.float32,
+) -> list[Verdict]:
+    """Claim 2: the port's error is at most factor * max(reference's error, floor).
+
+    Args:
+        gaps: the gap of the port, run in `dtype`, from the float64 reference, by key.
+        reference: the same of the reference run in `dtype`.
+        floors: the same of the reference run in `dtype` under moved roundings.
+        factor: the rule of the claim.
+        dtype: the precision judged, whose epsilon is the least floor.
+    """
+    return [
+        precision_verdict(key, found, reference[key], floors[key], factor, dtype)
+        for key, found in gaps.items()
+    ]
+
+
+def precision_verdict(
+    key: str,
+    found: Gap,
+    reference: Gap,
+    floor: Gap,
+    factor: float = PRECISION_FACTOR,
+    dtype: type = np.float32,
+) -> Verdict:
+    """The verdict of `same_precision` on one tap."""
+    least = least_floor(found, floor, dtype)
+    thresholds = {}
+    for metric in METRICS:
+        own = getattr(reference, metric)
+        base = max(own, least[metric])
+        rule = f"{factor:g} x max(reference's error {own:.2g}, floor {least[metric]:.2g})"
+        thresholds[metric] = Threshold(factor * base, base, rule)
+    return _verdict(key, "same_precision", found, thresholds, reference.problem or floor.problem)
+
+
+def least_floor(found: Gap, floor: Gap, dtype: type) -> dict[str, float]:
+    """The floor of each metric, at least what one rounding of the tap itself can make.
+
+    A constant such as a position encoding does not move when inputs and weights do, so its measured
+    floor is 0; yet two mathematics libraries, each correct to the last place, give values one
+    place apart. One unit in the last place is a relative change of up to epsilon of each element:
+    epsilon in l2, and epsilon times the largest element in units of the RMS in max.
+    """
+    epsilon = float(np.finfo(dtype).eps)
+    return {
+        "l2": max(floor.l2, epsilon),
+        "max": max(floor.max, epsilon * max(1.0, found.peak, floor.peak)),
+    }
+
+
+def same_decisions(
+    key: str, port: np.ndarray, reference: np.ndarray, error: float | np.ndarray, axis: int = -1
+) -> Verdict:
+    """Claim 3: argmax along `axis` is the same, or the margin there is below the derived error.
+
+    Args:
+        key: what decides, for the verdict.
+        port, reference: scores of one shape and axis order; the reference in float64.
+        error: largest error of a single score that the precision claim allows, absolute, a number
+            or an array that broadcasts to the shape without `axis`. Two scores, each off by this
+            much, swap places while the reference's margin is up to twice as large.
+        axis: the axis whose largest score decides.
+    Returns: value = the reference's largest margin, in units of what the error allows, among the
+        places that are decided otherwise (0 if there are none), limit 1.
+    """
+    claim, metric = "same_decisions", "margin"
+    one = Threshold(1.0, 1.0, "reference's margin / (2 x derived error of a score)")
+    if port.shape != reference.shape:
+        problem = f"shape {port.shape} instead of {reference.shape}"
+        return Verdict(key, claim, metric, math.inf, one, problem=problem)
+    if not (np.isfinite(port).all() and np.isfinite(reference).all()):
+        return Verdict(key, claim, metric, math.inf, one, problem="non-finite scores")
+    ours, theirs = port.argmax(axis), reference.argmax(axis)
+    places = np.argwhere(ours != theirs)
+    if not len(places):
+        detail = f"all {ours.size} decisions are the same"
+        return Verdict(key, claim, metric, 0.0, one, detail)
+    scores = np.moveaxis(reference, axis, -1)
+    allowed = 2.0 * np.broadcast_to(np.asarray(error, np.float64), ours.shape)
+    margins = {
+        tuple(int(i) for i in place): float(
+            scores[(*place, theirs[tuple(place)])] - scores[(*place, ours[tuple(place)])]
+        )
+        for place in places
+    }
+    values = {place: _quotient(margin, float(allowed[place])) for place, margin in margins.items()}
+    worst = max(values, key=values.__getitem__)
+    detail = (
+        f"{len(places)} of {ours.size} decisions differ; worst at {list(worst)}: port "
+        f"{ours[worst]}, reference {theirs[worst]}, margin {margins[worst]:.2g}, "
+        f"derived error {allowed[worst]:.2g}"
+    )
+    return Verdict(key, claim, metric, values[worst], one, detail)
+
+
+def describe(found: Gap) -> str:
+    """Where the largest difference of a gap is, and both values there; empty where unknown."""
+    if found.problem is not None and not found.where:
+        return ""
+    place = f"largest at {list(found.where)}: " if found.where else ""
+    return f"{place}port {found.value:.6g}, reference {found.reference:.6g}"
+
+
+def _verdict(
+    key: str, claim: str, found: Gap, thresholds: dict[str, Threshold], unusable: str | None
+) -> Verdict:
+    problem = found.problem
+    if problem is None and unusable is not None:
+        problem = f"the reference has no floor here: {unusable}"
+    metric = max(METRICS, key=lambda name: _quotient(getattr(found, name), thresholds[name].value))
+    value, threshold = getattr(found, metric), thresholds[metric]
+    return Verdict(key, claim, metric, value, threshold, describe(found), problem)
+
+
+def _quotient(value: float, base: float) -> float:
+    if value == 0.0:
+        return 0.0
+    return value / base if base > 0.0 else math.inf
+
+
+def _strict(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

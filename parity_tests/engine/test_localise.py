@@ -1,0 +1,130 @@
+"""Every planted fault is named at its module or edge; the sound pair raises no alarm."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from parity.judge import same_function
+from parity.localise import localise
+from parity.pairing import Comparison
+from parity_tests.engine import pairs, tf_side
+
+FAULTS = [
+    ("backbone.down", "same padding", "own", "backbone.down.norm:input"),
+    ("backbone.res2.1", "no residual", "wiring", "backbone.res2.1:output"),
+    ("backbone.res3.0", "no residual", "wiring", "backbone.res3.0:output"),
+    ("backbone", "swapped axes", "wiring", "backbone.down:input"),
+    ("fuse", "half-pixel nearest", "wiring", "fuse:output"),
+    ("decoder.layers.1.attention", "no scale", "own", "decoder.layers.1.attention.out:input"),
+    ("decoder.layers.1", "no query position", "wiring", "decoder.layers.1.attention:input.query"),
+    ("decoder.layers.0", "position in value", "wiring", "decoder.layers.0.attention:input.value"),
+    ("decoder", "query position not passed", "wiring", "decoder.layers.1:input.query_pos"),
+    ("decoder", "no final norm", "wiring", "decoder:output"),
+    ("", "memory from another map", "wiring", "decoder:input.memory"),
+    ("", "flipped classes", "wiring", "model:output.scores"),
+]
+
+
+@pytest.fixture
+def port():
+    recorder = pairs.port(pairs.port_model())
+    recorder((pairs.nhwc(pairs.image()),), lambda tap: None)
+    return recorder
+
+
+def places(port, explanations=None):
+    recorder, trace, floors = pairs.reference()
+    inputs = (pairs.nhwc(pairs.image()),)
+    return localise(recorder, port, trace, inputs, floors, explanations)
+
+
+def test_localise_is_silent_on_a_sound_pair(port):
+    _, trace, floors = pairs.reference()
+    comparison = Comparison(trace)
+    port((pairs.nhwc(pairs.image()),), comparison)
+    verdicts = same_function(comparison.gaps, floors)
+    assert len(verdicts) > 90
+    assert [str(one) for one in verdicts if not one.passed] == []
+    assert places(port) == []
+
+
+@pytest.mark.parametrize(("path", "fault", "kind", "edge"), FAULTS)
+def test_localise_names_the_planted_fault(port, path, fault, kind, edge):
+    port.modules[path].fault = fault
+    found = places(port)
+    assert [(one.path, one.kind, one.edge) for one in found] == [(path or "model", kind, edge)]
+    assert found[0].evidence.startswith(f"{path or 'model'}: ")
+    assert "[float64]" in found[0].evidence
+
+
+@pytest.mark.parametrize("path", ["decoder.layers.0.norm1", "decoder.layers.1.norm2"])
+def test_localise_names_a_norm_with_another_epsilon(port, path):
+    port.modules[path].epsilon = 1e-6
+    (found,) = places(port)
+    assert (found.path, found.kind, found.edge) == (path, "own", f"{path}:output")
+
+
+def test_localise_counts_the_calls_of_a_shared_module(port):
+    port.modules["decoder.norm"].epsilon = 1e-6
+    (found,) = places(port)
+    assert (found.path, found.kind) == ("decoder.norm", "own")
+    assert "in 2 of 2 calls" in found.evidence
+
+
+def test_localise_names_a_transposed_square_weight(port):
+    weight = port.modules["decoder.layers.0.attention.out"].weight
+    weight.assign(np.transpose(weight.numpy()))
+    (found,) = places(port)
+    assert (found.path, found.kind) == ("decoder.layers.0.attention.out", "own")
+
+
+def test_localise_names_a_changed_frozen_offset(port):
+    port.modules["backbone.res2.0.conv1.norm"].bias.assign_add(np.full(8, 1e-7))
+    (found,) = places(port)
+    assert (found.path, found.kind) == ("backbone.res2.0.conv1.norm", "own")
+
+
+def test_localise_names_two_faults_in_order(port):
+    port.modules["decoder.layers.1"].fault = "no query position"
+    port.modules["backbone.res2.0"].fault = "no residual"
+    port.modules["decoder.layers.1.norm1"].epsilon = 1e-3
+    found = places(port)
+    assert [one.path for one in found] == [
+        "backbone.res2.0",
+        "decoder.layers.1",
+        "decoder.layers.1.norm1",
+    ]
+    assert "its inputs agree" in found[0].evidence
+    assert "its inputs differ as well" in found[1].evidence
+
+
+def test_localise_says_when_the_inputs_differ(port):
+    recorder, trace, floors = pairs.reference()
+    inputs = (pairs.nhwc(pairs.image(seed=1)),)
+    (found,) = localise(recorder, port, trace, inputs, floors)
+    assert (found.path, found.kind, found.edge) == ("model", "wiring", "model:input.images")
+    assert found.evidence.startswith("model: the two models were given different inputs")
+
+
+def test_localise_tries_explanations(port):
+    @contextmanager
+    def epsilon(module, value):
+        before, module.epsilon = module.epsilon, value
+        try:
+            yield
+        finally:
+            module.epsilon = before
+
+    def explanations(module, path):
+        if isinstance(module, tf_side.LayerNorm):
+            yield "epsilon 1e-3 instead of 1e-5", epsilon(module, 1e-4)
+            yield "epsilon 1e-6 instead of 1e-5", epsilon(module, 1e-5)
+
+    port.modules["decoder.layers.0.norm2"].epsilon = 1e-6
+    (found,) = places(port, explanations)
+    assert found.cause == "epsilon 1e-6 instead of 1e-5"
+    assert found.evidence.endswith("\n  likely: epsilon 1e-6 instead of 1e-5")
+    assert port.modules["decoder.layers.0.norm2"].epsilon == 1e-6
+    (unexplained,) = places(port, lambda module, path: [])
+    assert unexplained.cause is None
