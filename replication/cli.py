@@ -5,6 +5,7 @@ import sys
 import typer
 
 from maskformer.errors import InputError
+from replication import audit
 
 app = typer.Typer(
     name="parity",
@@ -13,6 +14,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def parity() -> None:
+    """Makes every verb a subcommand, also where there is only one."""
+
+
+for verb in (audit,):
+    verb.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,91 @@
+"""Images as arrays: reading photographs, drawing synthetic ones, and padding a batch."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """uint8 [H,W,3], RGB, upright: EXIF rotation is applied, grey becomes RGB, alpha is dropped.
+
+    This is what detectron2's `data/detection_utils.py: read_image` gives for format "RGB".
+    Raises InputError for a file that is missing, empty, truncated or no image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    action = "give a JPEG, PNG or another image that Pillow reads"
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty", "it has 0 bytes", action)
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} is no image", "its first bytes are of no known kind", action
+        ) from (error)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read", f"{error}", action) from error
+    if upright.mode.startswith("I;16"):
+        grey = np.asarray(upright, np.uint16) >> 8
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(upright.convert("RGB"))
+
+
+def synthetic_image(height: int, width: int, index: int) -> np.ndarray:
+    """uint8 [height,width,3]: colour waves, flat rectangles and noise, fixed by the arguments."""
+    key = hashlib.sha256(f"image {height} {width} {index}".encode()).digest()
+    rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:8], "little")))
+    rows = np.linspace(0, 2 * np.pi, height)[:, None, None]
+    columns = np.linspace(0, 2 * np.pi, width)[None, :, None]
+    waves = rng.uniform(1, 3, (2, 3))
+    image = 128 + 45 * np.sin(waves[0] * rows + waves[1] * columns + rng.uniform(0, 6, 3))
+    for _ in range(8):
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        bottom, right = top + int(rng.integers(1, height)), left + int(rng.integers(1, width))
+        image[top:bottom, left:right] = rng.uniform(0, 255, 3)
+    image += rng.uniform(-20, 20, image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "HxW"; raises InputError for anything else."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise InputError(
+            f"--size {text!r} is no size", "expected HxW in pixels", "for example --size 97x131"
+        )
+    return int(height), int(width)
+
+
+def batch_images(
+    images: Sequence[np.ndarray], config: ModelConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """One padded batch: uint8 [N,H,W,3] and the valid sizes int32 [N,2].
+
+    H and W are the largest of the images, rounded up to `config.size_divisibility` where that is
+    not 0 (detectron2's `structures/image_list.py`). Raises InputError for an image with a side
+    below the coarsest stride.
+    """
+    for number, image in enumerate(images):
+        height, width = image.shape[:2]
+        if min(height, width) < config.minimum_size:
+            raise InputError(
+                f"image {number} is {height}x{width} pixels",
+                f"{config.name} needs at least {config.minimum_size} both ways, its coarsest stride",
+                "give a larger image",
+            )
+    step = max(config.size_divisibility, 1)
+    height, width = (
+        -(-max(image.shape[axis] for image in images) // step) * step for axis in (0, 1)
+    )
+    batch = np.zeros((len(images), height, width, 3), np.uint8)
+    for slot, image in zip(batch, images, strict=True):
+        slot[: image.shape[0], : image.shape[1]] = image
+    return batch, np.array([image.shape[:2] for image in images], np.int32)

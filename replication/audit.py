@@ -1,0 +1,350 @@
+"""`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskformer.errors import InputError
+from replication.progress import Steps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskformer.config import ModelConfig
+
+EXECUTIONS = ("eager", "graph", "xla")
+NOT_VERIFIED = (
+    "losses, matching, gradients and weight updates",
+    "inference post-processing, data pipelines and metrics",
+    "training runs and the PQ or mIoU they reach",
+    "execution on a TPU",
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to audit.
+
+    `images` are files; without any, `batch` synthetic images of `size` ("HxW") are drawn. `only`
+    keeps the taps at and below one module path. `isolate` runs every module on the reference's
+    inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
+    """
+
+    config: "ModelConfig"
+    weights: str
+    images: tuple[Path, ...] = ()
+    size: str = "128x160"
+    batch: int = 1
+    executions: tuple[str, ...] = EXECUTIONS
+    reference: str = "builtin"
+    only: str | None = None
+    isolate: bool = False
+    capture_effect: bool = False
+    command: str = "parity audit"
+
+
+def parse_executions(text: str) -> tuple[str, ...]:
+    """The executions in a comma-separated list; raises InputError for an unknown or empty one."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [name for name in names if name not in EXECUTIONS]
+    if unknown:
+        raise InputError(
+            f"--execution has {unknown[0]!r}",
+            f"expected a comma-separated list of {', '.join(EXECUTIONS)}",
+            "for example --execution graph,xla",
+        )
+    return names
+
+
+def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict[str, Any]]]:
+    """The batch uint8 [N,H,W,3], its sizes int32 [N,2], and each image's name, size and sha256."""
+    from maskformer.images import batch_images, parse_size, read_image, synthetic_image
+
+    if request.images:
+        images = [read_image(path) for path in request.images]
+        names = [path.name for path in request.images]
+    else:
+        if request.batch < 1:
+            raise InputError(f"--batch is {request.batch}", "expected at least 1 image")
+        height, width = parse_size(request.size)
+        # Checked before drawing, which a size of zero would break.
+        if min(height, width) < request.config.minimum_size:
+            raise InputError(
+                f"--size {request.size} is too small",
+                f"{request.config.name} needs at least {request.config.minimum_size} pixels in "
+                "both directions, the stride of its coarsest features",
+                "give a larger size, such as 64x96",
+            )
+        images = [synthetic_image(height, width, index) for index in range(request.batch)]
+        names = [f"synthetic {index}" for index in range(request.batch)]
+    batch, sizes = batch_images(images, request.config)
+    described = [
+        {
+            "name": name,
+            "size": f"{image.shape[0]}x{image.shape[1]}",
+            "sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        }
+        for name, image in zip(names, images, strict=True)
+    ]
+    return batch, sizes, described
+
+
+def audit(request: Request, steps: Steps) -> dict[str, Any]:
+    """The result object of one audit; see `replication.audit_result` for its contents.
+
+    Raises InputError for images or weights that cannot be used.
+    """
+    batch, sizes, described = load_images(request)
+
+    from parity import capture_torch
+    from parity.judge import same_decisions
+    from parity.localise import localise
+    from parity.pairing import Comparison
+    from parity.provenance import provenance
+    from replication import pair
+    from replication.audit_result import Measured, Precision, build_result
+    from weight_conversion.layouts import tf_to_torch
+
+    config = request.config
+
+    def reference_recorder(dtype: str) -> capture_torch.Recorder:
+        model = pair.build_reference(config, weights, dtype, request.reference)
+        copies = request.reference != "builtin"  # the original works in place
+        return capture_torch.Recorder(model, pair.REFERENCE_AXES, only=request.only, clone=copies)
+
+    with steps("load the weights"):
+        weights = pair.load_weights(request.weights, config)
+    with steps("reference, float64"):
+        reference64 = reference_recorder("float64")
+        inputs64 = pair.reference_inputs(batch, sizes, "float64")
+        _, trace = reference64(inputs64)
+        if not len(trace):
+            raise InputError(
+                f"--only {request.only!r} selects nothing",
+                "no module of the reference is at or below this path",
+                "give a module path such as sem_seg_head.pixel_decoder",
+            )
+        measured = Measured(trace)
+    with steps("rounding floor, float64"):
+        measured.floors = capture_torch.measure_floors(reference64, inputs64, trace)
+    with steps("reference and rounding floor, float32"):
+        reference32 = reference_recorder("float32")
+        inputs32 = pair.reference_inputs(batch, sizes, "float32")
+        comparison = Comparison(trace)
+        reference32(inputs32, comparison)
+        measured.reference32 = comparison.gaps
+        measured.floors32 = capture_torch.measure_floors(reference32, inputs32, trace)
+        del reference32
+
+    from parity import capture_tf
+
+    with steps("port, float64"):
+        model64 = pair.build_port(config, weights, "float64")
+        port64 = capture_tf.Recorder(model64, pair.PORT_AXES, "eager", only=request.only)
+        port_inputs64 = pair.port_inputs(batch, sizes, "float64")
+        comparison = Comparison(trace)
+        port64(port_inputs64, comparison)
+        measured.function = comparison.gaps
+        measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
+    model32 = pair.build_port(config, weights, "float32")
+    returned = tf_to_torch(model32)
+    measured.tensors_converted = len(returned)
+    measured.tensors_changed = [
+        key
+        for key, array in weights.state.items()
+        if returned[key].tobytes() != array.tobytes() or returned[key].shape != array.shape
+    ]
+    port_inputs32 = pair.port_inputs(batch, sizes, "float32")
+    for execution in request.executions:
+        with steps(f"port, float32, {execution}"):
+            recorder = capture_tf.Recorder(model32, pair.PORT_AXES, execution, only=request.only)
+            comparison = Comparison(trace, ulps=lambda key: True)
+            decided = _Decisions(comparison, trace)
+            recorder(port_inputs32, decided)
+            decisions = [
+                same_decisions(key, array, trace[key].array, _score_error(key, measured))
+                for key, array in decided.logits.items()
+            ]
+            measured.executions[execution] = Precision(comparison.gaps, decisions)
+            if request.capture_effect:
+                effects = capture_tf.capture_effect(recorder, port_inputs32)
+                measured.effects[execution] = max(effect.l2 for effect in effects.values())
+    localisations = []
+    different = measured.unpaired or measured.missing or _differs(measured)
+    if (different or request.isolate) and request.only is None:
+        with steps("localise"):
+            localisations = localise(reference64, port64, trace, port_inputs64, measured.floors)
+    return build_result(
+        measured,
+        localisations,
+        command=request.command,
+        inputs=described,
+        timings=steps.timings,
+        provenance=provenance(
+            config=config.name,
+            config_sha256=config.digest,
+            weights=weights.source,
+            weights_sha256=weights.sha256,
+            reference=request.reference,
+        ),
+        not_verified=NOT_VERIFIED,
+    )
+
+
+class _Decisions:
+    """A sink that passes taps on to a comparison and keeps the class logits of the whole model."""
+
+    def __init__(self, comparison: Any, trace: Any) -> None:
+        self.logits: dict[str, np.ndarray] = {}
+        self._comparison, self._trace = comparison, trace
+
+    def __call__(self, tap: Any) -> None:
+        self._comparison(tap)
+        logits = tap.kind == "output" and tap.path == "" and tap.name.endswith("pred_logits")
+        if logits and tap.key in self._trace:
+            self.logits[tap.key] = tap.array.copy()
+
+
+def _score_error(key: str, measured: Any) -> float:
+    """The largest absolute error of one score that the precision claim allows."""
+    from parity.judge import METRICS, PRECISION_FACTOR
+
+    index = METRICS.index("max")
+    own, floor = measured.reference32[key], measured.floors32[key]
+    relative = PRECISION_FACTOR * max(getattr(one, METRICS[index]) for one in (own, floor))
+    return relative * own.rms
+
+
+def _differs(measured: Any) -> bool:
+    """Whether the float64 claim fails at any tap."""
+    from parity.judge import same_function
+
+    return not all(v.passed for v in same_function(measured.function, measured.floors))
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result in a few lines that a person reads on a terminal."""
+    float64 = result["float64"]
+    lines = [
+        f"verdict: {result['verdict']} ({result['taps']} tensors compared)",
+        f"float64: worst gap {float64['worst_gap']:.2g} at {float64['worst_tap']}, "
+        f"limit {float64['limit']:.2g}",
+    ]
+    lines += [
+        f"float32 {name}: worst error {float(one['worst_ratio']):.2f}x the reference's own "
+        f"at {one['worst_tap']}, limit {one['limit']:g}x"
+        for name, one in result["float32"].items()
+    ]
+    lines += [f"fails: {c['title']}" for c in result["claims"] if c["verdict"] == "fails"]
+    if result["first_divergence"] is not None:
+        lines.append(f"first divergence: {result['first_divergence']}")
+    lines += [one["evidence"] for one in result["localisations"]]
+    return "\n".join(lines)
+
+
+def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
+    """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    temporary = path.with_name(f".{name}.{os.getpid()}")
+    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def set_threads(count: int | None) -> None:
+    """Lets both frameworks use `count` threads; None leaves their defaults. Call before any run."""
+    if count is None:
+        return
+    if count < 1:
+        raise InputError(f"--threads is {count}", "expected at least 1")
+    import tensorflow as tf
+    import torch
+
+    import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
+
+    torch.set_num_threads(count)
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity audit`."""
+
+    @app.command(
+        name="audit",
+        epilog="Example: parity audit --config coco_r50 --weights seeded:7 --size 112x144",
+    )
+    def command(
+        more_images: Annotated[
+            list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)
+        ] = None,
+        config: Annotated[str, typer.Option(help="Name of a zoo configuration.")] = "coco_r50",
+        weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+        images: Annotated[
+            list[Path] | None,
+            typer.Option(help="Image files, several after one another.", metavar="FILE..."),
+        ] = None,
+        size: Annotated[
+            str, typer.Option(help="HxW of synthetic images, without --images.")
+        ] = "128x160",
+        batch: Annotated[int, typer.Option(help="How many synthetic images.")] = 1,
+        execution: Annotated[
+            str, typer.Option(help="How TensorFlow runs in float32: eager, graph, xla.")
+        ] = ",".join(EXECUTIONS),
+        reference: Annotated[
+            str, typer.Option(help="builtin, or original where it is installed.")
+        ] = "builtin",
+        only: Annotated[
+            str | None, typer.Option(help="Compare one module and those below it.", metavar="PATH")
+        ] = None,
+        isolate: Annotated[
+            bool,
+            typer.Option("--isolate", help="Run every module alone on the reference's inputs."),
+        ] = False,
+        threads: Annotated[int | None, typer.Option(help="Threads of both frameworks.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Folder for audit.json and the report.", metavar="DIR")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Compare the TensorFlow model with the PyTorch reference, every layer, on real inputs.
+
+        Exit status: 0 equal, 1 different, 2 wrong usage or input.
+        """
+        from maskformer import zoo
+        from replication.pair import REFERENCES
+
+        if reference not in REFERENCES:
+            raise InputError(
+                f"--reference is {reference!r}", f"expected one of {', '.join(REFERENCES)}"
+            )
+        request = Request(
+            config=zoo.model_config(config),
+            weights=weights,
+            images=(*(images or ()), *(more_images or ())),
+            size=size,
+            batch=batch,
+            executions=parse_executions(execution),
+            reference=reference,
+            only=only,
+            isolate=isolate,
+            command=shlex.join(["parity", *sys.argv[1:]]),
+        )
+        set_threads(threads)
+        total = 5 + len(request.executions) + request.isolate
+        result = audit(request, Steps(total=total))
+        if out is not None:
+            from reports.render import write_report
+
+            write_json(result, out)
+            report = write_report([result], out)
+            print(f"report: {report}", file=sys.stderr)
+        print(json.dumps(result, allow_nan=False) if as_json else summary(result))
+        raise typer.Exit(0 if result["verdict"] == "equal" else 1)

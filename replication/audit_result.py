@@ -1,0 +1,326 @@
+"""Turns the measured gaps of an audit into its result: claims, layers, verdict. Numbers only."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from maskformer.tensor_axes import stage_of
+from parity.judge import Verdict, precision_verdict, same_function, same_precision
+from parity.localise import Localisation
+from parity.metrics import Gap
+from parity.trace import Trace
+
+SCHEMA = "maskformer-replication/audit/1"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What one float32 execution measured: gaps by key, and decisions where they were compared."""
+
+    gaps: Mapping[str, Gap]
+    decisions: Sequence[Verdict] = ()
+    unpaired: Sequence[str] = ()
+    missing: Sequence[str] = ()
+
+
+@dataclass
+class Measured:
+    """Everything an audit measured, before it is judged.
+
+    `function` are the float64 port's gaps, `floors` the float64 floors, `reference32` and
+    `floors32` the same of the float32 reference, `effects` the largest change of an output that
+    reading the taps makes, by execution.
+    """
+
+    trace: Trace
+    floors: Mapping[str, Gap] = field(default_factory=dict)
+    function: Mapping[str, Gap] = field(default_factory=dict)
+    unpaired: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    reference32: Mapping[str, Gap] = field(default_factory=dict)
+    floors32: Mapping[str, Gap] = field(default_factory=dict)
+    executions: dict[str, Precision] = field(default_factory=dict)
+    tensors_converted: int = 0
+    tensors_changed: Sequence[str] = ()
+    effects: dict[str, float] = field(default_factory=dict)
+
+
+def build_result(
+    measured: Measured,
+    localisations: Sequence[Localisation],
+    *,
+    command: str,
+    inputs: Sequence[Mapping[str, Any]],
+    timings: Mapping[str, float],
+    provenance: Mapping[str, Any],
+    not_verified: Sequence[str],
+) -> dict[str, Any]:
+    """The audit's result object (`SCHEMA`), strict JSON, every figure from `measured`."""
+    function = {v.key: v for v in same_function(measured.function, measured.floors)}
+    precision = {
+        name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
+        for name, run in measured.executions.items()
+    }
+    claims = _claims(measured, function, precision, command)
+    failed = [
+        key
+        for key in measured.trace
+        if any(
+            key in by_key and not by_key[key].passed for by_key in (function, *precision.values())
+        )
+    ]
+    unpaired = {"reference": list(measured.missing), "port": list(measured.unpaired)}
+    equal = all(claim["verdict"] == "holds" for claim in claims)
+    first = measured.trace[failed[0]].path or "model" if failed else None
+    if first is None and localisations:
+        first = localisations[0].path
+    result = {
+        "schema": SCHEMA,
+        "verdict": "equal" if equal else "different",
+        "taps": len(function),
+        "unpaired": unpaired,
+        "float64": _function_summary(function, measured.function),
+        "float32": {name: _precision_summary(v) for name, v in precision.items()},
+        "first_divergence": first,
+        "localisation": localisations[0].to_json() if localisations else None,
+        "localisations": [one.to_json() for one in localisations],
+        "claims": claims,
+        "layers": _layers(measured, function, precision),
+        "capture_effect": dict(measured.effects),
+        "inputs": list(inputs),
+        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+        "not_verified": list(not_verified),
+        "provenance": dict(provenance),
+    }
+    return _strict(result)
+
+
+def _worst(verdicts: Mapping[str, Verdict]) -> Verdict:
+    return max(verdicts.values(), key=lambda verdict: verdict.margin)
+
+
+def _function_summary(verdicts: Mapping[str, Verdict], gaps: Mapping[str, Gap]) -> dict[str, Any]:
+    worst = max(gaps, key=lambda key: gaps[key].l2)
+    nearest = _worst(verdicts)
+    return {
+        "worst_gap": gaps[worst].l2,
+        "limit": min(verdict.threshold.value for verdict in verdicts.values())
+        if not verdicts[worst].passed
+        else verdicts[worst].threshold.value,
+        "worst_tap": worst,
+        "worst_ratio": nearest.ratio,
+        "nearest_to_limit": {
+            "tap": nearest.key,
+            "metric": nearest.metric,
+            "value": nearest.value,
+            "limit": nearest.threshold.value,
+        },
+    }
+
+
+def _precision_summary(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    worst = _worst(verdicts)
+    return {
+        "worst_ratio": worst.ratio,
+        "limit": worst.threshold.value / worst.threshold.floor,
+        "worst_tap": worst.key,
+        "metric": worst.metric,
+    }
+
+
+def _claims(
+    measured: Measured,
+    function: Mapping[str, Verdict],
+    precision: Mapping[str, Mapping[str, Verdict]],
+    command: str,
+) -> list[dict[str, Any]]:
+    claims = [
+        _claim(
+            "weights",
+            "Every weight is converted exactly once and comes back bit for bit",
+            not measured.tensors_changed,
+            len(measured.tensors_changed),
+            0,
+            measured.tensors_converted,
+            "a layout rule moves axes and never values: no tensor may change on the way back",
+            list(measured.tensors_changed),
+            command,
+        ),
+        _claim(
+            "pairing",
+            "Every tensor that goes into or comes out of a module has its counterpart",
+            not (measured.missing or measured.unpaired),
+            len(measured.missing) + len(measured.unpaired),
+            0,
+            len(measured.trace),
+            "both module trees have the same names: pairing is by identity",
+            [*measured.missing, *measured.unpaired],
+            command,
+        ),
+        _margin_claim(
+            "same_function",
+            "Both compute the same function: in float64 every layer agrees to rounding",
+            function,
+            "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+            "reference's own gap when its inputs and weights move by one unit in the last place "
+            "and its sums are reordered",
+            command,
+        ),
+    ]
+    for name, verdicts in precision.items():
+        claims.append(
+            _margin_claim(
+                f"same_precision_{name}",
+                f"In float32 ({name}) no layer is less exact than the reference's own float32",
+                verdicts,
+                "largest error in units of its limit; the limit is 4 x the error of the float32 "
+                "reference against its own float64 run, or its rounding floor where larger",
+                command,
+            )
+        )
+        decisions = {v.key: v for v in measured.executions[name].decisions}
+        if decisions:
+            claims.append(
+                _margin_claim(
+                    f"same_decisions_{name}",
+                    f"In float32 ({name}) every query chooses the same class",
+                    decisions,
+                    "the reference's largest margin among other choices, in units of twice the "
+                    "error that the precision claim allows",
+                    command,
+                )
+            )
+    for name, effect in measured.effects.items():
+        exact = name != "xla"
+        claims.append(
+            _claim(
+                f"capture_{name}",
+                f"Reading the taps changes no output bit ({name})"
+                if exact
+                else "Under XLA, reading the taps changes outputs by no more than rounding",
+                effect == 0.0 if exact else effect <= _output_limit(measured),
+                effect,
+                0.0 if exact else _output_limit(measured),
+                1,
+                "the same program must give the same bits"
+                if exact
+                else "taps prevent fusions; the limit is 4 x the float32 reference's own error of "
+                "that output",
+                effect,
+                command,
+            )
+        )
+    return claims
+
+
+def _output_limit(measured: Measured) -> float:
+    """What the precision claim allows the outputs of the whole model, in l2."""
+    return max(
+        precision_verdict(
+            key, measured.reference32[key], measured.reference32[key], measured.floors32[key]
+        ).threshold.value
+        for key in measured.reference32
+        if measured.trace[key].path == "" and measured.trace[key].kind == "output"
+    )
+
+
+def _margin_claim(
+    identity: str, title: str, verdicts: Mapping[str, Verdict], derivation: str, command: str
+) -> dict[str, Any]:
+    worst = _worst(verdicts)
+    holds = all(verdict.passed for verdict in verdicts.values())
+    evidence = [verdict.to_json() for verdict in verdicts.values()]
+    cases = len(verdicts)
+    return _claim(identity, title, holds, worst.margin, 1.0, cases, derivation, evidence, command)
+
+
+def _claim(
+    identity: str,
+    title: str,
+    holds: bool,
+    value: float,
+    limit: float,
+    cases: int,
+    derivation: str,
+    evidence: Any,
+    command: str,
+) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "title": title,
+        "verdict": "holds" if holds else "fails",
+        "value": value,
+        "limit": limit,
+        "cases": cases,
+        "derivation": derivation,
+        "evidence_sha256": digest(evidence),
+        "command": command,
+    }
+
+
+def digest(evidence: Any) -> str:
+    """sha256 of the canonical JSON of what a claim rests on."""
+    text = json.dumps(_strict(evidence), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _layers(
+    measured: Measured,
+    function: Mapping[str, Verdict],
+    precision: Mapping[str, Mapping[str, Verdict]],
+) -> list[dict[str, Any]]:
+    rows = []
+    for key, verdict in function.items():
+        tap = measured.trace[key]
+        gap, floor = measured.function[key], measured.floors[key]
+        row = {
+            "key": key,
+            "path": tap.path,
+            "kind": tap.kind,
+            "stage": "input" if tap.path == "" and tap.kind == "input" else stage_of(tap.path),
+            "axes": tap.axes,
+            "shape": list(tap.array.shape),
+            "float64": {
+                "gap": gap.l2,
+                "gap_max": gap.max,
+                "floor": verdict.threshold.floor,
+                "measured_floor": floor.l2,
+                "metric": verdict.metric,
+                "value": verdict.value,
+                "limit": verdict.threshold.value,
+                "ratio": verdict.ratio,
+                "passed": verdict.passed,
+            },
+            "float32": {},
+        }
+        for name, verdicts in precision.items():
+            if key not in verdicts:
+                continue
+            gap = measured.executions[name].gaps[key]
+            ulps = gap.ulps or (None, None, None)
+            row["float32"][name] = {
+                "ratio": verdicts[key].ratio,
+                "e_port": gap.l2,
+                "e_ref": measured.reference32[key].l2,
+                "metric": verdicts[key].metric,
+                "ulp50": ulps[0],
+                "ulp99": ulps[1],
+                "ulp_max": ulps[2],
+                "passed": verdicts[key].passed,
+            }
+        rows.append(row)
+    return rows
+
+
+def _strict(value: Any) -> Any:
+    """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
