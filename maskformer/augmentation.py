@@ -7,6 +7,7 @@ and `ColorAugSSDTransform`, in the order of the original's mappers
 because every geometric step is separable.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +84,20 @@ def example_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     So any position of a run can be restored without replaying what came before.
     """
     return np.random.default_rng([seed, epoch, index])
+
+
+def example_at(seed: int, position: int, count: int) -> tuple[int, int]:
+    """Epoch and image index of the example number `position` of an endless run over `count` images.
+
+    Every epoch is a permutation of the images, drawn from (seed, epoch).
+    """
+    epoch, place = divmod(position, count)
+    return epoch, int(_cached_order(seed, epoch, count)[place])
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return epoch_order(seed, epoch, count)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -232,16 +247,6 @@ def output_shape(steps: tuple[Step, ...], height: int, width: int) -> tuple[int,
     for step in steps:
         if isinstance(step, Resize | Crop | Pad):
             height, width = step.height, step.width
-    return height, width
-
-
-def valid_shape(steps: tuple[Step, ...], height: int, width: int) -> tuple[int, int]:
-    """Height and width of what shows the photograph after the steps, padding excluded."""
-    for step in steps:
-        if isinstance(step, Resize | Crop):
-            height, width = step.height, step.width
-        elif isinstance(step, Pad):
-            height, width = min(height, step.height), min(width, step.width)
     return height, width
 
 

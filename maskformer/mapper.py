@@ -18,7 +18,6 @@ from maskformer.augmentation import (
     Resize,
     Step,
     source_indices,
-    valid_shape,
 )
 from maskformer.color import apply_color
 
@@ -30,15 +29,14 @@ VOID = -1
 
 @dataclass(frozen=True)
 class Mapped:
-    """A training example. H and W include padding.
+    """A training example. H and W include the mapper's padding, which the model takes as image.
 
-    `image` uint8 [H,W,3] RGB; `size` (height, width) that shows the photograph; `target_map` int32
-    [H,W]: the target of each pixel, -1 where none; `class_ids` int32 [N] of all targets, those
-    that were cropped away included; `labels` [H,W] class ids where the data has them.
+    `image` uint8 [H,W,3] RGB; `target_map` int32 [H,W]: the target of each pixel, -1 where none;
+    `class_ids` int32 [N] of all targets, those that were cropped away included; `labels` [H,W]
+    class ids where the data has them.
     """
 
     image: np.ndarray
-    size: tuple[int, int]
     target_map: np.ndarray
     class_ids: np.ndarray
     labels: np.ndarray | None
@@ -125,7 +123,6 @@ def apply_steps(example: Annotated, steps: tuple[Step, ...], ignored: int = 255)
     """
     height, width = example.image.shape[:2]
     image = apply_to_image(example.image, steps)
-    size = valid_shape(steps, height, width)
     labels = None
     if example.labels is not None:
         labels = apply_to_labels(
@@ -136,9 +133,9 @@ def apply_steps(example: Annotated, steps: tuple[Step, ...], ignored: int = 255)
             example.segments, *source_indices(steps, height, width, "pillow"), 0
         )
         table, class_ids = segment_targets(example.class_ids, example.is_crowd)
-        return Mapped(image, size, table[segments], class_ids, labels)
+        return Mapped(image, table[segments], class_ids, labels)
     table, class_ids = label_targets(labels, ignored)
-    return Mapped(image, size, table[labels], class_ids, labels)
+    return Mapped(image, table[labels], class_ids, labels)
 
 
 def pad_targets(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Targets:
