@@ -1,0 +1,310 @@
+"""Converts a checkpoint to another format: streamed, strict, atomic, with a receipt."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, torch_files
+from weight_conversion.checkpoints import open_source
+from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
+from weight_conversion.receipt import (
+    RECEIPT_NAME,
+    build_receipt,
+    digest,
+    digests_of_files,
+    receipt_path,
+)
+from weight_conversion.torch_files import Declared
+
+TARGETS = ("tf", "torch", "hf", "safetensors")
+_PICKLE_SUFFIXES, _ZIP_SUFFIXES = (".pkl",), (".pth", ".pt")
+_FOLDERS = ("tf", "hf")
+_IN_FLIGHT_BYTES = 32 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes written so far and the bytes in all."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor as it is written: its declared form, and how it is made from the paired tensor."""
+
+    declared: Declared
+    make: Callable[[np.ndarray], np.ndarray]
+    rule: str
+
+
+def outputs_of(pair: Pair, to: str) -> list[Output]:
+    """The tensors that `pair` becomes in format `to`."""
+    spec = pair.spec
+    if to == "tf":
+        layout = spec.layout
+        return [Output((spec.name, spec.tf_shape, pair.dtype), layout.to_tf, layout.name)]
+    if to != "hf":
+        return [Output((spec.name, spec.shape, pair.dtype), lambda array: array, "same")]
+    names = hugging_face.names(spec.name)
+    rows = spec.shape[0] // len(names)
+    shape = (rows, *spec.shape[1:])
+
+    def part(index: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda array: array[index * rows : (index + 1) * rows]
+
+    rule = "same" if len(names) == 1 else "one of three parts"
+    return [
+        Output((name, shape, pair.dtype), part(index), rule) for index, name in enumerate(names)
+    ]
+
+
+def convert(
+    source_path: Path,
+    target: Path,
+    to: str,
+    config: ModelConfig,
+    *,
+    dtype: str | None = None,
+    ema: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Writes the model in `source_path` to `target`, and its receipt; returns the receipt.
+
+    Args:
+        source_path: a checkpoint of any kind that `open_source` knows.
+        target: a new file, or a new folder for "tf" and "hf". A file, or a folder that holds
+            an earlier receipt, is replaced.
+        to: one of `TARGETS`. For "torch" the suffix decides: .pkl, or .pth and .pt.
+        config: the configuration whose tensors the result holds.
+        dtype: convert floating-point tensors to this one of `DTYPES`.
+        ema: take the exponential moving average where the file has one.
+        progress: told how far the work is.
+
+    Raises:
+        InputError: nothing was written then. The result appears whole or not at all.
+    """
+    _check_request(source_path, target, to, config, dtype)
+    with open_source(source_path, ema=ema) as source:
+        plan = make_plan(source, config, dtype)
+        if to == "hf" and not any(pair.spec.name.startswith("sem_seg") for pair in plan.pairs):
+            raise InputError(
+                f"{source_path} is a backbone alone",
+                "transformers' MaskFormer holds whole models",
+                "write --to torch, tf or safetensors instead",
+            )
+        with _temporary(target, to in _FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
+            hashes = pool.submit(digests_of_files, source.files, source_path)
+            records: list[dict[str, Any]] = []
+            stream = _stream(plan, to, pool, records, progress)
+            _write(temporary, target, to, plan, stream)
+            receipt = build_receipt(
+                source=source,
+                source_files=hashes.result(),
+                target=target,
+                written=temporary,
+                to=to,
+                plan=plan,
+                dtype=dtype,
+                ema=ema,
+                tensors=[_resolved(record) for record in records],
+            )
+            if to in _FOLDERS:
+                _write_json(temporary / RECEIPT_NAME, receipt)
+            _replace(temporary, target)
+    if to not in _FOLDERS:
+        beside = receipt_path(target, to)
+        with _temporary(beside, False) as temporary:
+            _write_json(temporary, receipt)
+            os.replace(temporary, beside)
+    return receipt
+
+
+def _check_request(
+    source: Path, target: Path, to: str, config: ModelConfig, dtype: str | None
+) -> None:
+    if to not in TARGETS:
+        raise InputError(f"--to is {to!r}", f"expected: one of {', '.join(TARGETS)}")
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"--dtype is {dtype!r}", f"expected: one of {', '.join(DTYPES)}")
+    if to == "torch" and target.suffix not in (*_PICKLE_SUFFIXES, *_ZIP_SUFFIXES):
+        raise InputError(
+            f"{target} says no torch format", "expected a name that ends with .pkl, .pth or .pt"
+        )
+    if to == "tf" and dtype == "float16":
+        raise InputError(
+            "--dtype float16 does not fit --to tf", "TF models hold float32 or float64"
+        )
+    if to == "hf":
+        hugging_face.check_supported(config)
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist", "create it first")
+    if source.exists() and target.exists() and source.samefile(target):
+        raise InputError(f"{target} is also the source", "choose another destination")
+    if to in _FOLDERS:
+        ours = (target / RECEIPT_NAME).is_file()
+        if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(
+                f"{target} exists and is no earlier result", "choose a new folder for the result"
+            )
+    elif target.is_dir():
+        raise InputError(f"{target} is a folder", "choose a file name for the result")
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, is_folder: bool) -> Iterator[Path]:
+    """A path beside `target` to write to; gone afterwards unless it was renamed."""
+    path = target.parent / f".{target.name}.{os.getpid()}.partial"
+    try:
+        if is_folder:
+            path.mkdir()
+        yield path
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise InputError(
+                f"the disk of {target.parent} is full", "nothing was kept; free some space"
+            ) from None
+        raise InputError(f"{target} cannot be written", str(error.strerror or error)) from None
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    if temporary.is_dir() and target.is_dir():
+        old = target.parent / f".{target.name}.{os.getpid()}.old"
+        target.rename(old)
+        temporary.rename(target)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, target)
+
+
+def _stream(
+    plan: Plan,
+    to: str,
+    pool: ThreadPoolExecutor,
+    records: list[dict[str, Any]],
+    progress: Progress | None,
+) -> Iterator[np.ndarray]:
+    """The tensors to write, one at a time; `records` collects what the receipt says of each.
+
+    Hashes are computed beside the writing; a tensor is freed when both are done.
+    """
+    in_flight: deque[tuple[Future, int]] = deque()
+    waiting = written = 0
+    total = sum(_nbytes(out.declared) for pair in plan.pairs for out in outputs_of(pair, to))
+    for pair in plan.pairs:
+        arrays = pair.load_sources()
+        combined = pair.combine(arrays)
+        _check_finite(pair, combined)
+        record: dict[str, Any] = {"name": pair.spec.name, "rule": pair.rule}
+        same = len(arrays) == 1 and arrays[0].dtype == combined.dtype and pair.rule == "same"
+        record["sources"] = [
+            (name, array.shape, array.dtype.name, pool.submit(digest, array))
+            for name, array in zip(pair.sources, arrays, strict=True)
+        ]
+        record["targets"] = []
+        futures = [item[3] for item in record["sources"]]
+        for output in outputs_of(pair, to):
+            array = output.make(combined)
+            reused = same and output.rule == "same"
+            future = futures[0] if reused else pool.submit(digest, array)
+            record["targets"].append((*output.declared, output.rule, future))
+            futures.append(future)
+            yield array
+            written += array.nbytes
+            if progress:
+                progress(written, total)
+        records.append(record)
+        in_flight.append((futures[-1], combined.nbytes))
+        waiting += combined.nbytes
+        while in_flight and waiting > _IN_FLIGHT_BYTES:
+            future, size = in_flight.popleft()
+            future.result()
+            waiting -= size
+
+
+def _nbytes(declared: Declared) -> int:
+    _, shape, dtype = declared
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _check_finite(pair: Pair, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = [int(i) for i in np.argwhere(~finite)[0]]
+        raise InputError(
+            f"{pair.spec.name} holds {array.size - int(finite.sum())} values that are NaN or "
+            f"infinite, of {array.size}",
+            f"the first at {where} [{', '.join(pair.sources)}, {array.dtype}]",
+            "`parity inspect` lists every such tensor; nothing was written",
+        )
+
+
+def _resolved(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": record["name"],
+        "rule": record["rule"],
+        "sources": [
+            {"name": name, "shape": list(shape), "dtype": dtype, "sha256": future.result()}
+            for name, shape, dtype, future in record["sources"]
+        ],
+        "targets": [
+            {
+                "name": name,
+                "shape": list(shape),
+                "dtype": dtype,
+                "rule": rule,
+                "sha256": future.result(),
+            }
+            for name, shape, dtype, rule, future in record["targets"]
+        ],
+    }
+
+
+def _write(path: Path, target: Path, to: str, plan: Plan, stream: Iterator[np.ndarray]) -> None:
+    declared = [out.declared for pair in plan.pairs for out in outputs_of(pair, to)]
+    if to == "tf":
+        tf_checkpoint.write(path, declared, stream)
+    elif to == "hf":
+        _write_json(path / "config.json", hugging_face.library_config(plan.config))
+        _write_library_file(path / "model.safetensors", plan, declared, stream)
+    else:
+        with path.open("wb") as file:
+            if to == "safetensors":
+                safetensors_file.write(file, declared, stream)
+            elif target.suffix in _PICKLE_SUFFIXES:
+                torch_files.write_pickle(file, declared, stream)
+            else:
+                torch_files.write_zip(file, declared, stream)
+
+
+def _write_library_file(
+    path: Path, plan: Plan, declared: Sequence[Declared], stream: Iterator[np.ndarray]
+) -> None:
+    extras = hugging_face.extras(plan.config, [pair.spec.name for pair in plan.pairs])
+    more = [(name, extra.shape, extra.dtype) for name, extra in extras.items()]
+
+    def everything() -> Iterator[np.ndarray]:
+        yield from stream
+        yield from (extra.load() for extra in extras.values())
+
+    with path.open("wb") as file:
+        safetensors_file.write(file, [*declared, *more], everything())
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
