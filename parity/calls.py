@@ -290,6 +290,7 @@ class Collector:
         to_numpy: the values of a tensor; a copy where the framework may change the tensor later.
         stamp: changes whenever the values of a tensor change in place.
         keep: whether arrays may be held here, for tensors that are met again.
+        guard: hold the tensors too, to see whether any changes before the run ends.
     """
 
     def __init__(
@@ -300,13 +301,16 @@ class Collector:
         stamp: Callable[[Any], int] = lambda tensor: 0,
         *,
         keep: bool,
+        guard: bool = False,
     ) -> None:
         self._axes = axes
         self._sink = sink
         self._to_numpy = to_numpy
         self._stamp = stamp
         self._keep = keep
+        self._guard = guard
         self._met: dict[int, tuple[weakref.ref, int, str, np.ndarray | None]] = {}
+        self._guarded: list[tuple[Any, int, str]] = []
 
     def __call__(self, path: str, kind: str, name: str, call: int, tensor: Any) -> None:
         """Make a tap of `tensor` and hand it on."""
@@ -322,15 +326,14 @@ class Collector:
         if not met:
             held = array if self._keep else None
             self._met[id(tensor)] = (weakref.ref(tensor), stamp, tap.key, held)
+            if self._guard:
+                self._guarded.append((tensor, stamp, tap.key))
         self._sink(tap)
 
     def changed_in_place(self) -> str | None:
-        """The key of the first tap whose tensor lives and has changed since, or None."""
-        for reference, stamp, key, _ in self._met.values():
-            tensor = reference()
-            if tensor is not None and self._stamp(tensor) != stamp:
-                return key
-        return None
+        """The key of the first guarded tap whose tensor has changed since, or None."""
+        changed = (key for tensor, stamp, key in self._guarded if self._stamp(tensor) != stamp)
+        return next(changed, None)
 
 
 class Recorder:

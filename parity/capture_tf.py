@@ -94,7 +94,7 @@ class Recorder(calls.Recorder):
             sink: receives each tap as it arrives, in place of the trace; its array is valid
                 during that call only.
         """
-        self._prepare(inputs)
+        self.modules_of(inputs)
         trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
         if self.execution == "eager":
             return self._eager(inputs, sink, trace), trace
@@ -133,7 +133,7 @@ class Recorder(calls.Recorder):
         return _numpy(outputs)
 
     def _without_taps(self, inputs: tuple | dict, *, rewrites: bool) -> Any:
-        self._prepare(inputs)
+        self.modules_of(inputs)
         if self.execution == "eager":
             args, kwargs = calls.split_inputs(_tensors(inputs))
             return _numpy(self.model(*args, **kwargs))
@@ -142,13 +142,15 @@ class Recorder(calls.Recorder):
             outputs, _ = program.function(*arguments)
         return _filled(program.outputs, outputs)
 
-    def _prepare(self, inputs: tuple | dict) -> None:
+    def modules_of(self, inputs: tuple | dict) -> dict[str, tf.Module]:
+        """The model's modules by path; a layer that is not built yet is called on `inputs`."""
         if not self._paths:
             if not getattr(self.model, "built", True):
                 args, kwargs = calls.split_inputs(_tensors(inputs))
                 self.model(*args, **kwargs)
             self.modules = named_modules(self.model)
             self._paths = {id(module): path for path, module in self.modules.items()}
+        return self.modules
 
     def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[tf.Tensor]]:
         template, tensors = flatten(_tensors(inputs), tf.is_tensor)

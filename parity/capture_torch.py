@@ -28,7 +28,7 @@ class Recorder(calls.Recorder):
         execution: `eager`, the only way in which PyTorch is run here.
         only: a module path, whose taps and those below it are recorded, or a glob; None for all.
         clone: copy tensors, so that in-place operations of the model cannot change them later.
-            Without copies such an operation raises TraceError where it can be seen.
+            Without copies such an operation raises TraceError.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Recorder(calls.Recorder):
         args, kwargs = _tensors(inputs)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         keep = sink is None
-        collect = Collector(
-            self.axes, sink or trace.add, _copy if keep and self.clone else _view, _stamp, keep=keep
-        )
+        guard = keep and not self.clone
+        convert = _copy if keep and self.clone else _view
+        collect = Collector(self.axes, sink or trace.add, convert, _stamp, keep=keep, guard=guard)
 
         def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
             if self._selected(call.path):
@@ -81,7 +81,7 @@ class Recorder(calls.Recorder):
 
         watch = self._watch(emit)
         outputs = self._run(watch, self.model, args, kwargs)
-        changed = collect.changed_in_place() if keep and not self.clone else None
+        changed = collect.changed_in_place()
         if changed is not None:
             raise TraceError(
                 f"{changed} was changed in place after it was recorded",

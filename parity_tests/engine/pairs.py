@@ -69,3 +69,10 @@ def reference() -> tuple:
 def port(model: tf_side.Model, execution: str = "eager") -> capture_tf.Recorder:
     """A recorder of the TensorFlow side."""
     return capture_tf.Recorder(model, axes_tf, execution)
+
+
+@cache
+def port32() -> dict[str, capture_tf.Recorder]:
+    """A recorder of one sound float32 model for each execution; shared, as compiling takes time."""
+    model = port_model("float32")
+    return {name: port(model, name) for name in capture_tf.EXECUTIONS}

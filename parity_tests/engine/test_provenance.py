@@ -1,0 +1,60 @@
+"""Provenance is true, complete as JSON, and loads nothing."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from parity.provenance import git_state, provenance
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.invalid"]
+    command = ["git", *identity, "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_provenance_is_json_and_holds_what_the_caller_adds():
+    found = provenance(seed=7, config="tiny")
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["seed"], found["config"]) == (7, "tiny")
+    assert found["packages"]["numpy"] == np.__version__
+    assert found["cpu"]
+
+
+def test_provenance_loads_no_framework():
+    script = (
+        "import sys, json; from parity.provenance import provenance; p = provenance();"
+        "print(json.dumps([p['torch'], p['tensorflow'], bool(p['packages']['torch']),"
+        "sorted({'torch', 'tensorflow', 'tf_keras'} & set(sys.modules))]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [None, None, True, []]
+
+
+def test_provenance_tells_flags_of_loaded_frameworks():
+    import tensorflow as tf
+    import torch
+
+    import tf_impl  # noqa: F401
+
+    found = provenance()
+    assert found["torch"]["threads"] == torch.get_num_threads()
+    assert found["tensorflow"]["tensor_float_32"] == (
+        tf.config.experimental.tensor_float_32_execution_enabled()
+    )
+
+
+def test_git_state_follows_the_work_tree(tmp_path):
+    assert git_state(tmp_path) == {"commit": None, "dirty": None}
+    git(tmp_path, "init", "-q")
+    assert git_state(tmp_path) == {"commit": None, "dirty": None}
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-qm", "a")
+    assert git_state(tmp_path) == {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "a").write_text("2")
+    assert git_state(tmp_path)["dirty"] is True
