@@ -1,0 +1,70 @@
+"""`parity inspect`: what a checkpoint file is and what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity inspect` to `app`."""
+    app.command("inspect")(show)
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="Checkpoint file or folder of any known kind.")],
+    ema: Annotated[bool, typer.Option("--ema", help="Look at the moving average.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a checkpoint is, which zoo config fits, what it holds, and its problems.
+
+    Example: parity inspect model_final_6f60dc.pkl
+    """
+    from replication.progress import bytes_shown
+    from weight_conversion.inspection import inspect
+
+    with bytes_shown("reading", not as_json) as progress:
+        found = inspect(file, ema=ema, progress=progress)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(found))
+    part = "backbone of " if found["is_backbone"] else ""
+    console.print(f"kind: {found['kind']}, names: {found['naming']}", highlight=False)
+    console.print(f"fits: {part}{', '.join(found['fits']) or 'no config of the zoo'}")
+    for entry in found["files"]:
+        console.print(f"file: {entry['name']}, {entry['size']:,} bytes, sha256 {entry['sha256']}")
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    for name, reason in found["left_out"].items():
+        console.print(f"left out: {name} ({reason})", highlight=False)
+    for problem in found["problems"]:
+        console.print(f"problem: {problem}", style="bold", highlight=False)
+
+
+def _table(found: dict[str, Any]):
+    from rich.table import Table
+
+    table = Table(
+        title=str(found["path"]),
+        caption=f"{len(found['tensors'])} tensors, {found['parameters']:,} values, "
+        f"{found['bytes']:,} bytes",
+    )
+    table.add_column("tensor", overflow="fold", min_width=36)
+    table.add_column("shape")
+    table.add_column("dtype")
+    for column in ("minimum", "maximum", "mean", "std", "not finite"):
+        table.add_column(column, justify="right")
+    for entry in found["tensors"]:
+        numbers = [
+            f"{entry[key]:.4g}" if key in entry else ""
+            for key in ("minimum", "maximum", "mean", "std")
+        ]
+        broken = str(entry["not_finite"]) if entry.get("not_finite") else ""
+        shape = " x ".join(map(str, entry["shape"])) or "scalar"
+        table.add_row(entry["name"], shape, entry["dtype"], *numbers, broken)
+    return table
