@@ -66,6 +66,13 @@ class _LazyBytes:
 
 
 @dataclass
+class _LazyText:
+    """A long text still in the file, as UTF-8."""
+
+    region: Region
+
+
+@dataclass
 class _Dtype:
     code: str
     byte_order: str = "<"
@@ -189,7 +196,9 @@ def _scalar(dtype: Any, data: Any) -> int | float | bool:
 def _encode(text: Any, encoding: Any = "latin1") -> _LazyBytes | bytes:
     if encoding not in ("latin1", "latin-1"):
         raise _MalformedError(f"bytes are encoded as {encoding!r}")
-    return text if isinstance(text, _LazyBytes) else text.encode("latin-1")
+    if isinstance(text, _LazyText):
+        return _LazyBytes(text.region, is_utf8=True)
+    return text.encode("latin-1")
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
@@ -241,9 +250,11 @@ def _storage_from_bytes(data: Any) -> Storage:
 _ADMITTED: dict[str, Any] = {
     "collections.OrderedDict": _OrderedDict,
     "collections.Counter": dict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-    "builtins.frozenset": frozenset,
+    **{
+        f"{builtins}.{name}": kind
+        for builtins in ("builtins", "__builtin__")
+        for name, kind in (("set", set), ("frozenset", frozenset), ("bytes", bytes))
+    },
     "_codecs.encode": _encode,
     "numpy.ndarray": object(),
     "numpy.dtype": _dtype,
@@ -317,6 +328,8 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return value.tensor
     if isinstance(value, _LazyBytes):
         return value.read()
+    if isinstance(value, _LazyText):
+        return value.region.read().decode("utf-8")
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, dict):
@@ -433,7 +446,8 @@ class _Machine:
         if size < 0 or size > self.region.size:
             raise _MalformedError(f"a string claims {size:,} bytes")
         if size > (_SHORT_BYTES if as_bytes else _SHORT):
-            self.stack.append(_LazyBytes(self.region.part(self.position, size), is_utf8))
+            span = self.region.part(self.position, size)
+            self.stack.append(_LazyText(span) if is_utf8 else _LazyBytes(span))
             self.position += size
             return
         raw = self._take(size)
@@ -460,7 +474,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise _MalformedError("items are set on something that is no dict")
         for key, value in _pairs(items):
-            if isinstance(key, _LazyBytes):
+            if isinstance(key, (_LazyBytes, _LazyText)):
                 raise _MalformedError("a key is longer than a name")
             if key in target:
                 raise _MalformedError(f"the key {key!r} is there twice")
