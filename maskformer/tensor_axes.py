@@ -34,6 +34,8 @@ def axis_names(path: str, kind: str, name: str, rank: int, *, image: str, tokens
         return "NQHW"
     if last == "shift_mask":
         return "WTS"
+    if path.endswith(".attn_drop"):
+        return "NHTS"
     if path.startswith("sem_seg_head.predictor.") and rank == 4 and _holds_queries(path, name):
         return "LNSC"
     if ".transformer." in path:
