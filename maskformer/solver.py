@@ -115,7 +115,7 @@ def learning_rate(solver: SolverConfig, step: int, base_lr: float | None = None)
     """
     base = solver.base_lr if base_lr is None else base_lr
     if solver.schedule == "WarmupPolyLR":
-        decay = (1.0 - step / solver.max_iter) ** solver.power
+        decay = max(0.0, 1.0 - step / solver.max_iter) ** solver.power
         return base * _poly_warmup(solver, step) * decay
     return base * _multi_step_multiplier(solver, step)
 
