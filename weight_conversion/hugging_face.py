@@ -242,7 +242,8 @@ def library_config(config: ModelConfig) -> dict[str, Any]:
         "mask_weight": config.loss.mask_weight,
         "dice_weight": config.loss.dice_weight,
         "no_object_weight": config.loss.no_object_weight,
-        "use_auxiliary_loss": predictor.deep_supervision,
+        # with it, the library's forward wants hidden states that it does not ask for (5.23)
+        "use_auxiliary_loss": False,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }

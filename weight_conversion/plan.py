@@ -16,6 +16,7 @@ from weight_conversion.stored import FLOATS, StoredTensor
 DTYPES = ("float32", "float64", "float16")
 """What floating-point tensors can be converted to on request."""
 
+_CONSTANT = "constant of the model"
 _LISTED = 6  # problems of one kind that an error spells out
 
 
@@ -167,9 +168,11 @@ class _Pairing:
         rule = "three parts joined" if len(parts) > 1 else "same"
         if layout and layout.axes:
             rule = f"{layout.name}, inverted"
-        self._add(spec, dtype, names, [part.load for part in parts], combine, rule)
         if spec.constant:
-            self._check_constant(spec, names[0])
+            self._check_constant(spec, names[0], parts[0])
+            if parts[0].dtype != dtype:
+                rule, combine = _CONSTANT, _constant(spec, dtype)
+        self._add(spec, dtype, names, [part.load for part in parts], combine, rule)
 
     def _pair_table(self, spec: TensorSpec, stored: StoredTensor) -> None:
         del self.unused[spec.name]
@@ -182,11 +185,8 @@ class _Pairing:
         self._add(spec, dtype, (spec.name,), [stored.load], combine, rule)
 
     def _fill(self, spec: TensorSpec) -> None:
-        def combine(_: list[np.ndarray]) -> np.ndarray:
-            return spec.constant().astype(dtype, copy=False)
-
         dtype = self.dtype if self.dtype and spec.dtype in FLOATS else spec.dtype
-        self._add(spec, dtype, (), [], combine, "constant of the model")
+        self._add(spec, dtype, (), [], _constant(spec, dtype), _CONSTANT)
 
     def _add(
         self,
@@ -211,12 +211,10 @@ class _Pairing:
             )
         return spec.dtype
 
-    def _check_constant(self, spec: TensorSpec, name: str) -> None:
-        pair = self.pairs[-1]
-        if pair.dtype not in (spec.dtype, self.dtype):
-            return
-        value = pair.combine(pair.load_sources())
-        if not np.array_equal(value, spec.constant().astype(pair.dtype)):
+    def _check_constant(self, spec: TensorSpec, name: str, stored: StoredTensor) -> None:
+        """Compares in the stored type: a half-precision file holds the rounded constant."""
+        value = stored.load()
+        if not np.array_equal(value, spec.constant().astype(value.dtype)):
             self.problems["with another value than the configuration's"].append(name)
 
     def _check_pixel_constants(self) -> None:
@@ -232,6 +230,10 @@ class _Pairing:
                 self.problems["with another value than the configuration's"].append(
                     f"{name} {value.tolist()}"
                 )
+
+
+def _constant(spec: TensorSpec, dtype: str) -> Callable[[list[np.ndarray]], np.ndarray]:
+    return lambda _: spec.constant().astype(dtype, copy=False)
 
 
 def fitting(source: Source) -> list[str]:

@@ -47,8 +47,7 @@ def receipt_path(target: Path, to: str) -> Path:
 
 def digest(array: np.ndarray) -> str:
     """sha256 of an array's bytes, in hexadecimal."""
-    contiguous = np.ascontiguousarray(array)
-    return hashlib.sha256(memoryview(contiguous).cast("B") if array.size else b"").hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
 
 
 def digests_of_files(files: Sequence[Path], named: Path | None = None) -> list[dict[str, Any]]:
