@@ -218,7 +218,7 @@ def entry_without_a_place(path):
     header_file(path, {"a": {"dtype": "F32", "shape": [1]}}, b"\0" * 4)
 
 
-@bad("holds no tensors")
+@bad("holds no model")
 def safetensors_without_tensors(path):
     header_file(path, {})
 
