@@ -34,12 +34,13 @@ class Record:
 class Annotated:
     """A photograph and its labels, both at the original size.
 
-    `image` uint8 [H,W,3] RGB. Panoptic data has `segments` [H,W] uint16 (0 void, k the k-th
+    `image` uint8 [H,W,3] RGB, None where only the labels were read. Panoptic data has `segments`
+    [H,W] uint16 (0 void, k the k-th
     segment), `class_ids` [N] int32 and `is_crowd` [N] bool of the segments; semantic data has
     `labels` [H,W] uint8 or uint16 class ids. Data with both annotations may have both.
     """
 
-    image: np.ndarray
+    image: np.ndarray | None
     segments: np.ndarray | None = None
     class_ids: np.ndarray | None = None
     is_crowd: np.ndarray | None = None

@@ -50,14 +50,14 @@ def _map_levels(levels: np.ndarray, factor: float, offset: float) -> np.ndarray:
 
 
 @functools.cache
-def saturation_table() -> np.ndarray:
+def _saturation_table() -> np.ndarray:
     """uint8 [256 * 256]: saturation at value * 256 + span, in OpenCV's fixed point."""
     value, span = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
     return _divide(span, _reciprocals(255.0)[value]).astype(np.uint8).reshape(-1)
 
 
 @functools.cache
-def hue_table() -> np.ndarray:
+def _hue_table() -> np.ndarray:
     """uint8 [3 * 256 * 511]: hue at ((largest channel * 256) + span) * 511 + difference + 255.
 
     The difference is that of the two other channels, in cyclic order.
@@ -94,14 +94,14 @@ def rgb_to_hsv(image: np.ndarray) -> np.ndarray:
     place += first
     place -= second
     hsv = np.empty(image.shape, np.uint8)
-    hsv[..., 0] = hue_table()[place]
-    hsv[..., 1] = saturation_table()[value.astype(np.int64) * 256 + span]
+    hsv[..., 0] = _hue_table()[place]
+    hsv[..., 1] = _saturation_table()[value.astype(np.int64) * 256 + span]
     hsv[..., 2] = value
     return hsv
 
 
 @functools.cache
-def hsv_factors() -> np.ndarray:
+def _hsv_factors() -> np.ndarray:
     """float32 [3, 180 * 256]: what value is multiplied by for R, G, B at each hue and saturation.
 
     The products in 1 - s * f are rounded once (a fused multiply-add).
@@ -128,7 +128,7 @@ def hsv_to_rgb(hsv: np.ndarray) -> np.ndarray:
     value = (np.arange(256, dtype=np.float32) * np.float32(1 / 255.0))[hsv[..., 2]]
     blocks = hsv.shape[1] - hsv.shape[1] % VECTOR_BLOCK
     image = np.empty(hsv.shape, np.uint8)
-    for channel, factors in enumerate(hsv_factors()):
+    for channel, factors in enumerate(_hsv_factors()):
         levels = factors[place]
         levels *= value
         levels *= np.float32(255)

@@ -81,7 +81,7 @@ def apply_to_labels(
     labels: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 ) -> np.ndarray:
     """`labels[rows][:, columns]`, with `fill` where an index is -1. Args: labels [H,W]."""
-    result = labels[rows][:, columns]
+    result = np.take(labels[rows], columns, axis=1)
     if len(rows) and rows[-1] < 0:
         result[rows < 0] = fill
     if len(columns) and columns[-1] < 0:
@@ -121,8 +121,15 @@ def apply_steps(example: Annotated, steps: tuple[Step, ...], ignored: int = 255)
     Panoptic data gives one target per segment that is no crowd, even where the crop has none of its
     pixels; semantic data one per class that is present.
     """
-    height, width = example.image.shape[:2]
-    image = apply_to_image(example.image, steps)
+    return Mapped(apply_to_image(example.image, steps), *apply_to_targets(example, steps, ignored))
+
+
+def apply_to_targets(
+    example: Annotated, steps: tuple[Step, ...], ignored: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Target map, class ids and labels of `Mapped`; of the photograph only labels are needed."""
+    annotation = example.segments if example.segments is not None else example.labels
+    height, width = annotation.shape
     labels = None
     if example.labels is not None:
         labels = apply_to_labels(
@@ -133,9 +140,9 @@ def apply_steps(example: Annotated, steps: tuple[Step, ...], ignored: int = 255)
             example.segments, *source_indices(steps, height, width, "pillow"), 0
         )
         table, class_ids = segment_targets(example.class_ids, example.is_crowd)
-        return Mapped(image, table[segments], class_ids, labels)
+        return np.take(table, segments), class_ids, labels
     table, class_ids = label_targets(labels, ignored)
-    return Mapped(image, table[labels], class_ids, labels)
+    return np.take(table, labels), class_ids, labels
 
 
 def pad_targets(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Targets:

@@ -4,8 +4,8 @@ The draws are those of `maskformer.augmentation`, made on the host for (seed, ep
 run sees the examples of the PyTorch loader in the same order. Two ways to apply them:
 
 - exact: Pillow, the pixels of the original. For parity and evaluation.
-- fast: TensorFlow operations. Targets and colours are the same; resized pixels differ by at most
-  one level where Pillow rounds twice (see docs/data.md; `difference` measures it).
+- fast: TensorFlow decodes and resizes. Targets and colours are the same; a resized pixel differs by
+  at most one level, because Pillow rounds twice (see docs/data.md; `difference` measures it).
 
 Both run on the host. What reaches the device has static shape.
 """
@@ -29,14 +29,13 @@ from maskformer.augmentation import (
     example_at,
     example_generator,
     output_shape,
-    source_indices,
 )
 from maskformer.batching import Batch, BatchPlan
+from maskformer.color import apply_color
 from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
-from maskformer.mapper import IMAGE_PADDING, VOID, apply_steps, apply_to_image
-from tf_impl.color import NOTHING, apply_color
-from tf_impl.tfrecord import LABEL_MAP, SEGMENT_MAP, RecordFolder
+from maskformer.mapper import IMAGE_PADDING, VOID, apply_steps, apply_to_image, apply_to_targets
+from tf_impl.tfrecord import RecordFolder, labels_of, parse
 
 _NO_RESIZE = (0, 0)
 
@@ -132,65 +131,35 @@ class TrainingData:
 
         kinds = (tf.string, tf.int32, tf.float32, tf.int32, tf.int32, tf.int64)
         prepared = tf.numpy_function(compute, [position], kinds, stateful=False)
-        for tensor, shape in zip(prepared, ([], [12], [5], [None], [None], []), strict=True):
+        shapes = ([], [12], [5], [None, None], [None], [])
+        for tensor, shape in zip(prepared, shapes, strict=True):
             tensor.set_shape(shape)
-        return self.finish(*prepared)
+        encoded, geometry, color, target_map, class_ids, index = prepared
+        return self.transform(encoded, geometry, color), target_map, class_ids, index
 
     def prepare(self, index: int, steps: tuple[Step, ...]) -> tuple[Any, ...]:
-        """What the host knows of an example: the arguments of `finish`, as numpy values."""
-        location = self.records.locations[index]
-        rule = "torch" if self.config.mapper == "mask_former_semantic" else "pillow"
-        rows, columns = source_indices(steps, location.height, location.width, rule)
-        geometry, color = _as_vectors(steps)
-        return (
-            self.records.read(index),
-            geometry,
-            color,
-            rows.astype(np.int32),
-            columns.astype(np.int32),
-            np.int64(index),
-        )
+        """What numpy does of the fast way: the encoded photograph, its steps, and the targets.
 
-    def finish(
-        self,
-        serialized: tf.Tensor,
-        geometry: tf.Tensor,
-        color: tf.Tensor,
-        rows: tf.Tensor,
-        columns: tf.Tensor,
-        index: tf.Tensor,
-    ) -> tuple[tf.Tensor, ...]:
-        """The example by TensorFlow operations.
-
-        Args: a serialized record, the vectors of its steps (`_as_vectors`), and the source of each
-        row [H] and column [W] of the labels. Returns image uint8 [H,W,3], target map int32 [H,W],
-        class ids int32 [N] and the index.
+        Targets are two index lookups, which tf.gather does four times slower than numpy.
+        Returns bytes, geometry int32 [12] and colour float32 [5] (`_as_vectors`), target map int32
+        [H,W], class ids int32 [N], index.
         """
-        features = tf.io.parse_single_example(serialized, self._features())
-        image = tf.io.decode_jpeg(
-            features["image/encoded"], channels=3, dct_method="INTEGER_ACCURATE"
-        )
-        image = self._transform(image, geometry, color)
-        target_map, class_ids = self._targets(features, rows, columns)
-        return image, target_map, class_ids, index
+        features = parse(self.records.read(index), self.records.name(index))
+        example = labels_of(features, self.records.name(index))
+        target_map, class_ids, _ = apply_to_targets(example, steps, self.ignored)
+        geometry, color = _as_vectors(steps)
+        encoded = features["image/encoded"][0]
+        return encoded, geometry, color, target_map, class_ids, np.int64(index)
 
-    def _features(self) -> dict[str, Any]:
-        features: dict[str, Any] = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-        if self.records.manifest["kind"] == "semantic":
-            return features | {LABEL_MAP: tf.io.FixedLenFeature([], tf.string)}
-        missing = tf.int64
-        return features | {
-            SEGMENT_MAP: tf.io.FixedLenFeature([], tf.string),
-            "image/object/class/label": tf.io.RaggedFeature(missing),
-            "image/object/is_crowd": tf.io.RaggedFeature(missing),
-        }
+    def transform(self, encoded: tf.Tensor, geometry: tf.Tensor, color: tf.Tensor) -> tf.Tensor:
+        """The photograph uint8 [H,W,3] after the steps, in the order of the mapper.
 
-    def _transform(self, image: tf.Tensor, geometry: tf.Tensor, color: tf.Tensor) -> tf.Tensor:
-        """The photograph after the steps, in the order of the mapper."""
+        Args: an encoded photograph, and the vectors of its steps (`_as_vectors`).
+        """
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
         flip_first, flip_last, padded = geometry[0] > 0, geometry[1] > 0, geometry[10:12]
         first, crop, second = geometry[2:4], geometry[4:8], geometry[8:10]
-        if self.config.mapper == "detr_panoptic":
-            image = _flip_if(flip_first, image)
+        image = _flip_if(flip_first, image)
         image = _resize_if_given(image, first)
         image = tf.cond(
             crop[2] > 0,
@@ -200,47 +169,23 @@ class TrainingData:
         if self.config.mapper == "detr_panoptic":
             return _resize_if_given(image, second)
         if self.config.color_aug_ssd:
-            image = apply_color(image, color)
+            image = tf.numpy_function(_apply_color_vector, [image, color], tf.uint8, stateful=False)
+            image.set_shape([None, None, 3])
         image = _flip_if(flip_last, image)
         return tf.cond(padded[0] > 0, lambda: _pad_image(image, padded), lambda: image)
-
-    def _targets(
-        self, features: dict[str, tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Target map int32 [H,W] and class ids int32 [N] of all targets."""
-        semantic = self.records.manifest["kind"] == "semantic"
-        dtype = tf.uint8 if self.records.manifest["label_bits"] == 8 else tf.uint16
-        encoded = features[LABEL_MAP if semantic else SEGMENT_MAP]
-        values = tf.io.decode_png(encoded, channels=1, dtype=dtype)[..., 0]
-        fill = self.ignored if semantic else 0
-        values = tf.gather(values, tf.maximum(rows, 0))
-        values = tf.cast(tf.gather(values, tf.maximum(columns, 0), axis=1), tf.int32)
-        outside = (rows < 0)[:, None] | (columns < 0)[None, :]
-        values = tf.where(outside, fill, values)
-        if semantic:
-            size = max(self.records.manifest["num_classes"], self.ignored + 1)
-            counts = tf.math.bincount(tf.reshape(values, [-1]), minlength=size, maxlength=size)
-            is_target = (counts > 0) & (tf.range(size) != self.ignored)
-            class_ids = tf.cast(tf.where(is_target)[:, 0], tf.int32)
-        else:
-            is_target = tf.concat([[False], features["image/object/is_crowd"] == 0], axis=0)
-            class_ids = tf.cast(
-                tf.boolean_mask(features["image/object/class/label"], is_target[1:]), tf.int32
-            )
-        number = tf.cumsum(tf.cast(is_target, tf.int32)) - 1
-        return tf.gather(tf.where(is_target, number, VOID), values), class_ids
 
 
 def _as_vectors(steps: tuple[Step, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Geometry int32 [12] and colour float32 [5] of a mapper's steps.
 
     Geometry: flip before the resize, flip after it, first size, crop (top, left, height, width),
-    second size, padded size; zeros where a step is absent.
+    second size, padded size; zeros where a step is absent. Colour: brightness, contrast,
+    saturation, hue (NaN where absent), 1 where contrast comes first.
     """
     flip_first = flip_last = 0
     sizes: list[tuple[int, int]] = []
     crop, padded = (0, 0, 0, 0), (0, 0)
-    color = np.array([NOTHING] * 4 + [1.0], np.float32)
+    color = np.array([np.nan] * 4 + [1.0], np.float32)
     for step in steps:
         match step:
             case Flip():
@@ -251,12 +196,18 @@ def _as_vectors(steps: tuple[Step, ...]) -> tuple[np.ndarray, np.ndarray]:
                 crop = (top, left, height, width)
             case Color():
                 values = (step.brightness, step.contrast, step.saturation, step.hue)
-                color[:4] = [NOTHING if value is None else value for value in values]
+                color[:4] = [np.nan if value is None else value for value in values]
                 color[4] = step.contrast_first
             case Pad(height, width):
                 padded = (height, width)
     sizes = [*sizes, _NO_RESIZE][:2]
     return np.array([flip_first, flip_last, *sizes[0], *crop, *sizes[1], *padded], np.int32), color
+
+
+def _apply_color_vector(image: np.ndarray, color: np.ndarray) -> np.ndarray:
+    values = [None if np.isnan(value) else float(value) for value in color[:4]]
+    hue = None if values[3] is None else int(values[3])
+    return apply_color(image, Color(*values[:3], hue, contrast_first=bool(color[4])))
 
 
 def _flip_if(condition: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
@@ -388,7 +339,7 @@ def difference(data: TrainingData, positions: Sequence[int]) -> dict[str, float]
     all geometric steps; the same after colour augmentation, which amplifies a level
     (`largest_colored`, `share_colored`); and `targets`: differing target pixels and class ids.
     """
-    fast = tf.function(data.finish)
+    fast = tf.function(data.transform)
     plain, colored = _Gap(), _Gap()
     targets = 0
     for position in positions:
@@ -397,10 +348,10 @@ def difference(data: TrainingData, positions: Sequence[int]) -> dict[str, float]
         geometric = tuple(step for step in steps if not isinstance(step, Color))
         for gap, chosen in ((plain, geometric), (colored, steps)):
             wanted = apply_steps(example, chosen, data.ignored)
-            image, target_map, class_ids, _ = fast(*map(tf.constant, data.prepare(index, chosen)))
-            gap.add(wanted.image, image.numpy())
-            targets += int((wanted.target_map != target_map.numpy()).sum())
-            targets += int(wanted.class_ids.tolist() != class_ids.numpy().tolist())
+            *photograph, target_map, class_ids, _ = data.prepare(index, chosen)
+            gap.add(wanted.image, fast(*map(tf.constant, photograph)).numpy())
+            targets += int((wanted.target_map != target_map).sum())
+            targets += int(wanted.class_ids.tolist() != class_ids.tolist())
     return {
         "images": len(positions),
         "largest": plain.largest,

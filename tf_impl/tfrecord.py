@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,20 +136,26 @@ def deserialize(serialized: bytes, name: str = "record") -> Annotated:
     photograph that cannot be decoded, sizes that differ, and class lists that do not fit the map.
     """
     features = parse(serialized, name)
-    size = tuple(int(_only(features, f"image/{side}", name)) for side in ("height", "width"))
-    image = _decode(_only(features, "image/encoded", name), size, f"{name}: image/encoded")
-    image = np.asarray(image.convert("RGB"))
+    encoded = _only(features, "image/encoded", name)
+    image = _decode(encoded, _size(features, name), f"{name}: image/encoded").convert("RGB")
+    return replace(labels_of(features, name), image=np.asarray(image))
+
+
+def labels_of(features: dict[str, list], name: str) -> Annotated:
+    """The annotation of a parsed record without its photograph. Raises InputError likewise."""
+    size = _size(features, name)
     if LABEL_MAP in features:
         labels = _decode(_only(features, LABEL_MAP, name), size, f"{name}: {LABEL_MAP}")
-        return Annotated(image=image, labels=np.asarray(labels))
+        return Annotated(image=None, labels=np.asarray(labels))
     if SEGMENT_MAP not in features:
         raise InputError(
             f"{name} has neither {SEGMENT_MAP} nor {LABEL_MAP}",
             f"it has: {', '.join(sorted(features))}",
             "Write the records with `parity data tfrecord`.",
         )
-    stored = _decode(_only(features, SEGMENT_MAP, name), size, f"{name}: {SEGMENT_MAP}")
-    segments = np.asarray(stored).astype(np.uint16)
+    segments = np.asarray(
+        _decode(_only(features, SEGMENT_MAP, name), size, f"{name}: {SEGMENT_MAP}")
+    )
     class_ids = np.array(features.get("image/object/class/label", []), np.int32)
     is_crowd = np.array(features.get("image/object/is_crowd", []), bool)
     if len(class_ids) != len(is_crowd) or int(segments.max()) > len(class_ids):
@@ -158,14 +164,18 @@ def deserialize(serialized: bytes, name: str = "record") -> Annotated:
             f"{len(class_ids)} class labels and {len(is_crowd)} crowd flags are stored",
             "The record is damaged: write it again.",
         )
-    return Annotated(image, segments, class_ids, is_crowd)
+    return Annotated(None, segments, class_ids, is_crowd)
+
+
+def _size(features: dict[str, list], name: str) -> tuple[int, int]:
+    return tuple(int(_only(features, f"image/{side}", name)) for side in ("height", "width"))
 
 
 def segment_ids(serialized: bytes) -> np.ndarray:
     """The data set's segment ids [H,W] int32 of a panoptic record: exactly the PNG's."""
-    example = deserialize(serialized)
-    ids = parse(serialized, "record")["image/object/segment_id"]
-    return np.concatenate([[0], np.asarray(ids, np.int64)])[example.segments].astype(np.int32)
+    features = parse(serialized, "record")
+    ids = np.asarray([0, *features["image/object/segment_id"]], np.int32)
+    return ids[labels_of(features, "record").segments]
 
 
 def parse(serialized: bytes, name: str) -> dict[str, list]:
