@@ -5,27 +5,22 @@ Example: python benchmarks/input_pipeline.py --images 32 --rounds 5 --json resul
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL
-import tensorflow as tf
-import torch
 from rich.progress import Progress
 
-import tf_impl.dataset
-import torch_reference.dataset
 from maskformer.batching import COCO_BUCKETS
 from maskformer.dataset_layout import open_split
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.scenes import write_scenes
-from tf_impl.tfrecord import RecordFolder, write_records
 
 CONFIGS = {
     "detr_panoptic": InputConfig(
@@ -48,59 +43,104 @@ CONFIGS = {
 BUCKETS = {"detr_panoptic": COCO_BUCKETS, "mask_former_semantic": ((512, 512),)}
 BATCH = 2
 CAPACITY = 64
+SIDES = ("torch", "tf exact", "tf fast")
 
 
-def _measure(batches: Iterator[Any], images: int, rounds: int, tick: Callable[[], None]) -> Any:
-    """Yields, per round, images per CPU second: the process's time over all its threads."""
+def _batches(side: str, mapper: str, folder: Path) -> Iterator[Any]:
+    """Endless batches of one side, restricted to one thread where it has a choice."""
+    shared = {"batch_size": BATCH, "buckets": BUCKETS[mapper]}
+    if side == "torch":
+        import torch
+
+        import torch_reference.dataset
+
+        torch.set_num_threads(1)
+        source = open_split(*_source(mapper, folder))
+        loader = torch_reference.dataset.training_loader(
+            source, CONFIGS[mapper], seed=0, capacity=CAPACITY, **shared
+        )
+        return iter(loader)
+    import tensorflow as tf
+
+    import tf_impl.dataset
+    from tf_impl.tfrecord import RecordFolder
+
+    records = RecordFolder(folder / mapper)
+    data = tf_impl.dataset.TrainingData(records, CONFIGS[mapper], 0, CAPACITY, side == "tf exact")
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    dataset = tf_impl.dataset.training_dataset(data, parallel_calls=1, **shared)
+    return iter(dataset.with_options(options))
+
+
+def _settle() -> float:
+    """CPU seconds of this process once its background threads are idle."""
+    before = time.process_time()
+    while True:
+        time.sleep(0.3)
+        now = time.process_time()
+        if now - before < 0.01:
+            return now
+        before = now
+
+
+def _serve(pipe: Connection, side: str, mapper: str, folder: Path) -> None:
+    """A process that, for every number it receives, makes so many batches and reports CPU seconds.
+
+    Counting from idle to idle charges every batch once, whatever the pipeline prepares ahead.
+    """
+    batches = _batches(side, mapper, folder)
     next(batches)
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(max(1, images // BATCH)):
+    pipe.send(None)
+    while (count := pipe.recv()) is not None:
+        start = _settle()
+        for _ in range(count):
             next(batches)
-        seconds = time.process_time() - start
-        tick()
-        yield max(1, images // BATCH) * BATCH / seconds
+        pipe.send(_settle() - start)
+
+
+def _source(mapper: str, folder: Path) -> tuple[Path, str]:
+    if mapper == "detr_panoptic":
+        return folder / "coco", "train2017"
+    return folder / "ADEChallengeData2016", "training"
 
 
 def compare(mapper: str, folder: Path, images: int, rounds: int, tick: Callable[[], None]) -> dict:
-    """Medians of both sides and their ratio for one mapper, measured in turns."""
-    root, split = (
-        (folder / "coco", "train2017")
-        if mapper == "detr_panoptic"
-        else (folder / "ADEChallengeData2016", "training")
-    )
-    source = open_split(root, split)
-    write_records(source, folder / mapper, split, 2)
-    records = RecordFolder(folder / mapper)
-    shared = {"batch_size": BATCH, "buckets": BUCKETS[mapper]}
-    sides = {
-        "torch": iter(
-            torch_reference.dataset.training_loader(
-                source, CONFIGS[mapper], seed=0, capacity=CAPACITY, **shared
-            )
-        )
-    }
-    for name, exact in (("tf exact", True), ("tf fast", False)):
-        data = tf_impl.dataset.TrainingData(records, CONFIGS[mapper], 0, CAPACITY, exact)
-        dataset = tf_impl.dataset.training_dataset(data, parallel_calls=1, **shared)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = 1
-        options.threading.max_intra_op_parallelism = 1
-        sides[name] = iter(dataset.with_options(options))
-    running = {name: _measure(side, images, rounds, tick) for name, side in sides.items()}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    """Medians of all sides and their ratios for one mapper, measured in turns."""
+    import tf_impl.dataset
+    from tf_impl.tfrecord import RecordFolder, write_records
+
+    root, split = _source(mapper, folder)
+    write_records(open_split(root, split), folder / mapper, split, 2)
+    count = max(1, images // BATCH)
+    context = get_context("spawn")
+    processes, pipes = [], {}
+    for side in SIDES:
+        pipes[side], theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, side, mapper, folder), daemon=True)
+        process.start()
+        processes.append(process)
+    for side in SIDES:
+        pipes[side].recv()
+    rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(rounds):
-        for name, side in running.items():
-            rates[name].append(next(side))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+        for side in SIDES:
+            pipes[side].send(count)
+            rates[side].append(count * BATCH / pipes[side].recv())
+            tick()
+    for side in SIDES:
+        pipes[side].send(None)
+    for process in processes:
+        process.join()
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    data = tf_impl.dataset.TrainingData(RecordFolder(folder / mapper), CONFIGS[mapper], 0, CAPACITY)
     return {
         "images_per_cpu_second": medians,
         "rounds": rates,
         "ratio_fast": medians["tf fast"] / medians["torch"],
         "ratio_exact": medians["tf exact"] / medians["torch"],
-        "difference": tf_impl.dataset.difference(
-            tf_impl.dataset.TrainingData(records, CONFIGS[mapper], 0, CAPACITY), range(8)
-        ),
+        "difference": tf_impl.dataset.difference(data, range(8)),
     }
 
 
@@ -114,15 +154,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640, help="longest side of a photograph")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     result: dict[str, Any] = {
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "torch": torch.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": {name: version(name) for name in ("tensorflow", "torch", "pillow", "numpy")},
         "images_per_round": arguments.images,
         "size": arguments.size,
     }
