@@ -99,7 +99,7 @@ class Recorder(calls.Recorder):
         if self.execution == "eager":
             return self._eager(inputs, sink, trace), trace
         program, arguments = self._program(inputs, taps=True)
-        with _rewrites(False):
+        with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls = list(program.calls)
         last = {place.fetch: index for index, place in enumerate(program.places)}
@@ -138,7 +138,7 @@ class Recorder(calls.Recorder):
             args, kwargs = calls.split_inputs(_tensors(inputs))
             return _numpy(self.model(*args, **kwargs))
         program, arguments = self._program(inputs, taps=False)
-        with _rewrites(rewrites):
+        with self._rewrites(allowed=rewrites):
             outputs, _ = program.function(*arguments)
         return _filled(program.outputs, outputs)
 
@@ -192,6 +192,21 @@ class Recorder(calls.Recorder):
         )
         program.function = function.get_concrete_function()
         return program
+
+    @contextmanager
+    def _rewrites(self, *, allowed: bool) -> Iterator[None]:
+        """Graphs run inside with or without the rewrites of `FETCH_DEPENDENT`."""
+        if allowed or self.execution != "graph":  # XLA would compile once more, to the same
+            yield
+            return
+        before = tf.config.optimizer.get_experimental_options()
+        try:
+            tf.config.optimizer.set_experimental_options(dict.fromkeys(FETCH_DEPENDENT, False))
+            yield
+        finally:
+            tf.config.optimizer.set_experimental_options(
+                {name: before.get(name, True) for name in FETCH_DEPENDENT}
+            )
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
         return Watch(self._paths, _is_tensor, _signature, emit, replace, _is_symbolic)
@@ -330,21 +345,6 @@ def _is_container(module: tf.Module) -> bool:
 def _is_metric(module: tf.Module) -> bool:
     keras = sys.modules.get("tf_keras")
     return keras is not None and isinstance(module, keras.metrics.Metric)
-
-
-@contextmanager
-def _rewrites(allowed: bool) -> Iterator[None]:
-    """Graphs run inside with or without the rewrites of `FETCH_DEPENDENT`."""
-    before = tf.config.optimizer.get_experimental_options()
-    try:
-        if not allowed:
-            tf.config.optimizer.set_experimental_options(dict.fromkeys(FETCH_DEPENDENT, False))
-        yield
-    finally:
-        if not allowed:
-            tf.config.optimizer.set_experimental_options(
-                {name: before.get(name, True) for name in FETCH_DEPENDENT}
-            )
 
 
 def _signature(module: tf.Module) -> inspect.Signature:

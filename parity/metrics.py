@@ -126,10 +126,10 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
             ours *= scale
             theirs *= scale
         flat = theirs.ravel()
-        reference_squares += float(flat @ flat)
+        reference_squares += _squares(flat)
         np.subtract(ours, theirs, out=ours)
         flat_gap = ours.ravel()
-        squares += float(flat_gap @ flat_gap)
+        squares += _squares(flat_gap)
         if not math.isfinite(squares + reference_squares):
             problem = _not_finite(a_walk, b_walk, order)
             if problem is not None:
@@ -163,6 +163,11 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
         shape=b.shape,
         ulps=None if steps is None else (*_percentiles(steps), most_steps),
     )
+
+
+def _squares(values: np.ndarray) -> float:
+    # Not BLAS, whose threads would fight those of the model that is being watched.
+    return float(np.einsum("i,i->", values, values))
 
 
 def _ratio(value: float, base: float) -> float:
@@ -259,10 +264,18 @@ def perturb_ulp(array: np.ndarray, seed: int) -> np.ndarray:
     integers = {2: np.int16, 4: np.int32, 8: np.int64}.get(array.dtype.itemsize)
     if integers is None:
         raise ValueError(f"{array.dtype} has no unit in the last place that can be moved here")
-    moves = np.random.default_rng(seed).integers(-1, 2, array.shape, dtype=np.int8)
-    bits = np.array(array, order="C").view(integers)
-    # Next to the sign bit, a float's bits count its magnitude in units in the last place.
-    magnitude = bits & np.iinfo(integers).max
-    limit = np.array(np.finfo(array.dtype).max, array.dtype).view(integers)
-    moves[(magnitude == 0) | (magnitude >= limit)] = 0
-    return (bits + moves).view(array.dtype)
+    rng = np.random.default_rng(seed)
+    moved = np.array(array, order="C")
+    flat = moved.reshape(-1).view(integers)
+    unsigned = np.dtype(integers).str.replace("i", "u")
+    largest = int(np.array(np.finfo(array.dtype).max, array.dtype).view(integers))
+    for start in range(0, flat.size, BLOCK):
+        bits = flat[start : start + BLOCK]
+        moves = rng.integers(-1, 2, bits.size, dtype=np.int8)
+        # Next to the sign bit, a float's bits count its magnitude in units in the last place.
+        # Less one, as unsigned numbers, zero is beyond the largest number too.
+        magnitude = bits & np.iinfo(integers).max
+        magnitude -= 1
+        moves *= magnitude.view(unsigned) < largest - 1
+        bits += moves
+    return moved
