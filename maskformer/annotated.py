@@ -35,9 +35,9 @@ class Annotated:
     """A photograph and its labels, both at the original size.
 
     `image` uint8 [H,W,3] RGB, None where only the labels were read. Panoptic data has `segments`
-    [H,W] uint16 (0 void, k the k-th
-    segment), `class_ids` [N] int32 and `is_crowd` [N] bool of the segments; semantic data has
-    `labels` [H,W] uint8 or uint16 class ids. Data with both annotations may have both.
+    [H,W] uint16 (0 void, k the k-th segment), `class_ids` [N] int32 and `is_crowd` [N] bool of the
+    segments; semantic data has `labels` [H,W] uint8 or uint16 class ids. Data with both annotations
+    may have both.
     """
 
     image: np.ndarray | None

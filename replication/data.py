@@ -1,0 +1,203 @@
+"""`parity data`: make, pack and look at data sets."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data = typer.Typer(help="Make, pack and look at data sets.", no_args_is_help=True)
+
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity data scenes|tfrecord|inspect` to `app`."""
+    app.add_typer(data, name="data")
+
+
+@data.command("scenes")
+def scenes(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    images: Annotated[int, typer.Option("--images", help="Images in total.")] = 64,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    size: Annotated[int, typer.Option("--size", help="Longest side in pixels, about.")] = 320,
+    val_share: Annotated[float, typer.Option("--val-share", help="Share of the val split.")] = 0.2,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
+    as_json: JSON = False,
+) -> None:
+    """Draw a procedural data set in COCO panoptic and ADE20K layout.
+
+    Example: parity data scenes runs/scenes --images 64 --seed 0
+    """
+    from maskformer.scenes import CATEGORIES, write_scenes
+
+    with _progress("drawing", images) as advance:
+        counts = write_scenes(
+            out,
+            images,
+            seed,
+            size=size,
+            val_share=val_share,
+            workers=workers,
+            advance=lambda: advance(1),
+        )
+    result = {"folder": str(out), "images": counts, "classes": len(CATEGORIES)}
+    _print(
+        result,
+        as_json,
+        f"{out}: {counts['train']} training and {counts['val']} validation images, "
+        f"{len(CATEGORIES)} classes",
+    )
+
+
+@data.command("tfrecord")
+def tfrecord(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Data set (docs/data.md).")],
+    out: Annotated[Path, typer.Argument(help="Folder to write, one folder per split inside.")],
+    shards: Annotated[int, typer.Option("--shards", help="Files per split.")] = 8,
+    split: Annotated[str | None, typer.Option("--split", help="One split; all without it.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Threads.")] = 2,
+    as_json: JSON = False,
+) -> None:
+    """Pack a data set into TFRecords; an interrupted run continues where it was.
+
+    Example: parity data tfrecord runs/scenes/coco runs/records --shards 4
+    """
+    from maskformer.dataset_layout import find_splits, open_split
+    from tf_impl.tfrecord import write_records
+
+    results = {}
+    for name in [split] if split else find_splits(source):
+        images = open_split(source, name)
+        with _progress(name, len(images)) as advance:
+            manifest = write_records(
+                images, out / name, name, shards, workers=workers, advance=advance
+            )
+        results[name] = {
+            "folder": str(out / name),
+            "images": manifest["images"],
+            "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
+            "shards": len(manifest["shards"]),
+        }
+    lines = (
+        f"{r['folder']}: {r['images']} images in {r['shards']} shards, {r['bytes']:,} bytes"
+        for r in results.values()
+    )
+    _print(results, as_json, "\n".join(lines))
+
+
+@data.command("inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A data set or a folder of records.")],
+    split: Annotated[str | None, typer.Option("--split", help="Split of a data set.")] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="PNG to draw.")] = None,
+    images: Annotated[int, typer.Option("--images", help="Images on the sheet.")] = 12,
+    pixel_difference: Annotated[
+        int, typer.Option("--pixel-difference", help="Examples to compare: tf.data with Pillow.")
+    ] = 0,
+    as_json: JSON = False,
+) -> None:
+    """Check every image, print statistics, and draw some with their segments.
+
+    Example: parity data inspect runs/records/train2017 --sheet sheet.png --pixel-difference 16
+    """
+    from maskformer.contact_sheet import Statistics, contact_sheet
+    from maskformer.errors import InputError
+    from maskformer.panoptic_format import replacing
+
+    opened, names, ignored = _open(path, split)
+    statistics = Statistics(len(names))
+    shown = []
+    with _progress("checking", len(opened)) as advance:
+        for index in range(len(opened)):
+            if hasattr(opened, "ids"):
+                opened.ids(index)
+            example = opened.load(index)
+            statistics.add(example, ignored)
+            if sheet and len(shown) < images:
+                shown.append(example)
+            advance(1)
+    result: dict[str, Any] = {"path": str(path), **statistics.to_dict(names)}
+    if pixel_difference:
+        if not hasattr(opened, "manifest"):
+            raise InputError(
+                f"{path} holds no records",
+                "--pixel-difference compares two ways of reading records",
+                "Pack it first: parity data tfrecord SRC OUT.",
+            )
+        result["pixel_difference"] = _pixel_difference(opened, pixel_difference)
+    if sheet:
+        with replacing(sheet) as temporary:
+            contact_sheet(shown).save(temporary, format="PNG")
+        result["sheet"] = str(sheet)
+    _print(result, as_json, _describe(result))
+
+
+def _open(path: Path, split: str | None) -> tuple[Any, list[str], int]:
+    from maskformer.dataset_layout import find_splits, open_split
+
+    if any(path.glob("*-of-*.tfrecord")) or (path / "manifest.json").is_file():
+        from tf_impl.tfrecord import RecordFolder
+
+        records = RecordFolder(path)
+        records.verify()
+        named = [category["name"] for category in records.manifest["categories"]]
+        names = named or [str(i) for i in range(records.manifest["num_classes"])]
+        return records, names, records.manifest["ignored"] or 255
+    opened = open_split(path, split or find_splits(path)[0])
+    if opened.kind == "panoptic":
+        return opened, [category.name for category in opened.categories], 255
+    return opened, list(opened.names) or [str(i) for i in range(opened.num_classes)], opened.ignored
+
+
+def _pixel_difference(records: Any, count: int) -> dict[str, Any]:
+    """The fast pipeline against Pillow, at the published COCO or ADE20K settings."""
+    from maskformer import zoo
+    from tf_impl.dataset import TrainingData, difference
+
+    panoptic = records.manifest["kind"] == "panoptic"
+    inputs = zoo.get("coco_r50" if panoptic else "ade20k_r50").inputs
+    return difference(TrainingData(records, inputs, 0, 128), range(count))
+
+
+def _describe(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['path']}: {result['images']} images "
+        f"({result['images_without_segments']} without segments), "
+        f"{result['height'][0]}-{result['height'][1]} x {result['width'][0]}-{result['width'][1]}",
+        f"{result['segments']} segments, at most {result['most_segments']} in an image, "
+        f"{result['crowds']} crowds, {100 * result['void_share']:.1f} % void",
+    ]
+    lines += [
+        f"  {c['name']:24s} {c['segments']:7d} segments {100 * c['share']:6.2f} % of the pixels"
+        for c in result["classes"]
+        if c["segments"]
+    ]
+    if gap := result.get("pixel_difference"):
+        lines.append(
+            f"tf.data against Pillow on {gap['images']} examples: largest difference "
+            f"{gap['largest']} level(s), {100 * gap['share']:.2f} % of the values; "
+            f"{gap['targets']} target pixels differ"
+        )
+    if "sheet" in result:
+        lines.append(f"sheet: {result['sheet']}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; yields the function to call with the number of images done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(result, indent=1) if as_json else text)
