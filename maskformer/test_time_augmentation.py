@@ -5,23 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from maskformer.augmentation import resized_shape
 from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
-
-
-def short_side_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
-    """Height and width with the short side at `short`, or less where the long side would pass
-    `longest`; halves round up (detectron2's `ResizeShortestEdge.get_output_shape`).
-    """
-    scale = short / min(height, width)
-    if height < width:
-        new_height, new_width = float(short), scale * width
-    else:
-        new_height, new_width = scale * height, float(short)
-    if max(new_height, new_width) > longest:
-        scale = longest / max(new_height, new_width)
-        new_height, new_width = new_height * scale, new_width * scale
-    return int(new_height + 0.5), int(new_width + 0.5)
 
 
 def augmented_images(image: np.ndarray, inputs: InputConfig) -> Iterator[tuple[np.ndarray, bool]]:
@@ -37,7 +23,7 @@ def augmented_images(image: np.ndarray, inputs: InputConfig) -> Iterator[tuple[n
             f"the image is {image.dtype} {list(image.shape)}", "expected: uint8 [H, W, 3]"
         )
     for short in inputs.tta_min_sizes:
-        height, width = short_side_size(*image.shape[:2], short, inputs.tta_max_size)
+        height, width = resized_shape(*image.shape[:2], short, inputs.tta_max_size)
         scaled = np.asarray(
             Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         )

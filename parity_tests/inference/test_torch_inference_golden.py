@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import torch_reference
+from maskformer import zoo
 from maskformer.prediction import Prediction
+from maskformer.seeded import seeded_state
 from parity_tests import golden_files
 from parity_tests.inference import golden_outputs as golden
 from torch_reference import inference
@@ -78,6 +81,35 @@ def test_per_pixel_scores_are_the_original_s(name: str) -> None:
     )
     check_scores(case, "", exact, rounded)
     assert np.array_equal(exact[0].labels, case.arrays["sem_seg_argmax_0"])
+
+
+def test_per_pixel_baseline_scores_are_the_original_s() -> None:
+    """The one case whose network output is not stored: the seeded model is run for it."""
+    name = "ade20k_pp_128x128"
+    arrays, texts = golden_files.load(name)
+    config = zoo.model_config(texts["config"])
+    model = torch_reference.build(config).eval()
+    spec = [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
+    weights = {key: torch.from_numpy(v) for key, v in seeded_state(spec, texts["seed"]).items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not missing, f"keys without weights are {missing}, but should be none"
+    assert not unexpected, f"keys too many are {unexpected}, but should be none"
+    image = torch.from_numpy(arrays["image_0"].copy())[None]
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        with torch.no_grad():
+            outputs = model.to(dtype)(image.to(dtype))
+        found[dtype] = inference.predict(outputs, config, (128, 128), [(128, 128)])[0]
+    exact, rounded = found[torch.float64], found[torch.float32]
+    limit = FLOAT32_FACTOR * golden.gap(rounded.scores, exact.scores)
+    reference = golden_files.select(arrays, "sem_seg_0", exact.scores)
+    distance = golden.gap(arrays["sem_seg_0"], reference)
+    golden.assert_below("distance of the golden scores", distance, limit, name)
+    error = float(np.abs(rounded.scores - exact.scores).max())
+    differ, unexplained = golden.unexplained_pixels(
+        exact.labels, arrays["sem_seg_argmax_0"], exact.scores, error
+    )
+    assert unexplained == 0, f"clear labels that differ are {unexplained} of {differ}, should be 0"
 
 
 @pytest.mark.parametrize("level", ["orig", "mid", "low", "low_resized"])
