@@ -230,7 +230,10 @@ def describe(found: Gap) -> str:
     if found.problem is not None and not found.where:
         return ""
     place = f"largest at {list(found.where)}: " if found.where else ""
-    return f"{place}port {found.value:.6g}, reference {found.reference:.6g}"
+    # As many digits as it takes to see the difference.
+    texts = ((f"{found.value:.{n}g}", f"{found.reference:.{n}g}") for n in range(6, 18))
+    port, reference = next((pair for pair in texts if pair[0] != pair[1]), (found.value,) * 2)
+    return f"{place}port {port}, reference {reference}"
 
 
 def _verdict(

@@ -82,13 +82,15 @@ def localise(
     inputs: tuple | dict,
     floors: Mapping[str, Gap],
     explanations: Explanations | None = None,
+    *,
+    everywhere: bool = False,
 ) -> list[Localisation]:
     """Every place at fault, in the reference's order of execution; empty where there is none.
 
     A module is judged apart from all others: it is given the reference's inputs, the modules it
     calls are replaced by their results in the reference, and what it hands to them and returns is
     compared. So no fault hides another, and no module is blamed for a difference it inherited.
-    Only modules around taps that are beyond their limits in place are run.
+    Only modules around taps that are beyond their limits in place are run, unless `everywhere`.
 
     Args:
         reference: recorder of the float64 reference, whose last run made `trace`.
@@ -98,6 +100,7 @@ def localise(
         floors: the reference's floors in place, by key (`capture_torch.measure_floors`).
         explanations: explanations(module, path) offers causes for a module of the port: a text and
             a context in which the module is repaired accordingly.
+        everywhere: run every module that both models call.
     """
     comparison = Comparison(trace)
     port(inputs, comparison)
@@ -108,7 +111,7 @@ def localise(
     faults: dict[str, list[_Fault]] = defaultdict(list)
     for theirs in reference.calls:
         call = ours.get((theirs.path, theirs.call))
-        if call is not None and _suspicious(theirs, call, in_place):
+        if call is not None and (everywhere or _suspicious(theirs, call, in_place)):
             fault = _judge_alone(reference, port, trace, theirs, call, in_place)
             if fault is not None:
                 faults[theirs.path].append(fault)

@@ -91,6 +91,14 @@ def test_a_verdict_reads_as_an_assertion():
     assert verdict.threshold.derivation == "min(32 x floor 1e-10, 1e-09)"
 
 
+def test_values_are_shown_with_the_digits_that_differ():
+    found = Gap(1e-9, 1e-9, where=(1,), value=2.5000000025, reference=2.5)
+    assert judge.describe(found) == "largest at [1]: port 2.500000003, reference 2.5"
+    same = Gap(0.0, 0.0, where=(1,), value=2.5, reference=2.5)
+    assert judge.describe(same) == "largest at [1]: port 2.5, reference 2.5"
+    assert judge.describe(failed("shape")) == ""
+
+
 @given(
     st.builds(
         Verdict,

@@ -49,6 +49,19 @@ def test_localise_is_silent_on_a_sound_pair(port):
     assert places(port) == []
 
 
+def test_localise_everywhere_runs_every_module_and_finds_the_same(port, monkeypatch):
+    recorder, trace, floors = pairs.reference()
+    inputs = (pairs.nhwc(pairs.image()),)
+    run = []
+    isolate = port.isolate
+    monkeypatch.setattr(port, "isolate", lambda call, *a: run.append(call) or isolate(call, *a))
+    assert localise(recorder, port, trace, inputs, floors, everywhere=True) == []
+    assert len(run) == len(port.calls)
+    port.modules["decoder.norm"].epsilon = 1e-6
+    (found,) = localise(recorder, port, trace, inputs, floors, everywhere=True)
+    assert found.path == "decoder.norm"
+
+
 @pytest.mark.parametrize(("path", "fault", "kind", "edge"), FAULTS)
 def test_localise_names_the_planted_fault(port, path, fault, kind, edge):
     port.modules[path].fault = fault
