@@ -21,10 +21,12 @@ from weight_conversion.checkpoints import open_source
 from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
 from weight_conversion.receipt import (
     RECEIPT_NAME,
+    HashingFile,
     build_receipt,
     digest,
     digests_of_files,
     receipt_path,
+    receipt_text,
 )
 from weight_conversion.torch_files import Declared
 
@@ -105,12 +107,12 @@ def convert(
             hashes = pool.submit(digests_of_files, source.files, source_path)
             records: list[dict[str, Any]] = []
             stream = _stream(plan, to, pool, records, progress)
-            _write(temporary, target, to, plan, stream)
+            target_files = _write(temporary, target, to, plan, stream)
             receipt = build_receipt(
                 source=source,
                 source_files=hashes.result(),
                 target=target,
-                written=temporary,
+                target_files=target_files,
                 to=to,
                 plan=plan,
                 dtype=dtype,
@@ -118,12 +120,12 @@ def convert(
                 tensors=[_resolved(record) for record in records],
             )
             if to in _FOLDERS:
-                _write_json(temporary / RECEIPT_NAME, receipt)
+                (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")
             _replace(temporary, target)
     if to not in _FOLDERS:
         beside = receipt_path(target, to)
         with _temporary(beside, False) as temporary:
-            _write_json(temporary, receipt)
+            temporary.write_text(receipt_text(receipt), encoding="utf-8")
             os.replace(temporary, beside)
     return receipt
 
@@ -243,6 +245,10 @@ def _nbytes(declared: Declared) -> int:
 def _check_finite(pair: Pair, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
+    with np.errstate(over="ignore", invalid="ignore"):
+        # squares never cancel, so a finite sum means finite values; overflow gets the full look
+        if np.isfinite(np.dot(array.reshape(-1), array.reshape(-1))):
+            return
     finite = np.isfinite(array)
     if not finite.all():
         where = [int(i) for i in np.argwhere(~finite)[0]]
@@ -275,21 +281,26 @@ def _resolved(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, target: Path, to: str, plan: Plan, stream: Iterator[np.ndarray]) -> None:
+def _write(
+    path: Path, target: Path, to: str, plan: Plan, stream: Iterator[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Writes everything but the receipt; returns what the receipt says of the files."""
     declared = [out.declared for pair in plan.pairs for out in outputs_of(pair, to)]
     if to == "tf":
         tf_checkpoint.write(path, declared, stream)
     elif to == "hf":
         _write_json(path / "config.json", hugging_face.library_config(plan.config))
         _write_library_file(path / "model.safetensors", plan, declared, stream)
-    else:
+    if to in _FOLDERS:
+        return digests_of_files(sorted(path.iterdir()))
+    if target.suffix in _ZIP_SUFFIXES and to == "torch":
         with path.open("wb") as file:
-            if to == "safetensors":
-                safetensors_file.write(file, declared, stream)
-            elif target.suffix in _PICKLE_SUFFIXES:
-                torch_files.write_pickle(file, declared, stream)
-            else:
-                torch_files.write_zip(file, declared, stream)
+            torch_files.write_zip(file, declared, stream)
+        return [{**digests_of_files([path])[0], "name": target.name}]
+    write = safetensors_file.write if to == "safetensors" else torch_files.write_pickle
+    with HashingFile(path) as file:
+        write(file, declared, stream)
+    return [{"name": target.name, "size": path.stat().st_size, "sha256": file.hexdigest}]
 
 
 def _write_library_file(

@@ -9,7 +9,9 @@ import hashlib
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,7 @@ FORMAT = 1
 RECEIPT_NAME = "receipt.json"
 _FOLDERS = ("tf", "hf")
 _CHUNK = 1 << 20
+_UNHASHED_BYTES = 16 << 20
 
 
 def receipt_path(target: Path, to: str) -> Path:
@@ -78,6 +81,46 @@ def digests_of_files(files: Sequence[Path], named: Path | None = None) -> list[d
     return found
 
 
+class HashingFile:
+    """A new file that is only appended to; its sha256 is computed beside the writing.
+
+    Use as a context manager; `hexdigest` is known when it is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._sha256 = hashlib.sha256()
+        self._worker = ThreadPoolExecutor(1)
+        self._pending: deque[tuple[Future, int]] = deque()
+        self._waiting = 0
+        self.hexdigest = ""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends `data`, which must not change afterwards."""
+        self._pending.append((self._worker.submit(self._sha256.update, data), len(data)))
+        self._waiting += len(data)
+        self._file.write(data)
+        while self._waiting > _UNHASHED_BYTES:
+            future, size = self._pending.popleft()
+            future.result()
+            self._waiting -= size
+
+    def __enter__(self) -> "HashingFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown()
+        self._file.close()
+        self.hexdigest = self._sha256.hexdigest()
+
+
+def receipt_text(receipt: dict[str, Any]) -> str:
+    """The receipt as JSON, one line for each tensor."""
+    outline = json.dumps({**receipt, "tensors": []}, indent=1)
+    lines = ",\n  ".join(json.dumps(entry) for entry in receipt["tensors"])
+    return outline.replace('"tensors": []', f'"tensors": [\n  {lines}\n ]') + "\n"
+
+
 def code_version() -> dict[str, str]:
     """The package's version, and the sha256 of the code that converts."""
     text = hashlib.sha256()
@@ -95,19 +138,14 @@ def build_receipt(
     source: "Source",
     source_files: list[dict[str, Any]],
     target: Path,
-    written: Path,
+    target_files: list[dict[str, Any]],
     to: str,
     plan: "Plan",
     dtype: str | None,
     ema: bool,
     tensors: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The receipt of what lies at `written` and will be at `target`."""
-    if to in _FOLDERS:
-        target_files = digests_of_files(sorted(file for file in written.iterdir()))
-    else:
-        target_files = digests_of_files([written])
-        target_files[0]["name"] = target.name
+    """The receipt of what is, or will be, at `target`."""
     folder = receipt_path(target, to).parent
     return {
         "format": FORMAT,

@@ -21,7 +21,7 @@ LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _SHORT = 1024  # shorter texts are read at once
 _SHORT_BYTES = 64  # so are shorter byte strings; even an empty torch storage is longer
 
-_STORAGES = {
+STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -272,7 +272,7 @@ _ADMITTED: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch.storage._load_from_bytes": _storage_from_bytes,
-    **{f"torch.{name}": _StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{f"torch.{name}": _StorageType(dtype) for name, dtype in STORAGES.items()},
 }
 _CALLABLE = {id(value) for value in _ADMITTED.values() if callable(value)}
 

@@ -6,12 +6,12 @@ Format: eight bytes with the header's length, a JSON header, the tensors' bytes
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from maskformer.errors import InputError
-from weight_conversion.stored import DTYPES, Region, StoredTensor, damaged, tensor_in
+from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged, tensor_in
 from weight_conversion.torch_files import Declared
 
 LONGEST_HEADER = 100_000_000
@@ -104,7 +104,7 @@ def _entry(region: Region, name: str, entry: Any) -> tuple[str, tuple[int, ...],
     return _DTYPES[dtype], tuple(shape), (begin, end)
 
 
-def write(stream: BinaryIO, declared: Sequence[Declared], arrays: Iterable[np.ndarray]) -> None:
+def write(stream: Writable, declared: Sequence[Declared], arrays: Iterable[np.ndarray]) -> None:
     """Writes the tensors in the order of `declared`, one held at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

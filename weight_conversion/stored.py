@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import ml_dtypes
 import numpy as np
@@ -30,6 +31,13 @@ FLOATS = frozenset(("float64", "float32", "float16", "bfloat16"))
 def damaged(path: Path | str, evidence: str) -> InputError:
     """The error for a file whose content contradicts itself."""
     return InputError(f"{path} is damaged", evidence, "obtain the file again")
+
+
+class Writable(Protocol):
+    """What the writers of this package append bytes to."""
+
+    def write(self, data: bytes | memoryview) -> object:
+        """Appends `data`."""
 
 
 @dataclass(frozen=True)

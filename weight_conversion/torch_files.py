@@ -16,7 +16,7 @@ import numpy as np
 from maskformer.errors import InputError
 from weight_conversion import safe_pickle
 from weight_conversion.safe_pickle import Storage
-from weight_conversion.stored import DTYPES, Region, StoredTensor, damaged
+from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged
 
 Declared = tuple[str, tuple[int, ...], str]
 """Name, shape and dtype of a tensor to write."""
@@ -24,7 +24,7 @@ Declared = tuple[str, tuple[int, ...], str]
 AUTHOR = "maskformer-replication"
 METADATA = {"": {"version": 1}, "sem_seg_head": {"version": 2}}
 _ALIGNMENT = 64  # torch's own, so that a file may be memory mapped
-_STORAGE_NAMES = {dtype: name for name, dtype in safe_pickle._STORAGES.items()}
+_STORAGE_NAMES = {dtype: name for name, dtype in safe_pickle.STORAGES.items()}
 _PROTOCOL = 2
 
 
@@ -99,7 +99,7 @@ def _members(region: Region) -> dict[str, tuple[Region, int]]:
 
 
 def write_pickle(
-    stream: BinaryIO, declared: Sequence[Declared], arrays: Iterable[np.ndarray]
+    stream: Writable, declared: Sequence[Declared], arrays: Iterable[np.ndarray]
 ) -> None:
     """Writes detectron2's `.pkl`: ``{"model": {key: numpy array}, "__author__": ...}``.
 
@@ -128,15 +128,10 @@ def write_zip(stream: BinaryIO, declared: Sequence[Declared], arrays: Iterable[n
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         _add(archive, stream, "archive/data.pkl", _tensor_pickle(declared))
         _add(archive, stream, "archive/byteorder", b"little")
-        for index, array in enumerate(_checked(declared, arrays)):
+        for index, (_, array) in enumerate(zip(declared, arrays, strict=True)):
             data = memoryview(array).cast("B") if array.size else b""
             _add(archive, stream, f"archive/data/{index}", data)
         _add(archive, stream, "archive/version", b"3\n")
-
-
-def _checked(declared: Sequence[Declared], arrays: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    for _, array in zip(declared, arrays, strict=True):
-        yield array
 
 
 def _add(archive: zipfile.ZipFile, stream: BinaryIO, name: str, data: bytes | memoryview) -> None:
