@@ -143,10 +143,11 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
         measured.floors32 = capture_torch.measure_floors(reference32, inputs32, trace)
         del reference32
 
-    from parity import capture_tf
-
     with steps("port, float64"):
         model64 = pair.build_port(config, weights, "float64")
+
+        from parity import capture_tf  # after tf_impl, which selects tf_keras
+
         port64 = capture_tf.Recorder(model64, pair.PORT_AXES, "eager", only=request.only)
         port_inputs64 = pair.port_inputs(batch, sizes, "float64")
         comparison = Comparison(trace)
@@ -180,7 +181,14 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
     different = measured.unpaired or measured.missing or _differs(measured)
     if (different or request.isolate) and request.only is None:
         with steps("localise"):
-            localisations = localise(reference64, port64, trace, port_inputs64, measured.floors)
+            localisations = localise(
+                reference64,
+                port64,
+                trace,
+                port_inputs64,
+                measured.floors,
+                everywhere=request.isolate,
+            )
     return build_result(
         measured,
         localisations,
@@ -214,12 +222,10 @@ class _Decisions:
 
 def _score_error(key: str, measured: Any) -> float:
     """The largest absolute error of one score that the precision claim allows."""
-    from parity.judge import METRICS, PRECISION_FACTOR
+    from parity.judge import PRECISION_FACTOR
 
-    index = METRICS.index("max")
     own, floor = measured.reference32[key], measured.floors32[key]
-    relative = PRECISION_FACTOR * max(getattr(one, METRICS[index]) for one in (own, floor))
-    return relative * own.rms
+    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms
 
 
 def _differs(measured: Any) -> bool:
@@ -285,7 +291,12 @@ def register(app: typer.Typer) -> None:
         more_images: Annotated[
             list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)
         ] = None,
-        config: Annotated[str, typer.Option(help="Name of a zoo configuration.")] = "coco_r50",
+        config: Annotated[
+            str | None, typer.Option(help="Name of a zoo configuration; coco_r50 by default.")
+        ] = None,
+        config_file: Annotated[
+            Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
+        ] = None,
         weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
         images: Annotated[
             list[Path] | None,
@@ -318,7 +329,7 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
-        from maskformer import zoo
+        from maskformer.detectron2_config import resolve
         from replication.pair import REFERENCES
 
         if reference not in REFERENCES:
@@ -326,7 +337,7 @@ def register(app: typer.Typer) -> None:
                 f"--reference is {reference!r}", f"expected one of {', '.join(REFERENCES)}"
             )
         request = Request(
-            config=zoo.model_config(config),
+            config=resolve(config or (None if config_file else "coco_r50"), config_file).model,
             weights=weights,
             images=(*(images or ()), *(more_images or ())),
             size=size,

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from maskformer.errors import InputError
-from replication import audit
+from replication import audit, convert, data, demo, faults, inspect, zoo
 
 app = typer.Typer(
     name="parity",
@@ -21,7 +21,7 @@ def parity() -> None:
     """Makes every verb a subcommand, also where there is only one."""
 
 
-for verb in (audit,):
+for verb in (demo, audit, zoo, inspect, convert, data, faults):
     verb.register(app)
 
 

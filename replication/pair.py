@@ -55,9 +55,12 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
         drawn = seeded_state([(key, array.shape) for key, array in own.items()], int(seed))
         state = {key: drawn.get(key, array) for key, array in own.items()}
     else:
-        from weight_conversion.checkpoints import read_state
+        from weight_conversion.checkpoints import open_source
+        from weight_conversion.plan import make_plan
 
-        state = read_state(Path(spec), config)
+        with open_source(Path(spec)) as source:
+            plan = make_plan(source, config)
+            state = {one.spec.name: one.combine(one.load_sources()) for one in plan.pairs}
         check_complete(state, {key: (array.shape, array.dtype.name) for key, array in own.items()})
         state = {key: state[key] for key in own}
     return Weights(state, spec, state_digest(state))

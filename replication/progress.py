@@ -1,7 +1,10 @@
-"""Progress of long commands, on standard error and on terminals only."""
+"""Progress of long commands on standard error, and how long their steps took."""
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 
 @contextlib.contextmanager
@@ -22,3 +25,33 @@ def bytes_shown(title: str, visible: bool = True) -> Iterator[Callable[[int, int
     ) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclass
+class Steps:
+    """Announces numbered steps and records their wall time in seconds in `timings`.
+
+    On a terminal a finished step is followed by its duration; without one, each step is one line.
+    `total` is the number of steps expected, for the counter only.
+    """
+
+    total: int
+    quiet: bool = False
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def __call__(self, title: str) -> Iterator[None]:
+        """Runs one step called `title`."""
+        number = len(self.timings) + 1
+        if not self.quiet:
+            print(f"[{number}/{self.total}] {title} ...", end="", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            if not self.quiet:
+                print(" stopped", file=sys.stderr, flush=True)
+            raise
+        self.timings[title] = time.perf_counter() - start
+        if not self.quiet:
+            print(f" {self.timings[title]:.1f} s", file=sys.stderr, flush=True)

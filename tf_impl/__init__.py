@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tf_impl.modeling.maskformer import MaskFormer
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no notes on hardware that is not there
 
 
 def build(config: ModelConfig, dtype: str = "float32") -> "MaskFormer":
