@@ -7,6 +7,7 @@ resident set above what it had after its imports; seconds are those of the call 
 """
 
 import argparse
+import importlib
 import json
 import resource
 import statistics
@@ -50,11 +51,11 @@ def plain(source: Path, target: Path) -> Callable[[], None]:
 
 def conversion(config: str, source: Path, target: Path, to: str) -> Callable[[], None]:
     """Our conversion, hashes and receipt included; what it imports lazily is imported before."""
-    import torch_reference.modeling.maskformer  # noqa: F401
     from maskformer import zoo
     from weight_conversion import tf_checkpoint
     from weight_conversion.convert import convert
 
+    importlib.import_module("torch_reference.modeling.maskformer")
     if "tf" in (to, source.name.removeprefix("in_")):
         tf_checkpoint.prefix_of(source)
         tf_checkpoint._tensorflow()

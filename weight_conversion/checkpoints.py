@@ -114,6 +114,8 @@ def _open_file(path: Path, file: OpenFile, ema: bool) -> Source:
             source.left_out[key] = f"no tensor ({type(value).__name__})"
     if not source.tensors:
         raise InputError(f"{path} holds no tensors", f"it is a {kind} without weights")
+    if any(name.endswith("_bn_s") for name in source.tensors):
+        raise _caffe2(path, len(source.tensors))
     _strip_prefixes(source)
     if any(name.startswith("model.pixel_level_module.") for name in source.tensors):
         _use_library_names(source)
@@ -176,15 +178,19 @@ def _wrapper(source: Source, content: dict, ema: bool) -> str:
             return key
     blobs = content.get("blobs")
     if isinstance(blobs, dict):
-        raise InputError(
-            f"{source.path} is a Caffe2 model",
-            f"its {len(blobs)} blobs have Caffe2's names and BGR channels",
-            "use the torchvision weights of the published configs (R-50.pkl of detectron2)",
-        )
+        raise _caffe2(source.path, len(blobs))
     raise InputError(
         f"{source.path} holds no model",
         f"its keys are {', '.join(map(repr, list(content)[:8])) or 'none'}",
         f"expected: tensors, or one of {', '.join(WRAPPERS)}",
+    )
+
+
+def _caffe2(path: Path, count: int) -> InputError:
+    return InputError(
+        f"{path} is a Caffe2 model",
+        f"its {count} tensors have Caffe2's names and BGR channels",
+        "use the torchvision weights of the published configs (R-50.pkl of detectron2)",
     )
 
 

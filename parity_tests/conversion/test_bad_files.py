@@ -315,6 +315,12 @@ def caffe2_model(path):
     write_pickle(path, {"blobs": {"conv1_w": np.zeros((64, 3, 7, 7), np.float32)}})
 
 
+@bad("is a Caffe2 model")
+def caffe2_backbone(path):
+    names = ("conv1_w", "res_conv1_bn_s", "res_conv1_bn_b")
+    write_pickle(path, {name: np.zeros(64, np.float32) for name in names})
+
+
 @bad("is not one of numbers")
 def pickle_of_objects_in_an_array(path):
     write_pickle(path, {"model": {ONE: np.array([{}, []], dtype=object)}})

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskformer import zoo
 from maskformer.errors import InputError
 from parity_tests.conversion.samples import (
     CONFIG,
@@ -123,16 +124,16 @@ def test_pickle_loads_as_detectron2_loads_it(source, weights, tmp_path) -> None:
     assert_same(dict(content["model"]), weights)
 
 
-def test_library_folder_computes_what_the_reference_computes(source, weights, tmp_path) -> None:
+def assert_library_agrees(config, tensors: dict, folder: Path) -> None:
+    """The library's model, read from `folder`, computes in float64 what the reference computes."""
     import torch
     from transformers import MaskFormerForInstanceSegmentation
 
     import torch_reference
 
-    convert(source, tmp_path / "hf", "hf", CONFIG)
-    library = MaskFormerForInstanceSegmentation.from_pretrained(tmp_path / "hf").double().eval()
-    model = torch_reference.build(CONFIG).double().eval()
-    model.load_state_dict(as_torch(weights))
+    library = MaskFormerForInstanceSegmentation.from_pretrained(folder).double().eval()
+    model = torch_reference.build(config).double().eval()
+    model.load_state_dict(as_torch(tensors))
     images = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 96)))
     with torch.no_grad():
         ours = model(images)
@@ -142,9 +143,24 @@ def test_library_folder_computes_what_the_reference_computes(source, weights, tm
         ("pred_masks", theirs.masks_queries_logits),
     ):
         gap = (torch.norm(ours[name] - other) / torch.norm(other)).item()
-        # float64: the rounding of some 1e4 operations in another order
+        # the rounding of some 1e4 operations in another order
         limit = 1e4 * np.finfo(np.float64).eps
         assert gap < limit, f"{name} is {gap:.1e}, but should be below {limit:.1e} [float64]"
+
+
+def test_library_folder_computes_what_the_reference_computes(source, weights, tmp_path) -> None:
+    convert(source, tmp_path / "hf", "hf", CONFIG)
+    assert_library_agrees(CONFIG, weights, tmp_path / "hf")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ade20k_r50", "ade20k_r101", "coco_swin_tiny"])
+def test_full_size_library_folder_computes_what_the_reference_computes(name, tmp_path) -> None:
+    config = zoo.model_config(name)
+    tensors = state(config)
+    path = write_safetensors(tmp_path / "source.safetensors", tensors)
+    convert(path, tmp_path / "hf", "hf", config)
+    assert_library_agrees(config, tensors, tmp_path / "hf")
 
 
 def test_library_folder_with_one_tensor_swapped_computes_something_else(source, tmp_path) -> None:
@@ -257,8 +273,6 @@ def test_bfloat16_is_widened_exactly(weights, tmp_path) -> None:
 
 
 def test_fitting_names_the_configs_of_a_zoo_model(tmp_path) -> None:
-    from maskformer import zoo
-
     config = zoo.model_config("ade20k_pp")
     specs = expected(config).values()
     tensors = {s.name: np.zeros(s.shape, s.dtype) for s in specs}
