@@ -156,6 +156,9 @@ def write(folder: Path, declared: Sequence[Declared], arrays: Iterable[np.ndarra
 
     `declared` are state-dict keys with TF shapes; `arrays` gives them in that order, in TF's
     layout. Tensors of at most `_GROUP_BYTES` together are held at a time.
+
+    Raises:
+        InputError: TensorFlow could not write, for example on a full disk.
     """
     tf = _tensorflow()
     keys = [_checkpoint_key(name) for name, _, _ in declared]
@@ -170,18 +173,22 @@ def write(folder: Path, declared: Sequence[Declared], arrays: Iterable[np.ndarra
             tensors=[value for _, value in items],
         )
 
-    for group in _groups(zip(keys, arrays, strict=True)):
-        save(group)
-    graph = _object_graph([name for name, _, _ in declared])
-    save(
-        [
-            (_GRAPH_KEY, tf.constant(graph.SerializeToString(deterministic=True))),
-            (_SAVE_COUNTER_KEY, np.int64(1)),
-        ]
-    )
-    tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=parts, destination_prefix=str(folder / NAME), delete_old_dirs=False
-    )
+    try:
+        for group in _groups(zip(keys, arrays, strict=True)):
+            save(group)
+        graph = _object_graph([name for name, _, _ in declared])
+        save(
+            [
+                (_GRAPH_KEY, tf.constant(graph.SerializeToString(deterministic=True))),
+                (_SAVE_COUNTER_KEY, np.int64(1)),
+            ]
+        )
+        tf.raw_ops.MergeV2Checkpoints(
+            checkpoint_prefixes=parts, destination_prefix=str(folder / NAME), delete_old_dirs=False
+        )
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0][:300]
+        raise InputError(f"{folder} cannot be written", reason, "nothing was kept") from None
     (folder / "checkpoint").write_text(
         f'model_checkpoint_path: "{NAME}"\nall_model_checkpoint_paths: "{NAME}"\n'
     )

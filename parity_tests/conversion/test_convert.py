@@ -18,7 +18,7 @@ from parity_tests.conversion.samples import (
     write_safetensors,
     write_torch,
 )
-from weight_conversion import safetensors_file
+from weight_conversion import safetensors_file, tf_checkpoint
 from weight_conversion.checkpoints import open_source
 from weight_conversion.convert import convert
 from weight_conversion.plan import fitting, make_plan
@@ -289,6 +289,13 @@ def test_nothing_is_left_where_the_disk_is_full(source, tmp_path, monkeypatch) -
     with pytest.raises(InputError, match=r"the disk of .* is full"):
         convert(source, tmp_path / "a.safetensors", "safetensors", CONFIG)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tf_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path) -> None:
+    declared, arrays = [("a.weight", (3,), "float32")], [np.zeros(3, np.float32)]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot be written"):
+        tf_checkpoint.write(tmp_path / "file", declared, arrays)
 
 
 def test_an_earlier_result_stays_whole_when_the_next_one_fails(source, weights, tmp_path) -> None:
