@@ -254,14 +254,14 @@ def nearest_index(size_in: int, size_out: int, rule: NearestRule) -> np.ndarray:
     """Source index [size_out] int64 of each output pixel of a nearest-neighbour resize.
 
     "pillow" is `Image.resize(NEAREST)`, the pixel at the centre, (i + 0.5) * in / out, summed step
-    by step as Pillow does. "torch" is `F.interpolate(mode="nearest")`, floor(i * in / out) in
-    float32. They differ in most pixels; the panoptic PNGs take the first, semantic labels, which
-    detectron2 turns into float64 before, the second.
+    by step as Pillow does. "torch" is `F.interpolate(mode="nearest")` of a float64 map,
+    floor(i * (in / out)), the product in float64 and rounded to float32; torch has another kernel
+    for results of at most 128 rows and columns together. They differ in most pixels; the panoptic
+    PNGs take the first, semantic labels, which detectron2 turns into float64 before, the second.
     """
     if rule == "torch":
-        scale = np.float32(size_in) / np.float32(size_out)
-        index = np.floor(np.arange(size_out, dtype=np.float32) * scale).astype(np.int64)
-        return np.minimum(index, size_in - 1)
+        position = (np.arange(size_out) * (size_in / size_out)).astype(np.float32)
+        return np.minimum(np.floor(position).astype(np.int64), size_in - 1)
     if size_in == size_out:
         return np.arange(size_in)
     scale = size_in / size_out

@@ -160,28 +160,22 @@ class TrainingData:
         flip_first, flip_last, padded = geometry[0] > 0, geometry[1] > 0, geometry[10:12]
         first, crop, second = geometry[2:4], geometry[4:8], geometry[8:10]
         image = _flip_if(flip_first, image)
-        image = tf.cond(first[0] > 0, lambda: self._resize_first(image, first), lambda: image)
+        if self.config.mapper == "detr_panoptic":
+            image = tf.cond(
+                crop[2] > 0, lambda: _resize_and_crop(image, first, crop), lambda: image
+            )
+            return resize(image, tf.where(crop[2] > 0, second, first))
+        image = resize(image, first)
         image = tf.cond(
             crop[2] > 0,
             lambda: image[crop[0] : crop[0] + crop[2], crop[1] : crop[1] + crop[3]],
             lambda: image,
         )
-        if self.config.mapper == "detr_panoptic":
-            return tf.cond(second[0] > 0, lambda: resize(image, second), lambda: image)
         if self.config.color_aug_ssd:
             image = tf.numpy_function(_apply_color_vector, [image, color], tf.uint8, stateful=False)
             image.set_shape([None, None, 3])
         image = _flip_if(flip_last, image)
         return tf.cond(padded[0] > 0, lambda: _pad_image(image, padded), lambda: image)
-
-    def _resize_first(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """The first resize; where a second may follow, in Pillow's two rounded passes.
-
-        Otherwise differences of one level would add up to two.
-        """
-        if self.config.mapper == "detr_panoptic" and self.config.crop is not None:
-            image = resize(image, tf.stack([tf.shape(image)[0], size[1]]))
-        return resize(image, size)
 
 
 def _as_vectors(steps: tuple[Step, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -221,6 +215,17 @@ def _apply_color_vector(image: np.ndarray, color: np.ndarray) -> np.ndarray:
 
 def _flip_if(condition: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     return tf.cond(condition, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def _resize_and_crop(image: tf.Tensor, size: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
+    """The first resize of a cropped COCO image, by Pillow: two inexact ones would add up."""
+
+    def compute(image: np.ndarray, size: np.ndarray, crop: np.ndarray) -> np.ndarray:
+        return apply_to_image(image, (Resize(*map(int, size)), Crop(*map(int, crop))))
+
+    cropped = tf.numpy_function(compute, [image, size, crop], tf.uint8, stateful=False)
+    cropped.set_shape([None, None, 3])
+    return cropped
 
 
 def resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
