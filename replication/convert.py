@@ -92,7 +92,7 @@ def _config(
 
 
 def _verify(path: Path, as_json: bool) -> None:
-    from weight_conversion.receipt import verify
+    from weight_conversion.verification import verify
 
     problems = verify(path)
     if as_json:

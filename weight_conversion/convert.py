@@ -20,6 +20,7 @@ from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, tor
 from weight_conversion.checkpoints import open_source
 from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
 from weight_conversion.receipt import (
+    FOLDERS,
     RECEIPT_NAME,
     HashingFile,
     build_receipt,
@@ -32,7 +33,6 @@ from weight_conversion.torch_files import Declared
 
 TARGETS = ("tf", "torch", "hf", "safetensors")
 _PICKLE_SUFFIXES, _ZIP_SUFFIXES = (".pkl",), (".pth", ".pt")
-_FOLDERS = ("tf", "hf")
 _IN_FLIGHT_BYTES = 32 << 20
 
 Progress = Callable[[int, int], None]
@@ -103,7 +103,7 @@ def convert(
                 "transformers' MaskFormer holds whole models",
                 "write --to torch, tf or safetensors instead",
             )
-        with _temporary(target, to in _FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
+        with _temporary(target, to in FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
             hashes = pool.submit(digests_of_files, source.files, source_path)
             records: list[dict[str, Any]] = []
             stream = _stream(plan, to, pool, records, progress)
@@ -119,10 +119,10 @@ def convert(
                 ema=ema,
                 tensors=[_resolved(record) for record in records],
             )
-            if to in _FOLDERS:
+            if to in FOLDERS:
                 (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")
             _replace(temporary, target)
-    if to not in _FOLDERS:
+    if to not in FOLDERS:
         beside = receipt_path(target, to)
         with _temporary(beside, False) as temporary:
             temporary.write_text(receipt_text(receipt), encoding="utf-8")
@@ -151,7 +151,7 @@ def _check_request(
         raise InputError(f"the folder {target.parent} does not exist", "create it first")
     if source.exists() and target.exists() and source.samefile(target):
         raise InputError(f"{target} is also the source", "choose another destination")
-    if to in _FOLDERS:
+    if to in FOLDERS:
         ours = (target / RECEIPT_NAME).is_file()
         if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
             raise InputError(
@@ -291,7 +291,7 @@ def _write(
     elif to == "hf":
         _write_json(path / "config.json", hugging_face.library_config(plan.config))
         _write_library_file(path / "model.safetensors", plan, declared, stream)
-    if to in _FOLDERS:
+    if to in FOLDERS:
         return digests_of_files(sorted(path.iterdir()))
     if target.suffix in _ZIP_SUFFIXES and to == "torch":
         with path.open("wb") as file:

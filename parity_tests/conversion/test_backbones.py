@@ -12,8 +12,8 @@ from weight_conversion import backbones
 from weight_conversion.checkpoints import open_source
 from weight_conversion.convert import convert
 from weight_conversion.plan import make_plan
-from weight_conversion.receipt import verify
 from weight_conversion.spec import expected
+from weight_conversion.verification import verify
 
 RESNET = CONFIG.replace(
     name="resnet", backbone=ResNetConfig(depth=18, res2_out_channels=64), num_classes=2

@@ -14,7 +14,8 @@ from parity_tests.conversion.samples import CONFIG, flip_bit, state, write_safet
 from replication import convert as convert_verb
 from replication import inspect as inspect_verb
 from weight_conversion.convert import convert
-from weight_conversion.receipt import receipt_path, verify
+from weight_conversion.receipt import receipt_path
+from weight_conversion.verification import verify
 
 TARGETS = {"tf": "tf", "hf": "hf", "torch": "a.pth", "safetensors": "a.safetensors"}
 DATA = {
