@@ -1,0 +1,184 @@
+"""Forward pass, TensorFlow beside PyTorch: the same weights, image and thread count, interleaved.
+
+    python -m benchmarks.forward [--config coco_r50] [--size 480x640] [--rounds 7] [--json]
+
+Also measures a full audit against the plain forwards that it needs.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="coco_r50")
+    parser.add_argument("--size", default="480x640", help="HxW in pixels")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of each framework")
+    parser.add_argument("--no-audit", action="store_true", help="leave out the audit")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str, Callable[[], Any]]:
+    """A function for each way of running the model; each returns when the result is there."""
+    import torch
+
+    from replication import pair
+
+    batch, sizes = inputs
+    reference = pair.build_reference(config, weights, "float32")
+    arguments = [
+        torch.from_numpy(a) for a in pair.reference_inputs(batch, sizes, "float32").values()
+    ]
+    compiled = torch.compile(reference)
+
+    def run_torch(model: Any) -> Callable[[], Any]:
+        def run() -> Any:
+            with torch.inference_mode():
+                return model(*arguments)
+
+        return run
+
+    port = pair.build_port(config, weights, "float32")
+
+    import tensorflow as tf
+
+    constants = {k: tf.constant(v) for k, v in pair.port_inputs(batch, sizes, "float32").items()}
+
+    def run_tf(jit_compile: bool) -> Callable[[], Any]:
+        function = tf.function(
+            lambda images, sizes: port(images, sizes), autograph=False, jit_compile=jit_compile
+        )
+        return lambda: function(**constants)["pred_masks"].numpy()
+
+    return {
+        "torch eager": run_torch(reference),
+        "torch compile": run_torch(compiled),
+        "tf graph": run_tf(False),
+        "tf xla": run_tf(True),
+    }
+
+
+def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, one of each in every round; the first, compiling call is not counted."""
+    for name, run in runs.items():
+        start = time.perf_counter()
+        run()
+        print(f"{name}: first call {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    return seconds
+
+
+def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str, float]:
+    """Seconds of the captures and comparisons of a full audit, and of the same runs without taps.
+
+    Compilation is in neither: every function has run once before.
+    """
+    from parity import capture_torch
+    from parity.pairing import Comparison
+    from replication import pair
+
+    batch, sizes = inputs
+    plain, full = 0.0, 0.0
+
+    def timed(run: Callable[..., Any], *given: Any) -> tuple[float, Any]:
+        start = time.perf_counter()
+        result = run(*given)
+        return time.perf_counter() - start, result
+
+    trace = None
+    for dtype in ("float64", "float32"):
+        model = pair.build_reference(config, weights, dtype)
+        recorder = capture_torch.Recorder(model, pair.REFERENCE_AXES, clone=False)
+        arguments = pair.reference_inputs(batch, sizes, dtype)
+        recorder.forward(arguments)
+        seconds, _ = timed(recorder.forward, arguments)
+        plain += 3 * seconds  # the run that is traced or compared, and two for the floor
+        if trace is None:
+            seconds, (_, trace) = timed(recorder, arguments)
+        else:
+            seconds, _ = timed(recorder, arguments, Comparison(trace))
+        full += seconds
+        seconds, _ = timed(capture_torch.measure_floors, recorder, arguments, trace)
+        full += seconds
+        print(f"reference {dtype} done", file=sys.stderr)
+    for dtype, executions in (("float64", ("eager",)), ("float32", ("eager", "graph", "xla"))):
+        model = pair.build_port(config, weights, dtype)
+
+        from parity import capture_tf
+
+        arguments = pair.port_inputs(batch, sizes, dtype)
+        for execution in executions:
+            recorder = capture_tf.Recorder(model, pair.PORT_AXES, execution)
+            recorder.forward(arguments)
+            recorder(arguments, lambda tap: None)
+            plain += timed(recorder.forward, arguments)[0]
+            full += timed(recorder, arguments, Comparison(trace))[0]
+            print(f"port {dtype} {execution} done", file=sys.stderr)
+    return {"plain": plain, "audit": full, "ratio": full / plain}
+
+
+def main() -> None:
+    """Prints medians, and ratios to the faster of torch's two ways."""
+    arguments = parse_arguments()
+    warnings.simplefilter("ignore")
+    import torch
+
+    from maskformer import zoo
+    from maskformer.images import batch_images, parse_size, synthetic_image
+    from replication.audit import set_threads
+    from replication.pair import load_weights
+
+    set_threads(arguments.threads)
+    config = zoo.model_config(arguments.config)
+    weights = load_weights("seeded:0", config)
+    inputs = batch_images([synthetic_image(*parse_size(arguments.size), 0)], config)
+    seconds = measure(contestants(config, weights, inputs), arguments.rounds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    best = min(medians["torch eager"], medians["torch compile"])
+    result = {
+        "config": config.name,
+        "size": arguments.size,
+        "threads": torch.get_num_threads(),
+        "rounds": arguments.rounds,
+        "median_seconds": medians,
+        "ratio_to_torch_best": {name: value / best for name, value in medians.items()},
+        "all_seconds": seconds,
+    }
+    if not arguments.no_audit:
+        result["audit"] = measure_audit(config, weights, inputs)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{config.name}, {arguments.size}, {result['threads']} threads, {arguments.rounds} rounds"
+    )
+    for name, value in medians.items():
+        spread = f"{np.min(seconds[name]):.3f} to {np.max(seconds[name]):.3f}"
+        print(f"  {name:14} {value:7.3f} s ({spread}), {value / best:.2f}x torch's best")
+    if "audit" in result:
+        found = result["audit"]
+        print(
+            f"  full audit {found['audit']:.1f} s, plain forwards {found['plain']:.1f} s: "
+            f"{found['ratio']:.2f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()

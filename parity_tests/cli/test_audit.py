@@ -1,0 +1,223 @@
+"""`parity audit` from the outside: its JSON, its exit status, and what it says to bad input."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+import tf_impl.layers as layers
+from maskformer import zoo
+from maskformer.images import read_image
+from replication import cli, pair
+from replication.pair import load_weights
+
+SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
+
+
+@pytest.fixture
+def parity(monkeypatch, capsys):
+    """parity(*words): runs the command line; returns exit status, standard output and error."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_audit_json_says_equal(parity, tmp_path):
+    status, out, _ = parity(
+        "audit", *SMALL, "--size", "70x90", "--batch", 2, "--json", "--out", tmp_path / "out"
+    )
+    result = json.loads(out)
+    assert status == 0
+    assert result["verdict"] == "equal"
+    assert result["taps"] >= 250
+    assert result["unpaired"] == {"reference": [], "port": []}
+    assert result["first_divergence"] is None
+    assert result["localisation"] is None
+    assert 0 < result["float64"]["worst_gap"] < result["float64"]["limit"] < 1e-9
+    assert 0 < result["float32"]["eager"]["worst_ratio"] < result["float32"]["eager"]["limit"]
+    assert {claim["verdict"] for claim in result["claims"]} == {"holds"}
+    assert result["provenance"]["config"] == "tiny"
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"audit.json", "index.html", "index.md"} <= written
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == result
+
+
+def test_audit_names_a_planted_fault(parity, monkeypatch):
+    """The twin: one layer norm with another epsilon makes the verdict "different", by name."""
+    path = "sem_seg_head.predictor.transformer.decoder.layers.0.norm3"
+    build = pair.build_port
+
+    def faulty(*arguments):
+        model = build(*arguments)
+        norm = model.sem_seg_head.predictor.transformer.decoder.layers[0].norm3
+
+        def call(input):
+            with monkeypatch.context() as patch:
+                patch.setattr(layers, "NORM_EPSILON", 1e-6)
+                return layers.LayerNorm.call(norm, input)
+
+        norm.call = call
+        return model
+
+    monkeypatch.setattr(pair, "build_port", faulty)
+    status, out, _ = parity("audit", *SMALL, "--size", "64x96", "--json")
+    result = json.loads(out)
+    assert status == 1
+    assert result["verdict"] == "different"
+    assert result["localisation"]["path"] == path
+    assert result["localisation"]["kind"] == "own"
+    assert result["first_divergence"] == path
+
+
+def test_audit_only_keeps_one_module(parity):
+    path = "sem_seg_head.pixel_decoder"
+    status, out, _ = parity("audit", *SMALL, "--size", "64x96", "--only", path, "--json")
+    result = json.loads(out)
+    assert status == 0
+    assert {layer["stage"] for layer in result["layers"]} == {"pixel_decoder"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    """The state dict of `tiny`, as numpy arrays."""
+    return dict(load_weights("seeded:5", zoo.model_config("tiny")).state)
+
+
+def broken(state, how):
+    key = "backbone.res3.0.conv2.weight"
+    other = "sem_seg_head.predictor.class_embed.bias"
+    if how == "missing":
+        return {k: v for k, v in state.items() if k not in (key, other)}
+    if how == "unexpected":
+        return {**state, "backbone.res6.0.conv1.weight": state[key]}
+    if how == "shape":
+        return {**state, key: state[key][:, :, :, :2].copy()}
+    wrong = state[key].copy()
+    wrong[0, 0, 0, 0] = np.nan
+    return {**state, key: wrong}
+
+
+@pytest.mark.parametrize("how", ["missing", "unexpected", "shape", "nan"])
+def test_audit_refuses_weights_that_do_not_fit(parity, tmp_path, checkpoint, how):
+    path = tmp_path / "weights.safetensors"
+    save_file(broken(checkpoint, how), path)
+    out_dir = tmp_path / "out"
+    status, out, err = parity(
+        "audit", "--config", "tiny", "--weights", path, "--size", "64x96", "--out", out_dir
+    )
+    assert status == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("[")]
+    assert lines[0].startswith("parity: ")
+    assert "Traceback" not in err
+    names = {"unexpected": ["backbone.res6.0.conv1.weight"], "missing": ["class_embed.bias"]}
+    for name in ["backbone.res3.0.conv2.weight"] if how in ("shape", "nan") else names[how]:
+        assert name in err
+    assert not out_dir.exists()
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def jpeg(tmp_path, size=(90, 70)):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)).save(path)
+    return path
+
+
+BAD = {
+    "unknown config": (["--config", "coco_r5O"], "coco_r50"),
+    "no seed": (["--weights", "seeded:x"], "seeded:N"),
+    "no such weights": (["--weights", "absent.pth"], "absent.pth"),
+    "size below the stride": (["--size", "16x96"], "32"),
+    "size of zero": (["--size", "0x96"], "32"),
+    "no size": (["--size", "big"], "HxW"),
+    "no batch": (["--batch", "0"], "at least 1"),
+    "unknown execution": (["--execution", "eager,fast"], "graph"),
+    "unknown reference": (["--reference", "paper"], "builtin"),
+    "original is not installed": (["--reference", "original"], "detectron2"),
+    "nothing selected": (["--only", "backbone.res9"], "backbone.res9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_audit_bad_options_give_one_clear_error(parity, tmp_path, case):
+    words, expected = BAD[case]
+    defaults = {"--config": "tiny", "--weights": "seeded:5", "--execution": "eager"}
+    defaults["--size"] = "64x96"
+    options = {**defaults, **dict(zip(words[::2], words[1::2], strict=True))}
+    out_dir = tmp_path / "out"
+    status, out, err = parity(
+        "audit", *(word for pair in options.items() for word in pair), "--out", out_dir
+    )
+    assert (status, out) == (2, "")
+    assert "parity: " in err
+    assert expected in err
+    assert "Traceback" not in err
+    assert not out_dir.exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "too small"])
+def test_audit_bad_images_give_one_clear_error(parity, tmp_path, kind):
+    good = jpeg(tmp_path)
+    path = {
+        "missing": lambda: tmp_path / "absent.jpg",
+        "empty": lambda: write(tmp_path / "empty.jpg", b""),
+        "text": lambda: write(tmp_path / "text.jpg", b"no image"),
+        "truncated": lambda: write(tmp_path / "cut.jpg", good.read_bytes()[:400]),
+        "too small": lambda: jpeg(tmp_path, (20, 90)),
+    }[kind]()
+    status, out, err = parity("audit", *SMALL, "--images", path)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[0].startswith("parity: ")
+    assert "Traceback" not in err
+
+
+def test_read_image_handles_grey_alpha_palette_and_rotation(tmp_path):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (40, 50), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2)
+    )
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey16.png")[..., 1], grey)
+    colour = rng.integers(0, 255, (40, 50, 4), np.uint8)
+    Image.fromarray(colour, "RGBA").save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), colour[..., :3])
+    Image.fromarray(grey).convert("P").save(tmp_path / "palette.png")
+    assert read_image(tmp_path / "palette.png").shape == (40, 50, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left of upright
+    Image.fromarray(colour[..., :3]).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "turned.png"), np.rot90(colour[..., :3], -1)
+    )
+
+
+def test_weights_in_a_file_and_several_images_are_audited(parity, tmp_path, checkpoint):
+    path = tmp_path / "weights.safetensors"
+    save_file(checkpoint, path)
+    first, second = jpeg(tmp_path), Path(tmp_path / "second.png")
+    Image.fromarray(np.full((64, 96), 90, np.uint8)).save(second)
+    words = ("--config", "tiny", "--weights", path, "--execution", "graph")
+    status, out, _ = parity("audit", *words, "--json", "--images", first, second)
+    result = json.loads(out)
+    assert status == 0
+    assert [one["size"] for one in result["inputs"]] == ["90x70", "64x96"]
+    assert (
+        result["provenance"]["weights_sha256"]
+        == load_weights("seeded:5", zoo.model_config("tiny")).sha256
+    )
