@@ -157,6 +157,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
     model32 = pair.build_port(config, weights, "float32")
     returned = tf_to_torch(model32)
     measured.tensors_converted = len(returned)
+    measured.returned_sha256 = pair.state_digest({key: returned[key] for key in weights.state})
     measured.tensors_changed = [
         key
         for key, array in weights.state.items()
@@ -257,10 +258,13 @@ def summary(result: dict[str, Any]) -> str:
 
 def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
     """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
+    from replication.audit_result import strict
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     temporary = path.with_name(f".{name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(strict(result), indent=1, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
     return path
 
@@ -330,6 +334,7 @@ def register(app: typer.Typer) -> None:
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
         from maskformer.detectron2_config import resolve
+        from replication.audit_result import strict
         from replication.pair import REFERENCES
 
         if reference not in REFERENCES:
@@ -357,5 +362,5 @@ def register(app: typer.Typer) -> None:
             write_json(result, out)
             report = write_report([result], out)
             print(f"report: {report}", file=sys.stderr)
-        print(json.dumps(result, allow_nan=False) if as_json else summary(result))
+        print(json.dumps(strict(result), allow_nan=False) if as_json else summary(result))
         raise typer.Exit(0 if result["verdict"] == "equal" else 1)

@@ -31,8 +31,9 @@ class Measured:
     """Everything an audit measured, before it is judged.
 
     `function` are the float64 port's gaps, `floors` the float64 floors, `reference32` and
-    `floors32` the same of the float32 reference, `effects` the largest change of an output that
-    reading the taps makes, by execution.
+    `floors32` the same of the float32 reference, `returned_sha256` the digest of the weights
+    that came back from the port, `effects` the largest change of an output that reading the taps
+    makes, by execution.
     """
 
     trace: Trace
@@ -45,6 +46,7 @@ class Measured:
     executions: dict[str, Precision] = field(default_factory=dict)
     tensors_converted: int = 0
     tensors_changed: Sequence[str] = ()
+    returned_sha256: str = ""
     effects: dict[str, float] = field(default_factory=dict)
 
 
@@ -58,7 +60,7 @@ def build_result(
     provenance: Mapping[str, Any],
     not_verified: Sequence[str],
 ) -> dict[str, Any]:
-    """The audit's result object (`SCHEMA`), strict JSON, every figure from `measured`."""
+    """The audit's result object (`SCHEMA`), every figure from `measured`; see `strict` for JSON."""
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
@@ -95,7 +97,7 @@ def build_result(
         "not_verified": list(not_verified),
         "provenance": dict(provenance),
     }
-    return _strict(result)
+    return result
 
 
 def _worst(verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -146,7 +148,7 @@ def _claims(
             0,
             measured.tensors_converted,
             "a layout rule moves axes and never values: no tensor may change on the way back",
-            list(measured.tensors_changed),
+            measured.returned_sha256,
             command,
         ),
         _claim(
@@ -157,7 +159,7 @@ def _claims(
             0,
             len(measured.trace),
             "both module trees have the same names: pairing is by identity",
-            [*measured.missing, *measured.unpaired],
+            [list(measured.trace), list(measured.missing), list(measured.unpaired)],
             command,
         ),
         _margin_claim(
@@ -263,7 +265,7 @@ def _claim(
 
 def digest(evidence: Any) -> str:
     """sha256 of the canonical JSON of what a claim rests on."""
-    text = json.dumps(_strict(evidence), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(strict(evidence), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -315,12 +317,12 @@ def _layers(
     return rows
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(one) for key, one in value.items()}
+        return {str(key): strict(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(one) for one in value]
+        return [strict(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

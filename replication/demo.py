@@ -37,6 +37,7 @@ def demo(
     Exit status: 0 equal, 1 different.
     """
     from maskformer import zoo
+    from replication.audit_result import strict
     from reports.render import write_report
 
     request = Request(
@@ -56,7 +57,7 @@ def demo(
     write_json(result, out)
     report = write_report([result], out)
     if as_json:
-        print(json.dumps(result, allow_nan=False))
+        print(json.dumps(strict(result), allow_nan=False))
     else:
         _print_table(result)
         print(summary(result))

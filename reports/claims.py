@@ -23,10 +23,10 @@ def margin(value: Any, limit: Any) -> str:
         return "not a number to compare"
     if value != value:
         return "no margin: the value is not a number"
-    if value == limit:
-        return "on the limit"
     if value == 0:
         return "exact: the value is 0"
+    if value == limit:
+        return "on the limit"
     if value > limit:
         return f"{_factor(value / limit)} times the limit" if limit > 0 else "above the limit"
     return f"{_factor(limit / value)} times below the limit"

@@ -15,7 +15,7 @@ from reports.claims import headline, ladder, margin
         (8.0, 4.0, "2 times the limit"),
         (624917.0, 1.0, "620,000 times the limit"),
         (0.0, 1e-12, "exact: the value is 0"),
-        (0, 0, "on the limit"),
+        (0, 0, "exact: the value is 0"),
         (3, 0, "above the limit"),
         (math.nan, 1.0, "no margin: the value is not a number"),
         ("equal", None, "not a number to compare"),
