@@ -259,19 +259,19 @@ def _place(
             name = names[int(rng.integers(len(names)))]
             base = horizon + depth * rng.uniform(low, high)
             nearness = (base - horizon) / depth
-            tall = height * (0.035 + 0.75 * nearness * nearness) * scene_objects.HEIGHTS[name]
+            tall = height * (0.07 + 0.7 * nearness * nearness) * scene_objects.HEIGHTS[name]
             box = (rng.uniform(0, width), base, max(4.0, tall * rng.uniform(0.8, 1.25)))
             placed.append(_Placed(name, (box,), False, name != "boat"))
 
     if setting.ground:
         grounded(setting.ground, 0.05, 1.05, int(rng.integers(2, 9)))
-        grounded(setting.ground, 0.0, 0.15, int(rng.integers(0, 4)))
+        grounded(setting.ground, 0.0, 0.15, int(rng.integers(0, 3)))
     if setting.water:
         top = 0.08 if not setting.ground else -0.2
         bottom = 1.0 if not setting.ground else -0.02
         grounded(setting.water, top, bottom, int(rng.integers(1, 5)))
     for _ in range(int(rng.integers(0, 4)) if setting.air else 0):
-        tall = height * (0.015 + 0.1 * rng.random() * rng.random())
+        tall = height * (0.025 + 0.1 * rng.random())
         box = (rng.uniform(0, width), horizon * rng.uniform(0.1, 0.7), max(3.0, tall))
         placed.append(_Placed("bird", (box,), False, False))
     if rng.random() < 0.3 and "person" in setting.ground:
