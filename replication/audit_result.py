@@ -14,6 +14,7 @@ from parity.metrics import Gap
 from parity.trace import Trace
 
 SCHEMA = "maskformer-replication/audit/1"
+BY_IDENTITY = "both module trees have the same names: pairing is by identity"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def build_result(
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
     }
-    claims = _claims(measured, function, precision, command)
+    claims = _claims(measured, function, precision, command, pairing)
     failed = [
         key
         for key in measured.trace
@@ -76,9 +77,11 @@ def build_result(
     ]
     unpaired = {"reference": list(measured.missing), "port": list(measured.unpaired)}
     equal = all(claim["verdict"] == "holds" for claim in claims)
-    first = measured.trace[failed[0]].path or "model" if failed else None
-    if first is None and localisations:
+    first = measured.trace[failed[0]].path if failed else None
+    if not first and localisations:
         first = localisations[0].path
+    elif first == "":
+        first = "model"
     result = {
         "schema": SCHEMA,
         "verdict": "equal" if equal else "different",
@@ -109,9 +112,7 @@ def _function_summary(verdicts: Mapping[str, Verdict], gaps: Mapping[str, Gap]) 
     nearest = _worst(verdicts)
     return {
         "worst_gap": gaps[worst].l2,
-        "limit": min(verdict.threshold.value for verdict in verdicts.values())
-        if not verdicts[worst].passed
-        else verdicts[worst].threshold.value,
+        "limit": verdicts[worst].threshold.value,
         "worst_tap": worst,
         "worst_ratio": nearest.ratio,
         "nearest_to_limit": {
@@ -138,6 +139,7 @@ def _claims(
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
     command: str,
+    pairing: str,
 ) -> list[dict[str, Any]]:
     claims = [
         _claim(
@@ -158,7 +160,7 @@ def _claims(
             len(measured.missing) + len(measured.unpaired),
             0,
             len(measured.trace),
-            "both module trees have the same names: pairing is by identity",
+            pairing,
             [list(measured.trace), list(measured.missing), list(measured.unpaired)],
             command,
         ),
