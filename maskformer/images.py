@@ -38,6 +38,22 @@ def read_image(path: str | Path) -> np.ndarray:
     return np.asarray(upright.convert("RGB"))
 
 
+def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """uint8 [H',W',3] whose short side has `short_side` pixels: Pillow's bilinear, in uint8.
+
+    This is detectron2's `ResizeShortestEdge` without a limit on the long side. Raises InputError
+    for a `short_side` below 1.
+    """
+    from PIL import Image
+
+    if short_side < 1:
+        raise InputError(f"the short side is {short_side} pixels", "expected at least 1")
+    scale = short_side / min(image.shape[:2])
+    height, width = (int(side * scale + 0.5) for side in image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
 def synthetic_image(height: int, width: int, index: int) -> np.ndarray:
     """uint8 [height,width,3]: colour waves, flat rectangles and noise, fixed by the arguments."""
     key = hashlib.sha256(f"image {height} {width} {index}".encode()).digest()
@@ -78,7 +94,7 @@ def batch_images(
         if min(height, width) < config.minimum_size:
             raise InputError(
                 f"image {number} is {height}x{width} pixels",
-                f"{config.name} needs at least {config.minimum_size} both ways, its coarsest stride",
+                f"{config.name} needs {config.minimum_size} both ways, its coarsest stride",
                 "give a larger image",
             )
     step = max(config.size_divisibility, 1)
