@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from maskformer.config import ModelConfig
 
 EXECUTIONS = ("eager", "graph", "xla")
+LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
 NOT_VERIFIED = (
     "losses, matching, gradients and weight updates",
     "inference post-processing, data pipelines and metrics",
@@ -30,9 +31,10 @@ NOT_VERIFIED = (
 
 @dataclass(frozen=True)
 class Request:
-    """What to audit.
+    """What to audit; without `executions` the float64 claim only.
 
-    `images` are files; without any, `batch` synthetic images of `size` ("HxW") are drawn. `only`
+    `images` are files, resized to `short_side` pixels where given; without any, `batch` synthetic
+    images of `size` ("HxW") are drawn. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     """
@@ -42,6 +44,7 @@ class Request:
     images: tuple[Path, ...] = ()
     size: str = "128x160"
     batch: int = 1
+    short_side: int | None = None
     executions: tuple[str, ...] = EXECUTIONS
     reference: str = "builtin"
     only: str | None = None
@@ -65,10 +68,18 @@ def parse_executions(text: str) -> tuple[str, ...]:
 
 def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict[str, Any]]]:
     """The batch uint8 [N,H,W,3], its sizes int32 [N,2], and each image's name, size and sha256."""
-    from maskformer.images import batch_images, parse_size, read_image, synthetic_image
+    from maskformer.images import (
+        batch_images,
+        parse_size,
+        read_image,
+        resize_short_side,
+        synthetic_image,
+    )
 
     if request.images:
         images = [read_image(path) for path in request.images]
+        if request.short_side is not None:
+            images = [resize_short_side(image, request.short_side) for image in images]
         names = [path.name for path in request.images]
     else:
         if request.batch < 1:
@@ -109,22 +120,35 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
     from parity.pairing import Comparison
     from parity.provenance import provenance
     from replication import pair
-    from replication.audit_result import Measured, Precision, build_result
-    from weight_conversion.layouts import tf_to_torch
+    from replication.audit_result import BY_IDENTITY, Measured, Precision, build_result
 
     config = request.config
+    by_table = request.reference == "hf"
+    if by_table:
+        if request.isolate:
+            raise InputError(
+                "--isolate needs a reference whose modules are the port's",
+                "transformers arranges its modules in another way",
+                "leave it out, or give --reference builtin",
+            )
+        from replication import witness
 
     def reference_recorder(dtype: str) -> capture_torch.Recorder:
+        if by_table:
+            return witness.Recorder(config, weights, dtype, request.only)
         model = pair.build_reference(config, weights, dtype, request.reference)
         copies = request.reference != "builtin"  # the original works in place
         return capture_torch.Recorder(model, pair.REFERENCE_AXES, only=request.only, clone=copies)
+
+    def compared(sink: Any) -> Any:
+        return witness.declared_only(config, sink) if by_table else sink
 
     with steps("load the weights"):
         weights = pair.load_weights(request.weights, config)
     with steps("reference, float64"):
         reference64 = reference_recorder("float64")
         inputs64 = pair.reference_inputs(batch, sizes, "float64")
-        _, trace = reference64(inputs64)
+        reference_outputs, trace = reference64(inputs64)
         if not len(trace):
             raise InputError(
                 f"--only {request.only!r} selects nothing",
@@ -134,14 +158,15 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
         measured = Measured(trace)
     with steps("rounding floor, float64"):
         measured.floors = capture_torch.measure_floors(reference64, inputs64, trace)
-    with steps("reference and rounding floor, float32"):
-        reference32 = reference_recorder("float32")
-        inputs32 = pair.reference_inputs(batch, sizes, "float32")
-        comparison = Comparison(trace)
-        reference32(inputs32, comparison)
-        measured.reference32 = comparison.gaps
-        measured.floors32 = capture_torch.measure_floors(reference32, inputs32, trace)
-        del reference32
+    if request.executions:
+        with steps("reference and rounding floor, float32"):
+            reference32 = reference_recorder("float32")
+            inputs32 = pair.reference_inputs(batch, sizes, "float32")
+            comparison = Comparison(trace)
+            reference32(inputs32, comparison)
+            measured.reference32 = comparison.gaps
+            measured.floors32 = capture_torch.measure_floors(reference32, inputs32, trace)
+            del reference32
 
     with steps("port, float64"):
         model64 = pair.build_port(config, weights, "float64")
@@ -151,13 +176,13 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
         port64 = capture_tf.Recorder(model64, pair.PORT_AXES, "eager", only=request.only)
         port_inputs64 = pair.port_inputs(batch, sizes, "float64")
         comparison = Comparison(trace)
-        port64(port_inputs64, comparison)
+        port_outputs, _ = port64(port_inputs64, compared(comparison))
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
-    model32 = pair.build_port(config, weights, "float32")
-    returned = tf_to_torch(model32)
+    model32 = pair.build_port(config, weights, "float32") if request.executions else None
+    returned = _returned(weights, model32 or model64)
     measured.tensors_converted = len(returned)
-    measured.returned_sha256 = pair.state_digest({key: returned[key] for key in weights.state})
+    measured.returned_sha256 = pair.state_digest(returned)
     measured.tensors_changed = [
         key
         for key, array in weights.state.items()
@@ -169,7 +194,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             recorder = capture_tf.Recorder(model32, pair.PORT_AXES, execution, only=request.only)
             comparison = Comparison(trace, ulps=lambda key: True)
             decided = _Decisions(comparison, trace)
-            recorder(port_inputs32, decided)
+            recorder(port_inputs32, compared(decided))
             decisions = [
                 same_decisions(key, array, trace[key].array, _score_error(key, measured))
                 for key, array in decided.logits.items()
@@ -178,9 +203,23 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             if request.capture_effect:
                 effects = capture_tf.capture_effect(recorder, port_inputs32)
                 measured.effects[execution] = max(effect.l2 for effect in effects.values())
-    localisations = []
+    localisations, evidence = [], None
     different = measured.unpaired or measured.missing or _differs(measured)
-    if (different or request.isolate) and request.only is None:
+    if by_table and request.only is None:
+        from replication import witness_evidence
+
+        with steps("explain the outputs"):
+            localisations, sources = witness_evidence.explain(
+                config, weights, trace, port_outputs, measured.function, measured.floors
+            )
+            evidence = {
+                "sources_of_outputs": sources,
+                "loss": witness_evidence.effect_on_loss(
+                    config, reference_outputs, port_outputs, LOSS_SEED
+                ),
+                "training": witness_evidence.training_differences(reference64.model, inputs64),
+            }
+    elif (different or request.isolate) and request.only is None:
         with steps("localise"):
             localisations = localise(
                 reference64,
@@ -190,7 +229,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
                 measured.floors,
                 everywhere=request.isolate,
             )
-    return build_result(
+    result = build_result(
         measured,
         localisations,
         command=request.command,
@@ -203,8 +242,21 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             weights_sha256=weights.sha256,
             reference=request.reference,
         ),
-        not_verified=NOT_VERIFIED,
+        not_verified=(*NOT_VERIFIED, witness.NOT_VERIFIED) if by_table else NOT_VERIFIED,
+        pairing=witness.DERIVATION if by_table else BY_IDENTITY,
     )
+    return result if evidence is None else {**result, "witness": evidence}
+
+
+def _returned(weights: Any, model: Any) -> dict[str, "np.ndarray"]:
+    """The weights that come back from the port's variables, in the dtypes they were given in.
+
+    From float64, which holds every float32 number, that way back is exact.
+    """
+    from weight_conversion.layouts import tf_to_torch
+
+    returned = tf_to_torch(model)
+    return {key: returned[key].astype(array.dtype) for key, array in weights.state.items()}
 
 
 class _Decisions:
@@ -253,6 +305,13 @@ def summary(result: dict[str, Any]) -> str:
     if result["first_divergence"] is not None:
         lines.append(f"first divergence: {result['first_divergence']}")
     lines += [one["evidence"] for one in result["localisations"]]
+    if "witness" in result:
+        loss = result["witness"]["loss"]
+        lines.append(
+            f"training loss: {loss['reference']['total']:.4f} with the reference's auxiliary "
+            f"outputs, {loss['port']['total']:.4f} with the port's; last layer alone differs by "
+            f"{loss['final_difference']:.1g}"
+        )
     return "\n".join(lines)
 
 
@@ -310,11 +369,14 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="HxW of synthetic images, without --images.")
         ] = "128x160",
         batch: Annotated[int, typer.Option(help="How many synthetic images.")] = 1,
+        short_side: Annotated[
+            int | None, typer.Option(help="Resize --images to this short side, in pixels.")
+        ] = None,
         execution: Annotated[
             str, typer.Option(help="How TensorFlow runs in float32: eager, graph, xla.")
         ] = ",".join(EXECUTIONS),
         reference: Annotated[
-            str, typer.Option(help="builtin, or original where it is installed.")
+            str, typer.Option(help="builtin; original or hf where installed.")
         ] = "builtin",
         only: Annotated[
             str | None, typer.Option(help="Compare one module and those below it.", metavar="PATH")
@@ -347,6 +409,7 @@ def register(app: typer.Typer) -> None:
             images=(*(images or ()), *(more_images or ())),
             size=size,
             batch=batch,
+            short_side=short_side,
             executions=parse_executions(execution),
             reference=reference,
             only=only,
@@ -354,7 +417,7 @@ def register(app: typer.Typer) -> None:
             command=shlex.join(["parity", *sys.argv[1:]]),
         )
         set_threads(threads)
-        total = 5 + len(request.executions) + request.isolate
+        total = 5 + len(request.executions) + (request.isolate or reference == "hf")
         result = audit(request, Steps(total=total))
         if out is not None:
             from reports.render import write_report

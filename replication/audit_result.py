@@ -60,8 +60,12 @@ def build_result(
     timings: Mapping[str, float],
     provenance: Mapping[str, Any],
     not_verified: Sequence[str],
+    pairing: str = BY_IDENTITY,
 ) -> dict[str, Any]:
-    """The audit's result object (`SCHEMA`), every figure from `measured`; see `strict` for JSON."""
+    """The audit's result object (`SCHEMA`), every figure from `measured`; see `strict` for JSON.
+
+    `pairing` says how the taps of both sides were paired.
+    """
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REFERENCE_AXES = partial(axis_names, image="NCHW", tokens="SNC")
 PORT_AXES = partial(axis_names, image="NHWC", tokens="NSC")
-REFERENCES = ("builtin", "original")
+REFERENCES = ("builtin", "original", "hf")
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,15 @@ def build_reference(
 ) -> "torch.nn.Module":
     """The PyTorch model in eval mode with `weights`, computing in `dtype`.
 
-    `kind` "original" builds facebookresearch/MaskFormer itself, where it is installed.
+    `kind` "original" builds facebookresearch/MaskFormer itself, "hf" transformers' MaskFormer, each
+    where it is installed.
     """
     import torch
 
+    if kind == "hf":
+        from weight_conversion import hugging_face_model
+
+        return hugging_face_model.build(config, weights.state).to(getattr(torch, dtype))
     if kind == "original":
         from torch_reference import original
 

@@ -171,8 +171,13 @@ def extras(config: ModelConfig, originals: list[str]) -> dict[str, Extra]:
     }
 
 
-def check_supported(config: ModelConfig) -> None:
-    """Raises InputError, naming each part of `config` that the library cannot hold."""
+def check_supported(
+    config: ModelConfig, action: str = "write --to torch, tf or safetensors instead"
+) -> None:
+    """Raises InputError, naming each part of `config` that the library cannot hold.
+
+    `action` is what the message says to do.
+    """
     backbone, predictor = config.backbone, config.predictor
     is_resnet = isinstance(backbone, ResNetConfig)
     obstacles = {
@@ -204,7 +209,7 @@ def check_supported(config: ModelConfig) -> None:
         raise InputError(
             f"transformers' MaskFormer cannot hold {config.name}",
             f"it has no place for {', '.join(found)}",
-            "write --to torch, tf or safetensors instead",
+            action,
         )
 
 
