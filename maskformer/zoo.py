@@ -2,7 +2,8 @@
 
 The 30 entries are the 30 training configs of facebookresearch/MaskFormer (`configs/`); results,
 memory and checkpoint names are those of its `MODEL_ZOO.md`. `tiny` is this project's own small
-relative of `coco_r50`, for quick runs.
+relative of `coco_r50`, for quick runs, and `scenes_tiny` the same for the classes and the image
+sizes of the procedural scenes (`maskformer.scenes`).
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ class Entry:
     """One entry of the zoo. `init_weights` names the ImageNet weights that training starts from.
 
     `eval_period` is in iterations, 0 for the end of training only. `config_file` is the YAML file
-    in the original's repository. `config_file` and `published` are empty for `tiny`.
+    in the original's repository; it and `published` are empty for this project's own entries.
     """
 
     name: str
@@ -613,6 +614,28 @@ def _tiny(coco_r50: Entry) -> Entry:
     return dataclasses.replace(coco_r50, name="tiny", model=model, config_file="", published=None)
 
 
+def _scenes_tiny(tiny: Entry) -> Entry:
+    """Things first, then stuff, as `scenes.CATEGORIES` (a test holds them together)."""
+    model = tiny.model.replace(
+        name="scenes_tiny", num_classes=17, inference={"thing_ids": tuple(range(8))}
+    )
+    inputs = dataclasses.replace(
+        tiny.inputs,
+        min_sizes_train=(96, 112, 128, 144, 160),
+        max_size_train=256,
+        min_size_test=128,
+        max_size_test=256,
+    )
+    return dataclasses.replace(
+        tiny,
+        name="scenes_tiny",
+        model=model,
+        inputs=inputs,
+        train_set="scenes_train",
+        test_set="scenes_val",
+    )
+
+
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -624,6 +647,7 @@ ENTRIES: dict[str, Entry] = {
         *_COCO_STUFF_MODELS,
         *_MAPILLARY_MODELS,
         _tiny(_COCO_MODELS[0]),
+        _scenes_tiny(_tiny(_COCO_MODELS[0])),
     )
 }
 

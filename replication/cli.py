@@ -5,7 +5,7 @@ import sys
 import typer
 
 from maskformer.errors import InputError
-from replication import audit, convert, data, demo, faults, inspect, zoo
+from replication import audit, convert, data, demo, evaluate, faults, inspect, predict, zoo
 
 app = typer.Typer(
     name="parity",
@@ -21,7 +21,7 @@ def parity() -> None:
     """Makes every verb a subcommand, also where there is only one."""
 
 
-for verb in (demo, audit, zoo, inspect, convert, data, faults):
+for verb in (demo, audit, zoo, inspect, convert, data, evaluate, predict, faults):
     verb.register(app)
 
 

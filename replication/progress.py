@@ -27,6 +27,32 @@ def bytes_shown(title: str, visible: bool = True) -> Iterator[Callable[[int, int
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextlib.contextmanager
+def images_shown(title: str, total: int, visible: bool = True) -> Iterator[Callable[[], None]]:
+    """A bar of images done; yields the function to call after each."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (visible and console.is_terminal),
+    ) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
+
+
 @dataclass
 class Steps:
     """Announces numbered steps and records their wall time in seconds in `timings`.

@@ -88,7 +88,7 @@ def test_get_names_the_nearest_of_an_unknown_config() -> None:
     assert str(caught.value).splitlines() == [
         "no config is called 'coco_r5O'",
         "  nearest: coco_r50, coco_r101, cocostuff_r50",
-        "  `parity zoo` lists all 31",
+        "  `parity zoo` lists all 32",
     ]
 
 

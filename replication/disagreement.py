@@ -1,0 +1,231 @@
+"""Where two sides predict differently, and whether float32 rounding can explain it.
+
+A decision is certain where the float64 reference's margin is larger than what the float32 precision
+claim allows two scores to move: twice 4 x the float32 reference's own error. A pixel that differs
+although its decision is certain is unexplained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskformer.config import ModelConfig
+from maskformer.inputs import InputConfig
+from maskformer.panoptic_format import VOID, Segment, count_equal
+from maskformer.prediction import Size
+from parity.judge import PRECISION_FACTOR
+from replication import pair
+from replication.sides import Side, finish, open_side
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Certain:
+    """Whether each pixel's decision is certain: bool [H,W]; `panoptic` None without segments."""
+
+    labels: np.ndarray
+    panoptic: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`pixels` bool [H,W] that differ, and segments of either side without a partner."""
+
+    pixels: np.ndarray
+    segments: int
+
+
+def panoptic_difference(
+    first_ids: np.ndarray,
+    first: tuple[Segment, ...],
+    second_ids: np.ndarray,
+    second: tuple[Segment, ...],
+) -> Difference:
+    """Compares two panoptic maps [H,W] whatever their segments are numbered.
+
+    Segments are partners where their classes are equal and their IoU is above one half (Kirillov et
+    al. 2019, section 4.1: then the partner is unique). A pixel differs unless both sides give it to
+    partners, or both to none.
+    """
+    classes = [{s.id: s.category_id for s in one} for one in (first, second)]
+    (ours, theirs), counts = count_equal(first_ids, second_ids)
+    areas: list[dict[int, int]] = [{}, {}]
+    for values, area in ((ours, areas[0]), (theirs, areas[1])):
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            area[value] = area.get(value, 0) + count
+    partners = {VOID: VOID}
+    for a, b, shared in zip(ours.tolist(), theirs.tolist(), counts.tolist(), strict=True):
+        if VOID in (a, b) or classes[0][a] != classes[1][b]:
+            continue
+        if 2 * shared > areas[0][a] + areas[1][b] - shared:
+            partners[a] = b
+    partner_of = np.full(max(areas[0]) + 1, -1, np.int64)
+    for a, b in partners.items():
+        if a < len(partner_of):
+            partner_of[a] = b
+    matched = len(partners) - 1
+    alone = len(first) + len(second) - 2 * matched
+    return Difference(partner_of[first_ids] != second_ids, alone)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How two sides differ on one image.
+
+    `differs` and `unexplained` bool [H,W]: pixels of another segment or label, and those of them
+    whose decision was certain; `segments`: of either side without a partner.
+    """
+
+    differs: np.ndarray
+    unexplained: np.ndarray
+    panoptic_pixels: int
+    label_pixels: int
+    segments: int
+
+    @property
+    def unexplained_pixels(self) -> int:
+        """How many pixels rounding does not explain."""
+        return int(self.unexplained.sum())
+
+
+def disagreement(
+    labels: Sequence[np.ndarray],
+    segments: Sequence[tuple[np.ndarray, tuple[Segment, ...]]] | None,
+    certain: Callable[[], Certain],
+) -> Disagreement | None:
+    """Two sides' predictions of one image compared; None where they are the same.
+
+    Args: labels [H,W] of both; (ids [H,W], segments) of both, or None; certain: gives the certain
+    decisions, called where something differs only.
+    """
+    label_pixels = labels[0] != labels[1]
+    found = Difference(np.zeros_like(label_pixels), 0)
+    if segments is not None:
+        found = panoptic_difference(*segments[0], *segments[1])
+    differs = label_pixels | found.pixels
+    if not differs.any():
+        return None
+    sure = certain()
+    unexplained = label_pixels & sure.labels
+    if segments is not None:
+        unexplained |= found.pixels & sure.panoptic
+    return Disagreement(
+        differs, unexplained, int(found.pixels.sum()), int(label_pixels.sum()), found.segments
+    )
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Judges pixels by the reference's own decisions, in float64 and in float32."""
+
+    config: ModelConfig
+    inputs: InputConfig
+    weights: pair.Weights
+
+    @cached_property
+    def _references(self) -> tuple[Side, Side]:
+        return tuple(
+            open_side("torch", self.config, self.inputs, self.weights, dtype=dtype)
+            for dtype in ("float64", "float32")
+        )
+
+    def certain(self, image: np.ndarray) -> Certain:
+        """Which decisions rounding cannot change. Args: image uint8 [H,W,3]."""
+        (exact, padded, valid), (single, _, _) = (one.outputs(image) for one in self._references)
+        sizes = (padded, valid, image.shape[:2])
+        return certain_decisions(self.config, exact, single, *sizes, np.float32)
+
+
+def certain_decisions(
+    config: ModelConfig,
+    exact: Mapping[str, "torch.Tensor"],
+    moved: Mapping[str, "torch.Tensor"],
+    padded: Size,
+    valid: Size,
+    size: Size,
+    dtype: type,
+) -> Certain:
+    """Which decisions of the float64 reference no run in `dtype` may make otherwise.
+
+    Args: exact: the reference's outputs for one image in float64; moved: the same by a run with the
+    rounding of `dtype`, whose distance is the reference's own error; padded, valid, size: of the
+    network's input, the image in it, and the results.
+    """
+    runs = (exact, moved)
+    scores = [
+        finish("torch", config, one, padded, valid, size, ("scores",), size).scores for one in runs
+    ]
+    epsilon = float(np.finfo(dtype).eps)
+    labels = _top_margin(scores[0]) > 2 * _allowed(*scores, epsilon)
+    if not config.inference.panoptic_on:
+        return Certain(labels, None)
+    del scores
+    probabilities = (_query_probabilities(one, padded, valid, size) for one in runs)
+    return Certain(labels, _certain_segments(config, *probabilities, epsilon))
+
+
+def _certain_segments(
+    config: ModelConfig,
+    exact: tuple[np.ndarray, np.ndarray],
+    moved: tuple[np.ndarray, np.ndarray],
+    epsilon: float,
+) -> np.ndarray:
+    """Bool [H,W] from class probabilities [Q,K+1] and mask probabilities [Q,H,W] of both runs."""
+    (classes, masks), (moved_classes, moved_masks) = exact, moved
+    threshold, overlap = config.inference.object_mask_threshold, config.inference.overlap_threshold
+    allowed = _allowed(classes, moved_classes, epsilon)
+    score, label = classes.max(axis=1), classes.argmax(axis=1)
+    class_is_sure = _top_margin(classes.T) > 2 * allowed
+    kept = class_is_sure & (label != config.num_classes) & (score > threshold + allowed)
+    dropped = (class_is_sure & (label == config.num_classes)) | (score <= threshold - allowed)
+
+    weights = score[:, None, None] * masks
+    moved_weights = moved_classes.max(axis=1)[:, None, None] * moved_masks
+    best = np.where(kept[:, None, None], weights, -np.inf).max(axis=0)
+    # Every query that may own the pixel, whatever rounding does.
+    reach = 2 * _allowed(weights, moved_weights, epsilon)
+    possible = ~dropped[:, None, None] & (weights + reach >= best)
+    owners = possible.sum(axis=0)
+    owner = possible.argmax(axis=0)
+
+    mask_allowed = _allowed(masks, moved_masks, epsilon)
+    full = [(masks >= 0.5 + sign * mask_allowed).sum(axis=(1, 2)) for sign in (1, -1)]
+    area = [(possible & (owners == 1)).sum(axis=(1, 2)), possible.sum(axis=(1, 2))]
+    stays = (area[0] > 0) & (full[0] > 0) & (area[0] >= overlap * full[1])
+    goes = (area[1] == 0) | (full[1] == 0) | (area[1] < overlap * full[0])
+    sure = kept & (stays | goes)
+    return (owners == 0) | ((owners == 1) & sure[owner])
+
+
+def _query_probabilities(
+    outputs: Mapping[str, "torch.Tensor"], padded: Size, valid: Size, size: Size
+) -> tuple[np.ndarray, np.ndarray]:
+    from torch_reference.inference import sem_seg_postprocess
+
+    masks = outputs["pred_masks"][0]
+    masks = sem_seg_postprocess(masks, masks.shape[-2:], padded)
+    masks = sem_seg_postprocess(masks, valid, size)
+    classes = outputs["pred_logits"][0].softmax(dim=-1)
+    return classes.numpy().astype(np.float64), masks.sigmoid().numpy().astype(np.float64)
+
+
+def _top_margin(scores: np.ndarray) -> np.ndarray:
+    """Largest minus second largest along axis 0; infinite where there is only one."""
+    if len(scores) == 1:
+        return np.full(scores.shape[1:], np.inf)
+    top = np.partition(scores, len(scores) - 2, axis=0)[-2:]
+    return top[1] - top[0]
+
+
+def _allowed(exact: np.ndarray, moved: np.ndarray, epsilon: float) -> float:
+    """What the precision claim allows one score to be off: 4 x the reference's own largest error.
+
+    That error is at least one rounding of the largest score.
+    """
+    error = float(np.abs(moved - exact).max())
+    return PRECISION_FACTOR * max(error, epsilon * float(np.abs(exact).max()))

@@ -1,0 +1,228 @@
+"""`parity evaluate`: PQ and mIoU of either side on a data set, or of both with their difference."""
+
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity evaluate` to `app`."""
+    app.command(
+        "evaluate",
+        epilog="Example: parity evaluate --config scenes_tiny --weights seeded:0 "
+        "--data runs/scenes --side both --out reports/out/scenes",
+    )(command)
+
+
+def command(
+    data: Annotated[Path, typer.Option(help="Data set in COCO panoptic or ADE20K layout.")],
+    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "both",
+    split: Annotated[str, typer.Option(help="Split, or the beginning of its name.")] = "val",
+    limit: Annotated[int | None, typer.Option(help="The first N images only.")] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Multi-scale and mirrored testing (semantic configs).")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(help="Points of PQ or mIoU that count as equivalent.")
+    ] = 0.1,
+    worst: Annotated[int, typer.Option(help="Images to draw into --out.")] = 4,
+    workers: Annotated[int, typer.Option(help="Threads that read and count segments.")] = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, predictions, pictures.", metavar="DIR"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a model over a data set and score it; with both sides, compare them image by image.
+
+    Exit status: 0 evaluated or equal, 1 the sides differ by more than rounding, 2 wrong usage or
+    input.
+    """
+    from maskformer.detectron2_config import resolve
+    from replication.evaluation import Request, evaluate
+    from replication.sides import sides_of
+
+    entry = resolve(config, config_file)
+    request = Request(
+        config=entry.model,
+        inputs=entry.inputs,
+        weights=weights,
+        data=data,
+        sides=sides_of(side),
+        split=split,
+        limit=limit,
+        augmented=tta,
+        worst=worst,
+        margin=margin / 100,
+        workers=workers,
+        command=shlex.join(["parity", *sys.argv[1:]]),
+    )
+    result = evaluate(request, out)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        print_result(result, out)
+    raise typer.Exit(1 if result["verdict"] == "different" else 0)
+
+
+def evaluate_scenes(
+    count: int = 32,
+    seed: int = 0,
+    size: int = 160,
+    weights: str = "seeded:0",
+    out: Path | None = None,
+    visible: bool = True,
+) -> dict[str, Any]:
+    """The result of evaluating both sides of `scenes_tiny` on `count` procedural scenes.
+
+    The scenes are drawn into a temporary folder. Args: size: their longest side in pixels, about;
+    out: as in `replication.evaluation.evaluate`.
+    """
+    from maskformer import zoo
+    from maskformer.scenes import write_scenes
+    from replication.evaluation import Request, evaluate
+    from replication.progress import images_shown
+    from replication.sides import SIDES
+
+    entry = zoo.get("scenes_tiny")
+    with tempfile.TemporaryDirectory(prefix="parity-scenes-") as folder:
+        total = count + 1  # a data set has at least one training image
+        with images_shown("draw scenes", total, visible) as advance:
+            write_scenes(folder, total, seed, size=size, val_share=count / total, advance=advance)
+        request = Request(
+            config=entry.model,
+            inputs=entry.inputs,
+            weights=weights,
+            data=Path(folder),
+            sides=SIDES,
+            command="parity demo",
+        )
+        result = evaluate(request, out, visible)
+    return result | {"data": f"{count} scenes of seed {seed}, about {size} pixels"}
+
+
+def print_result(result: dict[str, Any], out: Path | None = None) -> None:
+    """Prints the scores, the classes, and with two sides what differs."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_scores_table(result))
+    console.print(_classes_table(result))
+    for line in summary(result):
+        print(line)
+    if out is not None:
+        print(f"written: {out / 'evaluation.json'}")
+        for name in result["pictures"]:
+            print(f"picture: {out / name}")
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    """The verdict and, with two sides, what differs, in a few lines."""
+    seconds = ", ".join(f"{name} {one['seconds']:.1f} s" for name, one in result["sides"].items())
+    lines = [f"{result['images']} images: {seconds}"]
+    if result["weights"].startswith("seeded:"):
+        lines.append("the weights are random numbers: scores tell the sides apart, not quality")
+    if "comparison" not in result:
+        return lines
+    found = result["comparison"]
+    for name, one in found["scores"].items():
+        lines.append(f"{name}, {found['of']}: {_difference(one)}")
+    first, second = result["sides"]
+    lines += [
+        f"{name} of {second} with {first} as the truth: {100 * value:.3f}"
+        for name, value in found["agreement"].items()
+    ]
+    panoptic, labels = found["panoptic_pixels"], found["label_pixels"]
+    lines.append(
+        f"images that differ: {found['images_that_differ']} of {result['images']}; "
+        f"{panoptic} panoptic and {labels} label pixels of {found['pixels']:,}, "
+        f"{found['segments']} segments without a partner"
+    )
+    lines.append(f"pixels that rounding does not explain: {found['unexplained']}")
+    lines.append(f"verdict: {result['verdict']}")
+    return lines
+
+
+def _difference(one: dict[str, Any]) -> str:
+    difference, equivalence = one["difference"], one["equivalence"]
+    if "reason" in difference:
+        return f"no interval ({difference['reason']})"
+    interval = difference["interval"]
+    text = (
+        f"{100 * interval['value']:+.3f} points, {100 * interval['confidence']:.0f} % interval "
+        f"[{100 * interval['low']:+.3f}, {100 * interval['high']:+.3f}]"
+    )
+    if "reason" in equivalence:
+        return f"{text}; equivalence not testable ({equivalence['reason']})"
+    shown = "shown" if equivalence["holds"] else "not shown"
+    return (
+        f"{text}; equivalence within {100 * equivalence['margin']:g} points {shown} "
+        f"(p = {equivalence['p_value']:.2g})"
+    )
+
+
+def _scores_table(result: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    title = f"{result['config']}, {result['weights']}, {result['data']}, {result['split']}"
+    table = Table(title=title, caption="percent; intervals: bootstrap over images")
+    table.add_column("score")
+    for name in result["sides"]:
+        table.add_column(name, justify="right")
+        table.add_column("interval", justify="right")
+    rows = list(next(iter(result["sides"].values())).get("panoptic", ()))
+    for group in rows:
+        table.add_row(f"PQ {group}", *_cells(result, f"PQ {group}", ("panoptic", group, "pq")))
+        for key in ("sq", "rq"):
+            table.add_row(f"  {key.upper()}", *_cells(result, "", ("panoptic", group, key)))
+    table.add_row("mIoU", *_cells(result, "mIoU", ("miou",)))
+    for label, key in (("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc")):
+        table.add_row(label, *_cells(result, "", (key,)))
+    return table
+
+
+def _cells(result: dict[str, Any], interval: str, keys: tuple[str, ...]) -> list[str]:
+    cells = []
+    for one in result["sides"].values():
+        value: Any = one
+        for key in keys:
+            value = value.get(key, {}) if isinstance(value, dict) else value
+        found = one["intervals"].get(interval, {})
+        known = "low" in found
+        text = f"{100 * found['low']:.2f} to {100 * found['high']:.2f}" if known else ""
+        cells += [f"{100 * value:.2f}" if isinstance(value, float) else "", text]
+    return cells
+
+
+def _classes_table(result: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="Classes", caption="percent; empty: does not occur")
+    table.add_column("class")
+    table.add_column("kind")
+    sides = result["sides"]
+    panoptic = any("panoptic" in one for one in sides.values())
+    for name in sides:
+        for score in ("PQ", "IoU") if panoptic else ("IoU",):
+            table.add_column(f"{name} {score}", justify="right")
+    for rows in zip(*(one["per_class"] for one in sides.values()), strict=True):
+        keys = ("pq", "iou") if panoptic else ("iou",)
+        figures = [row.get(key) for row in rows for key in keys]
+        if all(figure is None for figure in figures):
+            continue
+        cells = ("" if figure is None else f"{100 * figure:.2f}" for figure in figures)
+        table.add_row(rows[0]["name"], "thing" if rows[0]["isthing"] else "stuff", *cells)
+    return table

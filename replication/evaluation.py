@@ -1,0 +1,182 @@
+"""Evaluates one or both implementations on a data set: PQ, mIoU, and where the two disagree.
+
+Predictions are written as files first and scored from them by the strict readers, so that what is
+scored is what a user gets.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+from maskformer.inputs import InputConfig
+from replication import pair
+from replication.disagreement import Disagreement, Margins, disagreement
+from replication.evaluation_data import EvaluationData, open_data
+from replication.evaluation_scores import agreement, compare, score
+from replication.output_folder import output_folder
+from replication.predicted import Predicted, predict_all
+from replication.progress import images_shown
+from replication.sides import open_side
+from replication.worst_images import draw_worst
+
+SCHEMA = "maskformer-replication/evaluation/1"
+MARGIN = 0.001
+"""Scores (0..1) closer than this count as equivalent: 0.1 points, the last digit papers print."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    `data` is the data set's folder; `limit` its first images only; `augmented` means multi-scale
+    and mirrored testing of labels; `worst` is how many images to draw; `workers` are threads.
+    """
+
+    config: ModelConfig
+    inputs: InputConfig
+    weights: str
+    data: Path
+    sides: tuple[str, ...]
+    split: str = "val"
+    limit: int | None = None
+    augmented: bool = False
+    worst: int = 4
+    margin: float = MARGIN
+    resamples: int = 2000
+    workers: int = 2
+    command: str = "parity evaluate"
+
+
+def evaluate(request: Request, out: Path | None = None, visible: bool = True) -> dict[str, Any]:
+    """The result object (`SCHEMA`), strict JSON; scores are in 0..1.
+
+    The verdict is "evaluated" for one side; for both it is "equal" where no pixel differs but by a
+    decision within float32 rounding, else "different". `out` receives evaluation.json, each side's
+    predictions (COCO panoptic JSON and PNGs, label PNGs) and pictures of the worst images: all of
+    it or nothing.
+    Raises InputError for data, weights and images that cannot be used.
+    """
+    _check(request)
+    start = time.perf_counter()
+    data = open_data(request.data, request.split, request.config, request.limit)
+    weights = pair.load_weights(request.weights, request.config)
+    with output_folder(out) as folder:
+        predicted, scored, seconds = {}, {}, {}
+        for name in request.sides:
+            side = open_side(name, request.config, request.inputs, weights, data.canvas)
+            began = time.perf_counter()
+            with images_shown(f"predict, {name}", data.count, visible) as advance:
+                predict_all(side, data, folder / name, request.augmented, advance)
+            seconds[name] = round(time.perf_counter() - began, 3)
+            predicted[name] = Predicted(folder / name, data)
+            scored[name] = score(data, predicted[name], request.resamples, request.workers)
+        result: dict[str, Any] = {
+            "schema": SCHEMA,
+            "verdict": "evaluated",
+            "config": request.config.name,
+            "config_sha256": request.config.digest,
+            "weights": weights.source,
+            "weights_sha256": weights.sha256,
+            "data": str(request.data),
+            "layout": data.images.kind,
+            "split": data.split,
+            "images": data.count,
+            "test_size": [request.inputs.min_size_test, request.inputs.max_size_test],
+            "augmented": request.augmented,
+            "sides": {
+                name: {**one.result, "seconds": seconds[name]} for name, one in scored.items()
+            },
+            "command": request.command,
+        }
+        found: list[Disagreement | None] = [None] * data.count
+        if len(request.sides) == 2:
+            margins = Margins(request.config, request.inputs, weights)
+            with images_shown("compare", data.count, visible) as advance:
+                found = _disagreements(data, list(predicted.values()), margins, advance)
+            result["comparison"] = _summary(data, request.sides, found) | {
+                "agreement": agreement(*predicted.values(), request.workers),
+                "scores": compare(*scored.values(), request.margin, request.resamples),
+            }
+            equal = not result["comparison"]["unexplained"]
+            result["verdict"] = "equal" if equal else "different"
+        if out is not None:
+            first = next(iter(scored.values()))
+            result["pictures"] = draw_worst(
+                folder / "worst", data, predicted, first, found, request.worst
+            )
+        result["seconds"] = round(time.perf_counter() - start, 3)
+        if out is not None:
+            text = json.dumps(result, indent=1, allow_nan=False)
+            (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+def _check(request: Request) -> None:
+    """Raises InputError for a combination of options that has no meaning."""
+    if request.augmented and request.config.inference.panoptic_on:
+        raise InputError(
+            f"--tta does not fit {request.config.name}",
+            "multi-scale testing averages class scores; panoptic segments are not made of them",
+            "Use it with a semantic config.",
+        )
+    if request.augmented and len(request.sides) == 2:
+        raise InputError(
+            "--tta does not go with --side both",
+            "disagreements are explained by the margins of single-scale scores",
+            "Evaluate each side with --tta by itself.",
+        )
+
+
+def _disagreements(
+    data: EvaluationData,
+    predicted: Sequence[Predicted],
+    margins: Margins,
+    advance: Callable[[], None],
+) -> list[Disagreement | None]:
+    """What differs between two sides' files, image by image; None where nothing does."""
+    found = []
+    for index in range(data.count):
+        labels = [one.labels(index) for one in predicted]
+        segments = None
+        if predicted[0].panoptic is not None:
+            segments = [one.segments(index) for one in predicted]
+
+        def certain(index: int = index):
+            return margins.certain(data.photograph(index))
+
+        found.append(disagreement(labels, segments, certain))
+        advance()
+    return found
+
+
+def _summary(
+    data: EvaluationData, sides: Sequence[str], found: Sequence[Disagreement | None]
+) -> dict[str, Any]:
+    rows = [
+        {
+            "image": data.name(index),
+            "panoptic_pixels": one.panoptic_pixels,
+            "label_pixels": one.label_pixels,
+            "segments": one.segments,
+            "unexplained": one.unexplained_pixels,
+        }
+        for index, one in enumerate(found)
+        if one is not None
+    ]
+    totals: Mapping[str, int] = {
+        key: sum(row[key] for row in rows)
+        for key in ("panoptic_pixels", "label_pixels", "segments", "unexplained")
+    }
+    records = data.images.records[: data.count]
+    return {
+        "of": f"{sides[1]} - {sides[0]}",
+        "images_that_differ": len(rows),
+        "pixels": sum(record.height * record.width for record in records),
+        **totals,
+        "disagreements": rows,
+    }

@@ -1,0 +1,138 @@
+"""`parity predict`: what either side sees in a photograph, as pictures and as panoptic JSON."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from maskformer.panoptic_format import Category
+    from maskformer.zoo import Entry
+    from replication.sides import Side
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity predict` to `app`."""
+    app.command(
+        "predict",
+        epilog="Example: parity predict photo.jpg --config coco_r50 --weights model.pkl --out seen",
+    )(command)
+
+
+def command(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "tf",
+    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")] = Path(
+        "predictions"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Predict photographs: pictures with named segments, and predictions in COCO panoptic format.
+
+    Writes OUT/SIDE/pictures/*.png and panoptic.json with panoptic/*.png; of a semantic config
+    labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
+    """
+    from maskformer.detectron2_config import resolve
+    from maskformer.errors import InputError
+    from maskformer.images import read_image
+    from replication import pair
+    from replication.output_folder import output_folder
+    from replication.progress import images_shown
+    from replication.sides import open_side, sides_of
+
+    entry, sides = resolve(config, config_file), sides_of(side)
+    stems = [path.stem for path in images]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise InputError(
+            f"two images are called {twice[0]}",
+            ", ".join(str(path) for path in images if path.stem == twice[0]),
+            "Their predictions would have one name: predict them one after the other.",
+        )
+    photographs = {path.stem: (path.name, read_image(path)) for path in images}
+    loaded = pair.load_weights(weights, entry.model)
+    sizes = [image.shape[:2] for _, image in photographs.values()]
+    canvas = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
+    result: dict[str, Any] = {"config": entry.name, "weights": loaded.source, "sides": {}}
+    with output_folder(out) as folder:
+        for name in sides:
+            opened = open_side(name, entry.model, entry.inputs, loaded, canvas)
+            with images_shown(f"predict, {name}", len(images), not as_json) as advance:
+                result["sides"][name] = _predict(entry, opened, photographs, folder / name, advance)
+    result["out"] = str(out)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, rows in result["sides"].items():
+        for row in rows:
+            print(f"{name}, {row['image']}: {', '.join(row['segments']) or 'no segment'}")
+            print(f"  {out / name / row['picture']}")
+
+
+def categories_of(entry: "Entry") -> tuple["Category", ...]:
+    """Names and ids of a config's classes; numbers where its data set's names are not known."""
+    from maskformer import coco, scenes
+    from maskformer.panoptic_format import Category
+
+    if entry.test_set.startswith("scenes") and entry.model.num_classes == len(scenes.CATEGORIES):
+        return scenes.CATEGORIES
+    names = coco.PANOPTIC_CATEGORIES
+    if entry.test_set.startswith("coco_2017_val") and entry.model.num_classes == len(names):
+        return tuple(Category(c.dataset_id, c.name, c.is_thing, c.colour) for c in names)
+    things = entry.model.inference.thing_ids
+    return tuple(Category(c, f"class {c}", c in things) for c in range(entry.model.num_classes))
+
+
+def _predict(
+    entry: "Entry",
+    side: "Side",
+    photographs: dict[str, tuple[str, Any]],
+    folder: Path,
+    advance: Any,
+) -> list[dict[str, Any]]:
+    """Writes one side's predictions; returns what was found in each photograph."""
+    import numpy as np
+    from PIL import Image
+
+    from maskformer.panoptic_format import ImageInfo, write_dataset
+    from maskformer.prediction import to_dataset_ids
+    from replication import pictures
+    from replication.sides import results_of
+
+    categories = categories_of(entry)
+    results = results_of(entry.model)
+    rows: list[dict[str, Any]] = []
+    (folder / "pictures").mkdir(parents=True)
+
+    def draw(name: str, stem: str, image: Any, ids: Any, segments: Any, by_id: Any) -> None:
+        shown = [pictures.enlarged(one) for one in (image, ids)]
+        picture = pictures.tinted(*shown, segments, by_id)
+        legend = pictures.with_legend(picture, shown[1], segments, by_id)
+        legend.save(folder / "pictures" / f"{stem}.png")
+        found = [by_id[segment.category_id].name for segment in segments]
+        rows.append({"image": name, "picture": f"pictures/{stem}.png", "segments": found})
+        advance()
+
+    def items():
+        for number, (stem, (name, image)) in enumerate(photographs.items(), 1):
+            prediction = side.predict(image, results).panoptic
+            segments = to_dataset_ids(prediction, [c.id for c in categories])
+            draw(name, stem, image, prediction.ids, segments, {c.id: c for c in categories})
+            yield ImageInfo(number, name, *image.shape[:2]), prediction.ids, segments
+
+    if "panoptic" in results:
+        write_dataset(folder / "panoptic.json", folder / "panoptic", categories, items())
+        return rows
+    (folder / "labels").mkdir()
+    kind = np.uint8 if entry.model.num_classes < 256 else np.uint16
+    for stem, (name, image) in photographs.items():
+        labels = side.predict(image, results).labels
+        Image.fromarray(labels.astype(kind)).save(folder / "labels" / f"{stem}.png")
+        ids, segments = pictures.from_labels(labels, -1)
+        draw(name, stem, image, ids, segments, dict(enumerate(categories)))
+    return rows
