@@ -10,10 +10,10 @@ import torch
 from maskformer.config import ModelConfig
 from parity import capture_torch
 from parity.calls import fill, flatten
-from parity.judge import Verdict, function_verdict
+from parity.judge import FUNCTION_CAP, Verdict, function_verdict
 from parity.localise import Localisation
 from parity.metrics import Gap, gap
-from parity.trace import Tap, Trace, tap_key
+from parity.trace import Tap, Trace
 from replication.pair import Weights, build_reference
 from replication.witness import DECODER, PREDICTOR
 from torch_reference.criterion import SetCriterion, weighted_total
@@ -45,8 +45,8 @@ def explain(
     """Which hidden state each output of both sides was computed from, found by measurement.
 
     Every hidden state of the decoder that the reference shows is put through the heads, with and
-    without the decoder's norm; an output is explained by the state that gives it within the limit
-    of the same-function claim.
+    without the decoder's norm; an output is explained by the state that gives it to within
+    `FUNCTION_CAP`, the most that the same-function claim allows any rounding.
 
     Args:
         trace: the reference's float64 taps; `floors` their floors.
@@ -61,7 +61,7 @@ def explain(
     port = dict(flatten(port_outputs, lambda value: isinstance(value, np.ndarray))[1])
     sources = {
         side: {
-            prefix: _source(prefix, outputs, candidates, floors)
+            prefix: _source(prefix, outputs, candidates)
             for prefix in sorted({name.rpartition(".")[0] for name in outputs})
         }
         for side, outputs in (("reference", reference), ("port", port))
@@ -108,20 +108,15 @@ def _candidates(config: ModelConfig, weights: Weights, trace: Trace) -> list[_Ca
 
 
 def _source(
-    prefix: str,
-    outputs: Mapping[str, np.ndarray],
-    candidates: list[_Candidate],
-    floors: Mapping[str, Gap],
+    prefix: str, outputs: Mapping[str, np.ndarray], candidates: list[_Candidate]
 ) -> _Candidate | None:
-    """The candidate that gives both outputs called `prefix` within their limits, or None."""
+    """The candidate that gives both outputs called `prefix`, or None."""
     for candidate in candidates:
-        verdicts = []
-        for name, expected in candidate.outputs.items():
-            full = f"{prefix}.{name}" if prefix else name
-            key = tap_key("", "output", full)
-            found = gap(outputs[full], expected)
-            verdicts.append(function_verdict(key, found, floors[key]))
-        if all(verdict.passed for verdict in verdicts):
+        gaps = [
+            gap(outputs[f"{prefix}.{name}" if prefix else name], expected)
+            for name, expected in candidate.outputs.items()
+        ]
+        if all(one.problem is None and max(one.l2, one.max) <= FUNCTION_CAP for one in gaps):
             return candidate
     return None
 
