@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -23,7 +23,7 @@ EXECUTIONS = ("eager", "graph", "xla")
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
 NOT_VERIFIED = (
     "losses, matching, gradients and weight updates",
-    "inference post-processing, data pipelines and metrics",
+    "data pipelines, and predictions for other images",
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
@@ -163,7 +163,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             reference32 = reference_recorder("float32")
             inputs32 = pair.reference_inputs(batch, sizes, "float32")
             comparison = Comparison(trace)
-            reference32(inputs32, comparison)
+            reference_outputs32, _ = reference32(inputs32, comparison)
             measured.reference32 = comparison.gaps
             measured.floors32 = capture_torch.measure_floors(reference32, inputs32, trace)
             del reference32
@@ -188,13 +188,13 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
         for key, array in weights.state.items()
         if returned[key].tobytes() != array.tobytes() or returned[key].shape != array.shape
     ]
-    port_inputs32 = pair.port_inputs(batch, sizes, "float32")
+    port_inputs32, port_outputs32 = pair.port_inputs(batch, sizes, "float32"), {}
     for execution in request.executions:
         with steps(f"port, float32, {execution}"):
             recorder = capture_tf.Recorder(model32, pair.PORT_AXES, execution, only=request.only)
             comparison = Comparison(trace, ulps=lambda key: True)
             decided = _Decisions(comparison, trace)
-            recorder(port_inputs32, compared(decided))
+            port_outputs32[execution], _ = recorder(port_inputs32, compared(decided))
             decisions = [
                 same_decisions(key, array, trace[key].array, _score_error(key, measured))
                 for key, array in decided.logits.items()
@@ -229,9 +229,24 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
                 measured.floors,
                 everywhere=request.isolate,
             )
+    claims = []
+    if request.only is None:
+        from replication import audit_inference
+
+        with steps("inference and metrics"):
+            claims = audit_inference.inference_claims(
+                config,
+                audit_inference.Inputs(batch.shape[1:3], [tuple(map(int, size)) for size in sizes]),
+                reference_outputs,
+                audit_inference.reference_floors(reference64, inputs64),
+                port_outputs,
+                {name: (reference_outputs32, one) for name, one in port_outputs32.items()},
+                request.command,
+            )
     result = build_result(
         measured,
         localisations,
+        further_claims=claims,
         command=request.command,
         inputs=described,
         timings=steps.timings,
@@ -343,6 +358,38 @@ def set_threads(count: int | None) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
+def _audit_all(
+    excluded: list[str],
+    weights: str,
+    size: str | None,
+    threads: int | None,
+    command: str,
+    as_json: bool,
+) -> NoReturn:
+    """Runs `parity audit --all` and ends the program; `excluded` options were given beside it."""
+    from maskformer.images import parse_size
+    from replication import audit_all
+
+    if excluded:
+        raise InputError(
+            f"--all does not go with {', '.join(excluded)}",
+            "it audits every architecture of the zoo in float64, on one synthetic image",
+            "give --weights seeded:N, --size, --threads or --json only",
+        )
+    if not weights.startswith("seeded:"):
+        raise InputError(
+            f"--all does not go with --weights {weights}",
+            "a checkpoint fits one architecture",
+            "give seeded:N",
+        )
+    size = size or audit_all.SIZE
+    parse_size(size)
+    names = list(audit_all.architectures())
+    result = audit_all.audit_all(names, weights, size, threads, command)
+    print(json.dumps(result, allow_nan=False) if as_json else audit_all.table(result))
+    raise typer.Exit(0 if result["verdict"] == "equal" else 1)
+
+
 def register(app: typer.Typer) -> None:
     """Adds `parity audit`."""
 
@@ -366,8 +413,9 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="Image files, several after one another.", metavar="FILE..."),
         ] = None,
         size: Annotated[
-            str, typer.Option(help="HxW of synthetic images, without --images.")
-        ] = "128x160",
+            str | None,
+            typer.Option(help="HxW of synthetic images; 128x160, or 64x96 with --all."),
+        ] = None,
         batch: Annotated[int, typer.Option(help="How many synthetic images.")] = 1,
         short_side: Annotated[
             int | None, typer.Option(help="Resize --images to this short side, in pixels.")
@@ -385,6 +433,12 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--isolate", help="Run every module alone on the reference's inputs."),
         ] = False,
+        every: Annotated[
+            bool,
+            typer.Option(
+                "--all", help="Audit each architecture of the zoo in float64, one by one."
+            ),
+        ] = False,
         threads: Annotated[int | None, typer.Option(help="Threads of both frameworks.")] = None,
         out: Annotated[
             Path | None, typer.Option(help="Folder for audit.json and the report.", metavar="DIR")
@@ -395,6 +449,28 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
+        words = shlex.join(["parity", *sys.argv[1:]])
+        if every:
+            given = {
+                "--config": config,
+                "--config-file": config_file,
+                "--images": images or more_images,
+                "--batch": batch != 1,
+                "--short-side": short_side,
+                "--execution": execution != ",".join(EXECUTIONS),
+                "--reference": reference != "builtin",
+                "--only": only,
+                "--isolate": isolate,
+                "--out": out,
+            }
+            _audit_all(
+                [name for name, value in given.items() if value],
+                weights,
+                size,
+                threads,
+                words,
+                as_json,
+            )
         from maskformer.detectron2_config import resolve
         from replication.audit_result import strict
         from replication.pair import REFERENCES
@@ -407,17 +483,17 @@ def register(app: typer.Typer) -> None:
             config=resolve(config or (None if config_file else "coco_r50"), config_file).model,
             weights=weights,
             images=(*(images or ()), *(more_images or ())),
-            size=size,
+            size=size or "128x160",
             batch=batch,
             short_side=short_side,
             executions=parse_executions(execution),
             reference=reference,
             only=only,
             isolate=isolate,
-            command=shlex.join(["parity", *sys.argv[1:]]),
+            command=words,
         )
         set_threads(threads)
-        total = 5 + len(request.executions) + (request.isolate or reference == "hf")
+        total = 6 + len(request.executions) + (request.isolate or reference == "hf")
         result = audit(request, Steps(total=total))
         if out is not None:
             from reports.render import write_report

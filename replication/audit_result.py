@@ -61,17 +61,18 @@ def build_result(
     provenance: Mapping[str, Any],
     not_verified: Sequence[str],
     pairing: str = BY_IDENTITY,
+    further_claims: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The audit's result object (`SCHEMA`), every figure from `measured`; see `strict` for JSON.
 
-    `pairing` says how the taps of both sides were paired.
+    `pairing` says how the taps of both sides were paired; `further_claims` are judged already.
     """
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
     }
-    claims = _claims(measured, function, precision, command, pairing)
+    claims = [*_claims(measured, function, precision, command, pairing), *further_claims]
     failed = [
         key
         for key in measured.trace
@@ -146,7 +147,7 @@ def _claims(
     pairing: str,
 ) -> list[dict[str, Any]]:
     claims = [
-        _claim(
+        claim(
             "weights",
             "Every weight is converted exactly once and comes back bit for bit",
             not measured.tensors_changed,
@@ -157,7 +158,7 @@ def _claims(
             measured.returned_sha256,
             command,
         ),
-        _claim(
+        claim(
             "pairing",
             "Every tensor that goes into or comes out of a module has its counterpart",
             not (measured.missing or measured.unpaired),
@@ -168,7 +169,7 @@ def _claims(
             [list(measured.trace), list(measured.missing), list(measured.unpaired)],
             command,
         ),
-        _margin_claim(
+        margin_claim(
             "same_function",
             "Both compute the same function: in float64 every layer agrees to rounding",
             function,
@@ -180,7 +181,7 @@ def _claims(
     ]
     for name, verdicts in precision.items():
         claims.append(
-            _margin_claim(
+            margin_claim(
                 f"same_precision_{name}",
                 f"In float32 ({name}) no layer is less exact than the reference's own float32",
                 verdicts,
@@ -192,7 +193,7 @@ def _claims(
         decisions = {v.key: v for v in measured.executions[name].decisions}
         if decisions:
             claims.append(
-                _margin_claim(
+                margin_claim(
                     f"same_decisions_{name}",
                     f"In float32 ({name}) every query chooses the same class",
                     decisions,
@@ -204,7 +205,7 @@ def _claims(
     for name, effect in measured.effects.items():
         exact = name != "xla"
         claims.append(
-            _claim(
+            claim(
                 f"capture_{name}",
                 f"Reading the taps changes no output bit ({name})"
                 if exact
@@ -235,17 +236,18 @@ def _output_limit(measured: Measured) -> float:
     )
 
 
-def _margin_claim(
+def margin_claim(
     identity: str, title: str, verdicts: Mapping[str, Verdict], derivation: str, command: str
 ) -> dict[str, Any]:
+    """A claim that holds where every verdict passes; its value is the worst margin, its limit 1."""
     worst = _worst(verdicts)
     holds = all(verdict.passed for verdict in verdicts.values())
     evidence = [verdict.to_json() for verdict in verdicts.values()]
     cases = len(verdicts)
-    return _claim(identity, title, holds, worst.margin, 1.0, cases, derivation, evidence, command)
+    return claim(identity, title, holds, worst.margin, 1.0, cases, derivation, evidence, command)
 
 
-def _claim(
+def claim(
     identity: str,
     title: str,
     holds: bool,
@@ -256,6 +258,7 @@ def _claim(
     evidence: Any,
     command: str,
 ) -> dict[str, Any]:
+    """One claim of a result, with the digest of the evidence it rests on."""
     return {
         "id": identity,
         "title": title,

@@ -54,7 +54,7 @@ def demo(
         f"{' and '.join(PHOTOGRAPHS)}",
         file=sys.stderr,
     )
-    steps = Steps(total=8)
+    steps = Steps(total=9)
     result = audit(request, steps)
     write_json(result, out)
     report = write_report([result], out)

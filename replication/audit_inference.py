@@ -1,0 +1,253 @@
+"""The audit's last two stages: post-processing, and the metrics of what it predicts.
+
+Both sides post-process their own outputs for the audited images. Class scores are held to the
+float64 claim; labels and segments must be the same but for decisions within rounding; and with
+those pixels left out, the port's predictions score exactly 1 with the reference's as the truth.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maskformer import panoptic_quality, semantic_iou
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+from maskformer.panoptic_format import VOID, Category, Segment
+from maskformer.prediction import Prediction, Size
+from parity.judge import Verdict, function_verdict
+from parity.metrics import gap, worst
+from replication.disagreement import Certain, certain_decisions, disagreement
+from replication.sides import finish, results_of
+
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The audited batch: its padded size, and each image's own (height, width)."""
+
+    padded: Size
+    sizes: Sequence[Size]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One image: how far scores are apart, and how labels and segments differ.
+
+    `differing` and `unexplained` count pixels; `pq` and `miou` are the port's with the reference's
+    predictions as the truth and uncertain pixels left out, `pq` None without segments.
+    """
+
+    scores: Verdict | None
+    differing: int
+    unexplained: int
+    uncertain: int
+    pq: float | None
+    miou: float
+
+
+def inference_claims(
+    config: ModelConfig,
+    inputs: Inputs,
+    reference: Outputs,
+    floors: Sequence[Outputs],
+    port: Outputs,
+    singles: Mapping[str, tuple[Outputs, Outputs]],
+    command: str,
+) -> list[dict[str, Any]]:
+    """Claims about post-processing ("inference_*") and metrics ("metric_*"), as in an audit result.
+
+    Args: reference: the reference's outputs in float64 for the whole batch; floors: the same with
+    its roundings moved, at least one; port: the port's in float64; singles: by execution, the
+    float32 reference's and the float32 port's outputs.
+    """
+    claims = []
+    for name, moved, theirs in (
+        ("float64", floors, port),
+        *((name, [own], theirs) for name, (own, theirs) in singles.items()),
+    ):
+        dtype = np.float64 if name == "float64" else np.float32
+        try:
+            found = _compare(config, inputs, reference, moved, theirs, dtype)
+        except InputError as error:
+            claims.append(_unusable_claim(name, str(error), command))
+            continue
+        if dtype is np.float64:
+            claims.append(_scores_claim(found, command))
+        claims += _decision_claims(name, found, command)
+    return claims
+
+
+def reference_floors(recorder: Any, inputs: dict[str, Any]) -> list[Outputs]:
+    """The reference's outputs with inputs and weights moved by one place, and sums reordered.
+
+    Args: recorder: of the float64 reference, with its inputs; its captured tensors are dropped.
+    """
+    from parity.capture_torch import perturb_inputs, perturbed, reordered
+
+    with perturbed(recorder.model, 0):
+        moved, _ = recorder(perturb_inputs(inputs, 0), _dropped)
+    with reordered():
+        summed, _ = recorder(inputs, _dropped)
+    return [moved, summed]
+
+
+def _dropped(tap: Any) -> None:
+    """Receives captured tensors that nobody needs."""
+
+
+def _compare(
+    config: ModelConfig,
+    inputs: Inputs,
+    reference: Outputs,
+    moved: Sequence[Outputs],
+    port: Outputs,
+    dtype: type,
+) -> list[Compared]:
+    """Every image of the batch; scores are compared in float64 only."""
+    results = results_of(config)
+    found = []
+    for index, size in enumerate(inputs.sizes):
+        where = (inputs.padded, size, size)
+
+        def predict(side: str, outputs: Outputs, wanted: tuple[str, ...], index=index, where=where):
+            return finish(side, config, _tensors(side, outputs, index), *where, wanted, where[-1])
+
+        exact = _tensors("torch", reference, index)
+        certain = certain_decisions(
+            config, exact, _tensors("torch", moved[0], index), *where, dtype
+        )
+        verdict = None
+        if dtype is np.float64:
+            scores = predict("torch", reference, ("scores",)).scores
+            floor = worst(gap(predict("torch", one, ("scores",)).scores, scores) for one in moved)
+            ported = gap(predict("tf", port, ("scores",)).scores, scores)
+            verdict = function_verdict(f"image {index}: class scores", ported, floor)
+        predictions = [predict("torch", reference, results), predict("tf", port, results)]
+        found.append(_compared(config, verdict, predictions, certain))
+    return found
+
+
+def _compared(
+    config: ModelConfig,
+    scores: Verdict | None,
+    predictions: Sequence[Prediction],
+    certain: Certain,
+) -> Compared:
+    labels = [one.labels for one in predictions]
+    segments = None
+    if predictions[0].panoptic is not None:
+        segments = [(one.panoptic.ids, one.panoptic.segments) for one in predictions]
+    different = disagreement(labels, segments, lambda: certain)
+    ignored = config.num_classes
+    truth = np.where(certain.labels, labels[0], ignored)
+    miou = 1.0
+    if (truth != ignored).any():
+        counts = semantic_iou.count_images([(truth, labels[1])], config.num_classes, ignored)
+        miou = semantic_iou.score(counts.total()).miou
+    uncertain = ~certain.labels
+    if segments is not None:
+        uncertain = uncertain | ~certain.panoptic
+    return Compared(
+        scores,
+        0 if different is None else int(different.differs.sum()),
+        0 if different is None else different.unexplained_pixels,
+        int(uncertain.sum()),
+        None if segments is None else _quality(config, segments, certain.panoptic),
+        miou,
+    )
+
+
+def _quality(
+    config: ModelConfig,
+    segments: Sequence[tuple[np.ndarray, tuple[Segment, ...]]],
+    certain: np.ndarray,
+) -> float:
+    """PQ of the second side with the first as the truth, whose uncertain pixels are void."""
+    things = frozenset(config.inference.thing_ids)
+    classes = {c: Category(c, f"class {c}", c in things) for c in range(config.num_classes)}
+    (first_ids, first), second = segments
+    ids = np.where(certain, first_ids, VOID)
+    left = frozenset(np.unique(ids).tolist())
+    truth = [segment for segment in first if segment.id in left]
+    pair = panoptic_quality.PanopticPair("audited", ids, truth, *second)
+    counts = panoptic_quality.count_image(pair, classes)
+    if not (counts.tp + counts.fp + counts.fn).any():
+        return 1.0  # neither side has a segment
+    return panoptic_quality.score(counts, classes, ("All",)).groups["All"].pq
+
+
+def _scores_claim(found: Sequence[Compared], command: str) -> dict[str, Any]:
+    from replication.audit_result import margin_claim
+
+    return margin_claim(
+        "inference_scores",
+        "In float64 the class scores of every pixel agree to rounding",
+        {one.scores.key: one.scores for one in found},
+        "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the gap "
+        "of the reference's scores when its roundings are moved",
+        command,
+    )
+
+
+def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list[dict[str, Any]]:
+    from replication.audit_result import claim
+
+    unexplained = sum(one.unexplained for one in found)
+    what = "label and segment" if found[0].pq is not None else "label"
+    evidence = [
+        {key: value for key, value in vars(one).items() if key != "scores"} for one in found
+    ]
+    lost = max(1 - min(one.miou, 1.0 if one.pq is None else one.pq) for one in found)
+    metric = "PQ and mIoU are" if found[0].pq is not None else "mIoU is"
+    return [
+        claim(
+            f"inference_{name}",
+            f"Every pixel has the same {what} ({name})",
+            unexplained == 0,
+            unexplained,
+            0,
+            len(found),
+            "pixels that differ although the reference's margin is more than twice what 4 x its "
+            f"own error allows a score; {sum(one.differing for one in found)} pixels differ, "
+            f"{sum(one.uncertain for one in found)} are within that margin",
+            evidence,
+            command,
+        ),
+        claim(
+            f"metric_{name}",
+            f"With the reference's predictions as the truth, {metric} 1 ({name})",
+            lost == 0.0,
+            lost,
+            0.0,
+            len(found),
+            "the port's loss against the reference's own predictions, pixels within rounding of "
+            "another decision left out: equal maps score exactly 1",
+            evidence,
+            command,
+        ),
+    ]
+
+
+def _unusable_claim(name: str, reason: str, command: str) -> dict[str, Any]:
+    from replication.audit_result import claim
+
+    title = f"The port's outputs can be turned into predictions ({name})"
+    fact = " ".join(reason.split())
+    return claim(f"inference_{name}", title, False, 1, 0, 1, fact, reason, command)
+
+
+def _tensors(side: str, outputs: Outputs, index: int) -> dict[str, Any]:
+    """One image's outputs [1,...] as tensors of a side."""
+    arrays = {
+        key: value[index : index + 1] for key, value in outputs.items() if key != "aux_outputs"
+    }
+    if side == "torch":
+        import torch
+
+        return {key: torch.from_numpy(np.ascontiguousarray(x)) for key, x in arrays.items()}
+    import tensorflow as tf
+
+    return {key: tf.constant(x) for key, x in arrays.items()}
