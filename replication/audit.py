@@ -349,12 +349,13 @@ def set_threads(count: int | None) -> None:
         return
     if count < 1:
         raise InputError(f"--threads is {count}", "expected at least 1")
-    import tensorflow as tf
     import torch
 
     import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
 
     torch.set_num_threads(count)
+    import tensorflow as tf
+
     tf.config.threading.set_intra_op_parallelism_threads(count)
 
 

@@ -1,0 +1,164 @@
+"""`parity audit --all`: the float64 audit of every architecture in the zoo, one after another."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from maskformer import zoo
+from maskformer.config import InferenceConfig, LossConfig, ModelConfig
+from maskformer.errors import InputError
+
+SCHEMA = "maskformer-replication/audit-all/1"
+SIZE = "64x96"
+
+
+def architecture(config: ModelConfig) -> ModelConfig:
+    """What is left of a configuration when all is set aside that leaves its architecture the same.
+
+    Two configurations with the same result have the same modules and the same arithmetic; they
+    differ at most in widths that follow the number of classes (class head, queries of the per-pixel
+    baseline+), in losses, in post-processing, in the padding of batches, and in how they say
+    whether the transformer's input is projected.
+    """
+    predictor = config.predictor
+    channels = {
+        **config.backbone.out_channels,
+        "transformer_encoder": config.pixel_decoder.conv_dim,
+    }[predictor.in_feature]
+    predictor = dataclasses.replace(
+        predictor,
+        num_queries=0 if config.head == "PerPixelBaselinePlusHead" else predictor.num_queries,
+        enforce_input_proj=predictor.enforce_input_proj or channels != predictor.hidden_dim,
+    )
+    return dataclasses.replace(
+        config,
+        name="",
+        num_classes=1,
+        predictor=predictor,
+        loss=LossConfig(),
+        inference=InferenceConfig(),
+        size_divisibility=0,
+        ignore_value=0,
+    )
+
+
+def architectures() -> dict[str, list[str]]:
+    """The zoo's distinct architectures: the entry that is audited, and the names that it covers.
+
+    The first entry of the zoo stands for all that have its architecture.
+    """
+    covered: dict[ModelConfig, list[str]] = {}
+    for name in zoo.names():
+        covered.setdefault(architecture(zoo.model_config(name)), []).append(name)
+    return {names[0]: names for names in covered.values()}
+
+
+def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[str, Any]:
+    """The row of one architecture, audited in float64 by this process.
+
+    Returns: `config`, `taps`, `unpaired`, `worst_gap`, `worst_tap`, `nearest` (the tap nearest to
+        its limit: `tap`, `metric`, `value`, `limit`, `ratio` to its floor), `first_divergence`,
+        `verdict`, `seconds` and `peak_memory_gb`, the most that the process has held so far.
+    """
+    import resource
+
+    from replication.audit import Request, audit, set_threads
+    from replication.progress import Steps
+
+    set_threads(threads)
+    start = time.perf_counter()
+    request = Request(
+        config=zoo.model_config(name),
+        weights=weights,
+        size=size,
+        executions=(),
+        command=f"parity audit --all --size {size} --weights {weights}",
+    )
+    result = audit(request, Steps(total=0, quiet=True))
+    float64 = result["float64"]
+    units = 1 if sys.platform == "darwin" else 1024
+    return {
+        "config": name,
+        "taps": result["taps"],
+        "unpaired": result["unpaired"],
+        "worst_gap": float64["worst_gap"],
+        "worst_tap": float64["worst_tap"],
+        "nearest": {**float64["nearest_to_limit"], "ratio": float64["worst_ratio"]},
+        "first_divergence": result["first_divergence"],
+        "verdict": result["verdict"],
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_gb": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units / 1e9, 2
+        ),
+        "provenance": result["provenance"],
+    }
+
+
+def audit_all(
+    names: Sequence[str], weights: str, size: str, threads: int | None, command: str
+) -> dict[str, Any]:
+    """The audits of the architectures that the entries `names` stand for, and their one verdict.
+
+    Each runs in a process of its own, so that memory is given back and its peak is its own.
+    Progress goes to standard error. Raises InputError where such a process dies.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    covered = architectures()
+    rows = []
+    start = time.perf_counter()
+    for index, name in enumerate(names, start=1):
+        print(f"[{index}/{len(names)}] {name} ...", end="", file=sys.stderr, flush=True)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                row = pool.submit(audit_one, name, weights, size, threads).result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"the audit of {name} was killed",
+                    "its process ended without a result, most likely for lack of memory",
+                    f"run it alone: parity audit --config {name} --size {size}",
+                ) from error
+        print(f" {row['verdict']}, {row['seconds']:.0f} s", file=sys.stderr, flush=True)
+        rows.append({"config": name, "covers": covered[name], **row})
+    equal = all(row["verdict"] == "equal" for row in rows)
+    return {
+        "schema": SCHEMA,
+        "verdict": "equal" if equal else "different",
+        "claim": "in float64 both compute the same function, tap by tap",
+        "size": size,
+        "weights": weights,
+        "architectures": rows,
+        "entries_covered": sum(len(row["covers"]) for row in rows),
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_gb": max(row["peak_memory_gb"] for row in rows),
+        "command": command,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as lines for a terminal."""
+    lines = [
+        f"{'architecture':<17}{'taps':>6}{'worst gap':>11}{'of limit':>10}{'s':>6}{'GB':>6}"
+        "  verdict"
+    ]
+    for row in result["architectures"]:
+        nearest = row["nearest"]
+        lines.append(
+            f"{row['config']:<17}{row['taps']:>6}{float(row['worst_gap']):>11.1e}"
+            f"{float(nearest['value']) / float(nearest['limit']):>10.2g}{row['seconds']:>6.0f}"
+            f"{row['peak_memory_gb']:>6.1f}  {row['verdict']}"
+        )
+        if row["first_divergence"]:
+            lines.append(f"  first divergence: {row['first_divergence']}")
+        if len(row["covers"]) > 1:
+            lines.append(f"  also: {', '.join(row['covers'][1:])}")
+    lines.append(
+        f"verdict: {result['verdict']}, {len(result['architectures'])} architectures of "
+        f"{result['entries_covered']} entries, {result['seconds']:.0f} s, "
+        f"at most {result['peak_memory_gb']:.1f} GB"
+    )
+    return "\n".join(lines)
