@@ -8,7 +8,8 @@ project. What differs here is the way in and out, never what is computed:
 - Calls that go around a module's `forward`, other names of its parameters, and a norm computed
   twice of the same tensor are led through the calls that the other implementations make, so that
   their tensors pair by name. Modules that those write as functions (activations, the containers of
-  ResNet's stages) are not listed by `named_modules`.
+  ResNet's stages) are not listed by `named_modules`. Without deep supervision the masks of the one
+  layer are computed as those of all layers are with it.
 - In float64 its position encoding, which asks for float32 wherever it makes a tensor, makes float64
   ones (`_InFloat64`). In float32 it runs as it is.
 """
