@@ -26,10 +26,10 @@ def run():
     return lambda *words: CliRunner(env={"COLUMNS": "200"}).invoke(app, ["zoo", *words])
 
 
-def test_zoo_has_the_30_published_configs_and_tiny() -> None:
+def test_zoo_has_the_30_published_configs_and_two_small_ones() -> None:
     published = [entry for entry in zoo.ENTRIES.values() if entry.published]
     assert len(published) == 30
-    assert set(zoo.names()) - {entry.name for entry in published} == {"tiny"}
+    assert set(zoo.names()) - {entry.name for entry in published} == {"tiny", "scenes_tiny"}
     assert len({entry.config_file for entry in published}) == 30
     assert len({entry.published.md5_prefix for entry in published}) == 30
     assert len({entry.settings for entry in published}) == 30
