@@ -385,8 +385,7 @@ def _audit_all(
         )
     size = size or audit_all.SIZE
     parse_size(size)
-    names = list(audit_all.architectures())
-    result = audit_all.audit_all(names, weights, size, threads, command)
+    result = audit_all.audit_all(weights, size, threads, command)
     print(json.dumps(result, allow_nan=False) if as_json else audit_all.table(result))
     raise typer.Exit(0 if result["verdict"] == "equal" else 1)
 

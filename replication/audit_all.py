@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from maskformer import zoo
@@ -96,34 +95,36 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     }
 
 
-def audit_all(
-    names: Sequence[str], weights: str, size: str, threads: int | None, command: str
-) -> dict[str, Any]:
-    """The audits of the architectures that the entries `names` stand for, and their one verdict.
+def run_apart(name: str, weights: str, size: str, threads: int | None) -> dict[str, Any]:
+    """`audit_one` in a process of its own, so that memory is given back and its peak is its own.
 
-    Each runs in a process of its own, so that memory is given back and its peak is its own.
-    Progress goes to standard error. Raises InputError where such a process dies.
+    Raises InputError where that process dies.
     """
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(audit_one, name, weights, size, threads).result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"the audit of {name} was killed",
+                "its process ended without a result, most likely for lack of memory",
+                f"run it alone: parity audit --config {name} --size {size}",
+            ) from error
+
+
+def audit_all(weights: str, size: str, threads: int | None, command: str) -> dict[str, Any]:
+    """The audits of all architectures, and their one verdict; progress goes to standard error."""
     covered = architectures()
     rows = []
     start = time.perf_counter()
-    for index, name in enumerate(names, start=1):
-        print(f"[{index}/{len(names)}] {name} ...", end="", file=sys.stderr, flush=True)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                row = pool.submit(audit_one, name, weights, size, threads).result()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    f"the audit of {name} was killed",
-                    "its process ended without a result, most likely for lack of memory",
-                    f"run it alone: parity audit --config {name} --size {size}",
-                ) from error
+    for index, (name, names) in enumerate(covered.items(), start=1):
+        print(f"[{index}/{len(covered)}] {name} ...", end="", file=sys.stderr, flush=True)
+        row = run_apart(name, weights, size, threads)
         print(f" {row['verdict']}, {row['seconds']:.0f} s", file=sys.stderr, flush=True)
-        rows.append({"config": name, "covers": covered[name], **row})
+        rows.append({"config": name, "covers": names, **row})
     equal = all(row["verdict"] == "equal" for row in rows)
     return {
         "schema": SCHEMA,
