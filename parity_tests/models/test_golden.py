@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import tf_impl  # selects tf_keras before TensorFlow is imported
 from maskformer import zoo
 from maskformer.config import ModelConfig
 from maskformer.images import batch_images
@@ -26,6 +27,7 @@ from replication.pair import (
     reference_inputs,
 )
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
+from weight_conversion.layouts import tf_variables, torch_shapes
 
 CASES = golden_files.cases()
 FAMILIES = (  # one full-size case per family and every variant of the small model; others are slow
@@ -45,6 +47,8 @@ OVERRIDES = {
     "MODEL.MASK_FORMER.PRE_NORM": "pre_norm",
     "MODEL.MASK_FORMER.DEEP_SUPERVISION": "deep_supervision",
 }
+# The golden cases assign every tensor by name and shape too, for their own configurations.
+PORT_SPECS = ("tiny",)
 FEATURES = ("feat_res2", "feat_res3", "feat_res4", "feat_res5", "mask_features", "encoder_features")
 # Summing in another order moves a float64 distance by far less than this part of it.
 ROUNDING = 1.0 + 1e-6
@@ -213,9 +217,10 @@ def test_golden_comparison_sees_one_epsilon(monkeypatch):
     assert lines[0].startswith("feat_res2 is ")
 
 
-@pytest.mark.parametrize(
-    "name", sorted(p.stem for p in golden_files.DIRECTORY.glob("state_spec/*"))
-)
+SPECS = sorted(path.stem for path in golden_files.DIRECTORY.glob("state_spec/*"))
+
+
+@pytest.mark.parametrize("name", SPECS)
 def test_state_dict_equals_the_original_s(name):
     import torch_reference
 
@@ -229,3 +234,30 @@ def test_state_dict_equals_the_original_s(name):
     ]
     assert found == spec["entries"]
     assert sum(p.numel() for p in model.parameters()) == spec["num_parameters"]
+
+
+def port_shapes(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The torch shapes and dtypes of the port's variables, built in a graph, without memory."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default():
+        return torch_shapes(tf_variables(tf_impl.build(config)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in PORT_SPECS else pytest.mark.slow) for n in SPECS],
+)
+def test_port_s_variables_equal_the_original_s_state_dict(name):
+    entries = golden_files.read_json(f"state_spec/{name}.json")["entries"]
+    expected = {key: (tuple(shape), dtype) for key, shape, dtype, _ in entries}
+    assert port_shapes(zoo.model_config(name)) == expected
+
+
+def test_port_s_variables_follow_the_configuration():
+    """The twin: one query more changes one variable."""
+    config = zoo.model_config("tiny")
+    found = port_shapes(config.replace(predictor={"num_queries": 21}))
+    entries = golden_files.read_json("state_spec/tiny.json")["entries"]
+    different = [key for key, shape, *_ in entries if found[key][0] != tuple(shape)]
+    assert different == ["sem_seg_head.predictor.query_embed.weight"]

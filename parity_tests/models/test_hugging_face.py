@@ -132,6 +132,16 @@ def test_audit_names_a_fault_before_the_heads(monkeypatch):
     assert result["first_divergence"] == f"{DECODER}.layers.0.norm2"
 
 
+def test_the_library_s_auxiliary_loss_needs_hidden_states_asked_for():
+    weights = pair.load_weights("seeded:3", SMALL_SWIN)
+    library = hugging_face_model.build(SMALL_SWIN, weights.state).library
+    image = torch.zeros(1, 3, 64, 96)
+    with torch.no_grad():
+        assert len(library(image, output_hidden_states=True).class_queries_logits) == 1
+        with pytest.raises(TypeError):
+            library(image)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ade20k_r50", "ade20k_r101", "coco_swin_tiny", "ade20k_swin_base"]
