@@ -201,8 +201,9 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             ]
             measured.executions[execution] = Precision(comparison.gaps, decisions)
             if request.capture_effect:
-                effects = capture_tf.capture_effect(recorder, port_inputs32)
-                measured.effects[execution] = max(effect.l2 for effect in effects.values())
+                measured.effects[execution] = _capture_effects(
+                    recorder, port_inputs32, port_outputs32[execution], execution
+                )
     localisations, evidence = [], None
     different = measured.unpaired or measured.missing or _differs(measured)
     if by_table and request.only is None:
@@ -286,6 +287,33 @@ class _Decisions:
         logits = tap.kind == "output" and tap.path == "" and tap.name.endswith("pred_logits")
         if logits and tap.key in self._trace:
             self.logits[tap.key] = tap.array.copy()
+
+
+def _capture_effects(
+    recorder: Any, inputs: dict[str, Any], captured: Any, execution: str
+) -> dict[str, float]:
+    """The largest l2 gap of an output of the captured run: from the same program without taps
+    ("same program"; not XLA, which compiles another), and from the program that is run when nothing
+    is captured ("production"; not eager, where it is the same)."""
+    from parity.calls import flatten
+    from parity.metrics import gap
+
+    def largest(outputs: Any) -> float:
+        found, expected = (dict(flatten(one, _is_array)[1]) for one in (captured, outputs))
+        return max(gap(found[name], expected[name]).l2 for name in expected)
+
+    effects = {}
+    if execution != "xla":
+        effects["same program"] = largest(recorder.plain(inputs))
+    if execution != "eager":
+        effects["production"] = largest(recorder.forward(inputs))
+    return effects
+
+
+def _is_array(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray)
 
 
 def _score_error(key: str, measured: Any) -> float:
