@@ -153,7 +153,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_audit_bad_options_give_one_clear_error(parity, tmp_path, case):
+def test_audit_bad_options_give_one_clear_error(parity, tmp_path, case, monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
     words, expected = BAD[case]
     defaults = {"--config": "tiny", "--weights": "seeded:5", "--execution": "eager"}
     defaults["--size"] = "64x96"
