@@ -89,7 +89,7 @@ def evaluate_scenes(
 ) -> dict[str, Any]:
     """The result of evaluating both sides of `scenes_tiny` on `count` procedural scenes.
 
-    The scenes are drawn into a temporary folder; for speed their short side is resized to 96 pixels.
+    The scenes are drawn into a temporary folder; their short side is resized to 96 pixels.
     Args: size: their longest side in pixels, about; out: as in `replication.evaluation.evaluate`.
     """
     from maskformer import zoo
