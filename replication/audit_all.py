@@ -123,7 +123,8 @@ def audit_all(weights: str, size: str, threads: int | None, command: str) -> dic
     for index, (name, names) in enumerate(covered.items(), start=1):
         print(f"[{index}/{len(covered)}] {name} ...", end="", file=sys.stderr, flush=True)
         row = run_apart(name, weights, size, threads)
-        print(f" {row['verdict']}, {row['seconds']:.0f} s", file=sys.stderr, flush=True)
+        figures = f"{row['seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB"
+        print(f" {row['verdict']}, {figures}", file=sys.stderr, flush=True)
         rows.append({"config": name, "covers": names, **row})
     equal = all(row["verdict"] == "equal" for row in rows)
     return {
