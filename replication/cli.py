@@ -5,7 +5,18 @@ import sys
 import typer
 
 from maskformer.errors import InputError
-from replication import audit, convert, data, demo, evaluate, faults, inspect, predict, zoo
+from replication import (
+    audit,
+    convert,
+    data,
+    demo,
+    evaluate,
+    faults,
+    inspect,
+    predict,
+    trajectory,
+    zoo,
+)
 
 app = typer.Typer(
     name="parity",
@@ -21,7 +32,7 @@ def parity() -> None:
     """Makes every verb a subcommand, also where there is only one."""
 
 
-for verb in (demo, audit, zoo, inspect, convert, data, evaluate, predict, faults):
+for verb in (demo, audit, trajectory, zoo, inspect, convert, data, evaluate, predict, faults):
     verb.register(app)
 
 

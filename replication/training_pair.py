@@ -139,3 +139,36 @@ def zero_in_theory(config: ModelConfig, key: str, shape: tuple[int, ...]) -> np.
     if config.predictor.pre_norm and key == f"{first}norm1.weight":
         zero[:] = True
     return zero
+
+
+def reference_loss(model: Any, targets: Any) -> Any:
+    """The loss of a step as a function of the PyTorch model's outputs."""
+    from torch_reference.criterion import weighted_total
+    from torch_reference.train_step import batch_losses
+
+    return lambda outputs: weighted_total(batch_losses(model, outputs, targets), model.config.loss)
+
+
+def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
+    """The loss of a step as a function of the TensorFlow model's outputs."""
+    from tf_impl.criterion import weighted_total
+    from tf_impl.train_step import batch_losses
+
+    return lambda outputs: weighted_total(
+        batch_losses(model, outputs, targets)[0], model.config.loss
+    )
+
+
+def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
+    """Every trainable variable by state-dict key, with its axes named in torch's order."""
+    from weight_conversion.layouts import tf_variables
+
+    trainable = {id(variable) for variable in model.trainable_variables}
+    return {
+        key: (
+            variable,
+            "".join("ABCDEFGH"[axis] for axis in layout.axes or range(len(variable.shape))),
+        )
+        for key, (variable, layout) in tf_variables(model).items()
+        if id(variable) in trainable
+    }

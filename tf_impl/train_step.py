@@ -39,7 +39,7 @@ class Gradients(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Unweighted losses by name, their weighted sum, the gradients' norm before clipping, and pairs.
+    """Unweighted losses by name, their weighted sum, the norm before clipping, and the pairs.
 
     Losses and `matching` are the replica's; the norm is that of the gradients summed over replicas.
     """

@@ -39,7 +39,7 @@ def batch_losses(model: nn.Module, outputs: dict[str, Any], targets: Any) -> dic
 
 
 def backward(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses and their weighted sum, whose gradients are in the parameters' `grad` on return."""
+    """The losses and their weighted sum; its gradients are the parameters' `grad` on return."""
     plain = getattr(model, "module", model)
     model.zero_grad(set_to_none=True)
     losses = batch_losses(plain, model(batch.images, batch.sizes), batch.targets)

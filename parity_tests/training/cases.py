@@ -11,9 +11,6 @@ from parity_tests import golden_files
 from parity_tests.models.test_golden import weights_of
 from replication.pair import build_port, build_reference
 from replication.training_pair import port_batch, reference_batch
-from tf_impl import train_step as tf_step
-from tf_impl.matcher import pad_targets
-from torch_reference import train_step as torch_step
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 
 

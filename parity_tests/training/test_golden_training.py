@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskformer import zoo
-from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
+from parity.judge import PRECISION_FACTOR
 from parity_tests import golden_files
 from parity_tests.models.test_golden import weights_of
 from parity_tests.training.cases import tf_case, tf_step, torch_case, torch_step

@@ -1,0 +1,453 @@
+"""Gradients of every tensor between modules and of every parameter: recorded, judged, localised.
+
+The total derivative of one scalar is taken with respect to what each module returns (`grad_output`)
+and, argument by argument, to what it is given (`grad_input`). A module's `grad_input` and
+`param_grad` are then the product of its own Jacobian with its `grad_output`, so that a module can
+be judged alone: given the reference's inputs and the reference's output gradients.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from parity.calls import (
+    Call,
+    Replaced,
+    Slot,
+    Watch,
+    fill,
+    flatten,
+    flatten_result,
+    named_arguments,
+    slots,
+)
+from parity.judge import FUNCTION_FACTOR, Verdict, function_verdict
+from parity.localise import NO_FLOOR, Localisation
+from parity.metrics import Gap, failed, perturb_ulp, worst
+from parity.pairing import Comparison, align, tap_gap
+from parity.trace import Tap, shown, tap_key
+
+Arrays = Mapping[str, Tap]
+
+
+@dataclass
+class GradientWatch(Watch):
+    """A `Watch` under which every tensor argument of every module is a tensor of its own.
+
+    `own` copies a tensor on the tape, so that a tensor given to two modules has a gradient for
+    each. `stand_in(call, tensors, result)` may replace the result of a module that was not run.
+    """
+
+    own: Callable[[Any], Any] = lambda tensor: tensor
+    stand_in: Callable[[Call, dict[str, Any], Any], Any] | None = None
+
+    def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
+        if id(module) not in self.paths or (self._stack and self._stack[-1][0] == id(module)):
+            return super().__call__(original, module, args, kwargs)
+        template, tensors = flatten((args, kwargs), self.is_tensor)
+        owned = {name: self.own(tensor) for name, tensor in tensors}
+        args, kwargs = fill(template, lambda slot: owned[slot.name])
+        before = len(self.calls)
+        result = super().__call__(original, module, args, kwargs)
+        if self.stand_in is None or len(self.calls) == before:
+            return result
+        _, named = named_arguments(self._signatures[id(module)], args, kwargs, self.is_tensor)
+        return self.stand_in(self.calls[before], dict(named), result)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The reference's tensors around one call of one module, by name: values and gradients."""
+
+    inputs: Arrays
+    outputs: Arrays
+    input_gradients: Arrays
+    output_gradients: Arrays
+
+    def moved(self, seed: int) -> "Surroundings":
+        """All of them moved by up to one unit in the last place."""
+
+        def move(taps: Arrays) -> Arrays:
+            return {
+                name: replace(tap, array=perturb_ulp(tap.array, seed + index))
+                for index, (name, tap) in enumerate(taps.items())
+            }
+
+        return Surroundings(*map(move, vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """What running one call alone needs: its own surroundings and those of the calls it makes."""
+
+    call: Call
+    around: Surroundings
+    children: Mapping[tuple[str, int], Surroundings]
+    parameters: tuple[str, ...]
+
+
+class GradientRecorder(Protocol):
+    """What `localise_gradients` needs of a side; see `gradients_torch` and `gradients_tf`."""
+
+    calls: list[Call]
+
+    def __call__(self, inputs: Any, sink: Callable[[Tap], None] | None = None) -> Any: ...
+
+    def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]: ...
+
+
+class ReferenceGradientRecorder(GradientRecorder, Protocol):
+    """What it needs of the reference besides."""
+
+    def perturbed(self, seed: int) -> Any: ...
+
+
+def gradient_verdict(key: str, found: Gap, floor: Gap) -> Verdict:
+    """The float64 claim on one gradient: at most min(32 x floor, 1e-9).
+
+    A gradient that is zero in theory is rounding noise: its own floor leaves it not one digit
+    (32 x floor is above 1). There the port's gradient must be as small as that noise, so 32 x floor
+    alone is the limit.
+    """
+    if found.problem is None and floor.problem is None and FUNCTION_FACTOR * floor.l2 >= 1.0:
+        return function_verdict(key, found, floor, cap=float("inf"))
+    return function_verdict(key, found, floor)
+
+
+def gradient_verdicts(gaps: Mapping[str, Gap], floors: Mapping[str, Gap]) -> list[Verdict]:
+    """`gradient_verdict` of every key of `gaps`."""
+    return [gradient_verdict(key, found, floors[key]) for key, found in gaps.items()]
+
+
+def unpaired_parameters(comparison: Comparison) -> list[str]:
+    """Parameters that have a gradient in the port only.
+
+    Other tensors may have one there and none in the reference: a constant has no gradient in
+    PyTorch, and one that nobody uses in TensorFlow.
+    """
+    return [key for key in comparison.unpaired if ":param_grad" in key]
+
+
+def localise_gradients(
+    reference: ReferenceGradientRecorder,
+    port: GradientRecorder,
+    values: Mapping[str, Tap],
+    gradients: Mapping[str, Tap],
+    inputs: Any,
+    floors: Mapping[str, Gap],
+    *,
+    everywhere: bool = False,
+) -> list[Localisation]:
+    """Every module whose backward pass is at fault, in the order of the backward pass.
+
+    Each module is given the reference's inputs and output gradients; the modules it calls are
+    replaced by stand-ins that return the reference's results and pass the reference's gradients
+    back. What it passes back, to its parameters, and to its stand-ins is compared.
+
+    Args:
+        reference: recorder of the float64 reference, whose last run made `gradients`.
+        port: recorder of the float64 port, in eager execution.
+        values: the reference's forward trace, with the same calls.
+        gradients: its gradient trace.
+        inputs: the port's inputs.
+        floors: the reference's floors in place, by key.
+        everywhere: judge every module, not only those around gradients that differ.
+    """
+    comparison = Comparison(gradients)
+    port(inputs, comparison)
+    verdicts = {key: gradient_verdict(key, g, floors[key]) for key, g in comparison.gaps.items()}
+    wrong = {key for key, verdict in verdicts.items() if not verdict.passed}
+    wrong |= {*comparison.missing(), *unpaired_parameters(comparison)}
+    ours = {(call.path, call.call): call for call in port.calls}
+    judged: dict[str, _Judged] = defaultdict(_Judged)
+    for theirs in reversed(reference.calls):
+        call = ours.get((theirs.path, theirs.call))
+        alone = _isolated(theirs, values, gradients)
+        if call is not None and (everywhere or _touched(alone, wrong)):
+            judged[theirs.path].add(reference, port, alone, call)
+    found = [_report(path, one, gradients) for path, one in judged.items()]
+    return [one for one in found if one is not None]
+
+
+@dataclass
+class _Judged:
+    """The isolated gradients of all calls of one module; those of parameters add up."""
+
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    floors: dict[str, Gap] = field(default_factory=dict)
+    leaf: bool = True
+
+    def add(
+        self,
+        reference: ReferenceGradientRecorder,
+        port: GradientRecorder,
+        alone: Isolated,
+        call: Call,
+    ) -> None:
+        theirs = alone.call
+        self.leaf = self.leaf and not theirs.children
+        exact = reference.isolate_gradients(alone, theirs)
+        try:
+            ours = port.isolate_gradients(alone, call)
+        except Exception as error:  # whatever the module raises on these tensors is evidence
+            key = tap_key(theirs.path, "grad_output", "", theirs.call)
+            text = (str(error).strip().splitlines() or [""])[0]
+            self.gaps[key] = failed(f"cannot be differentiated: {type(error).__name__}: {text}")
+            self.floors[key] = NO_FLOOR
+            return
+        gaps = {
+            key: tap_gap(ours[key], tap) if key in ours else failed("has no gradient")
+            for key, tap in exact.items()
+        }
+        gaps |= {
+            key: failed("has a gradient, though not in the reference")
+            for key in ours
+            if key not in exact
+        }
+        floors = dict.fromkeys(gaps, NO_FLOOR)
+        if not all(gradient_verdict(key, gaps[key], NO_FLOOR).passed for key in gaps):
+            floors |= _isolated_floors(reference, alone, exact)
+        for key, found in gaps.items():
+            place = key if ":param_grad" in key else f"{key}#{theirs.call}"
+            self.gaps[place], self.floors[place] = found, floors[key]
+
+
+def _isolated_floors(
+    reference: ReferenceGradientRecorder, alone: Isolated, exact: Mapping[str, Tap]
+) -> dict[str, Gap]:
+    """How far rounding alone moves the isolated gradients of a call from `exact`."""
+    runs = []
+    for seed in (0, 1):
+        moved = replace(
+            alone,
+            around=alone.around.moved(1000 * seed + 1),
+            children={
+                place: one.moved(1000 * seed + 101 * (index + 1))
+                for index, (place, one) in enumerate(alone.children.items())
+            },
+        )
+        with reference.perturbed(seed):
+            runs.append(reference.isolate_gradients(moved, alone.call))
+    return {key: worst(tap_gap(run[key], tap) for run in runs) for key, tap in exact.items()}
+
+
+def _touched(alone: Isolated, wrong: set[str]) -> bool:
+    """Whether a gradient that this call passes back, or that its results get, differs in place."""
+    call = alone.call
+    keys = {f"{_key(call, 'grad_input', slot.name)}" for slot in _argument_slots(call)}
+    keys |= {_key(child, "grad_output", s.name) for child in call.children for s in _results(child)}
+    keys |= {parameter_key(name) for name in alone.parameters}
+    return bool(keys & wrong)
+
+
+def _isolated(call: Call, values: Mapping[str, Tap], gradients: Mapping[str, Tap]) -> Isolated:
+    def around(one: Call) -> Surroundings:
+        def taken(source: Mapping[str, Tap], kind: str, found: Iterable[Slot]) -> Arrays:
+            keys = {slot.name: _key(one, kind, slot.name) for slot in found}
+            return {name: source[key] for name, key in keys.items() if key in source}
+
+        return Surroundings(
+            taken(values, "input", _argument_slots(one)),
+            taken(values, "output", _results(one)),
+            taken(gradients, "grad_input", _argument_slots(one)),
+            taken(gradients, "grad_output", _results(one)),
+        )
+
+    children = {(child.path, ordinal(child)): around(child) for child in call.children}
+    below = f"{call.path}." if call.path else ""
+    inner = tuple(f"{child.path}." for child in call.children)
+    parameters = tuple(
+        name
+        for name in (f"{tap.path}.{tap.name}" for tap in gradients.values() if _is_parameter(tap))
+        if name.startswith(below) and not name.startswith(inner)
+    )
+    return Isolated(call, around(call), children, parameters)
+
+
+def _is_parameter(tap: Tap) -> bool:
+    return tap.kind == "param_grad"
+
+
+def parameter_key(name: str) -> str:
+    """The key of a parameter's gradient from its state-dict key."""
+    path, _, own = name.rpartition(".")
+    return tap_key(path, "param_grad", own)
+
+
+def ordinal(call: Call) -> int:
+    """How many calls of the same module its caller made before this one."""
+    siblings = [] if call.parent is None else call.parent.siblings(call.path)
+    return next((index for index, one in enumerate(siblings) if one is call), len(siblings) - 1)
+
+
+def fitted(tap: Tap, axes: str) -> np.ndarray:
+    """The array of a tap in another order of its axes."""
+    array = align(tap, axes)
+    if array is None:
+        raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")
+    return np.ascontiguousarray(array)
+
+
+class IsolatedRun:
+    """What both gradient recorders share: one call run with stand-ins for the modules it calls.
+
+    Subclasses provide `model`, `modules`, `axes`, `_run`, and the three methods below.
+    """
+
+    def _gradient_watch(
+        self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
+    ) -> GradientWatch:
+        raise NotImplementedError
+
+    def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> Any:
+        """A tensor of `dtype`; `needed` says whether its gradient is taken."""
+        raise NotImplementedError
+
+    def _linked(
+        self,
+        inputs: list[Any],
+        outputs: list[Any],
+        gradients: list[Any],
+        receive: Callable[[int, Any], None],
+    ) -> list[Any]:
+        """Copies of `outputs`; their gradients go to `receive`, `gradients` to `inputs`."""
+        raise NotImplementedError
+
+    def _run_alone(
+        self, alone: Isolated, call: Call
+    ) -> tuple[dict[str, Any], list[tuple[Any, Any]], dict[str, tuple[str, str, Any]]]:
+        """Runs `call` on the reference's tensors.
+
+        Returns: its leaf tensors by name; its results with their gradients, both tensors; and,
+        filled when these are propagated, what each stand-in receives: path, name, gradient by key.
+        """
+        received: dict[str, tuple[str, str, Any]] = {}
+        leaves: dict[str, Any] = {}
+
+        def made(path: str, kind: str, tap: Tap, dtype: Any, needed: bool = False) -> Any:
+            axes = self.axes(path, kind, tap.name, tap.array.ndim)
+            return self._leaf(fitted(tap, axes), dtype, needed)
+
+        def around(inner: Call) -> Surroundings | None:
+            if inner.parent is None or inner.parent.parent is not None:
+                return None
+            place = (inner.path, ordinal(inner))
+            return alone.children.get(place) if place[1] < len(call.siblings(inner.path)) else None
+
+        def result(inner: Call) -> Replaced | None:
+            known = around(inner)
+            if known is None:
+                return None
+            template = call.siblings(inner.path)[ordinal(inner)].results
+            return Replaced(
+                fill(
+                    template,
+                    lambda slot: made(inner.path, "output", known.outputs[slot.name], slot.dtype),
+                )
+            )
+
+        def stand_in(inner: Call, tensors: dict[str, Any], value: Any) -> Any:
+            known = around(inner)
+            if known is None:
+                return value
+            template, outputs = flatten_result(value, watch.is_tensor)
+
+            def receive(index: int, gradient: Any) -> None:
+                name = outputs[index][0]
+                if name in known.output_gradients:
+                    key = tap_key(inner.path, "grad_output", name, ordinal(inner))
+                    received[key] = (inner.path, name, gradient)
+
+            gradients = [
+                made(inner.path, "input", known.input_gradients[name], tensor.dtype)
+                if name in known.input_gradients
+                else None
+                for name, tensor in tensors.items()
+            ]
+            values = [tensor for _, tensor in outputs]
+            copies = self._linked(list(tensors.values()), values, gradients, receive)
+            named = {name: copy for (name, _), copy in zip(outputs, copies, strict=True)}
+            return fill(template, lambda slot: named[slot.name])
+
+        def leaf(slot: Slot) -> Any:
+            needed = slot.name in alone.around.input_gradients
+            tap = alone.around.inputs[slot.name]
+            leaves[slot.name] = made(call.path, "input", tap, slot.dtype, needed)
+            return leaves[slot.name]
+
+        watch = self._gradient_watch(replace=result)
+        watch.stand_in = stand_in
+        args, kwargs = call.arguments.build(leaf)
+        value = self._run(watch, self.modules[call.path], args, kwargs)
+        _, outputs = flatten_result(value, watch.is_tensor)
+        pairs = [
+            (tensor, made(call.path, "output", alone.around.output_gradients[name], tensor.dtype))
+            for name, tensor in outputs
+            if name in alone.around.output_gradients
+        ]
+        needed = {name: leaves[name] for name in alone.around.input_gradients if name in leaves}
+        return needed, pairs, received
+
+    def _taps(
+        self,
+        call: Call,
+        leaves: Mapping[str, np.ndarray | None],
+        parameters: Mapping[str, tuple[np.ndarray | None, str]],
+        received: Mapping[str, tuple[str, str, np.ndarray]],
+    ) -> dict[str, Tap]:
+        """Taps of an isolated run by key; gradients that are None are left out."""
+        taps = []
+        for name, array in leaves.items():
+            if array is not None:
+                axes = self.axes(call.path, "input", name, array.ndim)
+                taps.append(Tap(call.path, "grad_input", name, 0, axes, array))
+        for name, (array, axes) in parameters.items():
+            if array is not None:
+                path, _, own = name.rpartition(".")
+                taps.append(Tap(path, "param_grad", own, 0, axes, array))
+        found = {tap.key: tap for tap in taps}
+        for key, (path, name, array) in received.items():
+            axes = self.axes(path, "output", name, array.ndim)
+            found[key] = Tap(path, "grad_output", name, 0, axes, array)
+        return found
+
+
+def _argument_slots(call: Call) -> list[Slot]:
+    return [slot for part in call.arguments.values.values() for slot in slots(part)]
+
+
+def _results(call: Call) -> list[Slot]:
+    return slots(call.results)
+
+
+def _key(call: Call, kind: str, name: str) -> str:
+    return tap_key(call.path, kind, name, call.call)
+
+
+def _report(path: str, judged: _Judged, gradients: Mapping[str, Tap]) -> Localisation | None:
+    """The localisation of one module whose isolated gradients differ, or None."""
+    verdicts = {
+        key: gradient_verdict(key.partition("#")[0], gap, judged.floors[key])
+        for key, gap in judged.gaps.items()
+    }
+    wrong = [verdict for verdict in verdicts.values() if not verdict.passed]
+    if not wrong:
+        return None
+    first = wrong[0]
+    own = judged.leaf or any(":param_grad" in verdict.key for verdict in wrong)
+    if first.problem is not None:
+        head = f"{first.key} {first.problem}"
+    else:
+        limit = first.threshold.value / first.threshold.floor
+        head = (
+            f"backward pass: {first.key} is off by {first.value:.2g} ({first.metric}), "
+            f"{first.ratio:.2g}x the reference's rounding error, limit {limit:.3g}x"
+        )
+    facts = "it was given the reference's inputs and output gradients"
+    detail = f"{first.detail}; {facts}" if first.detail else facts
+    text = f"{shown(path)}: {head} [float64]\n  {detail}"
+    kind = "own" if own else "wiring"
+    return Localisation(shown(path), kind, first.key, text, None, tuple(verdicts.values()))

@@ -1,0 +1,181 @@
+"""Gradients of a TensorFlow model between its layers and of its variables."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from parity import calls, capture_tf
+from parity.calls import Axes, Call, Sink, Watch, fill, flatten, watching
+from parity.gradients import GradientWatch, Isolated, IsolatedRun
+from parity.provenance import provenance
+from parity.trace import Tap, Trace
+
+Parameters = Mapping[str, tuple[tf.Variable, str]]
+
+
+class GradientRecorder(IsolatedRun, capture_tf.Recorder):
+    """Runs a TensorFlow model forward and backward, and records its gradients as taps.
+
+    The gradients are results of the same function as the loss, eager, as a graph or under XLA.
+
+    Args:
+        model: a tf_keras layer or model that is built.
+        axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
+        loss: loss(outputs) is the scalar that is differentiated.
+        parameters: trainable variables by key, each with the names of its axes; `ABCD` are those of
+            the reference's tensor, in its order.
+        execution: `eager`, `graph` or `xla`.
+    """
+
+    def __init__(
+        self,
+        model: tf.Module,
+        axes: Axes,
+        loss: Callable[[Any], tf.Tensor],
+        parameters: Parameters,
+        execution: str = "eager",
+    ) -> None:
+        super().__init__(model, axes, execution)
+        self.loss = loss
+        self.parameters = parameters
+        self._tape: tf.GradientTape | None = None
+        self._seeds: list[tf.Tensor] = []
+        self._functions: dict[Any, tuple[Any, list]] = {}
+
+    def __call__(self, inputs: tuple | dict, sink: Sink | None = None) -> tuple[float, Trace]:
+        """The loss and the trace of gradients, in the order of the backward pass.
+
+        Tensors on which no variable has an influence, or which have none on the loss, have no
+        gradient. `sink` receives the taps in place of the trace.
+        """
+        self.modules_of(inputs)
+        template, tensors = flatten(capture_tf._tensors(inputs), tf.is_tensor)
+        names = [name for name, _ in tensors]
+        arguments = [tensor for _, tensor in tensors]
+        key = (repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
+        if self.execution == "eager":
+            places: list[tuple[str, str, str, int, str]] = []
+            total, found = self._differentiate(template, names, arguments, places)
+        else:
+            if key not in self._functions:
+                places = []
+                function = tf.function(
+                    lambda *given: self._differentiate(template, names, given, places),
+                    autograph=False,
+                    jit_compile=self.execution == "xla",
+                )
+                self._functions[key] = (function, places)
+            function, places = self._functions[key]
+            total, found = function(*arguments)
+        trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
+        for place, gradient in zip(places, found, strict=True):
+            (sink or trace.add)(Tap(*place, capture_tf._array(gradient)))
+        return float(total), trace
+
+    def _differentiate(
+        self, template: Any, names: list[str], arguments: Any, places: list
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss and all gradients; `places` receives where each belongs."""
+        given = dict(zip(names, arguments, strict=True))
+        args, kwargs = calls.split_inputs(fill(template, lambda slot: given[slot.name]))
+        met: list[tuple[Call, str, str, tf.Tensor]] = []
+
+        def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
+            if tensor.dtype.is_floating:
+                met.append((call, kind, name, tensor))
+
+        watch = self._gradient_watch(emit)
+        with tf.GradientTape() as tape:
+            total = self.loss(self._run(watch, self.model, args, kwargs))
+        self.calls = watch.calls
+        met.reverse()
+        variables = [variable for variable, _ in self.parameters.values()]
+        found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables])
+        places.clear()
+        kept = []
+        for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
+            if gradient is not None:
+                axes = self.axes(call.path, kind, name, tensor.shape.rank)
+                places.append((call.path, f"grad_{kind}", name, call.call, axes))
+                kept.append(tf.convert_to_tensor(gradient))
+        for (key, (_, axes)), gradient in zip(
+            self.parameters.items(), found[len(met) :], strict=True
+        ):
+            if gradient is not None:
+                path, _, name = key.rpartition(".")
+                places.append((path, "param_grad", name, 0, axes))
+                kept.append(tf.convert_to_tensor(gradient))
+        return total, kept
+
+    def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
+        """What one call passes back, alone, by key; see `parity.gradients.localise_gradients`."""
+        self._seeds = []
+        own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
+        with tf.GradientTape() as self._tape:
+            leaves, pairs, received = self._run_alone(alone, call)
+        variables = [variable for variable, _ in own.values()]
+        found = self._tape.gradient(
+            [tensor for tensor, _ in pairs],
+            [*leaves.values(), *variables, *self._seeds],
+            output_gradients=[gradient for _, gradient in pairs],
+        )
+        self._tape = None
+        arrays = [None if gradient is None else capture_tf._array(gradient) for gradient in found]
+        return self._taps(
+            call,
+            dict(zip(leaves, arrays, strict=False)),
+            {
+                name: (array, axes)
+                for (name, (_, axes)), array in zip(
+                    own.items(), arrays[len(leaves) :], strict=False
+                )
+            },
+            {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
+        )
+
+    def _gradient_watch(
+        self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
+    ) -> GradientWatch:
+        return GradientWatch(
+            self._paths,
+            capture_tf._is_tensor,
+            capture_tf._signature,
+            emit,
+            replace,
+            capture_tf._is_symbolic,
+            own=_own,
+        )
+
+    def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
+        with watching(map(type, self.modules.values()), watch):
+            return module(*args, **kwargs)
+
+    def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> tf.Tensor:
+        tensor = tf.constant(array)
+        tensor = tensor if dtype in (None, tensor.dtype) else tf.cast(tensor, dtype)
+        if needed:
+            self._tape.watch(tensor)
+        return tensor
+
+    def _linked(self, inputs: list, outputs: list, gradients: list, receive: Callable) -> list:
+        # A tensor of its own makes the stand-in part of the tape whatever it is given.
+        seed = tf.zeros((), tf.float64)
+        self._tape.watch(seed)
+        self._seeds.append(seed)
+
+        @tf.custom_gradient
+        def stand_in(seed: tf.Tensor, *tensors: tf.Tensor) -> tuple[list[tf.Tensor], Callable]:
+            def backward(*received: tf.Tensor) -> tuple:
+                for index, gradient in enumerate(received):
+                    receive(index, gradient)
+                return (tf.zeros_like(seed), *gradients)
+
+            return [tf.identity(output) for output in outputs], backward
+
+        return stand_in(seed, *inputs)
+
+
+def _own(tensor: Any) -> Any:
+    return tf.identity(tensor) if tensor.dtype.is_floating else tensor

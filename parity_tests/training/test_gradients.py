@@ -1,0 +1,135 @@
+"""Every gradient between modules and of every parameter agrees; planted faults are named."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from maskformer import zoo
+from maskformer.images import batch_images, synthetic_image
+from parity import capture_torch
+from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
+from parity.gradients_torch import GradientRecorder as TorchRecorder
+from parity.judge import FUNCTION_FACTOR, same_precision
+from parity.pairing import Comparison
+from replication import pair, training_pair
+
+PREDICTOR = "sem_seg_head.predictor"
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The float64 reference with its gradients and floors, and the port's eager recorder."""
+    config = zoo.model_config("tiny")
+    weights = pair.load_weights("seeded:0", config)
+    images, sizes = batch_images([synthetic_image(64, 70, 0)], config)
+    targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    side = SimpleNamespace(config=config, weights=weights, images=images, sizes=sizes)
+    side.targets = targets
+    side.inputs = pair.reference_inputs(images, sizes, "float64")
+    model = pair.build_reference(config, weights, "float64")
+    _, side.values = capture_torch.Recorder(model, pair.REFERENCE_AXES)(side.inputs)
+    side.reference = torch_recorder(side, "float64", model)
+    _, side.gradients = side.reference(side.inputs)
+    side.floors = capture_torch.measure_floors(side.reference, side.inputs, side.gradients)
+    side.port = tf_recorder(side, "float64")
+    side.port_inputs = pair.port_inputs(images, sizes, "float64")
+    return side
+
+
+def torch_recorder(side, dtype, model=None):
+    model = model or pair.build_reference(side.config, side.weights, dtype)
+    batch = training_pair.reference_batch(side.config, side.images, side.sizes, side.targets, dtype)
+    loss = training_pair.reference_loss(model, batch.targets)
+    return TorchRecorder(model, pair.REFERENCE_AXES, loss)
+
+
+def tf_recorder(side, dtype):
+    from parity.gradients_tf import GradientRecorder
+
+    model = pair.build_port(side.config, side.weights, dtype)
+    batch = training_pair.port_batch(side.config, side.images, side.sizes, side.targets, dtype)
+    return GradientRecorder(
+        model,
+        pair.PORT_AXES,
+        training_pair.port_loss(model, batch.targets),
+        training_pair.port_parameters(model),
+    )
+
+
+def test_every_gradient_agrees_in_float64(both):
+    comparison = Comparison(both.gradients)
+    both.port(both.port_inputs, comparison)
+    assert comparison.missing() == unpaired_parameters(comparison) == []
+    parameters = [key for key in comparison.gaps if ":param_grad" in key]
+    assert len(parameters) == 137
+    assert len(comparison.gaps) >= 500
+    verdicts = gradient_verdicts(comparison.gaps, both.floors)
+    assert [str(one) for one in verdicts if not one.passed] == []
+    noise = [one.key for one in verdicts if one.threshold.floor * FUNCTION_FACTOR >= 1]
+    # Nothing but what is zero in theory may be judged as noise.
+    assert all("decoder.layers.0.self_attn" in key for key in noise), noise
+
+
+def test_every_gradient_is_as_exact_in_float32(both):
+    inputs = pair.reference_inputs(both.images, both.sizes, "float32")
+    reference = torch_recorder(both, "float32")
+    own = Comparison(both.gradients)
+    reference(inputs, own)
+    floors = capture_torch.measure_floors(reference, inputs, both.gradients)
+    port = Comparison(both.gradients)
+    tf_recorder(both, "float32")(pair.port_inputs(both.images, both.sizes, "float32"), port)
+    verdicts = same_precision(port.gaps, own.gaps, floors)
+    assert len(verdicts) >= 500
+    assert [str(one) for one in verdicts if not one.passed] == []
+
+
+def localised(side):
+    return localise_gradients(
+        side.reference, side.port, side.values, side.gradients, side.port_inputs, side.floors
+    )
+
+
+def plant(monkeypatch, side, path, make):
+    module = side.port.modules[path]
+    monkeypatch.setitem(module.__dict__, "call", make(module.call))
+
+
+def test_gradient_stopped_on_mask_features_is_named(both, monkeypatch):
+    import tensorflow as tf
+
+    def make(call):
+        return lambda x, mask_features, training=False: call(x, tf.stop_gradient(mask_features))
+
+    plant(monkeypatch, both, PREDICTOR, make)
+    (found,) = localised(both)
+    assert found.path == PREDICTOR
+    assert found.edge == f"{PREDICTOR}:grad_input.mask_features"
+    assert "has no gradient" in found.evidence
+
+
+def test_halved_gradient_inside_a_convolution_is_named(both, monkeypatch):
+    import tensorflow as tf
+
+    path = "backbone.res5.0.conv2"
+    plant(
+        monkeypatch,
+        both,
+        path,
+        lambda call: lambda input: call(0.5 * tf.stop_gradient(input) + 0.5 * input),
+    )
+    (found,) = localised(both)
+    assert (found.path, found.edge) == (path, f"{path}:grad_input")
+
+
+def test_attention_that_forgets_the_gradient_of_its_keys_is_named(both, monkeypatch):
+    import tensorflow as tf
+
+    path = f"{PREDICTOR}.transformer.decoder.layers.1.multihead_attn"
+
+    def make(call):
+        return lambda query, key, value, training=False: call(query, tf.stop_gradient(key), value)
+
+    plant(monkeypatch, both, path, make)
+    (found,) = localised(both)
+    assert (found.path, found.kind) == (path, "own")
+    assert found.edge == f"{path}:grad_input.key"
