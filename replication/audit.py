@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from maskformer.config import ModelConfig
+    from maskformer.solver import SolverConfig
 
 EXECUTIONS = ("eager", "graph", "xla")
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
+TRAINING = "losses, matching, gradients and weight updates"
 NOT_VERIFIED = (
-    "losses, matching, gradients and weight updates",
+    TRAINING,
     "data pipelines, and predictions for other images",
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
@@ -37,6 +39,7 @@ class Request:
     images of `size` ("HxW") are drawn. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
+    With `train`, one training step by this solver is compared as well.
     """
 
     config: "ModelConfig"
@@ -50,6 +53,7 @@ class Request:
     only: str | None = None
     isolate: bool = False
     capture_effect: bool = False
+    train: "SolverConfig | None" = None
     command: str = "parity audit"
 
 
@@ -244,6 +248,15 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
                 {name: (reference_outputs32, one) for name, one in port_outputs32.items()},
                 request.command,
             )
+    not_verified = NOT_VERIFIED
+    if request.train is not None:
+        from replication.training_audit import training_claims
+
+        claims = [
+            *claims,
+            *training_claims(config, request.train, weights, batch, sizes, request.command, steps),
+        ]
+        not_verified = tuple(text for text in not_verified if text != TRAINING)
     result = build_result(
         measured,
         localisations,
@@ -258,7 +271,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             weights_sha256=weights.sha256,
             reference=request.reference,
         ),
-        not_verified=(*NOT_VERIFIED, witness.NOT_VERIFIED) if by_table else NOT_VERIFIED,
+        not_verified=(*not_verified, witness.NOT_VERIFIED) if by_table else not_verified,
         pairing=witness.DERIVATION if by_table else BY_IDENTITY,
     )
     return result if evidence is None else {**result, "witness": evidence}
@@ -461,6 +474,12 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--isolate", help="Run every module alone on the reference's inputs."),
         ] = False,
+        train: Annotated[
+            bool,
+            typer.Option(
+                "--train", help="Also compare losses, matchings, gradients and one update."
+            ),
+        ] = False,
         every: Annotated[
             bool,
             typer.Option(
@@ -489,6 +508,7 @@ def register(app: typer.Typer) -> None:
                 "--reference": reference != "builtin",
                 "--only": only,
                 "--isolate": isolate,
+                "--train": train,
                 "--out": out,
             }
             _audit_all(
@@ -507,8 +527,15 @@ def register(app: typer.Typer) -> None:
             raise InputError(
                 f"--reference is {reference!r}", f"expected one of {', '.join(REFERENCES)}"
             )
+        if train and (reference != "builtin" or only is not None):
+            raise InputError(
+                "--train cannot be combined with --only or another --reference",
+                "gradients run through the whole built-in reference",
+                "leave the other options out",
+            )
+        chosen = resolve(config or (None if config_file else "coco_r50"), config_file)
         request = Request(
-            config=resolve(config or (None if config_file else "coco_r50"), config_file).model,
+            config=chosen.model,
             weights=weights,
             images=(*(images or ()), *(more_images or ())),
             size=size or "128x160",
@@ -518,10 +545,12 @@ def register(app: typer.Typer) -> None:
             reference=reference,
             only=only,
             isolate=isolate,
+            train=chosen.solver if train else None,
             command=words,
         )
         set_threads(threads)
         total = 6 + len(request.executions) + (request.isolate or reference == "hf")
+        total += 4 * train
         result = audit(request, Steps(total=total))
         if out is not None:
             from reports.render import write_report
