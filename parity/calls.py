@@ -3,6 +3,7 @@
 import fnmatch
 import inspect
 import weakref
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -336,7 +337,7 @@ class Collector:
         return next(changed, None)
 
 
-class Recorder:
+class Recorder(ABC):
     """What the recorders of both frameworks share: modules by path, calls, isolated runs."""
 
     def __init__(self, model: Any, axes: Axes, only: str | None) -> None:
@@ -346,17 +347,21 @@ class Recorder:
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
 
+    @abstractmethod
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
-        raise NotImplementedError
+        """The watch over the calls of this model's modules."""
 
+    @abstractmethod
     def _run(self, watch: Watch, module: Any, args: tuple, kwargs: dict) -> Any:
-        raise NotImplementedError
+        """The results of one call of `module`, watched."""
 
+    @abstractmethod
     def _collector(self, sink: Sink) -> Collector:
-        raise NotImplementedError
+        """What turns watched tensors into taps for `sink`."""
 
+    @abstractmethod
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> Any:
-        raise NotImplementedError
+        """`array` as a tensor of the framework, in the dtype of `slot`."""
 
     def isolate(
         self,

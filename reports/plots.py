@@ -6,19 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-STAGES = (
-    "input",
-    "backbone",
-    "pixel_decoder",
-    "transformer",
-    "heads",
-    "matching",
-    "loss",
-    "gradient",
-    "update",
-    "inference",
-    "metric",
-)
+from maskformer.tensor_axes import STAGES
+
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 58  # room for labels, in SVG units (pixels at full size)
 LETTER = 6.6  # widest usual advance of a 12 px letter
 TICK_GAP = 24  # least distance of two tick labels
