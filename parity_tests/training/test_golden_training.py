@@ -24,7 +24,7 @@ from torch_reference.optimizer import build_optimizer as build_torch_optimizer
 ROUNDING32 = float(np.finfo(np.float32).eps) / 2
 STEPS = 3
 LOW_RATE = 1e-6
-QUICK = ("tiny_64x96", "tiny_batch2", "coco_r50_128x160")
+QUICK = ("tiny_64x96",)  # the others take minutes
 TRAINED = [case for case in golden_files.cases() if "grad_names" in golden_files.load(case)[1]]
 CASES = [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in TRAINED]
 
