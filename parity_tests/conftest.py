@@ -1,5 +1,6 @@
 """Settings of the whole suite: repeatable property tests, one thread per parallel worker."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -24,3 +25,21 @@ def _restore_torch_threads() -> Iterator[None]:
     yield
     if torch and torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+GARBAGE = 1 << 29  # bytes of growth that are worth a collection
+_resident = {"after collection": 0}
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def _free_models() -> Iterator[None]:
+    """Models sit in reference cycles: few objects, so no collection, but gigabytes of weights."""
+    yield
+    if _resident_bytes() > _resident["after collection"] + GARBAGE:
+        gc.collect()
+        _resident["after collection"] = _resident_bytes()

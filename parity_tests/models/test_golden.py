@@ -6,7 +6,7 @@ original's position encoding stays float32 in a float64 model, so the reference 
 here, and the port is allowed what that alone changes.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def config_of(meta: dict[str, Any]) -> ModelConfig:
     return zoo.model_config(meta["config"]).replace(predictor=predictor)
 
 
-@cache
+@lru_cache(maxsize=1)
 def weights_of(case: str) -> tuple[ModelConfig, Weights, np.ndarray, np.ndarray]:
     """The configuration, weights, image batch and sizes of a golden case."""
     arrays, meta = golden_files.load(case)
@@ -76,7 +76,7 @@ def weights_of(case: str) -> tuple[ModelConfig, Weights, np.ndarray, np.ndarray]
     return config, load_weights(f"seeded:{meta['seed']}", config), batch, sizes
 
 
-@cache
+@lru_cache(maxsize=2)
 def torch_arrays(case: str, positions: torch.dtype = torch.float32) -> dict[str, np.ndarray]:
     """What the float64 reference computes for a case, by the golden arrays' names.
 

@@ -1,6 +1,6 @@
 """Both sides of a stored training case: weights, batch and targets as each framework takes them."""
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from replication.training_pair import port_batch, reference_batch
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 
 
-@cache
+@lru_cache(maxsize=1)
 def targets_of(case: str) -> Any:
     """Per image {"labels", "masks"} padded to the batch, or labels int64 [B,H,W] (per pixel)."""
     arrays, _ = golden_files.load(case)

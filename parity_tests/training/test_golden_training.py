@@ -5,7 +5,7 @@ float32 there, so the reference is run that way for them; the port is then held 
 """
 
 import dataclasses
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def solver_of(case):
     return dataclasses.replace(solver, base_lr=LOW_RATE, warmup_iters=0)
 
 
-@cache
+@lru_cache(maxsize=2)
 def torch_run(case, dtype="float64", positions=None):
     """Losses, gradients, matchings, and the change of every weight after 1 and 3 updates."""
     model, batch = torch_case(case, dtype, positions)
@@ -72,7 +72,7 @@ def torch_pairs(model, batch):
         }
 
 
-@cache
+@lru_cache(maxsize=2)
 def tf_run(case, dtype="float64"):
     """The same of the port, arrays in torch's layout."""
     model, batch = tf_case(case, dtype)
