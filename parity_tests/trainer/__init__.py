@@ -1,0 +1,1 @@
+"""Training for real: settings, records, the PyTorch trainer, imports."""
