@@ -13,10 +13,10 @@ from typing import Any
 
 from maskformer.config import ModelConfig
 from maskformer.errors import InputError
+from maskformer.evaluation_data import EvaluationData, open_data
 from maskformer.inputs import InputConfig
 from replication import pair
 from replication.disagreement import Disagreement, Margins, disagreement
-from replication.evaluation_data import EvaluationData, open_data
 from replication.evaluation_scores import agreement, compare, score
 from replication.output_folder import output_folder
 from replication.predicted import Predicted, predict_all

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou, statistics
 from maskformer.errors import InputError
-from replication.evaluation_data import EvaluationData
+from maskformer.evaluation_data import EvaluationData
 from replication.predicted import Predicted
 
 

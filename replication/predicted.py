@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from maskformer.errors import InputError
+from maskformer.evaluation_data import EvaluationData
 from maskformer.panoptic_format import (
     ImageInfo,
     PanopticDataset,
@@ -18,7 +19,6 @@ from maskformer.panoptic_format import (
     write_dataset,
 )
 from maskformer.prediction import to_dataset_ids
-from replication.evaluation_data import EvaluationData
 from replication.sides import Side, results_of
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from maskformer.evaluation_data import EvaluationData
 from replication import pictures
 from replication.disagreement import Disagreement
-from replication.evaluation_data import EvaluationData
 from replication.evaluation_scores import Scored, image_scores
 from replication.predicted import Predicted
 
