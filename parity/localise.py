@@ -1,18 +1,18 @@
 """Which module makes a difference itself, and which merely passes one on."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from parity.calls import Call, IsolationError, Slot, slots
+from parity.explain import Case, Explanation
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison, tap_gap
 from parity.trace import Tap, Trace, shown, tap_key
 
-Explanations = Callable[[Any, str], Iterable[tuple[str, AbstractContextManager]]]
+Explain = Callable[[Any, Case], list[Explanation]]
 Children = Mapping[tuple[str, int], Mapping[str, Tap]]
 NO_FLOOR = Gap(0.0, 0.0)
 
@@ -54,6 +54,7 @@ class Localisation:
         evidence: what was measured, for people, in two or three lines.
         cause: the explanation that removes the difference, or None.
         verdicts: the isolated verdicts on what the module returns and hands to others.
+        explanations: the best that were found, the cause first.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Localisation:
     evidence: str
     cause: str | None
     verdicts: tuple[Verdict, ...]
+    explanations: tuple[Explanation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of strict JSON."""
@@ -72,6 +74,7 @@ class Localisation:
             "evidence": self.evidence,
             "cause": self.cause,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "explanations": [one.to_json() for one in self.explanations],
         }
 
 
@@ -81,7 +84,7 @@ def localise(
     trace: Trace,
     inputs: tuple | dict,
     floors: Mapping[str, Gap],
-    explanations: Explanations | None = None,
+    explain: Explain | None = None,
     *,
     everywhere: bool = False,
 ) -> list[Localisation]:
@@ -98,8 +101,7 @@ def localise(
         trace: the reference's float64 trace, with all taps.
         inputs: the port's inputs.
         floors: the reference's floors in place, by key (`capture_torch.measure_floors`).
-        explanations: explanations(module, path) offers causes for a module of the port: a text and
-            a context in which the module is repaired accordingly.
+        explain: gives the likely causes of what one module does; see `parity.explain`.
         everywhere: run every module that both models call.
     """
     comparison = Comparison(trace)
@@ -122,8 +124,8 @@ def localise(
         believed = [fault for fault in same if fault.named or fault.child not in faults]
         if believed:
             calls = sum(call.path == path for call in reference.calls)
-            cause = _cause(reference, port, trace, believed[0], explanations)
-            found.append(_report(reference, believed, calls, in_place, cause))
+            causes = _explanations(reference, port, trace, believed[0], explain)
+            found.append(_report(reference, believed, calls, in_place, causes))
     return sorted((one for one in found if one), key=lambda one: order.get(one.edge, len(order)))
 
 
@@ -140,7 +142,8 @@ class _Fault:
     """One call of a module of the port that differs when run on the reference's tensors.
 
     `edge` is the tap that differs, `child` the module it is handed to, `named` false where the
-    difference is in which tensors are handed on, not in their values.
+    difference is in which tensors are handed on, not in their values. Where values differ, `run`
+    are the port's taps, `key` that of the first that differs, and `floors` the reference's.
     """
 
     theirs: Call
@@ -150,6 +153,9 @@ class _Fault:
     verdicts: tuple[Verdict, ...]
     child: str | None = None
     named: bool = True
+    run: Trace | None = None
+    key: str = ""
+    floors: Mapping[str, Gap] = field(default_factory=dict)
 
 
 def _suspicious(theirs: Call, call: Call, in_place: Mapping[str, Verdict]) -> bool:
@@ -181,6 +187,7 @@ def _judge_alone(
         return _Fault(theirs, call, key, verdict, (verdict,))
     gaps = {key: tap_gap(tap, expected[key].tap) for key, tap in run.items() if key in expected}
     verdicts = _verdicts(gaps, expected, dict.fromkeys(gaps, NO_FLOOR))
+    measured: dict[str, Gap] = {}
     if not all(verdict.passed for verdict in verdicts.values()):
         taps = {key: one.tap for key, one in expected.items()}
         measured = reference.isolated_floors(theirs, feeds, children, taps)
@@ -189,9 +196,8 @@ def _judge_alone(
     for key, verdict in verdicts.items():
         if not verdict.passed:
             child = expected[key].child
-            return _Fault(
-                theirs, call, verdict.key, verdict, kept, None if child is None else child.path
-            )
+            path = None if child is None else child.path
+            return _Fault(theirs, call, verdict.key, verdict, kept, path, True, run, key, measured)
     return _mismatched(theirs, call, run, expected, kept, in_place)
 
 
@@ -311,22 +317,28 @@ def _wrong_inputs(root: Call, in_place: Mapping[str, Verdict]) -> Localisation |
     return Localisation("model", "wiring", wrong[0].key, evidence, None, verdicts)
 
 
-def _cause(
+def _explanations(
     reference: ReferenceRecorder,
     port: Recorder,
     trace: Trace,
     fault: _Fault,
-    explanations: Explanations | None,
-) -> str | None:
-    """The first explanation under which the module no longer differs, or None."""
-    if explanations is None:
-        return None
-    path = fault.theirs.path
-    for text, repaired in explanations(port.modules[path], path):
-        with repaired:
-            if _judge_alone(reference, port, trace, fault.theirs, fault.call, {}) is None:
-                return text
-    return None
+    explain: Explain | None,
+) -> list[Explanation]:
+    """What may have caused a fault, the likeliest first; nothing where no values were compared."""
+    if explain is None or fault.run is None:
+        return []
+    feeds, children = _feeds(trace, fault.theirs), _children(trace, fault.theirs)
+    case = Case(
+        fault.theirs,
+        fault.key,
+        fault.run,
+        {key: one.tap for key, one in _expected(trace, fault.theirs).items()},
+        fault.floors,
+        lambda: reference.isolate(fault.theirs, feeds, children),
+        lambda: port.isolate(fault.call, feeds, children),
+        trace,
+    )
+    return explain(reference, case)
 
 
 def _report(
@@ -334,7 +346,7 @@ def _report(
     faults: list[_Fault],
     calls: int,
     in_place: Mapping[str, Verdict],
-    cause: str | None,
+    explanations: list[Explanation],
 ) -> Localisation:
     first = faults[0]
     path, verdict = first.theirs.path, first.verdict
@@ -359,8 +371,11 @@ def _report(
     else:
         facts.append("in place its inputs differ as well, which other modules are to blame for")
     lines = [f"{shown(path)}: {head}{times} [float64]", "; ".join(facts)]
-    if cause is not None:
-        lines.append(f"likely: {cause}")
+    cause = explanations[0].text if explanations and explanations[0].exact else None
+    if explanations:
+        lines.append(f"likely: {explanations[0]}")
     text = "\n  ".join(lines)
     kind = "own" if own else "wiring"
-    return Localisation(shown(path), kind, first.edge, text, cause, first.verdicts)
+    return Localisation(
+        shown(path), kind, first.edge, text, cause, first.verdicts, tuple(explanations)
+    )

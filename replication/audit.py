@@ -119,6 +119,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
     batch, sizes, described = load_images(request)
 
     from parity import capture_torch
+    from parity.explain import explain
     from parity.judge import same_decisions
     from parity.localise import localise
     from parity.pairing import Comparison
@@ -232,6 +233,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
                 trace,
                 port_inputs64,
                 measured.floors,
+                explain,
                 everywhere=request.isolate,
             )
     claims = []

@@ -1,0 +1,304 @@
+"""Why a module differs: candidate explanations, ranked by how much of the difference each removes.
+
+Mistakes are planted in the reference, which then either computes what the port does or not
+(`mistakes_torch`). Besides, the tensor is looked at by itself (chance, fewer digits, dropout)
+and related to those of the reference: a multiple, other axes, another module's tensor.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.calls import Call
+from parity.judge import function_verdict
+from parity.metrics import Gap
+from parity.pairing import align, tap_gap
+from parity.trace import Tap
+
+PARALLEL = 0.999  # least cosine between the effect of a scaled operation and the difference
+SCALE_STEP = 1e-3
+PARTIAL = 0.5  # what removes less than half of a difference is no explanation
+KEPT = 3
+ROLLS = (1, -1, 2, -2)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One candidate and what it explains.
+
+    Args:
+        text: what the port seems to do, in words.
+        before: gap of the port from the reference where they differ first, l2.
+        after: the same from the reference with this mistake; 0 to rounding where it is the cause.
+        exact: whether that tensor agrees to rounding once the mistake is made.
+        complete: whether all others of the module are known to do as well.
+    """
+
+    text: str
+    before: float
+    after: float
+    exact: bool
+    complete: bool = False
+
+    @property
+    def removed(self) -> float:
+        """The part of the gap that the explanation removes, 1 for all of it."""
+        return 1.0 - self.after / self.before if 0.0 < self.before < np.inf else float(self.exact)
+
+    def __str__(self) -> str:
+        return f"{self.text} (removes {self.removed:.0%} of the gap)"
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of strict JSON."""
+        return {
+            "text": self.text,
+            "before": str(self.before) if np.isinf(self.before) else self.before,
+            "after": self.after,
+            "removed": self.removed,
+            "exact": self.exact,
+            "complete": self.complete,
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module of the port that differs, run alone on the reference's tensors.
+
+    Args:
+        call: the reference's call of the module.
+        key: key of the tap that differs first, as in `port` and `expected`.
+        port: the port's taps of the isolated run.
+        expected: the reference's.
+        floors: how far rounding moves the reference's, by key.
+        run: runs the reference's module in the same way, and returns its taps.
+        again: runs the port's module once more.
+        trace: the reference's whole trace.
+    """
+
+    call: Call
+    key: str
+    port: Mapping[str, Tap]
+    expected: Mapping[str, Tap]
+    floors: Mapping[str, Gap]
+    run: Callable[[], Mapping[str, Tap]]
+    again: Callable[[], Mapping[str, Tap]]
+    trace: Mapping[str, Tap]
+
+
+def explain(reference: Any, case: Case) -> list[Explanation]:
+    """The best explanations of `case`, those that remove the whole difference first.
+
+    Args:
+        reference: the recorder of the float64 reference (`capture_torch.Recorder`).
+    Returns: at most `KEPT`; where none removes the whole difference, those that remove most of it.
+    """
+    judge = _Judge(case)
+    tried: list[Explanation] = []
+    for candidate in itertools.chain(
+        _conditions(case, judge), _mistakes(reference, case, judge), _relations(case, judge)
+    ):
+        tried.append(candidate)
+        if sum(one.exact and one.complete for one in tried) == KEPT:
+            break
+    exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
+    return (exact or sorted(tried, key=lambda one: one.after))[:KEPT]
+
+
+class _Judge:
+    """How far the port is from the reference, with and without a mistake."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.before = tap_gap(case.port[case.key], case.expected[case.key])
+
+    def explanation(self, text: str, taps: Mapping[str, Tap]) -> Explanation | None:
+        """What a reference whose taps are `taps` explains, or None where it explains too little."""
+        key = self.case.key
+        if key not in taps:
+            return None
+        found = tap_gap(self.case.port[key], taps[key])
+        if found.problem is not None or not found.l2 < (1 - PARTIAL) * self.before.l2:
+            return None
+        complete = all(
+            other in taps and self._passes(other, tap_gap(tap, taps[other]))
+            for other, tap in self.case.port.items()
+            if other in self.case.expected
+        )
+        return Explanation(text, self.before.l2, found.l2, self._passes(key, found), complete)
+
+    def observation(self, text: str, array: np.ndarray) -> Explanation | None:
+        """What is explained by the port's tensor being `array`, in the reference's axes."""
+        expected = self.case.expected[self.case.key]
+        tap = Tap(expected.path, expected.kind, expected.name, expected.call, expected.axes, array)
+        found = tap_gap(self.case.port[self.case.key], tap)
+        if found.problem is not None or not self._passes(self.case.key, found):
+            return None
+        return Explanation(text, self.before.l2, found.l2, True)
+
+    def _passes(self, key: str, found: Gap) -> bool:
+        floor = self.case.floors.get(key, Gap(0.0, 0.0))
+        return function_verdict(key, found, floor).passed
+
+
+def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:
+    """The mistakes that, made by the reference, bring it nearer to the port."""
+    from parity import mistakes_torch
+
+    module = reference.modules[case.call.path]
+    others = dict(reference.model.named_parameters())
+    operations, mistakes = mistakes_torch.operations(case.run)
+    for mistake in itertools.chain(mistakes, mistakes_torch.parameter_mistakes(module, others)):
+        found = _made(case, judge, mistake)
+        if found is not None:
+            yield found
+    for operation in operations:
+        if operation.scalable:
+            found = _fitted_scale(case, judge, operation)
+            if found is not None:
+                yield found
+
+
+def _made(case: Case, judge: _Judge, mistake: Any) -> Explanation | None:
+    taps = _taps(case, mistake)
+    return None if taps is None else judge.explanation(mistake.text, taps)
+
+
+def _taps(case: Case, mistake: Any) -> Mapping[str, Tap] | None:
+    """The reference's taps with one mistake, None where the mistake cannot be made."""
+    try:
+        with mistake.planted():
+            return case.run()
+    except Exception:  # a mistake that breaks the module is none that the port has made
+        return None
+
+
+def _fitted_scale(case: Case, judge: _Judge, operation: Any) -> Explanation | None:
+    """The factor on one operation's result that comes nearest to the port, if it explains it."""
+    expected = case.expected[case.key].array
+    port = align(case.port[case.key], case.expected[case.key].axes)
+    if port is None or port.shape != expected.shape or not np.isfinite(port).all():
+        return None
+    wanted = (port - expected).ravel()
+    factor, taps = 1.0 + SCALE_STEP, None
+    reached, step = np.zeros_like(wanted), SCALE_STEP
+    for attempt in range(4):
+        taps = _taps(case, operation.scaled(factor))
+        if taps is None or case.key not in taps:
+            return None
+        moved = (taps[case.key].array - expected).ravel()
+        response = (moved - reached) / step
+        missing = wanted - moved
+        size = float(response @ response)
+        if size == 0.0 or not np.isfinite(size):
+            break
+        if attempt == 0:
+            cosine = float(wanted @ moved) / (np.linalg.norm(wanted) * np.linalg.norm(moved) or 1.0)
+            if abs(cosine) < PARALLEL:
+                return None
+        reached, step = moved, float(response @ missing) / size
+        if step == 0.0:
+            break
+        factor += step
+    final = operation.scaled(factor)
+    found = _made(case, judge, final)
+    return found if found is not None and found.exact else None
+
+
+def _conditions(case: Case, judge: _Judge) -> Iterator[Explanation]:
+    """What the port's tensor shows by itself: chance, infinity, fewer digits, dropout."""
+    port = case.port[case.key].array
+    texts: list[str] = []
+    repeated = case.again()
+    if case.key in repeated and tap_gap(repeated[case.key], case.port[case.key]).l2 > 0.0:
+        texts.append("the port is not deterministic: run again, it gives another result")
+    if not np.isfinite(port).all():
+        texts.append("the port's result is not finite")
+    elif (theirs := align(case.expected[case.key], case.port[case.key].axes)) is not None:
+        texts += _precision(port, theirs)
+        if port.shape == theirs.shape:
+            texts += _dropped(port, theirs)
+    yield from (Explanation(text, judge.before.l2, 0.0, True) for text in texts)
+
+
+def _relations(case: Case, judge: _Judge) -> Iterator[Explanation]:
+    """What the port's tensor is, in terms of the reference's tensors."""
+    expected = case.expected[case.key]
+    port = align(case.port[case.key], expected.axes)
+    if port is None or not np.isfinite(port).all():
+        return
+    if port.shape == expected.array.shape:
+        for text, array in _related(port, expected.array):
+            found = judge.observation(text, array)
+            if found is not None:
+                yield found
+    yield from _elsewhere(case, judge, port)
+
+
+def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    if not port.any():
+        yield "the port's tensor is all zeros", np.zeros_like(theirs)
+    size = float((theirs * theirs).sum())
+    if size > 0.0:
+        factor = float((theirs * port).sum()) / size
+        yield f"the reference's tensor times {factor:.10g}", factor * theirs
+    offset = float((port - theirs).mean())
+    yield f"the reference's tensor plus {offset:.6g}", theirs + offset
+    for axis in range(theirs.ndim):
+        if theirs.shape[axis] > 1:
+            yield f"the reference's tensor reversed along axis {axis}", np.flip(theirs, axis)
+            for shift in ROLLS:
+                yield (
+                    f"the reference's tensor rolled by {shift} along axis {axis}",
+                    np.roll(theirs, shift, axis),
+                )
+    for first, second in itertools.combinations(range(theirs.ndim), 2):
+        a, b = theirs.shape[first], theirs.shape[second]
+        if a > 1 and b > 1:
+            turned = np.swapaxes(theirs, first, second)
+            text = f"the reference's tensor with axes {first} and {second} transposed"
+            yield text, turned if a == b else np.ascontiguousarray(turned).reshape(theirs.shape)
+
+
+def _precision(port: np.ndarray, theirs: np.ndarray) -> Iterator[str]:
+    """Whether the port's numbers have fewer digits than the reference's."""
+    for name, kept in (("bfloat16", 8), ("float16", 11), ("float32", 24)):
+        if _fits(port, kept) and not _fits(theirs, kept):
+            yield f"the port's numbers are rounded to {name}"
+            return
+
+
+def _fits(array: np.ndarray, bits: int) -> bool:
+    """Whether every number has at most `bits` significant bits."""
+    mantissa, _ = np.frexp(array.astype(np.float64))
+    scaled = mantissa * 2.0**bits
+    return bool((scaled == np.rint(scaled)).all())
+
+
+def _dropped(port: np.ndarray, theirs: np.ndarray) -> Iterator[str]:
+    """Whether some of the port's numbers are zero and all others scaled alike: dropout."""
+    used = theirs != 0.0
+    ratio = port[used] / theirs[used]
+    kept = ratio[ratio != 0.0]
+    if 0 < len(kept) < len(ratio) and np.ptp(kept) <= 1e-9 * abs(kept[0]) and kept[0] > 1.0:
+        rate = 1.0 - 1.0 / float(kept[0])
+        yield f"dropout of {rate:.3g} is on: {1 - len(kept) / len(ratio):.0%} of it is zero"
+
+
+def _elsewhere(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanation]:
+    """The reference's tensors from other places that the port has here."""
+    expected = case.expected[case.key]
+    norm = float(np.linalg.norm(port))
+    for key, tap in case.trace.items():
+        if tap.same_as is not None or key == expected.key or tap.array.size != port.size:
+            continue
+        if abs(float(np.linalg.norm(tap.array)) - norm) > 1e-6 * norm:
+            continue
+        array = align(tap, expected.axes)
+        if array is None or array.shape != port.shape:
+            continue
+        found = judge.observation(f"the port has {key} here", array)
+        if found is not None:
+            yield found

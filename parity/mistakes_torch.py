@@ -1,0 +1,693 @@
+"""Mistakes that a port could have made, planted one at a time in a module of the PyTorch reference.
+
+A mistake explains a difference where the reference, having made it, computes what the port does. So
+nothing needs to be known of the port's code. Mistakes are made at single operations of a module's
+forward pass (another epsilon, a term left out, another resize rule) and in its parameters (a
+transposed matrix, the weights of another module).
+"""
+
+import itertools
+import linecache
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
+BASES = (1e3, 1e4, 1e5, 20.0, 100.0)
+FILLS = (0.0, -1.0, -10.0, -100.0, -1e9, -math.inf)
+_ATEN = torch.ops.aten
+_HERE = f"{Path(__file__).parent}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+
+Variant = tuple[str, Callable[[], Any]]
+Planted = Callable[[], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One way to be wrong: in words, and as a context in which the reference is wrong so."""
+
+    text: str
+    planted: Planted
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a run: its number, its name, and the source line that made it, if known."""
+
+    number: int
+    name: str
+    line: str
+    scalable: bool
+
+    @property
+    def place(self) -> str:
+        """The operation as people find it: `line` of the reference, or its name."""
+        return self.line or f"`{self.name}`"
+
+    def scaled(self, factor: float) -> Mistake:
+        """The mistake of multiplying the result by `factor`."""
+
+        def change(result: Any) -> Any:
+            return result * factor
+
+        text = f"{self.place}: its result is multiplied by {factor:.10g}"
+        return Mistake(text, partial(_changed, self.number, None, change))
+
+
+def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
+    """The operations of `run`, in order, and the mistakes that could be made at each.
+
+    `run` must do the same operations every time that it is called.
+    """
+    recording = _Recording()
+    with recording:
+        run()
+    return recording.operations, recording.mistakes
+
+
+def parameter_mistakes(module: torch.nn.Module, others: Mapping[str, Tensor]) -> Iterator[Mistake]:
+    """Wrong values for each parameter and buffer that `module` itself holds.
+
+    Args:
+        others: tensors by name whose values may have been loaded in its place.
+    """
+    own = [
+        *module.named_parameters(recurse=False),
+        *((n, b) for n, b in module.named_buffers(recurse=False) if b.is_floating_point()),
+    ]
+    for name, tensor in own:
+        for text, value in _wrong_values(tensor.detach()):
+            yield Mistake(f"{name} {text}", partial(_loaded, tensor, value))
+        for other, twin in others.items():
+            if twin is not tensor and twin.shape == tensor.shape:
+                text = f"{name} has the values of {other}"
+                yield Mistake(text, partial(_loaded, tensor, twin.detach()))
+
+
+@contextmanager
+def _loaded(tensor: Tensor, value: Tensor) -> Iterator[None]:
+    """`tensor` with other values; its own come back when the context ends."""
+    original = tensor.data
+    tensor.data = value.to(original.dtype).contiguous()
+    try:
+        yield
+    finally:
+        tensor.data = original
+
+
+def _wrong_values(value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for dtype in (torch.float16, torch.bfloat16):
+        yield f"was rounded to {str(dtype).removeprefix('torch.')}", value.to(dtype)
+    yield "is missing (zeros)", torch.zeros_like(value)
+    yield "is missing (ones)", torch.ones_like(value)
+    rank, first = value.dim(), value.shape[0] if value.dim() else 0
+    if rank >= 2 and first == value.shape[1]:
+        yield "has rows and columns transposed", value.transpose(0, 1)
+    if rank == 4 and value.shape[2] == value.shape[3] > 1:
+        yield "has height and width of the kernel transposed", value.transpose(2, 3)
+        yield "has the kernel turned by 180 degrees", value.flip(2, 3)
+    if rank >= 1 and first > 1:
+        yield "is reversed along its first axis", value.flip(0)
+        yield "is rolled by one along its first axis", value.roll(1, 0)
+        yield "is rolled back by one along its first axis", value.roll(-1, 0)
+    if rank >= 2 and 1 < value.shape[1] <= 4:
+        yield "is reversed along its second axis", value.flip(1)
+    if rank >= 1 and first % 3 == 0 and first >= 6:
+        names = ("query", "key", "value")
+        for order in itertools.permutations(range(3)):
+            if order != (0, 1, 2):
+                listed = ", ".join(names[i] for i in order)
+                yield (
+                    f"has its three parts in the order {listed}",
+                    torch.cat([value.chunk(3)[i] for i in order]),
+                )
+        for index, name in enumerate(names):
+            parts = list(value.chunk(3))
+            parts[index] = torch.zeros_like(parts[index])
+            yield f"lacks its {name} part", torch.cat(parts)
+            size = first // 3
+            if rank == 2 and size == value.shape[1]:
+                parts = list(value.chunk(3))
+                parts[index] = parts[index].transpose(0, 1)
+                yield f"has its {name} part transposed", torch.cat(parts)
+    if rank == 2 and first == (side := math.isqrt(first)) ** 2 and side > 1:
+        turned = value.reshape(side, side, -1).transpose(0, 1).reshape(value.shape)
+        yield "has rows and columns of its table transposed", turned
+
+
+class _Recording(TorchDispatchMode):
+    """Notes the operations of a run, and what could be wrong at each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self.mistakes: list[Mistake] = []
+        self._number = -1
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        self._number += 1
+        kwargs = kwargs or {}
+        before = _before(operation, args)
+        result = operation(*args, **kwargs)
+        name = operation.overloadpacket.__name__
+        scalable = (
+            isinstance(result, Tensor) and result.is_floating_point() and name not in _NOT_SCALED
+        )
+        noted = Operation(self._number, name, _source_line(), scalable)
+        self.operations.append(noted)
+        variants = _VARIANTS.get(operation, _VARIANTS.get(operation.overloadpacket))
+        if variants is not None:
+            for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
+                change = partial(_changed, self._number, (variants, index), None)
+                self.mistakes.append(Mistake(f"{noted.place}: {text}", change))
+        return result
+
+
+class _Changed(TorchDispatchMode):
+    """Does one numbered operation in another way."""
+
+    def __init__(self, number: int, variant: Any, change: Callable[[Any], Any] | None) -> None:
+        super().__init__()
+        self._left = number
+        self._variant = variant
+        self._change = change
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self._left -= 1
+        if self._left != -1:
+            return operation(*args, **kwargs)
+        before = _before(operation, args)
+        result = operation(*args, **kwargs)
+        if self._change is not None:
+            changed = self._change(result)
+        else:
+            variants, index = self._variant
+            offered = variants(operation, before, kwargs, result)
+            changed = next(itertools.islice(offered, index, None))[1]()
+        return changed if before is args else args[0].copy_(changed)
+
+
+def _before(operation: Any, args: tuple) -> tuple:
+    """The arguments, copied where the operation works in place."""
+    if not operation._schema.is_mutable:
+        return args
+    return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
+
+
+@contextmanager
+def _changed(number: int, variant: Any, change: Any) -> Iterator[None]:
+    with _Changed(number, variant, change):
+        yield
+
+
+def _source_line() -> str:
+    """The innermost line of code outside PyTorch that runs now, `file:line: text`, or ""."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_HERE):
+            return ""
+        if not name.startswith((_TORCH, "<")):
+            text = linecache.getline(name, frame.f_lineno).strip()
+            return f"{Path(name).name}:{frame.f_lineno}: `{text}`"
+        frame = frame.f_back
+    return ""
+
+
+def _epsilons(call: Callable[[float], Any], own: float) -> Iterator[Variant]:
+    for epsilon in EPSILONS:
+        if epsilon != own:
+            text = f"epsilon {epsilon:g} instead of {own:g}"
+            yield text, partial(call, epsilon)
+
+
+def _layer_norm(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, shape, weight, bias, own = args
+
+    def run(epsilon: float = own, weight: Any = weight, bias: Any = bias) -> Any:
+        return operation(x, shape, weight, bias, epsilon)
+
+    yield from _epsilons(run, own)
+    if weight is not None:
+        yield "without its scale", partial(run, weight=None)
+    if bias is not None:
+        yield "without its offset", partial(run, bias=None)
+
+    def unbiased() -> Any:
+        axes = list(range(-len(shape), 0))
+        deviation = (x.var(axes, correction=1, keepdim=True) + own).sqrt()
+        normal = (x - x.mean(axes, keepdim=True)) / deviation
+        scaled = normal if weight is None else normal * weight
+        return (scaled if bias is None else scaled + bias, *result[1:])
+
+    yield "with the unbiased variance", unbiased
+    yield "left out", lambda: (x.clone(), *result[1:])
+
+
+def _group_norm(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, weight, bias, n, channels, pixels, groups, own = args
+
+    def run(epsilon: float = own, groups: int = groups) -> Any:
+        return (operation(x, weight, bias, n, channels, pixels, groups, epsilon)[0], *result[1:])
+
+    yield from _epsilons(run, own)
+    for other in (1, 8, 16, 32, 64, channels):
+        if other != groups and channels % other == 0:
+            yield f"{other} groups instead of {groups}", partial(run, groups=other)
+    yield "left out", lambda: (x.clone(), *result[1:])
+
+
+def _batch_norm(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    own = args[-1]
+
+    def run(epsilon: float) -> Any:
+        return operation(*args[:-1], epsilon)
+
+    yield from _epsilons(run, own)
+    yield "left out", lambda: (args[0].clone(), *result[1:])
+
+
+def _same_padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: float) -> Tensor:
+    """`x` padded as TensorFlow's SAME does: the odd pixel goes to the bottom and the right."""
+    pads: list[int] = []
+    for size, k, s in zip(reversed(x.shape[-2:]), reversed(kernel), reversed(stride), strict=True):
+        total = max((-(-size // s) - 1) * s + k - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value)
+
+
+def _convolution(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, weight, bias, stride, padding, dilation, transposed, outer, groups = args
+    if x.dim() != 4 or transposed:
+        return
+    kernel = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+
+    def run(
+        x: Tensor = x, weight: Tensor = weight, bias: Any = bias, padding: Any = padding
+    ) -> Tensor:
+        return operation(x, weight, bias, stride, padding, dilation, False, outer, groups)
+
+    if any(padding):
+        yield (
+            "SAME padding (the odd pixel at the bottom and right) instead of symmetric",
+            lambda: run(_same_padding(x, kernel, stride, 0.0), padding=[0, 0]),
+        )
+        pads = [padding[1], padding[1], padding[0], padding[0]]
+        for mode in ("reflect", "replicate"):
+            yield (
+                f"{mode} padding instead of zeros",
+                lambda mode=mode: run(F.pad(x, pads, mode=mode), padding=[0, 0]),
+            )
+    if weight.shape[2] == weight.shape[3] > 1:
+        yield (
+            "height and width of the kernel transposed",
+            lambda: run(weight=weight.transpose(2, 3).contiguous()),
+        )
+        yield "the kernel turned by 180 degrees", lambda: run(weight=weight.flip(2, 3))
+    if weight.shape[0] == weight.shape[1] > 1:
+        yield (
+            "input and output channels of the kernel transposed",
+            lambda: run(weight=weight.transpose(0, 1).contiguous()),
+        )
+    if bias is not None:
+        yield "without its bias", lambda: run(bias=None)
+    if x.shape[1] == 3:
+        yield "the three input channels in reverse order", lambda: run(x.flip(1))
+    if max(dilation) > 1:
+        pads = [k // 2 for k in weight.shape[2:]]
+        yield (
+            f"dilation 1 instead of {max(dilation)}",
+            lambda: operation(x, weight, bias, stride, pads, [1, 1], False, outer, groups),
+        )
+
+
+def _max_pool(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, kernel, stride = args[0], args[1], args[2] or args[1]
+    padding = args[3] if len(args) > 3 else [0, 0]
+    if any(padding):
+        pads = [padding[-1], padding[-1], padding[0], padding[0]]
+        for text, padded in (
+            ("SAME padding", lambda: _same_padding(x, kernel, stride, -math.inf)),
+            ("zeros as padding", lambda: F.pad(x, pads)),
+        ):
+            yield text, lambda padded=padded: operation(padded(), kernel, stride)
+
+
+def _added_product(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    bias, a, b = args[:3]
+    yield "without its bias", lambda: operation(torch.zeros_like(bias), a, b, **kwargs)
+    if b.shape[-1] == b.shape[-2]:
+        yield (
+            "its matrix transposed",
+            lambda: operation(bias, a, b.transpose(-1, -2), **kwargs),
+        )
+
+
+def _product(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    a, b = args[:2]
+    if b.shape[-1] == b.shape[-2]:
+        yield "its second matrix transposed", lambda: operation(a, b.transpose(-1, -2))
+    if a.shape[-1] == a.shape[-2]:
+        yield "its first matrix transposed", lambda: operation(a.transpose(-1, -2), b)
+
+
+def _softmax(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, axis, *rest = args
+    for other in range(x.dim()):
+        if other != axis % x.dim():
+            yield (
+                f"softmax over axis {other} instead of {axis % x.dim()}",
+                partial(operation, x, other, *rest),
+            )
+    yield "sigmoid instead of softmax", lambda: x.sigmoid()
+    yield "left out", lambda: x.clone()
+
+
+def _resize(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, size = args[0], tuple(result.shape[-2:])
+    own = operation.overloadpacket.__name__
+    rules = {
+        "nearest (rounding down)": {"mode": "nearest"},
+        "nearest (pixel centres)": {"mode": "nearest-exact"},
+        "bilinear": {"mode": "bilinear", "align_corners": False},
+        "bilinear with aligned corners": {"mode": "bilinear", "align_corners": True},
+        "antialiased bilinear": {"mode": "bilinear", "antialias": True},
+        "bicubic": {"mode": "bicubic", "align_corners": False},
+    }
+    for text, options in rules.items():
+        yield (
+            f"{text} resize instead of {own}",
+            lambda options=options: F.interpolate(x, size=size, **options),
+        )
+
+
+def _sum(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    a, b = args[:2]
+    if isinstance(b, Tensor) and isinstance(a, Tensor):
+        for name, kept in (("second", a), ("first", b)):
+            if kept.shape == result.shape and kept.is_floating_point():
+                yield f"its {name} term is left out", lambda kept=kept: kept.clone()
+        if a.is_floating_point():
+            yield "its second term has the other sign", lambda: operation(a, -b, **kwargs)
+            yield "a product instead of a sum", lambda: a * b
+        for name, term, rest in (("second", b, a), ("first", a, b)):
+            sides = term.shape[-2:]
+            if len(sides) == 2 and sides[0] == sides[1] > 1:
+                yield (
+                    f"the last two axes of its {name} term are transposed",
+                    lambda term=term, rest=rest: rest + term.transpose(-1, -2),
+                )
+        return
+    if isinstance(b, int | float) and isinstance(a, Tensor):
+        yield f"without adding {b:g}", lambda: a.clone()
+        if 0 < abs(b) < 0.01:
+            yield from _epsilons(lambda epsilon: operation(a, epsilon, **kwargs), b)
+        elif a.is_floating_point():
+            yield f"{1 - b:g} instead of {b:g}", lambda: operation(a, 1 - b, **kwargs)
+
+
+def _factor(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    a, b = args[:2]
+    if isinstance(a, Tensor) and a.shape == result.shape and a.is_floating_point():
+        yield "its second factor is left out", lambda: a.clone()
+    if isinstance(b, Tensor) and b.shape == result.shape and b.is_floating_point():
+        yield "its first factor is left out", lambda: b.clone()
+    if isinstance(b, int | float) and isinstance(a, Tensor) and a.is_floating_point() and b:
+        yield f"the inverse of the factor {b:g}", lambda: a / b
+        yield f"the square of the factor {b:g}", lambda: a * b * b
+
+
+def _quotient(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    a, b = args[:2]
+    if isinstance(a, Tensor) and a.is_floating_point() and a.shape == result.shape:
+        yield "the divisor is left out", lambda: a.clone()
+        yield "a product instead of a quotient", lambda: a * b
+
+
+def _power(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    base, exponent = args[:2]
+    if isinstance(base, int | float):
+        for other in BASES:
+            if other != base:
+                yield f"base {other:g} instead of {base:g}", partial(operation, other, exponent)
+    elif isinstance(exponent, int | float):
+        for other in (1, 2, 3, 0.5):
+            if other != exponent:
+                yield f"power {other:g} instead of {exponent:g}", partial(operation, base, other)
+
+
+def _cumulative(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, axis = args[:2]
+    yield "counted from 0 instead of 1", lambda: result - x
+    for other in range(1, x.dim()):
+        if other != axis % x.dim() and result.is_floating_point():
+            yield f"counted along axis {other} instead of {axis}", partial(operation, x, other)
+
+
+def _replaced_by(*names: str) -> Callable[..., Iterator[Variant]]:
+    """Variants that apply another function of one tensor."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "identity": lambda x: x.clone(),
+        "relu": F.relu,
+        "gelu": F.gelu,
+        "gelu (tanh)": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
+        "sigmoid": torch.sigmoid,
+        "leaky relu": F.leaky_relu,
+        "sin": torch.sin,
+        "cos": torch.cos,
+    }
+
+    def variants(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+        own = operation.overloadpacket.__name__
+        for name in names:
+            yield f"{name} instead of {own}", partial(functions[name], args[0])
+
+    return variants
+
+
+def _roll(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, shifts, axes = args
+    yield "not shifted", lambda: x.clone()
+    yield "shifted the other way", lambda: operation(x, [-s for s in shifts], axes)
+    for delta in (-1, 1):
+        moved = [s + delta for s in shifts]
+        yield f"shifted by {moved} instead of {list(shifts)}", partial(operation, x, moved, axes)
+
+
+def _joined(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    tensors = list(args[0])
+    for first, second in itertools.combinations(range(min(len(tensors), 6)), 2):
+        if tensors[first].shape == tensors[second].shape:
+            order = list(tensors)
+            order[first], order[second] = order[second], order[first]
+            yield (
+                f"its parts {first} and {second} are swapped",
+                partial(operation, order, *args[1:], **kwargs),
+            )
+
+
+def _parts(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    parts = list(result)
+    if not 2 <= len(parts) <= 4 or len({part.shape for part in parts}) > 1:
+        return
+    for order in itertools.permutations(range(len(parts))):
+        if list(order) != list(range(len(parts))):
+            yield f"its parts in the order {order}", lambda order=order: [parts[i] for i in order]
+
+
+def _selected(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, axis, index = args
+    if x.shape[axis] <= 8:
+        for other in range(x.shape[axis]):
+            if other != index % x.shape[axis]:
+                yield (
+                    f"part {other} instead of {index} of axis {axis}",
+                    partial(operation, x, axis, other),
+                )
+
+
+def _sliced(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x = args[0]
+    axis = args[1] if len(args) > 1 else 0
+    start = args[2] if len(args) > 2 and args[2] else 0
+    step = args[4] if len(args) > 4 else 1
+    size, taken = x.shape[axis], result.shape[axis]
+    if step > 1:
+        for other in range(step):
+            if other != start:
+                yield (
+                    f"every {step}th from {other} instead of {start}",
+                    lambda other=other: x.narrow(axis, other, size - other)[
+                        (slice(None),) * (axis % x.dim()) + (slice(None, None, step),)
+                    ],
+                )
+    elif taken < size and start >= 0:
+        for text, other in (("the last", size - taken), ("the first", 0)):
+            if other != start:
+                yield (
+                    f"{text} {taken} of {size} instead of those from {start}",
+                    partial(x.narrow, axis, other, taken),
+                )
+
+
+def _viewed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    """An axis split or two merged in the other order: the shape is the same, the values move."""
+    x = args[0]
+    before, after = list(x.shape), list(result.shape)
+    for axis in range(len(after) - 1):
+        together = [*after[:axis], after[axis] * after[axis + 1], *after[axis + 2 :]]
+        if before == together and min(after[axis], after[axis + 1]) > 1:
+            turned = [*after[:axis], after[axis + 1], after[axis], *after[axis + 2 :]]
+            yield (
+                f"an axis is split into {after[axis + 1]} x {after[axis]} and transposed, "
+                f"instead of {after[axis]} x {after[axis + 1]}",
+                lambda axis=axis, turned=turned: (
+                    x.reshape(turned).transpose(axis, axis + 1).contiguous()
+                ),
+            )
+    for axis in range(len(before) - 1):
+        merged = [*before[:axis], before[axis] * before[axis + 1], *before[axis + 2 :]]
+        if merged == after and min(before[axis], before[axis + 1]) > 1:
+            yield (
+                f"axes {axis} and {axis + 1} are merged in the other order",
+                lambda axis=axis: x.transpose(axis, axis + 1).reshape(after),
+            )
+
+
+def _permuted(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    shape = result.shape
+    for first, second in itertools.combinations(range(len(shape)), 2):
+        if shape[first] == shape[second] > 1:
+            yield (
+                f"axes {first} and {second} of the result are swapped",
+                partial(torch.transpose, result, first, second),
+            )
+
+
+def _filled(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, mask, own = args
+    yield "nothing is masked", lambda: x.clone()
+    for value in FILLS:
+        if value != own:
+            yield f"masked with {value:g} instead of {own}", partial(operation, x, mask, value)
+
+
+def _padded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, pads = args[0], list(args[1])
+    value = args[2] if len(args) > 2 else 0
+    turned = [pads[index ^ 1] for index in range(len(pads))]
+    if turned != pads:
+        yield "padded on the other side", partial(operation, x, turned, value)
+        halves: list[int] = []
+        for low, high in zip(pads[0::2], pads[1::2], strict=True):
+            halves += [(low + high) // 2, low + high - (low + high) // 2]
+        if halves != pads:
+            yield "padded on both sides", partial(operation, x, halves, value)
+    if x.dim() == 4 and len(pads) == 4:
+        for mode in ("replicate", "reflect"):
+            yield f"{mode} padding instead of {value:g}", partial(F.pad, x, pads, mode=mode)
+
+
+def _indexed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, indices = args
+    if len(indices) != 1 or indices[0] is None or indices[0].is_floating_point():
+        return
+    index = indices[0]
+    side = math.isqrt(index.numel())
+    if side * side == index.numel() and side > 1:
+        turned = index.reshape(side, side).T.reshape(index.shape)
+        yield "its table of indices is transposed", partial(operation, x, [turned])
+        yield "its indices are reversed", partial(operation, x, [index.flip(0)])
+
+
+def _reduced(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    """Where a reduction was taken otherwise."""
+    x = args[0]
+    own = operation.overloadpacket.__name__
+    if own == "mean":
+        yield "a sum instead of a mean", lambda: torch.sum(x, *args[1:], **kwargs)
+    elif len(args) > 1 and args[1]:
+        yield "a mean instead of a sum", lambda: torch.mean(x, *args[1:], **kwargs)
+    else:
+        yield "a mean instead of a sum", lambda: x.mean()
+
+
+def _bounded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    yield "not clamped", lambda: args[0].clone()
+
+
+_NOT_SCALED = frozenset(
+    {
+        "detach", "clone", "lift_fresh", "_to_copy", "view", "_unsafe_view", "permute", "transpose",
+        "t", "expand", "unsqueeze", "squeeze", "select", "slice", "alias", "empty", "zeros", "ones",
+        "full", "arange", "zeros_like", "ones_like", "split", "unbind", "reshape", "scalar_tensor",
+    }
+)  # fmt: skip
+_VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
+    _ATEN.native_layer_norm: _layer_norm,
+    _ATEN.native_group_norm: _group_norm,
+    _ATEN.native_batch_norm: _batch_norm,
+    _ATEN._native_batch_norm_legit_no_training: _batch_norm,
+    _ATEN.convolution: _convolution,
+    _ATEN.max_pool2d_with_indices: _max_pool,
+    _ATEN.addmm: _added_product,
+    _ATEN.baddbmm: _added_product,
+    _ATEN.mm: _product,
+    _ATEN.bmm: _product,
+    _ATEN._softmax: _softmax,
+    _ATEN._safe_softmax: _softmax,
+    _ATEN.upsample_nearest2d: _resize,
+    _ATEN._upsample_nearest_exact2d: _resize,
+    _ATEN.upsample_bilinear2d: _resize,
+    _ATEN.upsample_bicubic2d: _resize,
+    _ATEN._upsample_bilinear2d_aa: _resize,
+    _ATEN.add: _sum,
+    _ATEN.add_: _sum,
+    _ATEN.sub: _sum,
+    _ATEN.mul: _factor,
+    _ATEN.div: _quotient,
+    _ATEN.pow: _power,
+    _ATEN.cumsum: _cumulative,
+    _ATEN.relu_: _replaced_by("identity", "gelu", "leaky relu"),
+    _ATEN.relu: _replaced_by("identity", "gelu", "leaky relu"),
+    _ATEN.gelu: _replaced_by("gelu (tanh)", "relu", "silu", "identity"),
+    _ATEN.sigmoid: _replaced_by("identity", "relu"),
+    _ATEN.sin: _replaced_by("cos"),
+    _ATEN.cos: _replaced_by("sin"),
+    _ATEN.roll: _roll,
+    _ATEN.cat: _joined,
+    _ATEN.stack: _joined,
+    _ATEN.split: _parts,
+    _ATEN.unbind: _parts,
+    _ATEN.select: _selected,
+    _ATEN.slice: _sliced,
+    _ATEN.view: _viewed,
+    _ATEN._unsafe_view: _viewed,
+    _ATEN.permute: _permuted,
+    _ATEN.transpose: _permuted,
+    _ATEN.masked_fill: _filled,
+    _ATEN.constant_pad_nd: _padded,
+    _ATEN.index: _indexed,
+    _ATEN.sum: _reduced,
+    _ATEN.mean: _reduced,
+    _ATEN.clamp: _bounded,
+    _ATEN.clamp_min: _bounded,
+}

@@ -1,0 +1,111 @@
+"""Causes of planted faults are named, in words and by the line of the reference, or none is."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from parity.explain import explain
+from parity.localise import localise
+from parity_tests.engine import pairs
+
+CAUSES = [
+    ("backbone.down", "same padding", "SAME padding"),
+    ("backbone.res2.1", "no residual", "term is left out"),
+    ("fuse", "half-pixel nearest", "nearest (pixel centres) resize"),
+    ("decoder.layers.1.attention", "no scale", "factor is left out"),
+    ("decoder.layers.1", "no query position", "term is left out"),
+    ("decoder.layers.0", "position in value", "has decoder.layers.0.attention:input.key here"),
+    ("", "memory from another map", "times 1.001"),
+    ("", "flipped classes", "reversed along axis 2"),
+]
+
+
+@pytest.fixture
+def port():
+    recorder = pairs.port(pairs.port_model())
+    recorder((pairs.nhwc(pairs.image()),), lambda tap: None)
+    return recorder
+
+
+def explained(port):
+    recorder, trace, floors = pairs.reference()
+    return localise(recorder, port, trace, (pairs.nhwc(pairs.image()),), floors, explain)
+
+
+@pytest.mark.parametrize(("path", "fault", "cause"), CAUSES)
+def test_explain_names_the_cause(port, path, fault, cause):
+    port.modules[path].fault = fault
+    (found, *_) = explained(port)
+    assert cause in found.cause
+    assert found.explanations[0].removed == pytest.approx(1.0, abs=1e-6)
+    assert found.evidence.endswith(f"likely: {found.cause} (removes 100% of the gap)")
+    assert found.to_json()["explanations"][0]["exact"] is True
+
+
+def test_explain_names_the_line_of_the_reference(port):
+    port.modules["backbone.res2.1"].fault = "no residual"
+    (found,) = explained(port)
+    assert found.cause.startswith("torch_side.py:")
+    assert "`out += x`" in found.cause
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-6])
+def test_explain_names_another_epsilon(port, epsilon):
+    port.modules["decoder.layers.0.norm2"].epsilon = epsilon
+    (found,) = explained(port)
+    assert found.cause == f"`native_layer_norm`: epsilon {epsilon:g} instead of 1e-05"
+
+
+def test_explain_names_weights_of_another_module(port):
+    first, second = (port.modules[f"decoder.layers.{i}.linear1"] for i in (0, 1))
+    first.weight.assign(second.weight)
+    (found,) = explained(port)
+    assert found.cause == "weight has the values of decoder.layers.1.linear1.weight"
+
+
+def test_explain_names_a_transposed_square_weight(port):
+    weight = port.modules["decoder.layers.0.attention.out"].weight
+    weight.assign(np.transpose(weight.numpy()))
+    (found,) = explained(port)
+    assert found.cause.endswith(("rows and columns transposed", "matrix transposed"))
+
+
+def test_explain_measures_a_factor(port):
+    layer = port.modules["decoder.layers.1.attention"]
+    tensordot = layer.call
+
+    def wrong(query, key, value, mask=None):
+        return tensordot(query * (1 + 1e-6), key, value, mask)
+
+    layer.__dict__["call"] = wrong
+    (found,) = explained(port)
+    assert found.path == "decoder.layers.1.attention"
+    assert found.cause.endswith("its result is multiplied by 1.000001")
+
+
+def test_explain_names_a_lower_precision(port):
+    layer = port.modules["decoder.layers.1.linear2"]
+    call = layer.call
+    layer.__dict__["call"] = lambda x: tf.cast(tf.cast(call(x), tf.bfloat16), tf.float64)
+    (found,) = explained(port)
+    assert found.cause == "the port's numbers are rounded to bfloat16"
+
+
+def test_explain_names_dropout_and_chance(port):
+    layer = port.modules["decoder.layers.1.linear2"]
+    call = layer.call
+    layer.__dict__["call"] = lambda x: tf.nn.dropout(call(x), 0.25)
+    (found,) = explained(port)
+    texts = [one.text for one in found.explanations]
+    assert any("not deterministic" in text for text in texts)
+    assert any("dropout of 0.25 is on" in text for text in texts)
+
+
+def test_explain_claims_no_cause_that_it_cannot_show(port):
+    layer = port.modules["decoder.layers.1.linear2"]
+    call = layer.call
+    layer.__dict__["call"] = lambda x: tf.sin(3.0 * call(x))
+    (found,) = explained(port)
+    assert found.path == "decoder.layers.1.linear2"
+    assert found.cause is None
+    assert not any(one.exact for one in found.explanations)
