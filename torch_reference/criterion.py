@@ -48,23 +48,25 @@ class SetCriterion(nn.Module):
         `outputs` as the model returns them; `targets` has per image `labels` int64 [T] and `masks`
         bool [T,H,W], all of one size.
         """
-        num_masks = self._num_masks(targets, outputs["pred_logits"])
-        losses = self._layer_losses(outputs, targets, num_masks)
-        for i, aux in enumerate(outputs.get("aux_outputs", ())):
-            layer = self._layer_losses(aux, targets, num_masks)
-            losses.update({f"{name}_{i}": value for name, value in layer.items()})
-        return losses
+        return self.losses(outputs, targets, self.match(outputs, targets))
 
-    def _layer_losses(
-        self, outputs: Outputs, targets: Targets, num_masks: torch.Tensor
+    def match(self, outputs: Outputs, targets: Targets) -> list[Indices]:
+        """Optimal pairs of all decoder layers, the final one first, then the aux outputs."""
+        return [self.matcher(layer, targets) for layer in _layers(outputs)]
+
+    def losses(
+        self, outputs: Outputs, targets: Targets, matching: list[Indices]
     ) -> dict[str, torch.Tensor]:
-        indices = self.matcher(outputs, targets)
-        mask, dice = self._mask_losses(outputs["pred_masks"], targets, indices)
-        return {
-            "loss_ce": self._class_loss(outputs["pred_logits"], targets, indices),
-            "loss_mask": mask / num_masks,
-            "loss_dice": dice / num_masks,
-        }
+        """The losses for given pairs; see `forward`."""
+        num_masks = self._num_masks(targets, outputs["pred_logits"])
+        losses = {}
+        for number, (layer, indices) in enumerate(zip(_layers(outputs), matching, strict=True)):
+            suffix = f"_{number - 1}" if number else ""
+            mask, dice = self._mask_losses(layer["pred_masks"], targets, indices)
+            losses[f"loss_ce{suffix}"] = self._class_loss(layer["pred_logits"], targets, indices)
+            losses[f"loss_mask{suffix}"] = mask / num_masks
+            losses[f"loss_dice{suffix}"] = dice / num_masks
+        return losses
 
     def _class_loss(self, logits: torch.Tensor, targets: Targets, indices: Indices) -> torch.Tensor:
         """Cross entropy [B,Q,K+1]: a mean weighted by the weights of the classes asked for."""
@@ -97,6 +99,11 @@ class SetCriterion(nn.Module):
         if self.normalisation == "ddp_mean":
             return torch.clamp(total / _replicas(), min=1).to(like.dtype)
         return torch.clamp(total, min=1).to(like.dtype) / _replicas()
+
+
+def _layers(outputs: Outputs) -> list[Outputs]:
+    """The predictions of every decoder layer, the final one first."""
+    return [outputs, *outputs.get("aux_outputs", ())]
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
