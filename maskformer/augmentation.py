@@ -7,6 +7,7 @@ and `ColorAugSSDTransform`, in the order of the original's mappers
 because every geometric step is separable.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
@@ -154,6 +155,19 @@ def draw(
     if config.size_divisibility > 0 and size != (config.size_divisibility,) * 2:
         steps.append(Pad(config.size_divisibility, config.size_divisibility))
     return tuple(steps)
+
+
+def drawn_shape(
+    config: InputConfig, rng: np.random.Generator, height: int, width: int
+) -> tuple[int, int]:
+    """Height and width of the example that `draw` makes with the same generator, without labels.
+
+    A limit on a category's area moves a crop; its size is fixed (`CropConfig`).
+    """
+    if config.crop is not None:
+        crop = dataclasses.replace(config.crop, single_category_max_area=1.0)
+        config = dataclasses.replace(config, crop=crop)
+    return output_shape(draw(config, rng, height, width), height, width)
 
 
 def _draw_coco(

@@ -41,14 +41,16 @@ def _colors(count: int) -> np.ndarray:
     return np.random.default_rng(7).integers(48, 256, (count, 3)).astype(np.float32)
 
 
-def contact_sheet(examples: Sequence[Annotated], tile: int = 320, columns: int = 4) -> Image.Image:
+def contact_sheet(
+    examples: Sequence[Annotated], ignored: int = 255, tile: int = 320, columns: int = 4
+) -> Image.Image:
     """One picture of photographs, each with its overlay to the right, scaled to fit `tile`."""
     columns = max(1, min(columns, len(examples)))
     rows = -(-len(examples) // columns)
     sheet = Image.new("RGB", (columns * 2 * tile, rows * tile), (_BACKGROUND,) * 3)
     for number, example in enumerate(examples):
         left, top = number % columns * 2 * tile, number // columns * tile
-        for offset, pixels in enumerate((example.image, overlay(example))):
+        for offset, pixels in enumerate((example.image, overlay(example, ignored))):
             picture = Image.fromarray(pixels)
             picture.thumbnail((tile - 4, tile - 4))
             sheet.paste(picture, (left + offset * tile + 2, top + 2))

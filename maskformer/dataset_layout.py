@@ -17,8 +17,9 @@ def find_splits(folder: str | os.PathLike[str]) -> list[str]:
     """Names of the splits below `folder`, sorted.
 
     COCO: `annotations/panoptic_{split}.json`, photographs in `{split}/`, PNGs in
-    `panoptic_{split}/` or `annotations/panoptic_{split}/`. ADE20K: `images/{split}/` and
-    `annotations_detectron2/{split}/`, with an optional `categories.json` (a list of names).
+    `panoptic_{split}/` or `annotations/panoptic_{split}/`. ADE20K: `images/{split}/` (of the full
+    data set `images_detectron2/{split}/`) and `annotations_detectron2/{split}/`, with an optional
+    `categories.json` (a list of names).
     Raises InputError where neither is found.
     """
     root = Path(folder)
@@ -41,8 +42,12 @@ def find_splits(folder: str | os.PathLike[str]) -> list[str]:
     return panoptic or semantic
 
 
-def open_split(folder: str | os.PathLike[str], split: str) -> Images:
-    """The images of one split. Raises InputError as the readers do, and for an unknown split."""
+def open_split(folder: str | os.PathLike[str], split: str, ignored: int | None = None) -> Images:
+    """The images of one split. Raises InputError as the readers do, and for an unknown split.
+
+    Args: ignored: label of unlabelled pixels in semantic data; without it 255, and 65535 where 255
+    is a class, as in the original's `register_ade20k_full.py`.
+    """
     root = Path(folder)
     known = find_splits(root)
     if split not in known:
@@ -55,11 +60,16 @@ def open_split(folder: str | os.PathLike[str], split: str) -> Images:
         labels = beside if beside.is_dir() else root / "annotations" / f"panoptic_{split}"
         return read_panoptic_images(annotations, root / split, labels)
     names = _category_names(root / "categories.json")
+    classes = len(names) or ADE20K_CLASSES
+    if ignored is None:
+        ignored = 255 if classes <= 255 else 65535
+    full = root / "images_detectron2"
     return read_semantic_images(
-        root / "images" / split,
+        (full if full.is_dir() else root / "images") / split,
         root / "annotations_detectron2" / split,
-        len(names) or ADE20K_CLASSES,
-        names=names,
+        classes,
+        ignored,
+        names,
     )
 
 

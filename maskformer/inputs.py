@@ -39,6 +39,11 @@ class CropConfig:
             f"inputs.crop.single_category_max_area is {self.single_category_max_area}",
             "a value in (0, 1]",
         )
+        _check(
+            self.type == "absolute" or self.single_category_max_area == 1.0,
+            f"inputs.crop limits a category's area to {self.single_category_max_area}",
+            'type "absolute": the size of an example must not depend on its labels',
+        )
 
 
 @dataclass(frozen=True)

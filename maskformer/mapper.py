@@ -61,7 +61,7 @@ def apply_to_image(image: np.ndarray, steps: tuple[Step, ...]) -> np.ndarray:
     for step in steps:
         match step:
             case Flip():
-                image = image[:, ::-1]
+                image = np.take(image, np.arange(image.shape[1])[::-1], axis=1)
             case Resize(height, width):
                 picture = Image.fromarray(np.ascontiguousarray(image))
                 image = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
@@ -81,7 +81,14 @@ def apply_to_labels(
     labels: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 ) -> np.ndarray:
     """`labels[rows][:, columns]`, with `fill` where an index is -1. Args: labels [H,W]."""
-    result = np.take(labels[rows], columns, axis=1)
+    shown = rows[rows >= 0]
+    low, high = (int(shown.min()), int(shown.max()) + 1) if len(shown) else (0, 1)
+    part, rows_of_part = labels[low:high], np.maximum(rows - low, 0)
+    # Columns are picked one by one, rows are copied whole: columns first where rows are repeated.
+    if high - low < len(rows):
+        result = np.take(np.take(part, columns, axis=1), rows_of_part, axis=0)
+    else:
+        result = np.take(np.take(part, rows_of_part, axis=0), columns, axis=1)
     if len(rows) and rows[-1] < 0:
         result[rows < 0] = fill
     if len(columns) and columns[-1] < 0:
@@ -136,11 +143,11 @@ def apply_to_targets(
             example.labels, *source_indices(steps, height, width, "torch"), ignored
         )
     if example.segments is not None:
-        segments = apply_to_labels(
-            example.segments, *source_indices(steps, height, width, "pillow"), 0
-        )
         table, class_ids = segment_targets(example.class_ids, example.is_crowd)
-        return np.take(table, segments), class_ids, labels
+        target_map = apply_to_labels(
+            np.take(table, example.segments), *source_indices(steps, height, width, "pillow"), VOID
+        )
+        return target_map, class_ids, labels
     table, class_ids = label_targets(labels, ignored)
     return np.take(table, labels), class_ids, labels
 

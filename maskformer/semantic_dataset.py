@@ -63,7 +63,7 @@ def read_semantic_images(
     image_folder: str | os.PathLike[str],
     label_folder: str | os.PathLike[str],
     num_classes: int,
-    ignored: int = 255,
+    ignored: int,
     names: tuple[str, ...] = (),
 ) -> SemanticImages:
     """The images of a folder, each with its label map; sizes come from the files' headers.

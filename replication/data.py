@@ -1,8 +1,6 @@
 """`parity data`: make, pack and look at data sets."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +9,10 @@ import typer
 data = typer.Typer(help="Make, pack and look at data sets.", no_args_is_help=True)
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+IGNORED = Annotated[
+    int | None,
+    typer.Option("--ignored", help="Label of unlabelled pixels; 255, or 65535 where that is one."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,8 +35,9 @@ def scenes(
     Example: parity data scenes runs/scenes --images 64 --seed 0
     """
     from maskformer.scenes import CATEGORIES, write_scenes
+    from replication.progress import images_shown
 
-    with _progress("drawing", images) as advance:
+    with images_shown("draw", images) as advance:
         counts = write_scenes(
             out,
             images,
@@ -42,7 +45,7 @@ def scenes(
             size=size,
             val_share=val_share,
             workers=workers,
-            advance=lambda: advance(1),
+            advance=advance,
         )
     result = {"folder": str(out), "images": counts, "classes": len(CATEGORIES)}
     _print(
@@ -60,6 +63,7 @@ def tfrecord(
     shards: Annotated[int, typer.Option("--shards", help="Files per split.")] = 8,
     split: Annotated[str | None, typer.Option("--split", help="One split; all without it.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="Threads.")] = 2,
+    ignored: IGNORED = None,
     as_json: JSON = False,
 ) -> None:
     """Pack a data set into TFRecords; an interrupted run continues where it was.
@@ -67,12 +71,13 @@ def tfrecord(
     Example: parity data tfrecord runs/scenes/coco runs/records --shards 4
     """
     from maskformer.dataset_layout import find_splits, open_split
+    from replication.progress import images_shown
     from tf_impl.tfrecord import write_records
 
     results = {}
     for name in [split] if split else find_splits(source):
-        images = open_split(source, name)
-        with _progress(name, len(images)) as advance:
+        images = open_split(source, name, ignored)
+        with images_shown(f"pack {name}", len(images)) as advance:
             manifest = write_records(
                 images, out / name, name, shards, workers=workers, advance=advance
             )
@@ -98,6 +103,7 @@ def inspect(
     pixel_difference: Annotated[
         int, typer.Option("--pixel-difference", help="Examples to compare: tf.data with Pillow.")
     ] = 0,
+    ignored: IGNORED = None,
     as_json: JSON = False,
 ) -> None:
     """Check every image, print statistics, and draw some with their segments.
@@ -107,11 +113,24 @@ def inspect(
     from maskformer.contact_sheet import Statistics, contact_sheet
     from maskformer.errors import InputError
     from maskformer.panoptic_format import replacing
+    from replication.progress import images_shown
 
-    opened, names, ignored = _open(path, split)
+    if images < 1:
+        raise InputError(f"--images is {images}", "expected: at least 1 image on the sheet")
+    opened, names, ignored = _open(path, split, ignored)
+    if not 0 <= pixel_difference <= len(opened):
+        raise InputError(
+            f"--pixel-difference is {pixel_difference}", f"expected: 0 to {len(opened)} examples"
+        )
+    if pixel_difference and not hasattr(opened, "manifest"):
+        raise InputError(
+            f"{path} holds no records",
+            "--pixel-difference compares two ways of reading records",
+            "Pack it first: parity data tfrecord SRC OUT.",
+        )
     statistics = Statistics(len(names))
     shown = []
-    with _progress("checking", len(opened)) as advance:
+    with images_shown("check", len(opened)) as advance:
         for index in range(len(opened)):
             if hasattr(opened, "ids"):
                 opened.ids(index)
@@ -119,24 +138,18 @@ def inspect(
             statistics.add(example, ignored)
             if sheet and len(shown) < images:
                 shown.append(example)
-            advance(1)
+            advance()
     result: dict[str, Any] = {"path": str(path), **statistics.to_dict(names)}
     if pixel_difference:
-        if not hasattr(opened, "manifest"):
-            raise InputError(
-                f"{path} holds no records",
-                "--pixel-difference compares two ways of reading records",
-                "Pack it first: parity data tfrecord SRC OUT.",
-            )
         result["pixel_difference"] = _pixel_difference(opened, pixel_difference)
     if sheet:
         with replacing(sheet) as temporary:
-            contact_sheet(shown).save(temporary, format="PNG")
+            contact_sheet(shown, ignored).save(temporary, format="PNG")
         result["sheet"] = str(sheet)
     _print(result, as_json, _describe(result))
 
 
-def _open(path: Path, split: str | None) -> tuple[Any, list[str], int]:
+def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list[str], int]:
     from maskformer.dataset_layout import find_splits, open_split
 
     if any(path.glob("*-of-*.tfrecord")) or (path / "manifest.json").is_file():
@@ -147,7 +160,7 @@ def _open(path: Path, split: str | None) -> tuple[Any, list[str], int]:
         named = [category["name"] for category in records.manifest["categories"]]
         names = named or [str(i) for i in range(records.manifest["num_classes"])]
         return records, names, records.manifest["ignored"] or 255
-    opened = open_split(path, split or find_splits(path)[0])
+    opened = open_split(path, split or find_splits(path)[0], ignored)
     if opened.kind == "panoptic":
         return opened, [category.name for category in opened.categories], 255
     return opened, list(opened.names) or [str(i) for i in range(opened.num_classes)], opened.ignored
@@ -185,18 +198,6 @@ def _describe(result: dict[str, Any]) -> str:
     if "sheet" in result:
         lines.append(f"sheet: {result['sheet']}")
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; yields the function to call with the number of images done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:

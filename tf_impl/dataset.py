@@ -10,13 +10,16 @@ run sees the examples of the PyTorch loader in the same order. Two ways to apply
 Both run on the host. What reaches the device has static shape.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from maskformer.annotated import Annotated
 from maskformer.augmentation import (
     Color,
     Crop,
@@ -25,19 +28,25 @@ from maskformer.augmentation import (
     Resize,
     Step,
     draw,
+    drawn_shape,
     evaluation_steps,
     example_at,
     example_generator,
     output_shape,
 )
 from maskformer.batching import Batch, BatchPlan
-from maskformer.color import apply_color
 from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
-from maskformer.mapper import IMAGE_PADDING, VOID, apply_steps, apply_to_image, apply_to_targets
+from maskformer.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
+from maskformer.pillow_bilinear import enlarged_window
 from tf_impl.tfrecord import RecordFolder, labels_of, parse
 
-_NO_RESIZE = (0, 0)
+Size = Sequence[int]
+ALIGNMENT = 64
+"""Bytes: TensorFlow's own alignment of tensors (Eigen's EIGEN_MAX_ALIGN_BYTES)."""
+_KINDS = (Flip, Resize, Crop, Color, Pad)
+_TARGETS = ("sizes", "target_map", "class_ids", "valid", "overflow", "index")
+_TARGET_KINDS = (tf.int32, tf.int32, tf.int32, tf.bool, tf.int32, tf.int64, tf.float64)
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,8 @@ class TrainingData:
         """Height and width of an example after its draws, without reading the record."""
         epoch, index = example_at(self.seed, position, len(self.records))
         location = self.records.locations[index]
-        crop = self.config.crop
-        needs_labels = crop is not None and crop.single_category_max_area < 1.0
-        labels = np.zeros((location.height, location.width), np.uint8) if needs_labels else None
-        steps = self._draw(epoch, index, labels)
-        return output_shape(steps, location.height, location.width)
+        rng = example_generator(self.seed, epoch, index)
+        return drawn_shape(self.config, rng, location.height, location.width)
 
     def steps_at(self, position: int) -> tuple[int, tuple[Step, ...]]:
         """Image index and steps of the example at a position."""
@@ -93,173 +99,165 @@ class TrainingData:
 
     def example(self, position: tf.Tensor, shape: tf.Tensor) -> dict[str, tf.Tensor]:
         """One example padded to `shape`, by the way that `exact` chooses. For `Dataset.map`."""
-        image, target_map, class_ids, index = (
-            self._exact(position) if self.exact else self._fast(position)
-        )
-        size = tf.shape(target_map)
-        right = shape - size
-        count = tf.minimum(tf.shape(class_ids)[0], self.capacity)
-        kept = tf.where(target_map < self.capacity, target_map, VOID)
-        return {
-            "images": tf.pad(image, [[0, right[0]], [0, right[1]], [0, 0]]),
-            "sizes": size,
-            "target_map": tf.pad(kept, [[0, right[0]], [0, right[1]]], constant_values=VOID),
-            "class_ids": tf.pad(class_ids[:count], [[0, self.capacity - count]]),
-            "valid": tf.range(self.capacity) < count,
-            "overflow": tf.shape(class_ids)[0] - count,
-            "index": index,
-        }
+        compute = self._exact if self.exact else self._prepared
+        kinds = (tf.uint8 if self.exact else tf.string, *_TARGET_KINDS)
+        photograph, *targets = tf.numpy_function(compute, [position, shape], kinds, stateful=False)
+        shapes = ([2], [None, None], [self.capacity], [self.capacity], [], [])
+        for tensor, static in zip(targets, shapes, strict=False):
+            tensor.set_shape(static)
+        if self.exact:
+            photograph.set_shape([None, None, 3])
+        else:
+            photograph.set_shape([])
+            photograph = self.transform(photograph, targets.pop(), shape)
+        return dict(zip(("images", *_TARGETS), (photograph, *targets), strict=False))
 
-    def _exact(self, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def compute(position: np.ndarray) -> tuple[np.ndarray, ...]:
-            index, steps = self.steps_at(int(position))
-            mapped = apply_steps(self.records.load(index), steps, self.ignored)
-            return mapped.image, mapped.target_map, mapped.class_ids, np.int64(index)
+    def _exact(self, position: np.ndarray, shape: np.ndarray) -> tuple[Any, ...]:
+        index, steps = self.steps_at(int(position))
+        example = self.records.load(index)
+        photograph = _placed(apply_to_image(example.image, steps), shape)
+        return photograph, *self._targets(example, index, steps, shape), _as_rows(steps)
 
-        image, target_map, class_ids, index = tf.numpy_function(
-            compute, [position], (tf.uint8, tf.int32, tf.int32, tf.int64), stateful=False
-        )
-        image.set_shape([None, None, 3])
-        target_map.set_shape([None, None])
-        class_ids.set_shape([None])
-        index.set_shape([])
-        return image, target_map, class_ids, index
+    def _prepared(self, position: np.ndarray, shape: np.ndarray) -> tuple[Any, ...]:
+        return self.prepare(*self.steps_at(int(position)), shape)
 
-    def _fast(self, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def compute(position: np.ndarray) -> tuple[Any, ...]:
-            return self.prepare(*self.steps_at(int(position)))
+    def prepare(self, index: int, steps: tuple[Step, ...], shape: Size) -> tuple[Any, ...]:
+        """What comes before the photograph is decoded, of one example padded to `shape`.
 
-        kinds = (tf.string, tf.int32, tf.float32, tf.int32, tf.int32, tf.int64)
-        prepared = tf.numpy_function(compute, [position], kinds, stateful=False)
-        shapes = ([], [12], [5], [None, None], [None], [])
-        for tensor, shape in zip(prepared, shapes, strict=True):
-            tensor.set_shape(shape)
-        encoded, geometry, color, target_map, class_ids, index = prepared
-        return self.transform(encoded, geometry, color), target_map, class_ids, index
-
-    def prepare(self, index: int, steps: tuple[Step, ...]) -> tuple[Any, ...]:
-        """What numpy does of the fast way: the encoded photograph, its steps, and the targets.
-
-        Targets are two index lookups, which tf.gather does four times slower than numpy.
-        Returns bytes, geometry int32 [12] and colour float32 [5] (`_as_vectors`), target map int32
-        [H,W], class ids int32 [N], index.
+        Returns the encoded photograph, then what a batch holds besides `images`: sizes, target map,
+        class ids, valid, overflow, index; last the steps as rows (`_as_rows`).
         """
         features = parse(self.records.read(index), self.records.name(index))
         example = labels_of(features, self.records.name(index))
+        targets = self._targets(example, index, steps, shape)
+        return features["image/encoded"][0], *targets, _as_rows(steps)
+
+    def _targets(
+        self, example: Annotated, index: int, steps: tuple[Step, ...], shape: Size
+    ) -> tuple[Any, ...]:
+        location = self.records.locations[index]
+        size = output_shape(steps, location.height, location.width)
+        steps = (*steps, Pad(*map(int, shape)))
         target_map, class_ids, _ = apply_to_targets(example, steps, self.ignored)
-        geometry, color = _as_vectors(steps)
-        encoded = features["image/encoded"][0]
-        return encoded, geometry, color, target_map, class_ids, np.int64(index)
+        targets = pad_targets(target_map, class_ids, self.capacity)
+        aligned = _aligned(targets.target_map.shape, np.int32)
+        aligned[...] = targets.target_map
+        overflow, index = np.int32(targets.overflow), np.int64(index)
+        sizes = np.array(size, np.int32)
+        return sizes, aligned, targets.class_ids, targets.valid, overflow, index
 
-    def transform(self, encoded: tf.Tensor, geometry: tf.Tensor, color: tf.Tensor) -> tf.Tensor:
-        """The photograph uint8 [H,W,3] after the steps, in the order of the mapper.
+    def transform(self, encoded: tf.Tensor, rows: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+        """The photograph uint8 [H,W,3] after the steps, in the top left of `shape`.
 
-        Args: an encoded photograph, and the vectors of its steps (`_as_vectors`).
+        Args: an encoded photograph, and its steps as rows (`_as_rows`). TensorFlow decodes, and
+        enlarges whole images, which it does faster than Pillow; Pillow does the rest.
         """
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        flip_first, flip_last, padded = geometry[0] > 0, geometry[1] > 0, geometry[10:12]
-        first, crop, second = geometry[2:4], geometry[4:8], geometry[8:10]
-        image = _flip_if(flip_first, image)
-        if self.config.mapper == "detr_panoptic":
-            image = tf.cond(
-                crop[2] > 0, lambda: _resize_and_crop(image, first, crop), lambda: image
-            )
-            return resize(image, tf.where(crop[2] > 0, second, first))
-        image = resize(image, first)
+        if self.config.mapper != "detr_panoptic":
+            return _numpy_image(_apply_all, [image, rows, shape], tf.uint8)
+        size = tf.cast(rows[-1, 1:3], tf.int32)
         image = tf.cond(
-            crop[2] > 0,
-            lambda: image[crop[0] : crop[0] + crop[2], crop[1] : crop[1] + crop[3]],
+            tf.shape(rows)[0] > 1,
+            lambda: _numpy_image(_apply_all_but_last, [image, rows], tf.uint8),
             lambda: image,
         )
-        if self.config.color_aug_ssd:
-            image = tf.numpy_function(_apply_color_vector, [image, color], tf.uint8, stateful=False)
-            image.set_shape([None, None, 3])
-        image = _flip_if(flip_last, image)
-        return tf.cond(padded[0] > 0, lambda: _pad_image(image, padded), lambda: image)
-
-
-def _as_vectors(steps: tuple[Step, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry int32 [12] and colour float32 [5] of a mapper's steps.
-
-    Geometry: flip before the resize, flip after it, first size, crop (top, left, height, width),
-    second size, padded size; zeros where a step is absent. Colour: brightness, contrast,
-    saturation, hue (NaN where absent), 1 where contrast comes first.
-    """
-    flip_first = flip_last = 0
-    sizes: list[tuple[int, int]] = []
-    crop, padded = (0, 0, 0, 0), (0, 0)
-    color = np.array([np.nan] * 4 + [1.0], np.float32)
-    for step in steps:
-        match step:
-            case Flip():
-                flip_first, flip_last = (0, 1) if sizes else (1, 0)
-            case Resize(height, width):
-                sizes.append((height, width))
-            case Crop(top, left, height, width):
-                crop = (top, left, height, width)
-            case Color():
-                values = (step.brightness, step.contrast, step.saturation, step.hue)
-                color[:4] = [np.nan if value is None else value for value in values]
-                color[4] = step.contrast_first
-            case Pad(height, width):
-                padded = (height, width)
-    sizes = [*sizes, _NO_RESIZE][:2]
-    return np.array([flip_first, flip_last, *sizes[0], *crop, *sizes[1], *padded], np.int32), color
-
-
-def _apply_color_vector(image: np.ndarray, color: np.ndarray) -> np.ndarray:
-    values = [None if np.isnan(value) else float(value) for value in color[:4]]
-    hue = None if values[3] is None else int(values[3])
-    return apply_color(image, Color(*values[:3], hue, contrast_first=bool(color[4])))
-
-
-def _flip_if(condition: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    return tf.cond(condition, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def _resize_and_crop(image: tf.Tensor, size: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
-    """The first resize of a cropped COCO image, by Pillow: two inexact ones would add up."""
-
-    def compute(image: np.ndarray, size: np.ndarray, crop: np.ndarray) -> np.ndarray:
-        return apply_to_image(image, (Resize(*map(int, size)), Crop(*map(int, crop))))
-
-    cropped = tf.numpy_function(compute, [image, size, crop], tf.uint8, stateful=False)
-    cropped.set_shape([None, None, 3])
-    return cropped
-
-
-def resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Pillow's bilinear resize up to one level: antialiased where it shrinks, rounded half up.
-
-    Args: image uint8 [H,W,3]; size int32 [2]. Returns uint8 [H',W',3].
-    """
-    shape = tf.shape(image)[:2]
-
-    def enlarge() -> tf.Tensor:
-        return tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)
-
-    def shrink() -> tf.Tensor:
-        return tf.raw_ops.ScaleAndTranslate(
-            images=image[None],
-            size=size,
-            scale=tf.cast(size, tf.float32) / tf.cast(shape, tf.float32),
-            translation=tf.zeros(2),
-            kernel_type="triangle",
-            antialias=True,
+        return tf.cond(
+            tf.reduce_all(size >= tf.shape(image)[:2]),
+            lambda: _numpy_image(_placed, [enlarge(image, size), shape], tf.uint8),
+            lambda: _numpy_image(_apply_last, [image, rows, shape], tf.uint8),
         )
 
-    resized = tf.cond(tf.reduce_all(size >= shape), enlarge, shrink)[0]
-    return tf.cast(resized + 0.5, tf.uint8)
+
+def _numpy_image(compute: Callable[..., np.ndarray], inputs: list, kind: tf.DType) -> tf.Tensor:
+    image = tf.numpy_function(compute, inputs, kind, stateful=False)
+    image.set_shape([None, None, 3])
+    return image
 
 
-def _pad_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    part = image[: size[0], : size[1]]
-    missing = size - tf.shape(part)[:2]
-    return tf.pad(
-        part,
-        [[0, missing[0]], [0, missing[1]], [0, 0]],
-        constant_values=tf.constant(IMAGE_PADDING, tf.uint8),
-    )
+def _as_rows(steps: tuple[Step, ...]) -> np.ndarray:
+    """Steps as numbers, float64 [N,6]: the kind's place in `_KINDS`, its fields, NaN for the rest.
+
+    None is NaN too. float64 holds every size and every drawn number exactly.
+    """
+    rows = np.full((len(steps), 6), np.nan)
+    for row, step in zip(rows, steps, strict=True):
+        row[0] = _KINDS.index(type(step))
+        for place, field in enumerate(fields(step), 1):
+            value = getattr(step, field.name)
+            row[place] = np.nan if value is None else value
+    return rows
+
+
+def _from_rows(rows: np.ndarray) -> tuple[Step, ...]:
+    """The steps that `_as_rows` wrote."""
+    steps: list[Step] = []
+    for kind, *values in rows:
+        chosen = _KINDS[int(kind)]
+        if chosen is Color:
+            brightness, contrast, saturation, hue, first = (
+                None if np.isnan(value) else float(value) for value in values
+            )
+            hue = None if hue is None else int(hue)
+            steps.append(Color(brightness, contrast, saturation, hue, bool(first)))
+        else:
+            steps.append(chosen(*map(int, values[: len(fields(chosen))])))
+    return tuple(steps)
+
+
+def _apply(image: np.ndarray, steps: tuple[Step, ...]) -> np.ndarray:
+    """`apply_to_image`, level by level, that makes of an enlarged image only what a crop keeps."""
+    for place, (one, other) in enumerate(pairwise(steps)):
+        if isinstance(one, Resize) and isinstance(other, Crop):
+            image = apply_to_image(image, steps[:place])
+            if one.height < image.shape[0] or one.width < image.shape[1]:
+                return apply_to_image(image, steps[place:])
+            window = (other.top, other.left, other.height, other.width)
+            image = enlarged_window(image, (one.height, one.width), window)
+            return apply_to_image(image, steps[place + 2 :])
+    return apply_to_image(image, steps)
+
+
+def _apply_all(image: np.ndarray, rows: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    return _placed(_apply(image, _from_rows(rows)), shape)
+
+
+def _apply_all_but_last(image: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What comes before a COCO image's last resize, by Pillow: two inexact ones would add up."""
+    return _apply(image, _from_rows(rows[:-1]))
+
+
+def _apply_last(image: np.ndarray, rows: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    return _placed(apply_to_image(image, _from_rows(rows[-1:])), shape)
+
+
+def _placed(image: np.ndarray, shape: Size) -> np.ndarray:
+    """The image, truncated to uint8, in the top left of zeros. Args: image [H,W,3] of any dtype."""
+    height, width = image.shape[:2]
+    placed = _aligned((*shape, 3), np.uint8)
+    placed[height:] = 0
+    placed[:height, width:] = 0
+    rows = placed.reshape(len(placed), -1)  # numpy casts long rows several times as fast
+    rows[:height, : 3 * width] = image.reshape(height, -1)
+    return placed
+
+
+def _aligned(shape: Size, dtype: type) -> np.ndarray:
+    """An array of any content that TensorFlow takes over instead of copying it."""
+    size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def enlarge(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Pillow's bilinear resize to a larger size up to one level, once it is truncated.
+
+    Args: image uint8 [H,W,3]; size int32 [2], no smaller. Returns float32 [H',W',3] with 0.5 added
+    before, so that truncation rounds half up.
+    """
+    return tf.raw_ops.ResizeBilinear(
+        images=tf.cast(image, tf.float32)[None] + 0.5, size=size, half_pixel_centers=True
+    )[0]
 
 
 def training_dataset(
@@ -271,6 +269,7 @@ def training_dataset(
     parallel_calls: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Endless batches, the same examples in the same order as PyTorch's `training_loader`.
 
@@ -281,14 +280,18 @@ def training_dataset(
 
     Args: batch_size over all processes; buckets: shapes a batch may have; state: of a `BatchPlan`,
     to continue (`advance_plan` computes it); parallel_calls: None lets tf.data choose; rank,
-    world_size: this process's share of a batch.
+    world_size: this process's share of a batch; replicas: devices of a process, which take its
+    elements in turn. Replica i of n in all has every n-th example of a batch, from the i-th on.
     """
-    share = len(range(rank, batch_size, world_size))
+    total = world_size * replicas
+    mine = range(rank * replicas, (rank + 1) * replicas)
+    share = len(range(rank * replicas, batch_size, total))
 
     def examples() -> Iterator[tuple[int, tuple[int, int]]]:
         for batch in _plan(data, batch_size, buckets, state):
-            for position in batch.positions[rank::world_size]:
-                yield position, batch.shape
+            for replica in mine:
+                for position in batch.positions[replica::total]:
+                    yield position, batch.shape
 
     dataset = tf.data.Dataset.from_generator(
         examples,
@@ -308,7 +311,7 @@ def training_dataset(
 
     calls = tf.data.AUTOTUNE if parallel_calls is None else parallel_calls
     dataset = dataset.map(load, num_parallel_calls=calls, deterministic=True)
-    return dataset.batch(share, drop_remainder=True).prefetch(2)
+    return dataset.batch(share, drop_remainder=True).prefetch(2 * replicas)
 
 
 def advance_plan(
@@ -349,7 +352,12 @@ def difference(data: TrainingData, positions: Sequence[int]) -> dict[str, float]
     all geometric steps; the same after colour augmentation, which amplifies a level
     (`largest_colored`, `share_colored`); and `targets`: differing target pixels and class ids.
     """
-    fast = tf.function(data.transform)
+    signature = (
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([None, 6], tf.float64),
+        tf.TensorSpec([2], tf.int32),
+    )
+    fast = tf.function(data.transform, input_signature=signature)
     plain, colored = _Gap(), _Gap()
     targets = 0
     for position in positions:
@@ -358,10 +366,12 @@ def difference(data: TrainingData, positions: Sequence[int]) -> dict[str, float]
         geometric = tuple(step for step in steps if not isinstance(step, Color))
         for gap, chosen in ((plain, geometric), (colored, steps)):
             wanted = apply_steps(example, chosen, data.ignored)
-            *photograph, target_map, class_ids, _ = data.prepare(index, chosen)
-            gap.add(wanted.image, fast(*map(tf.constant, photograph)).numpy())
-            targets += int((wanted.target_map != target_map).sum())
-            targets += int(wanted.class_ids.tolist() != class_ids.tolist())
+            shape = np.array(wanted.image.shape[:2], np.int32)
+            encoded, _, target_map, class_ids, _, _, _, rows = data.prepare(index, chosen, shape)
+            gap.add(wanted.image, fast(encoded, rows, shape).numpy())
+            whole = pad_targets(wanted.target_map, wanted.class_ids, data.capacity)
+            targets += int((whole.target_map != target_map).sum())
+            targets += int((whole.class_ids != class_ids).sum())
     return {
         "images": len(positions),
         "largest": plain.largest,

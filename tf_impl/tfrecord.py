@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from PIL import Image, UnidentifiedImageError
 
 from maskformer.annotated import Annotated, open_photograph
+from maskformer.data_digest import data_sha256
 from maskformer.dataset_layout import Images
 from maskformer.errors import InputError
 from maskformer.panoptic_dataset import PanopticImages, index_map
@@ -227,14 +228,14 @@ def write_records(
     shards: int,
     *,
     workers: int = 2,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Writes the records of a split and their manifest; returns the manifest.
 
     Image i of n is in shard i * shards // n, in order. Shards that an earlier run of the same
     source finished are kept after checking their hash.
 
-    Args: shards: number of files; workers: threads; advance: called with the images done.
+    Args: shards: number of files; workers: threads; advance: called after each image.
     Raises InputError as the readers do, for a bad number of shards, and where `folder` holds
     records of another source or another number of shards.
     """
@@ -255,7 +256,8 @@ def write_records(
         done = _finished(path, source)
         if done is None:
             return _write_shard(images, path, range(*ranges[shard]), source, advance)
-        advance(len(done["records"]))
+        for _ in done["records"]:
+            advance()
         return done
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -275,7 +277,7 @@ def _write_shard(
     path: Path,
     indices: range,
     source: dict[str, Any],
-    advance: Callable[[int], None],
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
     records, offset = [], 0
     with replacing(path) as temporary:
@@ -295,7 +297,7 @@ def _write_shard(
                     ]
                 )
                 offset += _HEADER + len(serialized) + _FOOTER
-                advance(1)
+                advance()
         digest = _sha256(temporary)
     index = {"file": path.name, "source": source, "bytes": offset, "sha256": digest}
     index["records"] = records
@@ -362,6 +364,7 @@ def _manifest(
         "kind": images.kind,
         "split": source["split"],
         "source_sha256": source["digest"],
+        "data_sha256": data_sha256(images),
         "label_bits": source["bits"],
         "num_classes": num_classes,
         "ignored": ignored,

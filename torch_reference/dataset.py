@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 from maskformer.augmentation import (
     Step,
     draw,
+    drawn_shape,
     evaluation_steps,
     example_at,
     example_generator,
-    output_shape,
 )
 from maskformer.batching import BatchPlan
 from maskformer.dataset_layout import Images
@@ -41,7 +41,8 @@ class TrainingData(Dataset):
         """Height and width of the example after its draws, without reading the image."""
         epoch, index = example_at(self.seed, position, len(self.images))
         record = self.images.records[index]
-        return output_shape(self._draw(epoch, index, None), record.height, record.width)
+        rng = example_generator(self.seed, epoch, index)
+        return drawn_shape(self.config, rng, record.height, record.width)
 
     def __getitem__(self, item: tuple[int, tuple[int, int] | None]) -> dict[str, torch.Tensor]:
         position, shape = item

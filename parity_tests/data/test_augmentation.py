@@ -19,14 +19,17 @@ from maskformer.augmentation import (
     draw,
     draw_color,
     draw_crop,
+    drawn_shape,
     epoch_order,
     evaluation_steps,
     example_at,
     example_generator,
     nearest_index,
+    output_shape,
     resized_shape,
     source_indices,
 )
+from maskformer.errors import InputError
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.mapper import apply_to_labels
 from parity_tests.data.inputs_for_tests import ADE20K, COCO
@@ -160,6 +163,18 @@ def test_ignored_labels_do_not_count_in_a_limited_crop() -> None:
     assert rng.random() == once.random(), (
         "the first crop is accepted: 50 % and 50 % of the labelled"
     )
+
+
+@pytest.mark.parametrize("area", [0.5, 1.0])
+def test_the_shape_is_known_without_labels(area: float) -> None:
+    crop = CropConfig("absolute", (30, 30), area)
+    config = InputConfig("mask_former_semantic", (20, 40, 60), 70, crop)
+    labels = np.zeros((40, 60), np.uint8)
+    for seed in range(50):
+        wanted = output_shape(draw(config, np.random.default_rng(seed), 40, 60, labels), 40, 60)
+        assert drawn_shape(config, np.random.default_rng(seed), 40, 60) == wanted
+    with pytest.raises(InputError, match="must not depend on its labels"):
+        CropConfig("absolute_range", (20, 30), 0.5)
 
 
 @pytest.mark.parametrize(

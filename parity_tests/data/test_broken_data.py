@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskformer.augmentation import Pad, Resize
 from maskformer.dataset_layout import find_splits, open_split
 from maskformer.errors import InputError
+from maskformer.mapper import apply_steps
 from maskformer.panoptic_format import decode_ids, encode_ids
 
 NAME = "000000000001"
@@ -232,6 +234,27 @@ def test_broken_semantic_data_is_named(folder: Path, fault: str) -> None:
 def test_whole_data_gives_no_error(folder: Path) -> None:
     _read_all(folder / "coco", "train2017")
     _read_all(folder / "ADEChallengeData2016", "training")
+
+
+@pytest.mark.parametrize(("classes", "ignored"), [(300, None), (65, 65)])
+def test_labels_may_have_other_ignored_values(tmp_path: Path, classes: int, ignored) -> None:
+    """ADE20K-Full has 847 classes in 16-bit TIFFs with 65535, Mapillary Vistas 65 and 65."""
+    for kind in ("images_detectron2", "annotations_detectron2"):
+        (tmp_path / kind / "training").mkdir(parents=True)
+    names = [{"id": i, "name": str(i)} for i in range(classes)]
+    (tmp_path / "categories.json").write_text(json.dumps(names))
+    labels = np.full((5, 7), classes - 1, np.uint16)
+    labels[0] = ignored or 65535
+    Image.fromarray(labels).save(tmp_path / "annotations_detectron2" / "training" / "a.tif")
+    photograph = Image.new("RGB", (7, 5))
+    photograph.save(tmp_path / "images_detectron2" / "training" / "a.jpg")
+    images = open_split(tmp_path, "training", ignored)
+    assert images.ignored == (ignored or 65535)
+    assert (images.load(0).labels == labels).all()
+    mapped = apply_steps(images.load(0), (Resize(10, 14), Pad(16, 16)), images.ignored)
+    assert mapped.class_ids.tolist() == [classes - 1]
+    assert (mapped.target_map[2:10, :14] == 0).all()
+    assert (mapped.target_map == 0).sum() == 8 * 14
 
 
 def test_a_folder_without_data_says_where_the_data_is(folder: Path) -> None:

@@ -87,7 +87,7 @@ import tf_impl
 from maskformer.dataset_layout import open_split
 from tf_impl.tfrecord import write_records
 
-def slow(count):
+def slow():
     print("image", flush=True)
     time.sleep(0.05)
 
