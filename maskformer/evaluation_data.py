@@ -112,6 +112,8 @@ def open_data(
         )
     count = len(images) if limit is None else min(limit, len(images))
     ignored = config.ignore_value if config.ignore_value >= config.num_classes else 65535
+    if images.kind == "semantic":
+        images = dataclasses.replace(images, ignored=ignored)
     return EvaluationData(root, _split_name(root, split), images, tuple(categories), count, ignored)
 
 
