@@ -23,12 +23,15 @@ def axis_names(path: str, kind: str, name: str, rank: int, *, image: str, tokens
 
     Args:
         path: module path, "" for the whole model.
-        kind: "input" or "output".
+        kind: "input", "output", or "mask" for a dropout mask drawn inside the module; that of
+            attention weights has no names, because both frameworks hold them in one order.
         name: place inside the arguments or results, such as `features.res5`.
         rank: number of axes.
         image: axes of a feature map, "NCHW" or "NHWC".
         tokens: axes of the transformers' tokens, "SNC" or "NSC".
     """
+    if kind == "mask" and path.endswith("_attn"):
+        return ""
     last = name.rsplit(".", 1)[-1]
     if last in ("pred_masks", "sem_seg"):
         return "NQHW"

@@ -6,13 +6,14 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
+from parity.masks import Drawn, Feed, Keeps, Masks
 from parity.pairing import align
 from parity.trace import Tap, Trace, TraceError, shown
 
@@ -181,10 +182,22 @@ class Watch:
     replace: "Callable[[Call], Replaced | None]" = lambda call: None
     symbolic: Callable[[Any], bool] = lambda argument: False
     calls: list[Call] = field(default_factory=list)
+    drawn: dict[str, Drawn] = field(default_factory=dict)
     _muted: bool = False
     _stack: list[tuple[int, Call]] = field(default_factory=list)
     _counts: Counter = field(default_factory=Counter)
     _signatures: dict[int, inspect.Signature] = field(default_factory=dict)
+
+    @property
+    def current(self) -> Call | None:
+        """The innermost call that is running."""
+        return self._stack[-1][1] if self._stack else None
+
+    def resume(self, call: Call) -> None:
+        """Count the calls of the run to come as if it were `call`, in the midst of its own run."""
+        for child in call.children:
+            self._counts.setdefault(child.path, child.call)
+        self._counts[call.path] = call.call
 
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
         """Run `original(module, *args, **kwargs)`, recording it where the module is watched."""
@@ -340,12 +353,29 @@ class Collector:
 class Recorder(ABC):
     """What the recorders of both frameworks share: modules by path, calls, isolated runs."""
 
-    def __init__(self, model: Any, axes: Axes, only: str | None) -> None:
+    def __init__(
+        self, model: Any, axes: Axes, only: str | None, masks: Masks | None = None
+    ) -> None:
         self.model = model
         self.axes = axes
+        self.masks = masks
         self.calls: list[Call] = []
+        self.drawn: dict[str, Drawn] = {}
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
+
+    @contextmanager
+    def _masked(self, watch: Watch) -> Iterator[None]:
+        """Runs under `watch` take their dropout masks from `masks`, where there are any."""
+        if self.masks is None:
+            yield
+            return
+        with self._fed(Feed(self.masks, lambda: watch.current, watch.drawn)):
+            yield
+
+    @abstractmethod
+    def _fed(self, keeps: Keeps) -> AbstractContextManager:
+        """Inside it the framework's dropout takes what `keeps` gives."""
 
     @abstractmethod
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
@@ -438,5 +468,7 @@ class Recorder(ABC):
         args, kwargs = call.arguments.build(
             lambda slot: tensor(call.path, "input", slot, feeds), **changes
         )
-        self._run(self._watch(emit, replace), self.modules[call.path], args, kwargs)
+        watch = self._watch(emit, replace)
+        watch.resume(call)
+        self._run(watch, self.modules[call.path], args, kwargs)
         return trace

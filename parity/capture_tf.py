@@ -3,8 +3,8 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from parity import calls
 from parity.calls import Axes, Call, Collector, Sink, Slot, Watch, fill, flatten, watching
+from parity.masks import Drawn, Keeps, Masks
+from parity.masks_tf import fed_masks
 from parity.metrics import Gap, gap
 from parity.provenance import provenance
 from parity.trace import Tap, Trace, TraceError, shown, tap_key
@@ -44,6 +46,7 @@ class _Program:
     outputs: Any = None
     places: tuple[_Place, ...] = ()
     calls: tuple[Call, ...] = ()
+    drawn: dict[str, Drawn] = field(default_factory=dict)
 
 
 class Recorder(calls.Recorder):
@@ -60,10 +63,17 @@ class Recorder(calls.Recorder):
         axes: axes(path, kind, name, rank) gives the axis names of a tensor.
         execution: `eager`, `graph` or `xla`.
         only: a module path, whose taps and those below it are recorded, or a glob; None for all.
+        masks: the dropout masks of captured runs; by default the framework draws its own.
     """
 
     def __init__(
-        self, model: tf.Module, axes: Axes, execution: str = "eager", *, only: str | None = None
+        self,
+        model: tf.Module,
+        axes: Axes,
+        execution: str = "eager",
+        *,
+        only: str | None = None,
+        masks: Masks | None = None,
     ) -> None:
         if execution not in EXECUTIONS:
             raise TraceError(
@@ -71,7 +81,7 @@ class Recorder(calls.Recorder):
                 f"there are {', '.join(EXECUTIONS)}",
                 "name one of them",
             )
-        super().__init__(model, axes, only)
+        super().__init__(model, axes, only, masks)
         self.execution = execution
         self.traces = 0
         self._programs: dict[Any, _Program] = {}
@@ -101,12 +111,12 @@ class Recorder(calls.Recorder):
         program, arguments = self._program(inputs, taps=True)
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
-        self.calls = list(program.calls)
+        self.calls, self.drawn = list(program.calls), program.drawn
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
             if place.fetch not in arrays:
-                arrays[place.fetch] = _array(fetched[place.fetch])
+                arrays[place.fetch] = to_array(fetched[place.fetch])
                 fetched[place.fetch] = None
             array = arrays[place.fetch]
             if sink is not None and last[place.fetch] == index:
@@ -120,22 +130,22 @@ class Recorder(calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, sink or trace.add, _array, keep=keep)
+        collect = Collector(self.axes, sink or trace.add, to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
                 collect(call.path, kind, name, call.call, tensor)
 
         watch = self._watch(emit)
-        args, kwargs = calls.split_inputs(_tensors(inputs))
+        args, kwargs = calls.split_inputs(to_tensors(inputs))
         outputs = self._run(watch, self.model, args, kwargs)
-        self.calls = watch.calls
+        self.calls, self.drawn = watch.calls, watch.drawn
         return _numpy(outputs)
 
     def _without_taps(self, inputs: tuple | dict, *, rewrites: bool) -> Any:
         self.modules_of(inputs)
         if self.execution == "eager":
-            args, kwargs = calls.split_inputs(_tensors(inputs))
+            args, kwargs = calls.split_inputs(to_tensors(inputs))
             return _numpy(self.model(*args, **kwargs))
         program, arguments = self._program(inputs, taps=False)
         with self._rewrites(allowed=rewrites):
@@ -146,14 +156,14 @@ class Recorder(calls.Recorder):
         """The model's modules by path; a layer that is not built yet is called on `inputs`."""
         if not self._paths:
             if not getattr(self.model, "built", True):
-                args, kwargs = calls.split_inputs(_tensors(inputs))
+                args, kwargs = calls.split_inputs(to_tensors(inputs))
                 self.model(*args, **kwargs)
             self.modules = named_modules(self.model)
             self._paths = {id(module): path for path, module in self.modules.items()}
         return self.modules
 
     def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[tf.Tensor]]:
-        template, tensors = flatten(_tensors(inputs), tf.is_tensor)
+        template, tensors = flatten(to_tensors(inputs), tf.is_tensor)
         arguments = [tensor for _, tensor in tensors]
         key = (taps, repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
         if key not in self._programs:
@@ -177,7 +187,7 @@ class Recorder(calls.Recorder):
             if taps:
                 watch = self._watch(emit)
                 outputs = self._run(watch, self.model, args, kwargs)
-                program.calls = tuple(watch.calls)
+                program.calls, program.drawn = tuple(watch.calls), watch.drawn
             else:
                 outputs = self.model(*args, **kwargs)
             program.outputs, results = flatten(outputs, tf.is_tensor)
@@ -209,14 +219,17 @@ class Recorder(calls.Recorder):
             )
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
-        return Watch(self._paths, _is_tensor, _signature, emit, replace, _is_symbolic)
+        return Watch(self._paths, is_tensor, call_signature, emit, replace, is_symbolic)
+
+    def _fed(self, keeps: Keeps) -> AbstractContextManager:
+        return fed_masks(keeps)
 
     def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
-        with watching(map(type, self.modules.values()), watch):
+        with self._masked(watch), watching(map(type, self.modules.values()), watch):
             return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, sink, _array, keep=True)
+        return Collector(self.axes, sink, to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)
@@ -327,7 +340,7 @@ def _children(module: tf.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def _is_symbolic(argument: Any) -> bool:
+def is_symbolic(argument: Any) -> bool:
     """Whether Keras is only building a functional graph with this argument."""
     keras = sys.modules.get("tf_keras")
     return keras is not None and tf.is_tensor(argument) and keras.backend.is_keras_tensor(argument)
@@ -347,7 +360,8 @@ def _is_metric(module: tf.Module) -> bool:
     return keras is not None and isinstance(module, keras.metrics.Metric)
 
 
-def _signature(module: tf.Module) -> inspect.Signature:
+def call_signature(module: tf.Module) -> inspect.Signature:
+    """The signature that calls of a module follow, without self."""
     call = getattr(module, "call", None)
     if call is not None:
         signature = inspect.signature(call)
@@ -360,7 +374,8 @@ def _signature(module: tf.Module) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor or a variable."""
     return isinstance(value, tf.Tensor | tf.Variable)
 
 
@@ -368,12 +383,14 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
 
 
-def _array(tensor: Any) -> np.ndarray:
+def to_array(tensor: Any) -> np.ndarray:
+    """The values of a tensor; bfloat16 as float32, which is exact."""
     array = np.asarray(tf.convert_to_tensor(tensor))
     return array.astype(np.float32) if tensor.dtype == tf.bfloat16 else array
 
 
-def _tensors(inputs: tuple | dict) -> tuple | dict:
+def to_tensors(inputs: tuple | dict) -> tuple | dict:
+    """`inputs` with tensors in place of arrays."""
     template, arrays = flatten(inputs, _is_array)
     made = {name: tf.constant(array) for name, array in arrays}
     return fill(template, lambda slot: made[slot.name])
@@ -381,9 +398,9 @@ def _tensors(inputs: tuple | dict) -> tuple | dict:
 
 def _filled(template: Any, tensors: list[tf.Tensor]) -> Any:
     arrays = iter(tensors)
-    return fill(template, lambda slot: _array(next(arrays)).copy())
+    return fill(template, lambda slot: to_array(next(arrays)).copy())
 
 
 def _numpy(outputs: Any) -> Any:
-    template, tensors = flatten(outputs, _is_tensor)
+    template, tensors = flatten(outputs, is_tensor)
     return _filled(template, [tensor for _, tensor in tensors])

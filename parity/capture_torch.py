@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity import calls
 from parity.calls import Axes, Call, Collector, Feeds, Sink, Slot, Watch, fill, flatten, watching
+from parity.masks import Keeps, Masks
+from parity.masks_torch import FedMasks
 from parity.metrics import Gap, perturb_ulp, worst
 from parity.pairing import Comparison, tap_gap
 from parity.provenance import provenance
@@ -29,6 +31,7 @@ class Recorder(calls.Recorder):
         only: a module path, whose taps and those below it are recorded, or a glob; None for all.
         clone: copy tensors, so that in-place operations of the model cannot change them later.
             Without copies such an operation raises TraceError.
+        masks: the dropout masks of captured runs; by default the framework draws its own.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Recorder(calls.Recorder):
         *,
         only: str | None = None,
         clone: bool = True,
+        masks: Masks | None = None,
     ) -> None:
         if execution != "eager":
             raise TraceError(
@@ -46,14 +50,14 @@ class Recorder(calls.Recorder):
                 "taps come from the calls of its modules, one by one",
                 "use eager",
             )
-        super().__init__(model, axes, only)
+        super().__init__(model, axes, only, masks)
         self.clone = clone
         self.modules = dict(model.named_modules())
         self._paths = {id(module): path for path, module in self.modules.items()}
 
     def forward(self, inputs: tuple | dict) -> Any:
         """The outputs without capture, as numpy arrays."""
-        args, kwargs = _tensors(inputs)
+        args, kwargs = to_tensors(inputs)
         with torch.no_grad():
             return _numpy(self.model(*args, **kwargs))
 
@@ -68,7 +72,7 @@ class Recorder(calls.Recorder):
             sink: receives each tap as it is computed, in place of the trace; its array is valid
                 during that call only.
         """
-        args, kwargs = _tensors(inputs)
+        args, kwargs = to_tensors(inputs)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         keep = sink is None
         guard = keep and not self.clone
@@ -88,7 +92,7 @@ class Recorder(calls.Recorder):
                 "the model was captured without copies",
                 "capture with clone=True",
             )
-        self.calls = watch.calls
+        self.calls, self.drawn = watch.calls, watch.drawn
         return _numpy(outputs), trace
 
     def owns_parameters(self, path: str) -> bool:
@@ -120,10 +124,14 @@ class Recorder(calls.Recorder):
         }
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
-        return Watch(self._paths, torch.is_tensor, _signature, emit, replace)
+        return Watch(self._paths, torch.is_tensor, call_signature, emit, replace)
+
+    def _fed(self, keeps: Keeps) -> FedMasks:
+        return FedMasks(keeps)
 
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
-        with torch.no_grad(), watching(map(type, self.modules.values()), watch):
+        classes = map(type, self.modules.values())
+        with torch.no_grad(), self._masked(watch), watching(classes, watch):
             return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
@@ -151,7 +159,7 @@ def capture(
 
 def forward(model: torch.nn.Module, inputs: tuple | dict) -> Any:
     """The outputs (numpy) of one run without capture."""
-    args, kwargs = _tensors(inputs)
+    args, kwargs = to_tensors(inputs)
     with torch.no_grad():
         return _numpy(model(*args, **kwargs))
 
@@ -321,7 +329,8 @@ def _mixed(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed} {name}".encode())
 
 
-def _signature(module: torch.nn.Module) -> inspect.Signature:
+def call_signature(module: torch.nn.Module) -> inspect.Signature:
+    """The signature that calls of a module follow, without self."""
     return inspect.signature(module.forward)
 
 
@@ -348,7 +357,8 @@ def _array(value: np.ndarray | torch.Tensor) -> np.ndarray:
     return value if isinstance(value, np.ndarray) else _view(value)
 
 
-def _tensors(inputs: tuple | dict) -> tuple[tuple, dict]:
+def to_tensors(inputs: tuple | dict) -> tuple[tuple, dict]:
+    """Positional and keyword arguments, with tensors in place of the arrays of `inputs`."""
     template, arrays = flatten(inputs, lambda value: isinstance(value, np.ndarray))
     made = {name: torch.tensor(array) for name, array in arrays}
     return calls.split_inputs(fill(template, lambda slot: made[slot.name]))

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from parity import calls, capture_tf
-from parity.calls import Axes, Call, Sink, Watch, fill, flatten, watching
+from parity.calls import Axes, Call, Sink, fill, flatten
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
+from parity.masks import Masks
 from parity.provenance import provenance
 from parity.trace import Tap, Trace
 
@@ -27,6 +28,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         parameters: trainable variables by key, each with the names of its axes; `ABCD` are those of
             the reference's tensor, in its order.
         execution: `eager`, `graph` or `xla`.
+        masks: the dropout masks; by default the framework draws its own.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         loss: Callable[[Any], tf.Tensor],
         parameters: Parameters,
         execution: str = "eager",
+        masks: Masks | None = None,
     ) -> None:
-        super().__init__(model, axes, execution)
+        super().__init__(model, axes, execution, masks=masks)
         self.loss = loss
         self.parameters = parameters
         self._tape: tf.GradientTape | None = None
@@ -51,7 +54,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         gradient. `sink` receives the taps in place of the trace.
         """
         self.modules_of(inputs)
-        template, tensors = flatten(capture_tf._tensors(inputs), tf.is_tensor)
+        template, tensors = flatten(capture_tf.to_tensors(inputs), tf.is_tensor)
         names = [name for name, _ in tensors]
         arguments = [tensor for _, tensor in tensors]
         key = (repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
@@ -71,7 +74,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             total, found = function(*arguments)
         trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
         for place, gradient in zip(places, found, strict=True):
-            (sink or trace.add)(Tap(*place, capture_tf._array(gradient)))
+            (sink or trace.add)(Tap(*place, capture_tf.to_array(gradient)))
         return float(total), trace
 
     def _differentiate(
@@ -89,7 +92,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         watch = self._gradient_watch(emit)
         with tf.GradientTape() as tape:
             total = self.loss(self._run(watch, self.model, args, kwargs))
-        self.calls = watch.calls
+        self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
         variables = [variable for variable, _ in self.parameters.values()]
         found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables])
@@ -122,7 +125,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             output_gradients=[gradient for _, gradient in pairs],
         )
         self._tape = None
-        arrays = [None if gradient is None else capture_tf._array(gradient) for gradient in found]
+        arrays = [None if gradient is None else capture_tf.to_array(gradient) for gradient in found]
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
@@ -140,17 +143,13 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
     ) -> GradientWatch:
         return GradientWatch(
             self._paths,
-            capture_tf._is_tensor,
-            capture_tf._signature,
+            capture_tf.is_tensor,
+            capture_tf.call_signature,
             emit,
             replace,
-            capture_tf._is_symbolic,
+            capture_tf.is_symbolic,
             own=_own,
         )
-
-    def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
-        with watching(map(type, self.modules.values()), watch):
-            return module(*args, **kwargs)
 
     def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> tf.Tensor:
         tensor = tf.constant(array)

@@ -10,6 +10,7 @@ import torch
 from parity import capture_torch
 from parity.calls import Axes, Call, Sink, Watch, watching
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
+from parity.masks import Masks
 from parity.provenance import provenance
 from parity.trace import Tap, Trace
 
@@ -23,12 +24,17 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         model: any module, in the mode (train or eval) it is to be run in.
         axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
         loss: loss(outputs) is the scalar that is differentiated.
+        masks: the dropout masks; by default the framework draws its own.
     """
 
     def __init__(
-        self, model: torch.nn.Module, axes: Axes, loss: Callable[[Any], torch.Tensor]
+        self,
+        model: torch.nn.Module,
+        axes: Axes,
+        loss: Callable[[Any], torch.Tensor],
+        masks: Masks | None = None,
     ) -> None:
-        super().__init__(model, axes)
+        super().__init__(model, axes, masks=masks)
         self.loss = loss
         self._seeds: list[torch.Tensor] = []
 
@@ -38,7 +44,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         Tensors on which no parameter has an influence, or which have none on the loss, have no
         gradient. `sink` receives the taps in place of the trace.
         """
-        args, kwargs = capture_torch._tensors(inputs)
+        args, kwargs = capture_torch.to_tensors(inputs)
         met: list[tuple[Call, str, str, torch.Tensor]] = []
 
         def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
@@ -47,7 +53,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
 
         watch = self._gradient_watch(emit)
         total = self.loss(self._run(watch, self.model, args, kwargs))
-        self.calls = watch.calls
+        self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
         parameters = [(k, p) for k, p in self.model.named_parameters() if p.requires_grad]
         tensors = [tensor for *_, tensor in met] + [parameter for _, parameter in parameters]
@@ -98,11 +104,12 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
     ) -> GradientWatch:
         return GradientWatch(
-            self._paths, torch.is_tensor, capture_torch._signature, emit, replace, own=_own
+            self._paths, torch.is_tensor, capture_torch.call_signature, emit, replace, own=_own
         )
 
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
-        with torch.enable_grad(), watching(map(type, self.modules.values()), watch):
+        classes = map(type, self.modules.values())
+        with torch.enable_grad(), self._masked(watch), watching(classes, watch):
             return module(*args, **kwargs)
 
     def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> torch.Tensor:

@@ -10,6 +10,18 @@ from tf_impl.layers import Conv2d, Dropout, LayerNorm, Linear, dropout, gelu
 SHIFT_MASK = -100.0  # added to logits between windows that the cyclic shift brought together
 
 
+def drop_path_rates(last: float, count: int) -> list[float]:
+    """`count` rates from 0 to `last` in equal float32 steps, to the bit those of `torch.linspace`.
+
+    Its second half counts down from the end, in fused multiply-adds, which float64 stands in for.
+    Other roundings would change the scale of kept branches by 1e-8.
+    """
+    step = np.float64(np.float32(last) / np.float32(max(count - 1, 1)))
+    index = np.arange(count)
+    rates = np.where(index < count // 2, step * index, np.float32(last) - step * index[::-1])
+    return rates.astype(np.float32).astype(float).tolist() if count > 1 else [0.0]
+
+
 class DropPath(tf_keras.layers.Layer):
     """Drops a whole residual branch per sample while training (Huang et al. 2016)."""
 
@@ -257,7 +269,7 @@ class SwinTransformer(tf_keras.layers.Layer):
         super().__init__(**kwargs)
         self.patch_embed = PatchEmbed(config)
         self.pos_drop = Dropout(config.drop_rate)
-        rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths)).tolist()
+        rates = drop_path_rates(config.drop_path_rate, sum(config.depths))
         self.layers = []
         for index, depth in enumerate(config.depths):
             first = sum(config.depths[:index])
