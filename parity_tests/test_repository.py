@@ -39,6 +39,7 @@ TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
         "task",
         "preflight",
         "export",
+        "variables",
     },
 }
 MACHINE_PATH = re.compile(r"(?<![\w.\])}*])/(?:home|root|Users|work|tmp|opt|mnt)/\w")

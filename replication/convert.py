@@ -56,7 +56,16 @@ def convert(
 
     chosen = _config(source, config, config_file, overrides or [], ema)
     with bytes_shown("converting", not as_json) as progress:
-        receipt = run(source, target, to, chosen, dtype=dtype, ema=ema, progress=progress)
+        receipt = run(
+            source,
+            target,
+            to,
+            chosen,
+            dtype=dtype,
+            ema=ema,
+            progress=progress,
+            say=lambda line: print(line, file=sys.stderr),
+        )
     beside = receipt_path(target, to)
     if as_json:
         print(json.dumps({"target": str(target), "receipt": str(beside), **receipt}, indent=1))

@@ -1,10 +1,8 @@
 """Converts a checkpoint to another format: streamed, strict, atomic, with a receipt."""
 
 import contextlib
-import errno
+import gc
 import json
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +14,7 @@ import numpy as np
 
 from maskformer.config import ModelConfig
 from maskformer.errors import InputError
-from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, torch_files
+from weight_conversion import atomic, hugging_face, safetensors_file, tf_checkpoint, torch_files
 from weight_conversion.checkpoints import open_source
 from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
 from weight_conversion.receipt import (
@@ -78,6 +76,7 @@ def convert(
     dtype: str | None = None,
     ema: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Writes the model in `source_path` to `target`, and its receipt; returns the receipt.
 
@@ -90,12 +89,18 @@ def convert(
         dtype: convert floating-point tensors to this one of `DTYPES`.
         ema: take the exponential moving average where the file has one.
         progress: told how far the work is.
+        say: told, in one line each, which leftovers of killed conversions to `target` were removed.
 
     Raises:
         InputError: nothing was written then. The result appears whole or not at all.
     """
     _check_request(source_path, target, to, config, dtype)
-    with open_source(source_path, ema=ema) as source:
+    beside = receipt_path(target, to)
+    for path in (target,) if to in FOLDERS else (target, beside):
+        for line in atomic.remove_leftovers(path):
+            if say:
+                say(line)
+    with _without_collection(), open_source(source_path, ema=ema) as source:
         plan = make_plan(source, config, dtype)
         if to == "hf" and not any(pair.spec.name.startswith("sem_seg") for pair in plan.pairs):
             raise InputError(
@@ -103,11 +108,11 @@ def convert(
                 "transformers' MaskFormer holds whole models",
                 "write --to torch, tf or safetensors instead",
             )
-        with _temporary(target, to in FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
+        with atomic.temporary(target, to in FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
             hashes = pool.submit(digests_of_files, source.files, source_path)
             records: list[dict[str, Any]] = []
             stream = _stream(plan, to, pool, records, progress)
-            target_files = _write(temporary, target, to, plan, stream)
+            target_files = _write(temporary, target, to, plan, stream, pool)
             receipt = build_receipt(
                 source=source,
                 source_files=hashes.result(),
@@ -121,12 +126,11 @@ def convert(
             )
             if to in FOLDERS:
                 (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")
-            _replace(temporary, target)
+            atomic.replace(temporary, target)
     if to not in FOLDERS:
-        beside = receipt_path(target, to)
-        with _temporary(beside, False) as temporary:
+        with atomic.temporary(beside, False) as temporary:
             temporary.write_text(receipt_text(receipt), encoding="utf-8")
-            os.replace(temporary, beside)
+            atomic.replace(temporary, beside)
     return receipt
 
 
@@ -162,34 +166,15 @@ def _check_request(
 
 
 @contextlib.contextmanager
-def _temporary(target: Path, is_folder: bool) -> Iterator[Path]:
-    """A path beside `target` to write to; gone afterwards unless it was renamed."""
-    path = target.parent / f".{target.name}.{os.getpid()}.partial"
+def _without_collection() -> Iterator[None]:
+    """Puts Python's search for cyclic garbage off; it would walk all that the frameworks hold."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        if is_folder:
-            path.mkdir()
-        yield path
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise InputError(
-                f"the disk of {target.parent} is full", "nothing was kept; free some space"
-            ) from None
-        raise InputError(f"{target} cannot be written", str(error.strerror or error)) from None
+        yield
     finally:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    if temporary.is_dir() and target.is_dir():
-        old = target.parent / f".{target.name}.{os.getpid()}.old"
-        target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, target)
+        if was_enabled:
+            gc.enable()
 
 
 def _stream(
@@ -282,16 +267,20 @@ def _resolved(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(
-    path: Path, target: Path, to: str, plan: Plan, stream: Iterator[np.ndarray]
+    path: Path,
+    target: Path,
+    to: str,
+    plan: Plan,
+    stream: Iterator[np.ndarray],
+    pool: ThreadPoolExecutor,
 ) -> list[dict[str, Any]]:
     """Writes everything but the receipt; returns what the receipt says of the files."""
     declared = [out.declared for pair in plan.pairs for out in outputs_of(pair, to)]
     if to == "tf":
-        tf_checkpoint.write(path, declared, stream)
-    elif to == "hf":
+        return _write_tf(path, declared, stream, pool)
+    if to == "hf":
         _write_json(path / "config.json", hugging_face.library_config(plan.config))
         _write_library_file(path / "model.safetensors", plan, declared, stream)
-    if to in FOLDERS:
         return digests_of_files(sorted(path.iterdir()))
     if target.suffix in _ZIP_SUFFIXES and to == "torch":
         with path.open("wb") as file:
@@ -301,6 +290,22 @@ def _write(
     with HashingFile(path) as file:
         write(file, declared, stream)
     return [{"name": target.name, "size": path.stat().st_size, "sha256": file.hexdigest}]
+
+
+def _write_tf(
+    folder: Path,
+    declared: Sequence[Declared],
+    stream: Iterator[np.ndarray],
+    pool: ThreadPoolExecutor,
+) -> list[dict[str, Any]]:
+    """Writes a TF checkpoint; each part is hashed while the next one is made."""
+    parts = tf_checkpoint.write_parts(folder, declared, stream)
+    hashes = [pool.submit(digests_of_files, [part]) for part in parts]
+    found = [future.result()[0] for future in hashes]
+    data = tf_checkpoint.merge_parts(folder)
+    others = sorted(set(folder.iterdir()) - set(data))
+    named = [{**entry, "name": file.name} for entry, file in zip(found, data, strict=True)]
+    return sorted([*named, *digests_of_files(others)], key=lambda entry: entry["name"])
 
 
 def _write_library_file(

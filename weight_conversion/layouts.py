@@ -15,6 +15,8 @@ from maskformer.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_TILE = 64
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -25,16 +27,35 @@ class Layout:
 
     def to_tf(self, tensor: np.ndarray) -> np.ndarray:
         """`tensor` in TF's axis order, contiguous; values untouched."""
-        return np.ascontiguousarray(tensor.transpose(self.axes) if self.axes else tensor)
+        if not self.axes:
+            return np.ascontiguousarray(tensor)
+        return _in_tiles(tensor.transpose(self.axes), axes=(tensor.ndim - 2, tensor.ndim - 1))
 
     def to_torch(self, tensor: np.ndarray) -> np.ndarray:
         """`tensor` in torch's axis order, contiguous; values untouched."""
-        inverse = np.argsort(self.axes)
-        return np.ascontiguousarray(tensor.transpose(inverse) if self.axes else tensor)
+        if not self.axes:
+            return np.ascontiguousarray(tensor)
+        return _in_tiles(tensor.transpose(np.argsort(self.axes)), axes=(0, 1))
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The torch shape of a tensor whose TF shape is `shape`."""
         return tuple(shape[i] for i in np.argsort(self.axes)) if self.axes else tuple(shape)
+
+
+def _in_tiles(view: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """A contiguous copy of `view`, made in tiles over two `axes`, the output and input channels.
+
+    In one piece, every value of a large matrix would be a cache miss.
+    """
+    first, second = axes
+    copy = np.empty(view.shape, view.dtype)
+    part = [slice(None)] * view.ndim
+    for row in range(0, view.shape[first], _TILE):
+        part[first] = slice(row, row + _TILE)
+        for column in range(0, view.shape[second], _TILE):
+            part[second] = slice(column, column + _TILE)
+            copy[tuple(part)] = view[tuple(part)]
+    return copy
 
 
 SAME = Layout("same")
@@ -67,32 +88,20 @@ RULES: dict[tuple[str, str], Layout] = {
 def tf_variables(model: "tf.Module") -> dict[str, tuple["tf.Variable", Layout]]:
     """Every variable of `model` by state-dict key, with the rule of the module that owns it.
 
-    Walks the attributes that `tf.train.Checkpoint` saves, so a key is also a checkpoint path.
     Raises InputError where a module kind has no rule.
     """
-    import tensorflow as tf
+    from tf_impl.variables import owned_variables
 
-    found: dict[str, tuple[tf.Variable, Layout]] = {}
-    seen: set[int] = set()
-
-    def walk(node: object, path: tuple[str, ...]) -> None:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        for name, child in tf.train.TrackableView(node).children(node).items():
-            if isinstance(child, tf.Variable):
-                kind = type(node).__name__
-                if (kind, name) not in RULES:
-                    raise InputError(
-                        f"no layout rule for {name!r} of a {kind} at {'.'.join(path)}",
-                        f"known kinds: {', '.join(sorted({kind for kind, _ in RULES}))}",
-                        "add the rule and its inverse to weight_conversion/layouts.py",
-                    )
-                found[".".join((*path, name))] = (child, RULES[kind, name])
-            else:
-                walk(child, (*path, name))
-
-    walk(model, ())
+    found = {}
+    for key, (variable, kind) in owned_variables(model).items():
+        rule = RULES.get((kind, key.rpartition(".")[2]))
+        if rule is None:
+            raise InputError(
+                f"no layout rule for {key}, a tensor of a {kind}",
+                f"known kinds: {', '.join(sorted({kind for kind, _ in RULES}))}",
+                "add the rule and its inverse to weight_conversion/layouts.py",
+            )
+        found[key] = (variable, rule)
     return found
 
 

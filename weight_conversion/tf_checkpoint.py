@@ -4,7 +4,9 @@ Written checkpoints are what ``tf.train.Checkpoint(model=model).save(...)`` woul
 model in memory: the tensors pass through in groups, and TensorFlow's own operations write them.
 """
 
+import contextlib
 import importlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ NAME = "ckpt"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
 _SAVE_COUNTER_KEY = f"save_counter/.ATTRIBUTES/{_VALUE}"
+_PART = "part-"
 _GROUP_BYTES = 16 << 20
 _TRAINING_STATE = ("optimizer", "global_step", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH")
 
@@ -151,47 +154,72 @@ def _model_keys(graph: Any) -> dict[str, str]:
     return keys
 
 
-def write(folder: Path, declared: Sequence[Declared], arrays: Iterable[np.ndarray]) -> None:
-    """Writes a checkpoint named `NAME` and its state file into `folder`, which exists.
+def write_parts(
+    folder: Path, declared: Sequence[Declared], arrays: Iterable[np.ndarray]
+) -> Iterator[Path]:
+    """Writes a checkpoint into `folder`, which exists, in parts that `merge_parts` makes whole.
 
     `declared` are state-dict keys with TF shapes; `arrays` gives them in that order, in TF's
-    layout. Tensors of at most `_GROUP_BYTES` together are held at a time.
+    layout. Tensors of at most `_GROUP_BYTES` together are held at a time. Yields the data file of
+    each part once it is complete.
 
     Raises:
         InputError: TensorFlow could not write, for example on a full disk.
     """
     tf = _tensorflow()
-    keys = [_checkpoint_key(name) for name, _, _ in declared]
-    parts: list[str] = []
+    names = [name for name, _, _ in declared]
+    graph = _object_graph(names).SerializeToString(deterministic=True)
+    state = [(_GRAPH_KEY, tf.constant(graph)), (_SAVE_COUNTER_KEY, tf.constant(1, tf.int64))]
+    keys = (_checkpoint_key(name) for name in names)
+    groups = itertools.chain(_groups(zip(keys, arrays, strict=True)), [state])
+    for index, group in enumerate(groups):
+        part = folder / f"{_PART}{index:05d}"
+        with _writing(folder):
+            tf.raw_ops.SaveV2(
+                prefix=str(part),
+                tensor_names=[key for key, _ in group],
+                shape_and_slices=[""] * len(group),
+                tensors=[_tensor(tf, value) for _, value in group],
+            )
+        yield Path(f"{part}.data-00000-of-00001")
 
-    def save(items: Sequence[tuple[str, Any]]) -> None:
-        parts.append(str(folder / f"part-{len(parts):05d}"))
-        tf.raw_ops.SaveV2(
-            prefix=parts[-1],
-            tensor_names=[key for key, _ in items],
-            shape_and_slices=[""] * len(items),
-            tensors=[value for _, value in items],
-        )
 
-    try:
-        for group in _groups(zip(keys, arrays, strict=True)):
-            save(group)
-        graph = _object_graph([name for name, _, _ in declared])
-        save(
-            [
-                (_GRAPH_KEY, tf.constant(graph.SerializeToString(deterministic=True))),
-                (_SAVE_COUNTER_KEY, np.int64(1)),
-            ]
-        )
+def merge_parts(folder: Path) -> list[Path]:
+    """Makes the parts in `folder` one checkpoint named `NAME`, with its state file.
+
+    Returns the data files, which are those of the parts, in their order, under new names.
+
+    Raises:
+        InputError: as `write_parts`.
+    """
+    tf = _tensorflow()
+    parts = sorted(str(file.with_suffix("")) for file in folder.glob(f"{_PART}*.index"))
+    with _writing(folder):
         tf.raw_ops.MergeV2Checkpoints(
             checkpoint_prefixes=parts, destination_prefix=str(folder / NAME), delete_old_dirs=False
         )
-    except tf.errors.OpError as error:
-        reason = str(error).splitlines()[0][:300]
-        raise InputError(f"{folder} cannot be written", reason, "nothing was kept") from None
     (folder / "checkpoint").write_text(
         f'model_checkpoint_path: "{NAME}"\nall_model_checkpoint_paths: "{NAME}"\n'
     )
+    return sorted(folder.glob(f"{NAME}.data-*"))
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns TensorFlow's errors into one InputError."""
+    tf = _tensorflow()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0][:300]
+        raise InputError(f"{folder} cannot be written", reason, "nothing was kept") from None
+
+
+def _tensor(tf: Any, value: Any) -> Any:
+    """`value` for an operation of TensorFlow; a large array shares its memory."""
+    if isinstance(value, np.ndarray) and value.flags.writeable and value.size:
+        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
+    return value
 
 
 def _groups(

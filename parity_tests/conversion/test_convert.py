@@ -295,7 +295,7 @@ def test_a_tf_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path) -> 
     declared, arrays = [("a.weight", (3,), "float32")], [np.zeros(3, np.float32)]
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
-        tf_checkpoint.write(tmp_path / "file", declared, arrays)
+        list(tf_checkpoint.write_parts(tmp_path / "file", declared, arrays))
 
 
 def test_an_earlier_result_stays_whole_when_the_next_one_fails(source, weights, tmp_path) -> None:

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
+from maskformer.errors import InputError
 from parity_tests import golden_files
 from parity_tests.conversion.samples import CONFIG
 from weight_conversion import hugging_face
@@ -41,6 +44,40 @@ def test_layout_rules_are_those_of_the_owning_module() -> None:
     assert specs[f"{decoder}in_proj_weight"].layout is OUT_IN_IN_OUT
     assert specs[f"{decoder}out_proj.weight"].layout is OUT_IN_IN_OUT
     assert specs[f"{prefix}query_embed.weight"].layout is SAME
+
+
+SIDES = st.sampled_from([1, 3, 63, 64, 65, 130])
+
+
+@given(out=SIDES, inner=SIDES, kernel=st.sampled_from([None, 1, 3]), dtype=st.sampled_from("fdi"))
+def test_layouts_move_axes_and_nothing_else(out, inner, kernel, dtype) -> None:
+    shape = (out, inner) if kernel is None else (out, inner, kernel, kernel)
+    layout = OUT_IN_IN_OUT if kernel is None else OIHW_HWIO
+    tensor = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    moved = layout.to_tf(tensor)
+    assert moved.flags.c_contiguous
+    np.testing.assert_array_equal(moved, tensor.transpose(layout.axes), strict=True)
+    assert layout.torch_shape(moved.shape) == shape
+    back = layout.to_torch(moved)
+    assert back.flags.c_contiguous
+    np.testing.assert_array_equal(back, tensor, strict=True)
+
+
+def test_a_variable_of_an_unknown_kind_of_module_is_an_error() -> None:
+    from tf_impl import layers
+    from weight_conversion.layouts import tf_variables
+
+    class Stranger(layers.Linear):
+        """A layer that no rule knows."""
+
+    class Model(layers.tf.Module):
+        def __init__(self) -> None:
+            self.known, self.head = layers.Linear(2, 3), Stranger(2, 3)
+
+    with pytest.raises(
+        InputError, match=r"no layout rule for head\.weight, a tensor of a Stranger"
+    ):
+        tf_variables(Model())
 
 
 @pytest.mark.parametrize("window", [1, 4, 7, 12])

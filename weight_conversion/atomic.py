@@ -1,0 +1,89 @@
+"""Results that appear whole or not at all: written under a temporary name, then renamed."""
+
+import contextlib
+import errno
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from maskformer.errors import InputError
+
+
+def _own_mark() -> str:
+    """This process in a file's name; process numbers mean something on one machine only."""
+    return f"{re.sub(r'[^A-Za-z0-9-]', '-', platform.node())}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def temporary(target: Path, is_folder: bool) -> Iterator[Path]:
+    """A path beside `target` to write to; gone afterwards unless it was renamed.
+
+    Raises InputError, with the reason, where anything cannot be written.
+    """
+    path = target.parent / f".{target.name}.{_own_mark()}.partial"
+    try:
+        if is_folder:
+            path.mkdir()
+        yield path
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise InputError(
+                f"the disk of {target.parent} is full", "nothing was kept; free some space"
+            ) from None
+        raise InputError(f"{target} cannot be written", str(error.strerror or error)) from None
+    finally:
+        _remove(path)
+
+
+def replace(path: Path, target: Path) -> None:
+    """Renames `path` to `target`, in place of what is there."""
+    if path.is_dir() and target.is_dir():
+        old = target.parent / f".{target.name}.{_own_mark()}.old"
+        target.rename(old)
+        path.rename(target)
+        shutil.rmtree(old)
+    else:
+        os.replace(path, target)
+
+
+def remove_leftovers(target: Path) -> list[str]:
+    """Clears away what killed processes of this machine left beside `target`; one line for each.
+
+    An earlier result that such a process had set aside and not yet replaced is put back. Whatever
+    belongs to a process that is alive stays.
+    """
+    machine = _own_mark().rpartition("-")[0]
+    name = re.compile(rf"\.{re.escape(target.name)}\.{machine}-(\d+)\.(partial|old)")
+    lines = []
+    for path in sorted(target.parent.iterdir()):
+        found = name.fullmatch(path.name)
+        if not found or _is_alive(int(found[1])):
+            continue
+        with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
+            if found[2] == "old" and not target.exists():
+                path.rename(target)
+                lines.append(f"put {target} back, which a killed conversion had set aside")
+            else:
+                _remove(path)
+                lines.append(f"removed {path}, left by a killed conversion")
+    return lines
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it is there, and another user's
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
