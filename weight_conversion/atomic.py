@@ -31,9 +31,15 @@ def temporary(target: Path, is_folder: bool) -> Iterator[Path]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise InputError(
-                f"the disk of {target.parent} is full", "nothing was kept; free some space"
+                f"the disk of {target.parent} is full",
+                f"{target.name} did not fit; nothing was kept",
+                "free some space, or choose another destination",
             ) from None
-        raise InputError(f"{target} cannot be written", str(error.strerror or error)) from None
+        raise InputError(
+            f"{target} cannot be written",
+            str(error.strerror or error),
+            "choose another destination; nothing was kept",
+        ) from None
     finally:
         _remove(path)
 
@@ -58,18 +64,25 @@ def remove_leftovers(target: Path) -> list[str]:
     machine = _own_mark().rpartition("-")[0]
     name = re.compile(rf"\.{re.escape(target.name)}\.{machine}-(\d+)\.(partial|old)")
     lines = []
-    for path in sorted(target.parent.iterdir()):
+    for path in _siblings(target):
         found = name.fullmatch(path.name)
         if not found or _is_alive(int(found[1])):
             continue
-        with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
-            if found[2] == "old" and not target.exists():
-                path.rename(target)
-                lines.append(f"put {target} back, which a killed conversion had set aside")
-            else:
-                _remove(path)
-                lines.append(f"removed {path}, left by a killed conversion")
+        if found[2] == "old" and not target.exists():
+            path.rename(target)
+            lines.append(f"put {target} back, which a killed conversion had set aside")
+            continue
+        _remove(path)
+        if not path.exists():
+            lines.append(f"removed {path}, left by a killed conversion")
     return lines
+
+
+def _siblings(target: Path) -> list[Path]:
+    try:
+        return sorted(target.parent.iterdir())
+    except OSError:  # a folder to write to is not always one to list
+        return []
 
 
 def _is_alive(process: int) -> bool:
@@ -83,7 +96,9 @@ def _is_alive(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """Removes a file or folder if it is there; what cannot be removed is in nobody's way."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

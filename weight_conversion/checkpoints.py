@@ -81,17 +81,29 @@ def open_source(path: Path, *, ema: bool = False) -> Source:
     if path.is_dir():
         raise InputError(
             f"{path} is a folder without a checkpoint",
-            f"it holds {', '.join(sorted(file.name for file in path.iterdir())[:5]) or 'nothing'}",
+            f"it holds {_listed(path)}",
             "expected: config.json with weights (Hugging Face), or a TF checkpoint",
         )
     if not path.is_file():
-        raise InputError(f"{path} does not exist", "expected: a checkpoint file or folder")
+        raise InputError(
+            f"{path} does not exist", _beside(path.parent), "expected: a checkpoint file or folder"
+        )
     file = OpenFile(path)
     try:
         return _open_file(path, file, ema)
     except BaseException:
         file.close()
         raise
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(file.name for file in folder.iterdir())
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5]) or 'nothing'}{rest}"
+
+
+def _beside(folder: Path) -> str:
+    return f"{folder} holds {_listed(folder)}" if folder.is_dir() else f"{folder} is no folder"
 
 
 def _open_tf(path: Path, prefix: Path) -> Source:

@@ -152,17 +152,27 @@ def _check_request(
     if to == "hf":
         hugging_face.check_supported(config)
     if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist", "create it first")
+        raise InputError(
+            f"the folder {target.parent} does not exist",
+            f"{target.name} would be written there",
+            "create it first",
+        )
     if source.exists() and target.exists() and source.samefile(target):
-        raise InputError(f"{target} is also the source", "choose another destination")
+        raise InputError(
+            f"{target} is also the source", f"it is {source}", "choose another destination"
+        )
     if to in FOLDERS:
         ours = (target / RECEIPT_NAME).is_file()
         if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
             raise InputError(
-                f"{target} exists and is no earlier result", "choose a new folder for the result"
+                f"{target} exists and is no earlier result",
+                f"it has no {RECEIPT_NAME}",
+                "choose a new folder for the result",
             )
     elif target.is_dir():
-        raise InputError(f"{target} is a folder", "choose a file name for the result")
+        raise InputError(
+            f"{target} is a folder", f"--to {to} writes a file", "choose a file name for the result"
+        )
 
 
 @contextlib.contextmanager

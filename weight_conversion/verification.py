@@ -44,7 +44,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"receipt {path} cannot be read", str(error.strerror)) from None
+        raise InputError(
+            f"receipt {path} cannot be read",
+            str(error.strerror),
+            "expected: a receipt.json that parity convert wrote",
+        ) from None
     except ValueError as error:
         raise InputError(f"receipt {path} is not JSON", str(error)) from None
     if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
