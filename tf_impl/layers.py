@@ -2,11 +2,14 @@
 
 Each class carries the attribute names of its torch counterpart (`weight`, `bias`, `running_mean`,
 `in_proj_weight`), so that a variable's path is a state-dict key. Norms and softmax keep their
-statistics in float32 under a bfloat16 or float16 policy.
+statistics in float32 under a bfloat16 policy.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 
 import numpy as np
 import tensorflow as tf
@@ -36,13 +39,22 @@ def torch_default() -> tf_keras.initializers.Initializer:
     return tf_keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
 
 
-def _wide(x: tf.Tensor) -> tf.Tensor:
+def wide(x: tf.Tensor) -> tf.Tensor:
     """`x` in a dtype wide enough for sums: float32 for 16-bit floats, else its own."""
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def _normalise(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     return (x - mean) / tf.sqrt(variance + NORM_EPSILON)
+
+
+def _norm_weight(
+    layer: tf_keras.layers.Layer, name: str, size: int, initializer: object, trainable: bool = True
+) -> tf.Variable:
+    """A vector that a 16-bit policy reads in float32, as norms compute."""
+    return layer.add_weight(
+        name, (size,), initializer=initializer, trainable=trainable, experimental_autocast=False
+    )
 
 
 class FrozenBatchNorm2d(tf_keras.layers.Layer):
@@ -56,13 +68,14 @@ class FrozenBatchNorm2d(tf_keras.layers.Layer):
             ("running_mean", "zeros"),
             ("running_var", tf_keras.initializers.Constant(1.0 - NORM_EPSILON)),
         ):
-            variable = self.add_weight(name, (num_features,), initializer=value, trainable=False)
+            variable = _norm_weight(self, name, num_features, value, trainable=False)
             setattr(self, name, variable)
 
     def call(self, input: tf.Tensor) -> tf.Tensor:
         """[N,H,W,C] -> [N,H,W,C], ``(x - mean) / sqrt(var + 1e-5) * weight + bias``."""
         scale = self.weight / tf.sqrt(self.running_var + NORM_EPSILON)
-        return input * scale + (self.bias - self.running_mean * scale)
+        out = wide(input) * scale + (self.bias - self.running_mean * scale)
+        return tf.cast(out, input.dtype)
 
 
 class GroupNorm(tf_keras.layers.Layer):
@@ -71,8 +84,8 @@ class GroupNorm(tf_keras.layers.Layer):
     def __init__(self, num_channels: int, num_groups: int = GROUP_NORM_GROUPS, **kwargs) -> None:
         super().__init__(**kwargs)
         self.num_groups = num_groups
-        self.weight = self.add_weight("weight", (num_channels,), initializer="ones")
-        self.bias = self.add_weight("bias", (num_channels,), initializer="zeros")
+        self.weight = _norm_weight(self, "weight", num_channels, "ones")
+        self.bias = _norm_weight(self, "bias", num_channels, "zeros")
 
     def _group_mean(self, x: tf.Tensor) -> tf.Tensor:
         """[N,H,W,C] -> [N,1,1,C]: the mean of each channel's group."""
@@ -80,15 +93,16 @@ class GroupNorm(tf_keras.layers.Layer):
         mean = tf.reduce_mean(x, axis=(1, 2))
         mean = tf.reshape(mean, (-1, self.num_groups, channels // self.num_groups))
         mean = tf.reduce_mean(mean, axis=2, keepdims=True)
-        mean = tf.repeat(mean, channels // self.num_groups, axis=2)
+        mean = tf.tile(mean, (1, 1, channels // self.num_groups))
         return tf.reshape(mean, (-1, 1, 1, channels))
 
     def call(self, input: tf.Tensor) -> tf.Tensor:
         """[N,H,W,C] -> [N,H,W,C]."""
-        x = _wide(input)
+        x = wide(input)
         mean = self._group_mean(x)
         variance = self._group_mean(tf.math.squared_difference(x, mean))
-        return tf.cast(_normalise(x, mean, variance), input.dtype) * self.weight + self.bias
+        out = _normalise(x, mean, variance) * self.weight + self.bias
+        return tf.cast(out, input.dtype)
 
 
 class LayerNorm(tf_keras.layers.Layer):
@@ -96,15 +110,16 @@ class LayerNorm(tf_keras.layers.Layer):
 
     def __init__(self, normalized_shape: int, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.weight = self.add_weight("weight", (normalized_shape,), initializer="ones")
-        self.bias = self.add_weight("bias", (normalized_shape,), initializer="zeros")
+        self.weight = _norm_weight(self, "weight", normalized_shape, "ones")
+        self.bias = _norm_weight(self, "bias", normalized_shape, "zeros")
 
     def call(self, input: tf.Tensor) -> tf.Tensor:
         """[...,C] -> [...,C]."""
-        x = _wide(input)
+        x = wide(input)
         mean = tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
-        return tf.cast(_normalise(x, mean, variance), input.dtype) * self.weight + self.bias
+        out = _normalise(x, mean, variance) * self.weight + self.bias
+        return tf.cast(out, input.dtype)
 
 
 def get_norm(norm: str, channels: int) -> tf_keras.layers.Layer | None:
@@ -205,9 +220,31 @@ class Embedding(tf_keras.layers.Layer):
         self.weight = self.add_weight("weight", (num_embeddings, embedding_dim), initializer=normal)
 
 
+_seeds: ContextVar[Iterator[tf.Tensor] | None] = ContextVar("seeds of dropout", default=None)
+
+
+@contextmanager
+def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
+    """Inside it, dropout masks are a function of `seed` int32 [2] and the order of the calls.
+
+    Without it they come from TensorFlow's global generator, whose state no checkpoint holds.
+    """
+    numbered = (tf.random.experimental.stateless_fold_in(seed, number) for number in count())
+    token = _seeds.set(numbered)
+    try:
+        yield
+    finally:
+        _seeds.reset(token)
+
+
 def dropout(x: tf.Tensor, rate: float, training: bool) -> tf.Tensor:
     """`x` with a fraction `rate` of its elements zeroed and the rest scaled, while training."""
-    return tf.nn.dropout(x, rate) if training and rate > 0.0 else x
+    if not training or rate == 0.0:
+        return x
+    seeds = _seeds.get()
+    if seeds is None:
+        return tf.nn.dropout(x, rate)
+    return tf.nn.experimental.stateless_dropout(x, rate, next(seeds))
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -257,7 +294,7 @@ class MultiheadAttention(tf_keras.layers.Layer):
         )
         n, heads, length, width = q.shape
         logits = tf.matmul(q * (1.0 / math.sqrt(width)), k, transpose_b=True)
-        attention = tf.cast(tf.nn.softmax(_wide(logits)), q.dtype)
+        attention = tf.cast(tf.nn.softmax(wide(logits)), q.dtype)
         attention = dropout(attention, self.dropout_rate, training)
         out = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))
         out = tf.reshape(out, (n, length, heads * width))

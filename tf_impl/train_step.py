@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from tf_impl.criterion import per_pixel_losses, weighted_total
+from tf_impl.layers import wide
 from tf_impl.matcher import Matching
 
 
@@ -28,10 +29,12 @@ class Batch(NamedTuple):
 class Gradients(NamedTuple):
     """What one replica computes before the update.
 
-    Unweighted `losses` by name, their weighted sum `total`, the `matching` (None for a per-pixel
-    head), and one gradient per trainable variable, None where the loss does not depend on it.
+    The model's `outputs`, unweighted `losses` by name, their weighted sum `total`, the `matching`
+    (None for a per-pixel head), and one gradient per trainable variable, None where the loss does
+    not depend on it.
     """
 
+    outputs: dict[str, Any]
     losses: dict[str, tf.Tensor]
     total: tf.Tensor
     matching: Matching | None
@@ -53,7 +56,11 @@ class StepResult(NamedTuple):
 def batch_losses(
     model: tf_keras.Model, outputs: dict[str, Any], targets: Any
 ) -> tuple[dict[str, tf.Tensor], Matching | None]:
-    """Unweighted losses of predictions, with those of the auxiliary outputs, and the matching."""
+    """Unweighted losses of predictions, with those of the auxiliary outputs, and the matching.
+
+    Outputs in 16 bits are widened: costs and losses are float32 there.
+    """
+    outputs = tf.nest.map_structure(wide, outputs)
     if model.config.is_per_pixel:
         return per_pixel_losses(outputs, targets, model.config.ignore_value), None
     matching = model.criterion.match(outputs, targets)
@@ -70,7 +77,9 @@ def gradients(model: tf_keras.Model, batch: Batch, training: bool = False) -> Gr
         losses, matching = batch_losses(model, outputs, batch.targets)
         total = weighted_total(losses, model.config.loss)
         share = total / _replicas(total.dtype)
-    return Gradients(losses, total, matching, tape.gradient(share, model.trainable_variables))
+    return Gradients(
+        outputs, losses, total, matching, tape.gradient(share, model.trainable_variables)
+    )
 
 
 def update(

@@ -6,6 +6,7 @@ import tf_keras
 
 from maskformer.config import ModelConfig, SwinConfig
 from tf_impl.criterion import SetCriterion
+from tf_impl.layers import wide
 from tf_impl.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead
 from tf_impl.modeling.pixel_decoder import PixelDecoder
 from tf_impl.modeling.predictor import TransformerPredictor
@@ -73,12 +74,13 @@ class MaskFormer(tf_keras.Model):
         `sizes` int32 [N,2] are the valid (height, width) of each image; None means all is valid.
         Shapes are static; the masks returned are [N,Q,H/4,W/4].
         """
-        mean = tf.constant(np.float32(self.config.pixel_mean), images.dtype)
-        std = tf.constant(np.float32(self.config.pixel_std), images.dtype)
-        x = (images - mean) / std
+        pixels = wide(images)  # levels are exact in 16 bits, normalised ones are not
+        mean = tf.constant(np.float32(self.config.pixel_mean), pixels.dtype)
+        std = tf.constant(np.float32(self.config.pixel_std), pixels.dtype)
+        x = (pixels - mean) / std
         if sizes is not None:
             rows = tf.range(x.shape[1])[None, :, None] < sizes[:, 0, None, None]
             columns = tf.range(x.shape[2])[None, None, :] < sizes[:, 1, None, None]
             x = tf.where((rows & columns)[..., None], x, tf.zeros_like(x))
-        features = self.backbone(x, training=training)
+        features = self.backbone(tf.cast(x, images.dtype), training=training)
         return self.sem_seg_head(features, training=training)
