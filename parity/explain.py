@@ -73,7 +73,8 @@ class Case:
         port: the port's taps of the isolated run.
         expected: the reference's.
         floors: how far rounding moves the reference's, by key.
-        run: runs the reference's module in the same way, and returns its taps.
+        feeds: the reference's tensors that the module is given, by name.
+        run: runs the reference's module in the same way, and returns its taps; takes other feeds.
         again: runs the port's module once more.
         trace: the reference's whole trace.
     """
@@ -83,7 +84,8 @@ class Case:
     port: Mapping[str, Tap]
     expected: Mapping[str, Tap]
     floors: Mapping[str, Gap]
-    run: Callable[[], Mapping[str, Tap]]
+    feeds: Mapping[str, Tap]
+    run: Callable[..., Mapping[str, Tap]]
     again: Callable[[], Mapping[str, Tap]]
     trace: Mapping[str, Tap]
 
@@ -105,6 +107,51 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
             break
     exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
     return (exact or sorted(tried, key=lambda one: one.after))[:KEPT]
+
+
+def explain_values(
+    run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any], limit: float
+) -> list[Explanation]:
+    """The mistakes with which a function of the reference gives the port's values.
+
+    Args:
+        run: computes with PyTorch and returns numbers or arrays by name.
+        ours: the port's, for some of the names.
+        limit: largest relative difference (l2) that rounding leaves.
+    Returns: at most `KEPT`, all exact.
+    """
+    from parity import mistakes_torch
+
+    exact = run()
+    before = _relative(ours, exact)
+    found = []
+    _, mistakes = mistakes_torch.operations(run)
+    for mistake in mistakes:
+        with mistake.planted():
+            after = _relative(ours, _ran(run))
+        if after <= limit:
+            found.append(Explanation(mistake.text, before, after, True, True))
+            if len(found) == KEPT:
+                return found
+    factors = {name: np.sum(value) / np.sum(exact[name]) for name, value in ours.items()}
+    factor = next(iter(factors.values()))
+    after = _relative(ours, {name: factor * exact[name] for name in ours})
+    if after <= limit:
+        text = f"the reference's value times {factor:.10g}"
+        found.append(Explanation(text, before, after, True, True))
+    return found
+
+
+def _relative(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+    """The largest relative gap (l2) of any name, infinite where one is missing or not finite."""
+    worst = 0.0
+    for name, value in ours.items():
+        if name not in theirs or np.shape(theirs[name]) != np.shape(value):
+            return np.inf
+        size = float(np.linalg.norm(theirs[name])) or 1.0
+        gap = float(np.linalg.norm(np.asarray(value) - theirs[name])) / size
+        worst = max(worst, gap if np.isfinite(gap) else np.inf)
+    return worst
 
 
 class _Judge:
@@ -150,8 +197,15 @@ def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation
     module = reference.modules[case.call.path]
     others = dict(reference.model.named_parameters())
     operations, mistakes = mistakes_torch.operations(case.run)
-    for mistake in itertools.chain(mistakes, mistakes_torch.parameter_mistakes(module, others)):
+    start = len(case.call.path) + 1 if case.call.path else 0
+    called = [child.path[start:] for child in case.call.children]
+    loaded = mistakes_torch.parameter_mistakes(module, others, called)
+    for mistake in itertools.chain(mistakes, loaded):
         found = _made(case, judge, mistake)
+        if found is not None:
+            yield found
+    for text, feeds in mistakes_torch.argument_mistakes(case.feeds):
+        found = judge.explanation(text, _ran(lambda feeds=feeds: case.run(feeds)))
         if found is not None:
             yield found
     for operation in operations:
@@ -162,17 +216,16 @@ def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation
 
 
 def _made(case: Case, judge: _Judge, mistake: Any) -> Explanation | None:
-    taps = _taps(case, mistake)
-    return None if taps is None else judge.explanation(mistake.text, taps)
+    with mistake.planted():
+        return judge.explanation(mistake.text, _ran(case.run))
 
 
-def _taps(case: Case, mistake: Any) -> Mapping[str, Tap] | None:
-    """The reference's taps with one mistake, None where the mistake cannot be made."""
+def _ran(run: Callable[[], Mapping[str, Tap]]) -> Mapping[str, Tap]:
+    """The reference's taps; none where what was changed breaks the module."""
     try:
-        with mistake.planted():
-            return case.run()
+        return run()
     except Exception:  # a mistake that breaks the module is none that the port has made
-        return None
+        return {}
 
 
 def _fitted_scale(case: Case, judge: _Judge, operation: Any) -> Explanation | None:
@@ -185,8 +238,9 @@ def _fitted_scale(case: Case, judge: _Judge, operation: Any) -> Explanation | No
     factor, taps = 1.0 + SCALE_STEP, None
     reached, step = np.zeros_like(wanted), SCALE_STEP
     for attempt in range(4):
-        taps = _taps(case, operation.scaled(factor))
-        if taps is None or case.key not in taps:
+        with operation.scaled(factor).planted():
+            taps = _ran(case.run)
+        if case.key not in taps:
             return None
         moved = (taps[case.key].array - expected).ravel()
         response = (moved - reached) / step

@@ -334,7 +334,8 @@ def _explanations(
         fault.run,
         {key: one.tap for key, one in _expected(trace, fault.theirs).items()},
         fault.floors,
-        lambda: reference.isolate(fault.theirs, feeds, children),
+        feeds,
+        lambda given=feeds: reference.isolate(fault.theirs, given, children),
         lambda: port.isolate(fault.call, feeds, children),
         trace,
     )

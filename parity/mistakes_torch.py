@@ -12,16 +12,19 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from parity.trace import Tap
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 BASES = (1e3, 1e4, 1e5, 20.0, 100.0)
@@ -63,7 +66,7 @@ class Operation:
             return result * factor
 
         text = f"{self.place}: its result is multiplied by {factor:.10g}"
-        return Mistake(text, partial(_changed, self.number, None, change))
+        return Mistake(text, partial(_Changed, {self.number: change}))
 
 
 def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
@@ -74,26 +77,59 @@ def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
     recording = _Recording()
     with recording:
         run()
-    return recording.operations, recording.mistakes
+    return recording.operations, [*recording.mistakes, *recording.repeated()]
 
 
-def parameter_mistakes(module: torch.nn.Module, others: Mapping[str, Tensor]) -> Iterator[Mistake]:
+def parameter_mistakes(
+    module: torch.nn.Module, others: Mapping[str, Tensor], apart: Sequence[str] = ()
+) -> Iterator[Mistake]:
     """Wrong values for each parameter and buffer that `module` itself holds.
 
     Args:
         others: tensors by name whose values may have been loaded in its place.
+        apart: paths of modules within, whose parameters are left alone.
     """
-    own = [
-        *module.named_parameters(recurse=False),
-        *((n, b) for n, b in module.named_buffers(recurse=False) if b.is_floating_point()),
-    ]
-    for name, tensor in own:
+    own = {
+        name: tensor
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+        if tensor.is_floating_point() and not name.startswith(tuple(f"{one}." for one in apart))
+    }
+    alike: dict[str, dict[str, Planted]] = {}
+    for name, tensor in own.items():
         for text, value in _wrong_values(tensor.detach()):
-            yield Mistake(f"{name} {text}", partial(_loaded, tensor, value))
+            planted = partial(_loaded, tensor, value)
+            alike.setdefault(text, {})[name] = planted
+            yield Mistake(f"{name} {text}", planted)
         for other, twin in others.items():
             if twin is not tensor and twin.shape == tensor.shape:
                 text = f"{name} has the values of {other}"
                 yield Mistake(text, partial(_loaded, tensor, twin.detach()))
+    for text, planted in alike.items():
+        if len(planted) > 1:
+            names = " and ".join(planted)
+            yield Mistake(f"{names}: each {text}", partial(_all, tuple(planted.values())))
+
+
+def argument_mistakes(feeds: Mapping[str, Tap]) -> Iterator[tuple[str, dict[str, Tap]]]:
+    """Wrong tensors for the arguments of a call: reversed, or those of another argument."""
+    for name, tap in feeds.items():
+        shown = name or "input"
+        for axis, size in enumerate(tap.array.shape):
+            if 1 < size <= 4:
+                turned = replace(tap, array=np.flip(tap.array, axis).copy())
+                yield f"argument {shown} is reversed along axis {axis}", {**feeds, name: turned}
+        for other, twin in feeds.items():
+            if other != name and twin.array.shape == tap.array.shape:
+                taken = replace(tap, array=twin.array)
+                yield f"argument {other} is used for {shown}", {**feeds, name: taken}
+
+
+@contextmanager
+def _all(planted: Sequence[Planted]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for one in planted:
+            stack.enter_context(one())
+        yield
 
 
 @contextmanager
@@ -154,6 +190,7 @@ class _Recording(TorchDispatchMode):
         super().__init__()
         self.operations: list[Operation] = []
         self.mistakes: list[Mistake] = []
+        self._alike: dict[tuple[str, str], dict[int, _Variation]] = {}
         self._number = -1
 
     def __torch_dispatch__(
@@ -172,35 +209,51 @@ class _Recording(TorchDispatchMode):
         variants = _VARIANTS.get(operation, _VARIANTS.get(operation.overloadpacket))
         if variants is not None:
             for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
-                change = partial(_changed, self._number, (variants, index), None)
-                self.mistakes.append(Mistake(f"{noted.place}: {text}", change))
+                variation = _Variation(variants, index)
+                self._alike.setdefault((name, text), {})[self._number] = variation
+                planted = partial(_Changed, {self._number: variation})
+                self.mistakes.append(Mistake(f"{noted.place}: {text}", planted))
         return result
+
+    def repeated(self) -> Iterator[Mistake]:
+        """The mistakes that could be made at several operations alike, made at all of them."""
+        for (name, text), changes in self._alike.items():
+            if len(changes) > 1:
+                title = f"all {len(changes)} operations `{name}`: {text}"
+                yield Mistake(title, partial(_Changed, changes))
+
+
+@dataclass(frozen=True)
+class _Variation:
+    """One of the ways in which an operation can be done otherwise, by number."""
+
+    variants: Callable[..., Iterable[Variant]]
+    index: int
 
 
 class _Changed(TorchDispatchMode):
-    """Does one numbered operation in another way."""
+    """Does numbered operations in another way: by a variation, or by a function of the result."""
 
-    def __init__(self, number: int, variant: Any, change: Callable[[Any], Any] | None) -> None:
+    def __init__(self, changes: "Mapping[int, _Variation | Callable[[Any], Any]]") -> None:
         super().__init__()
-        self._left = number
-        self._variant = variant
-        self._change = change
+        self._changes = changes
+        self._number = -1
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        self._left -= 1
-        if self._left != -1:
+        self._number += 1
+        change = self._changes.get(self._number)
+        if change is None:
             return operation(*args, **kwargs)
         before = _before(operation, args)
         result = operation(*args, **kwargs)
-        if self._change is not None:
-            changed = self._change(result)
+        if isinstance(change, _Variation):
+            offered = change.variants(operation, before, kwargs, result)
+            changed = next(itertools.islice(offered, change.index, None))[1]()
         else:
-            variants, index = self._variant
-            offered = variants(operation, before, kwargs, result)
-            changed = next(itertools.islice(offered, index, None))[1]()
+            changed = change(result)
         return changed if before is args else args[0].copy_(changed)
 
 
@@ -209,12 +262,6 @@ def _before(operation: Any, args: tuple) -> tuple:
     if not operation._schema.is_mutable:
         return args
     return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
-
-
-@contextmanager
-def _changed(number: int, variant: Any, change: Any) -> Iterator[None]:
-    with _Changed(number, variant, change):
-        yield
 
 
 def _source_line() -> str:
@@ -377,6 +424,14 @@ def _softmax(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator
                 partial(operation, x, other, *rest),
             )
     yield "sigmoid instead of softmax", lambda: x.sigmoid()
+    yield "log-softmax instead of softmax", lambda: x.log_softmax(axis)
+    if x.dim() >= 2 and x.shape[-1] == x.shape[-2] > 1:
+        later = torch.ones(x.shape[-2:], dtype=torch.bool).triu(1)
+        for text, hidden in (("later", later), ("earlier", later.T)):
+            yield (
+                f"{text} positions are masked",
+                lambda hidden=hidden: operation(x.masked_fill(hidden, -math.inf), axis, *rest),
+            )
     yield "left out", lambda: x.clone()
 
 
@@ -406,6 +461,8 @@ def _sum(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Var
                 yield f"its {name} term is left out", lambda kept=kept: kept.clone()
         if a.is_floating_point():
             yield "its second term has the other sign", lambda: operation(a, -b, **kwargs)
+            yield "ReLU of its first term", lambda: operation(F.relu(a), b, **kwargs)
+            yield "ReLU of its second term", lambda: operation(a, F.relu(b), **kwargs)
             yield "a product instead of a sum", lambda: a * b
         for name, term, rest in (("second", b, a), ("first", a, b)):
             sides = term.shape[-2:]
@@ -561,6 +618,17 @@ def _viewed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[
                 f"instead of {after[axis]} x {after[axis + 1]}",
                 lambda axis=axis, turned=turned: (
                     x.reshape(turned).transpose(axis, axis + 1).contiguous()
+                ),
+            )
+    for axis in range(len(after) - 1):
+        kept = before[:axis] == after[:axis] and before[axis + 2 :] == after[axis + 2 :]
+        if len(before) == len(after) and kept and before[axis + 1] > after[axis + 1] > 1:
+            heads = before[axis + 1] // after[axis + 1]
+            turned = [*before[: axis + 1], after[axis + 1], heads, *before[axis + 2 :]]
+            yield (
+                f"channels are dealt to {heads} heads in turn",
+                lambda axis=axis, turned=turned: (
+                    x.reshape(turned).transpose(axis + 1, axis + 2).reshape(after)
                 ),
             )
     for axis in range(len(before) - 1):

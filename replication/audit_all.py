@@ -63,7 +63,8 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     """
     import resource
 
-    from replication.audit import Request, audit, set_threads
+    from replication.audit import set_threads
+    from replication.audit_run import Request, audit
     from replication.progress import Steps
 
     set_threads(threads)

@@ -8,7 +8,7 @@ from maskformer import zoo
 from maskformer.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
 from replication import pair
-from replication.audit import Request, audit
+from replication.audit_run import Request, audit
 from replication.progress import Steps
 from weight_conversion import hugging_face_model
 

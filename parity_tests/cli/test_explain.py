@@ -1,0 +1,67 @@
+"""`parity explain` tells what an audit found, and refuses what is no audit."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from parity_tests.reports.results import audit_result, different_result
+from replication.cli import app
+
+CAUSE = {
+    "text": "`native_layer_norm`: epsilon 1e-06 instead of 1e-05",
+    "before": 1e-6,
+    "after": 0.0,
+    "removed": 1.0,
+    "exact": True,
+    "complete": True,
+}
+
+
+def explain(folder, *options):
+    return CliRunner().invoke(app, ["explain", str(folder), *options])
+
+
+def write(folder, result):
+    result.setdefault("localisations", [])
+    (folder / "audit.json").write_text(json.dumps(result), encoding="utf-8")
+    return folder
+
+
+def test_explain_says_that_an_equal_port_needs_none(tmp_path):
+    run = explain(write(tmp_path, audit_result()))
+    assert run.exit_code == 0
+    assert run.stdout.startswith("Nothing to explain: the port is equal (")
+
+
+def test_explain_names_place_and_mistake(tmp_path):
+    result = different_result()
+    place = result["localisation"]
+    place |= {"explanations": [CAUSE], "evidence": "layer: own error\n  its inputs agree"}
+    result["localisations"] = [place]
+    run = explain(write(tmp_path, result))
+    assert run.exit_code == 1
+    assert f"1. {place['path']} computes something else than the reference" in run.stdout
+    assert f"- {CAUSE['text']}" in run.stdout
+    parsed = json.loads(explain(tmp_path, "--json").stdout)
+    assert parsed["places"][0]["explanations"] == [CAUSE]
+
+
+def test_explain_claims_no_cause_that_leaves_a_gap(tmp_path):
+    result = different_result()
+    place = result["localisation"]
+    partial = {**CAUSE, "exact": False, "removed": 0.6}
+    place |= {"explanations": [partial], "evidence": "layer: own error\n  its inputs agree"}
+    result["localisations"] = [place]
+    out = explain(write(tmp_path, result)).stdout
+    assert "No mistake that was tried explains all of it; nearest:" in out
+    assert f"{CAUSE['text']} (removes 60%)" in out
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", "{}"])
+def test_explain_refuses_what_is_no_audit(tmp_path, content):
+    if content is not None:
+        (tmp_path / "audit.json").write_text(content, encoding="utf-8")
+    run = CliRunner().invoke(app, ["explain", str(tmp_path)])
+    assert run.exit_code != 0
+    assert "no audit" in str(run.exception)

@@ -1,0 +1,166 @@
+"""Faults of the Swin backbone, planted in a small one."""
+
+import numpy as np
+import tensorflow as tf
+
+import tf_impl.modeling.swin as swin
+from parity.faults import Fault, Plant
+from parity_tests.faults.planting import constant, function, line, weights
+
+BLOCK = "backbone.layers.0.blocks"
+ATTENTION = f"{BLOCK}.1.attn"
+
+
+def _fault(
+    id: str,
+    what: str,
+    plant: Plant,
+    places: tuple[str, ...],
+    causes: tuple[str, ...],
+    imitates: str = "",
+) -> Fault:
+    return Fault(id, "swin", "backbone", what, "swin", plant, places, causes, imitates)
+
+
+FAULTS = (
+    _fault(
+        "swin-not-shifted",
+        "windows are not shifted",
+        line(f"{BLOCK}.1", "x = tf.roll(x, (-self.shift, -self.shift), (1, 2))", "pass"),
+        (f"{BLOCK}.1", f"{ATTENTION}:input.x"),
+        ("not shifted",),
+    ),
+    _fault(
+        "swin-shifted-the-other-way",
+        "windows are shifted down and right",
+        line(f"{BLOCK}.1", "(-self.shift, -self.shift)", "(self.shift, self.shift + 0)"),
+        (f"{BLOCK}.1", f"{ATTENTION}:input.x"),
+        ("shifted the other way",),
+    ),
+    _fault(
+        "swin-not-shifted-back",
+        "windows are not shifted back",
+        line(f"{BLOCK}.1", "x = tf.roll(x, (self.shift, self.shift), (1, 2))", "pass"),
+        (f"{BLOCK}.1", f"{BLOCK}.1.drop_path:input"),
+        ("not shifted",),
+    ),
+    _fault(
+        "swin-shift-not-masked",
+        "attention crosses the border of the shift",
+        constant(swin, "SHIFT_MASK", 0.0),
+        ("backbone.layers.0", f"{BLOCK}.1:input.shift_mask", f"{BLOCK}.0:input.shift_mask"),
+        ("all zeros",),
+    ),
+    _fault(
+        "swin-bias-index-transposed",
+        "relative positions have the other sign",
+        function(
+            swin,
+            "relative_position_index",
+            "row[:, None] - row[None, :]",
+            "row[None, :] - row[:, None]",
+        ),
+        (ATTENTION,),
+        (),
+    ),
+    _fault(
+        "swin-bias-table-transposed",
+        "rows and columns of the bias table are swapped",
+        weights(
+            lambda a: a.reshape(7, 7, -1).transpose(1, 0, 2).reshape(49, -1),
+            f"{ATTENTION}.relative_position_bias_table",
+        ),
+        (ATTENTION,),
+        ("rows and columns of its table transposed",),
+    ),
+    _fault(
+        "swin-bias-left-out",
+        "there is no relative position bias",
+        weights(np.zeros_like, f"{ATTENTION}.relative_position_bias_table"),
+        (ATTENTION,),
+        ("missing (zeros)", "left out"),
+    ),
+    _fault(
+        "swin-padding-before-norm",
+        "the map is padded before the norm, so that padding becomes the norm's offset",
+        line(
+            f"{BLOCK}.0",
+            "x = tf.pad(x, ((0, 0), (0, pad_bottom), (0, pad_right), (0, 0)))",
+            "x = tf.pad(x - self.norm1.bias, ((0, 0), (0, pad_bottom), (0, pad_right), (0, 0)))"
+            " + self.norm1.bias",
+        ),
+        (f"{BLOCK}.0", f"{BLOCK}.0.attn:input.x"),
+        (),
+    ),
+    _fault(
+        "swin-padding-other-side",
+        "the map is padded at the top and left",
+        line(
+            f"{BLOCK}.0",
+            "((0, 0), (0, pad_bottom), (0, pad_right), (0, 0))",
+            "((0, 0), (pad_bottom, 0), (pad_right, 0), (0, 0))",
+        ),
+        (f"{BLOCK}.0", f"{BLOCK}.0.attn:input.x"),
+        ("padded on the other side",),
+    ),
+    _fault(
+        "swin-attention-not-scaled",
+        "logits are not scaled",
+        line(ATTENTION, "q * self.scale", "q"),
+        (ATTENTION, f"{ATTENTION}.attn_drop:input"),
+        ("left out", "multiplied by"),
+    ),
+    _fault(
+        "swin-projection-order",
+        "q, k, v are read as k, q, v",
+        line(ATTENTION, "q, k, v = tf.unstack", "k, q, v = tf.unstack"),
+        (ATTENTION, f"{ATTENTION}.attn_drop:input"),
+        ("order", "transposed", "swapped"),
+    ),
+    _fault(
+        "swin-merging-order",
+        "patches are merged row by row",
+        line(
+            "backbone.layers.0.downsample",
+            "x[:, 1::2, 0::2], x[:, 0::2, 1::2]",
+            "x[:, 0::2, 1::2], x[:, 1::2, 0::2]",
+        ),
+        ("backbone.layers.0.downsample", "backbone.layers.0.downsample.norm:input"),
+        ("parts 1 and 2 are swapped",),
+        "transformers' order before its converter undoes it",
+    ),
+    _fault(
+        "swin-gelu-tanh",
+        "GELU is approximated by tanh",
+        constant(swin, "gelu", lambda x: tf.nn.gelu(x, approximate=True)),
+        (f"{BLOCK}.0.mlp", f"{BLOCK}.0.mlp.drop:input"),
+        ("gelu (tanh)",),
+        "default of several libraries",
+    ),
+    _fault(
+        "swin-gelu-float32-root",
+        "GELU rounds sqrt(2) to float32",
+        constant(swin, "gelu", lambda x: tf.nn.gelu(x, approximate=False)),
+        (f"{BLOCK}.0.mlp", f"{BLOCK}.0.mlp.drop:input"),
+        (),
+        "tf.nn.gelu",
+    ),
+    _fault(
+        "swin-norm-left-out",
+        "an output has no norm of its own",
+        line("backbone.norm1", "return tf.cast(out, input.dtype)", "return input"),
+        ("backbone.norm1",),
+        ("left out",),
+    ),
+    _fault(
+        "swin-residual-of-norm",
+        "the residual connection starts after the norm",
+        line(
+            f"{BLOCK}.0",
+            "x = tf.reshape(self.norm1(x), ",
+            "shortcut = self.norm1(x)\n    x = tf.reshape(shortcut, ",
+        ),
+        (f"{BLOCK}.0", f"{BLOCK}.0.norm2:input"),
+        (),
+    ),
+)

@@ -1,0 +1,127 @@
+"""`parity explain`: what an audit found, told in words, and what may have caused it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskformer.errors import InputError
+
+AUDIT = "audit.json"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity explain` to `app`."""
+
+    @app.command("explain", epilog="Example: parity explain runs/photo")
+    def command(
+        run: Annotated[Path, typer.Argument(help="Folder that `parity audit --out` wrote.")],
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Tell where an audited port goes wrong first, and which mistakes explain it.
+
+        Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
+        """
+        result = _read(run)
+        if as_json:
+            print(json.dumps(_findings(result)))
+        else:
+            print("\n".join(story(result)))
+        raise typer.Exit(0 if result["verdict"] == "equal" else 1)
+
+
+def _read(run: Path) -> dict[str, Any]:
+    path = run / AUDIT if run.is_dir() else run
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{run} holds no audit", str(error), "give a folder that `parity audit --out` wrote"
+        ) from error
+    needed = ("verdict", "claims", "localisations", "taps")
+    missing = [name for name in needed if not isinstance(result, dict) or name not in result]
+    if missing:
+        raise InputError(
+            f"{path} is no audit",
+            f"it lacks {', '.join(missing)}",
+            "give a folder that `parity audit --out` wrote",
+        )
+    return result
+
+
+def _findings(result: Mapping[str, Any]) -> dict[str, Any]:
+    failed = [one for one in result["claims"] if one["verdict"] == "fails"]
+    return {
+        "verdict": result["verdict"],
+        "failed_claims": [one["id"] for one in failed],
+        "first_divergence": result["first_divergence"],
+        "places": result["localisations"],
+        "training": [
+            {"claim": one["id"], "place": one["place"], "cause": one["cause"]}
+            for one in failed
+            if "place" in one
+        ],
+    }
+
+
+def story(result: Mapping[str, Any]) -> list[str]:
+    """An audit's result in sentences: what fails, where it begins, own errors, likely causes."""
+    failed = [one for one in result["claims"] if one["verdict"] == "fails"]
+    if not failed:
+        return [
+            f"Nothing to explain: the port is equal ({result['taps']} tensors compared, "
+            f"{len(result['claims'])} claims hold)."
+        ]
+    lines = [f"{len(failed)} of {len(result['claims'])} claims fail:"]
+    lines += [f"- {one['title']}" for one in failed]
+    places = result["localisations"]
+    if result["first_divergence"] is not None:
+        lines += ["", f"The tensors differ first at {result['first_divergence']}."]
+    if places:
+        lines.append(_count(len(places)))
+    for number, one in enumerate(places, 1):
+        lines += ["", *_place(number, one)]
+    training = [one for one in failed if "place" in one]
+    if training:
+        lines += ["", "In the training step:"]
+        lines += [_stage(one) for one in training]
+    if not places and not training:
+        lines += ["", "No module differs when it is run alone on the reference's tensors."]
+    return lines
+
+
+def _count(places: int) -> str:
+    if places == 1:
+        return "One place has an error of its own; all other differences are inherited from it."
+    return (
+        f"{places} places have errors of their own, each found with the others' results replaced "
+        "by the reference's; all other differences are inherited."
+    )
+
+
+def _place(number: int, one: Mapping[str, Any]) -> list[str]:
+    what = (
+        "computes something else than the reference"
+        if one["kind"] == "own"
+        else "connects modules, all of which may be right, in another way"
+    )
+    lines = [f"{number}. {one['path']} {what}; it shows at {one['edge']}."]
+    lines += [f"   {text.strip()}" for text in one["evidence"].splitlines()[1:2]]
+    explained = [each for each in one.get("explanations", ()) if each["exact"]]
+    nearest = one.get("explanations", ())
+    if explained:
+        lines.append("   The reference computes the same as the port if it makes this mistake:")
+        lines += [f"   - {each['text']}" for each in explained]
+    elif nearest:
+        lines.append("   No mistake that was tried explains all of it; nearest:")
+        lines += [f"   - {each['text']} (removes {each['removed']:.0%})" for each in nearest]
+    else:
+        lines.append("   No mistake that was tried explains it.")
+    return lines
+
+
+def _stage(one: Mapping[str, Any]) -> str:
+    cause = f": {one['cause']}" if one["cause"] else ""
+    return f"- {one['place']}{cause}"
