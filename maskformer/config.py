@@ -26,7 +26,8 @@ def _check(condition: bool, fact: str, expected: str) -> None:
 class ResNetConfig:
     """A detectron2 ResNet (`modeling/backbone/resnet.py`, DeepLab variant in `projects/DeepLab`).
 
-    `stem` is "basic" (7x7) or "deeplab" (three 3x3); `norm` is "FrozenBN" or "GN";
+    `stem` is "basic" (7x7) or "deeplab" (three 3x3); `norm` is "FrozenBN" or "GN"; a ResNet-18 may
+    have half its usual width, `res2_out_channels` 32;
     `res5_multi_grid` multiplies `res5_dilation` block by block and only the DeepLab stem reads it.
     """
 
@@ -50,11 +51,11 @@ class ResNetConfig:
             self.stem in ("basic", "deeplab"), f"backbone.stem is {self.stem!r}", "basic or deeplab"
         )
         _check(self.norm in ("FrozenBN", "GN"), f"backbone.norm is {self.norm!r}", "FrozenBN or GN")
-        wanted = 64 if self.depth == 18 else 256
+        wanted = (32, 64) if self.depth == 18 else (256,)
         _check(
-            self.res2_out_channels == wanted,
+            self.res2_out_channels in wanted,
             f"backbone.res2_out_channels is {self.res2_out_channels}",
-            f"{wanted} for depth {self.depth}",
+            f"one of {wanted} for depth {self.depth}",
         )
 
     @property

@@ -144,6 +144,12 @@ class RunRecord:
                     f"this is the {description['side']} side",
                     "Choose another folder.",
                 )
+            if before["data_sha256"] != description["data_sha256"]:
+                raise InputError(
+                    f"{folder} was started with other data",
+                    f"its hash was {before['data_sha256']}, is {description['data_sha256']}",
+                    "Resume with the data it was started with.",
+                )
             kept = list(_complete_lines(folder, resume_step))
             with replacing(folder / METRICS) as temporary:
                 temporary.write_bytes(b"".join(line for line, _ in kept))
@@ -159,16 +165,21 @@ class RunRecord:
                 "Choose another folder, or free some space.",
             ) from None
 
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def write(
+        self, step: int, split: str, values: Mapping[str, float], seconds: float | None = None
+    ) -> None:
         """Appends one row. Values are numbers under the names of this module.
+
+        `seconds` are those of an imported row, by default the time since the run's start.
 
         Raises ValueError for an unknown name or split, InputError where the disk is full.
         """
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}, but should be one of {SPLITS}")
-        row: dict[str, Any] = {"step": int(step), "split": split, "seconds": self.seconds}
+        seconds = self.seconds if seconds is None else seconds
+        row: dict[str, Any] = {"step": int(step), "split": split, "seconds": seconds}
         for name, value in values.items():
-            if not _NAMES.fullmatch(name):
+            if not is_known(name):
                 raise ValueError(f"{name!r} is no name of a recorded value")
             number = float(value)
             row[name] = number if math.isfinite(number) else None
@@ -197,6 +208,11 @@ class RunRecord:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def is_known(name: str) -> bool:
+    """Whether the record has such a value."""
+    return _NAMES.fullmatch(name) is not None
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:

@@ -63,6 +63,15 @@ class RunScores:
         )
         self._panoptic[index] = panoptic_quality.count_image(pair, data.by_id)
 
+    def update(self, other: "RunScores") -> None:
+        """Takes over the images that `other`, of the same data, has counted."""
+        self._semantic |= other._semantic
+        self._panoptic |= other._panoptic
+
+    def __getstate__(self) -> dict[str, object]:
+        """Between processes only the counts travel."""
+        return {"_data": None, "_semantic": self._semantic, "_panoptic": self._panoptic}
+
     @property
     def counts(self) -> "ImageCounts":
         """The counts of the images so far, by image number. Raises InputError without any."""

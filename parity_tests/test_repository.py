@@ -31,7 +31,7 @@ NEVER = {  # frameworks that a package may not import, not even inside a functio
     "reports": TORCH | TENSORFLOW | {"jax"},
 }
 TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
-    "torch_reference": {"original"},
+    "torch_reference": {"original", "initial_weights", "replicas"},
     "tf_impl": {
         "linear_sum_assignment",
         "tfrecord",

@@ -11,9 +11,12 @@ from replication import (
     data,
     demo,
     evaluate,
+    explain,
     faults,
+    import_run,
     inspect,
     predict,
+    train,
     trajectory,
     zoo,
 )
@@ -32,7 +35,21 @@ def parity() -> None:
     """Makes every verb a subcommand, also where there is only one."""
 
 
-for verb in (demo, audit, trajectory, zoo, inspect, convert, data, evaluate, predict, faults):
+for verb in (
+    demo,
+    audit,
+    trajectory,
+    zoo,
+    inspect,
+    convert,
+    data,
+    evaluate,
+    predict,
+    faults,
+    explain,
+    train,
+    import_run,
+):
     verb.register(app)
 
 

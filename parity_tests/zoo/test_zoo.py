@@ -26,10 +26,14 @@ def run():
     return lambda *words: CliRunner(env={"COLUMNS": "200"}).invoke(app, ["zoo", *words])
 
 
-def test_zoo_has_the_30_published_configs_and_two_small_ones() -> None:
+def test_zoo_has_the_30_published_configs_and_three_small_ones() -> None:
     published = [entry for entry in zoo.ENTRIES.values() if entry.published]
     assert len(published) == 30
-    assert set(zoo.names()) - {entry.name for entry in published} == {"tiny", "scenes_tiny"}
+    assert set(zoo.names()) - {entry.name for entry in published} == {
+        "tiny",
+        "scenes_tiny",
+        "scenes_r50",
+    }
     assert len({entry.config_file for entry in published}) == 30
     assert len({entry.published.md5_prefix for entry in published}) == 30
     assert len({entry.settings for entry in published}) == 30
@@ -88,7 +92,7 @@ def test_get_names_the_nearest_of_an_unknown_config() -> None:
     assert str(caught.value).splitlines() == [
         "no config is called 'coco_r5O'",
         "  nearest: coco_r50, coco_r101, cocostuff_r50",
-        "  `parity zoo` lists all 32",
+        "  `parity zoo` lists all 33",
     ]
 
 

@@ -1,0 +1,40 @@
+"""Run by `torchrun`: a training whose weights are written to a file.
+
+`OUT DATA BATCH NORMALISATION STEPS` in float64 without dropout, at a learning rate of 1e-6.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from maskformer import zoo
+from parity_tests.trainer import small
+
+
+def main(out: str, data: str, batch: str, normalisation: str, steps: str) -> None:
+    """See the module; the folder's checkpoint is the result."""
+    entry = small.entry()
+    model = entry.model.replace(predictor={"dropout": 0.0})
+    zoo.ENTRIES[small.NAME] = dataclasses.replace(entry, model=model)
+    from torch_reference import replicas as processes
+    from torch_reference.trainer import run
+
+    settings = small.settings(
+        Path(data),
+        steps=int(steps),
+        batch=int(batch),
+        dtype="float64",
+        normalisation=normalisation,
+        eval_every=0,
+        checkpoint_every=0,
+        solver={"base_lr": 1e-6, "warmup_iters": 0},
+    )
+    replicas = processes.join("cpu")
+    try:
+        run(settings, Path(out), replicas=replicas)
+    finally:
+        processes.leave(replicas)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
