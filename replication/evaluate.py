@@ -43,7 +43,7 @@ def command(
     workers: Annotated[int, typer.Option(help="Threads that read and count segments.")] = 2,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for evaluation.json, predictions, pictures.", metavar="DIR"),
+        typer.Option(help="Folder for a report, predictions and pictures.", metavar="DIR"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -125,7 +125,7 @@ def print_result(result: dict[str, Any], out: Path | None = None) -> None:
     for line in summary(result):
         print(line)
     if out is not None:
-        print(f"written: {out / 'evaluation.json'}")
+        print(f"report: {out / 'index.html'}")
         for name in result["pictures"]:
             print(f"picture: {out / name}")
 

@@ -5,6 +5,7 @@ scored is what a user gets.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from replication.predicted import Predicted, predict_all
 from replication.progress import images_shown
 from replication.sides import open_side
 from replication.worst_images import draw_worst
+from reports.evaluation import SCHEMA
+from reports.render import write_report
 
-SCHEMA = "maskformer-replication/evaluation/1"
 MARGIN = 0.001
 """Scores (0..1) closer than this count as equivalent: 0.1 points, the last digit papers print."""
 
@@ -56,9 +58,9 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     """The result object (`SCHEMA`), strict JSON; scores are in 0..1.
 
     The verdict is "evaluated" for one side; for both it is "equal" where no pixel differs but by a
-    decision within float32 rounding, else "different". `out` receives evaluation.json, each side's
-    predictions (COCO panoptic JSON and PNGs, label PNGs) and pictures of the worst images: all of
-    it or nothing.
+    decision within float32 rounding, else "different". `out` receives evaluation.json, a
+    report, each side's predictions (COCO panoptic JSON and PNGs, label PNGs) and pictures of the
+    worst images: all of it or nothing.
     Raises InputError for data, weights and images that cannot be used.
     """
     _check(request)
@@ -92,6 +94,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
                 name: {**one.result, "seconds": seconds[name]} for name, one in scored.items()
             },
             "command": request.command,
+            "versions": _versions(),
         }
         found: list[Disagreement | None] = [None] * data.count
         if len(request.sides) == 2:
@@ -113,7 +116,14 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
         if out is not None:
             text = json.dumps(result, indent=1, allow_nan=False)
             (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+            write_report([result], folder)
     return result
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that took part: those that are loaded."""
+    names = ("torch", "tensorflow", "numpy", "PIL")
+    return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
 
 def _check(request: Request) -> None:

@@ -1,0 +1,220 @@
+"""An evaluation's page: every recorded score is there, for people, in Markdown and as drawn."""
+
+import copy
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+
+from maskformer.errors import InputError
+from parity_tests.reports.test_render import HOSTILE, Page, hostile
+from parity_tests.reports.test_render import test_markdown_tables_are_rectangular as rectangular
+from reports.render import render
+
+CLASSES = (("person", True), ("car", True), ("sky", False))
+
+
+def interval(low: float, value: float, high: float) -> dict[str, Any]:
+    return {
+        "low": low, "value": value, "high": high, "confidence": 0.95, "resamples": 2000,
+        "images": 40, "seed": 0,
+    }  # fmt: skip
+
+
+def side(shift: float) -> dict[str, Any]:
+    groups = {"All": 0.41, "Things": 0.37, "Stuff": 0.47}
+    return {
+        "miou": 0.55 + shift,
+        "miou_2021": 0.54,
+        "fwiou": 0.61,
+        "macc": 0.66,
+        "pacc": 0.81,
+        "panoptic": {
+            group: {"pq": value + shift, "sq": 0.8, "rq": 0.5, "classes": 3}
+            for group, value in groups.items()
+        },
+        "intervals": {
+            "mIoU": interval(0.52, 0.55 + shift, 0.58),
+            "PQ All": interval(0.38, 0.41 + shift, 0.44),
+            "PQ Things": interval(0.3, 0.37 + shift, 0.43),
+            "PQ Stuff": {"reason": "only 1 image has stuff"},
+        },
+        "per_class": [
+            {
+                "id": i, "name": name, "isthing": thing, "iou": 0.5 + i / 10, "accuracy": 0.7,
+                "pq": None if i == 2 else 0.3 + i / 10, "sq": 0.8, "rq": 0.4,
+            }
+            for i, (name, thing) in enumerate(CLASSES)
+        ],
+        "seconds": 12.5,
+    }  # fmt: skip
+
+
+def result(verdict: str = "equal") -> dict[str, Any]:
+    """Both sides on 40 images; two pixels of one image differ."""
+    unexplained = 0 if verdict == "equal" else 2
+    compared = {
+        "difference": {"interval": interval(-0.0004, 0.0002, 0.0007), "p_value": 0.61},
+        "equivalence": {
+            "holds": True, "margin": 0.001, "alpha": 0.05, "p_value": 0.003,
+            "interval": interval(-0.0003, 0.0002, 0.0006),
+        },
+    }  # fmt: skip
+    return {
+        "schema": "maskformer-replication/evaluation/1",
+        "verdict": verdict,
+        "config": "coco_r50",
+        "config_sha256": "ab" * 32,
+        "weights": "model.pkl",
+        "weights_sha256": "cd" * 32,
+        "data": "coco",
+        "layout": "panoptic",
+        "split": "val2017",
+        "images": 40,
+        "test_size": [800, 1333],
+        "augmented": False,
+        "sides": {"torch": side(0.0), "tf": side(0.0002)},
+        "command": "parity evaluate --config coco_r50",
+        "versions": {"torch": "2.13.0", "tensorflow": "2.20.0"},
+        "comparison": {
+            "of": "tf - torch",
+            "images_that_differ": 1,
+            "pixels": 12_288_000,
+            "panoptic_pixels": 2,
+            "label_pixels": 1,
+            "segments": 0,
+            "unexplained": unexplained,
+            "disagreements": [
+                {
+                    "image": "139", "panoptic_pixels": 2, "label_pixels": 1, "segments": 0,
+                    "unexplained": unexplained,
+                }
+            ],
+            "agreement": {"mIoU": 0.9999, "PQ": 0.9998},
+            "scores": {
+                "PQ All": compared,
+                "PQ Stuff": {
+                    "difference": {"reason": "only 1 image"},
+                    "equivalence": {"reason": "only 1 image"},
+                },
+                "mIoU": compared | {"equivalence": {"reason": "too few images"}},
+            },
+        },
+        "pictures": ["worst/1_000000000139.png"],
+        "seconds": 40.0,
+    }  # fmt: skip
+
+
+def one_side() -> dict[str, Any]:
+    """The reference alone, with a semantic config."""
+    alone = copy.deepcopy(result("evaluated"))
+    del alone["comparison"], alone["sides"]["tf"], alone["pictures"]
+    torch = alone["sides"]["torch"]
+    del torch["panoptic"]
+    torch["intervals"] = {"mIoU": torch["intervals"]["mIoU"]}
+    for row in torch["per_class"]:
+        for key in ("pq", "sq", "rq"):
+            del row[key]
+    return alone
+
+
+def table(page: Page, first: str) -> list[list[str]]:
+    (found,) = (table for table in page.tables if table[0][0] == first)
+    return found
+
+
+def test_every_score_is_in_the_table_with_its_interval() -> None:
+    page = Page(render([result()])["index.html"])
+    scores = next(t for t in page.tables if t[0][:2] == ["Score", "torch"])
+    rows = {row[0]: row[1:] for row in scores[1:]}
+    assert rows["PQ All"] == ["41.00", "38.00 to 44.00", "41.02", "38.00 to 44.00"]
+    assert rows["PQ Stuff"] == ["47.00", "", "47.02", ""]
+    assert rows["mIoU"][:2] == ["55.00", "52.00 to 58.00"]
+    assert "torch, PQ Stuff: no interval, only 1 image has stuff." in page.text
+
+
+def test_every_class_is_in_the_table() -> None:
+    page = Page(render([result()])["index.html"])
+    rows = table(page, "Class")
+    assert [row[:2] for row in rows[1:]] == [
+        ["person", "thing"], ["car", "thing"], ["sky", "stuff"],
+    ]  # fmt: skip
+    assert rows[1][2] == "30.00"
+    assert rows[3][2] == "", "a class that does not occur has no PQ"
+
+
+def test_the_comparison_is_told_in_points() -> None:
+    page = Page(render([result()])["index.html"])
+    compared = next(t for t in page.tables if t[0][:2] == ["Score", "Difference"])
+    rows = {row[0]: row[1:] for row in compared[1:]}
+    assert rows["PQ All"][:2] == ["+0.020", "-0.040 to +0.070"]
+    assert rows["PQ All"][3] == "shown within 0.1 points (p 3.0e-3)"
+    assert rows["PQ Stuff"][1] == "none: only 1 image"
+    assert rows["mIoU"][3] == "not testable: too few images"
+    assert "99.980 %" in page.text
+    assert ["139", "2", "1", "0", "0"] in table(page, "Image")
+
+
+@pytest.mark.parametrize("verdict", ["equal", "different", "evaluated"])
+def test_the_verdict_leads(verdict: str) -> None:
+    files = render([one_side() if verdict == "evaluated" else result(verdict)])
+    (found,) = json.loads(files["report.json"])["verdicts"]
+    assert found["verdict"] == verdict
+    assert found["title"] == "Evaluation of coco_r50 on val2017"
+    tones = {"equal": "good", "different": "bad", "evaluated": "open"}
+    assert f'<p class="verdict {tones[verdict]}">' in files["index.html"]
+    if verdict == "different":
+        assert "2 pixels differ by more than rounding explains" in found["headline"]
+
+
+def test_random_weights_are_said_to_be_random() -> None:
+    page = Page(render([result() | {"weights": "seeded:0"}])["index.html"])
+    assert "The weights are random numbers" in page.text
+    assert "equal scores show little" in page.text
+    assert "random" not in Page(render([result()])["index.html"]).text
+
+
+def test_one_side_alone_has_no_comparison() -> None:
+    page = Page(render([one_side()])["index.html"])
+    assert "compared" not in page.text
+    assert "PQ" not in page.text
+    assert "None were drawn." in page.text
+
+
+def test_dots_lie_on_their_lines_and_the_drawing_says_what_it_shows() -> None:
+    text = render([result()])["index.html"]
+    for drawing in re.findall(r'<svg class="plot".*?</svg>', text):
+        lines = re.findall(r'd="M([\d.]+) ([\d.]+)H([\d.]+)', drawing)
+        dots = re.findall(r'<circle class="s0" cx="([\d.]+)" cy="([\d.]+)"', drawing)
+        assert len(lines) == len(dots) == 6, "three scores of two sides have intervals"
+        for (low, y, high), (x, at) in zip(lines, dots, strict=True):
+            assert y == at
+            assert 100 < float(low) < float(x) < float(high) < 760
+        spoken = html.unescape(re.search('aria-label="(.*?)"', drawing).group(1))
+        assert "PQ All, torch 41.00, 38.00 to 44.00" in spoken
+
+
+def test_markdown_has_the_same_rows() -> None:
+    files = render([result()])
+    rows = [row for found in Page(files["index.html"]).tables for row in found]
+    lines = [line for line in files["index.md"].splitlines() if line.startswith("| ")]
+    assert len(rows) == len([line for line in lines if not re.fullmatch(r"[|\s:-]+", line)])
+    rectangular(files)
+
+
+def test_hostile_names_are_shown_not_run() -> None:
+    changed = hostile(result()) | {"weights": "model.pkl"}
+    changed["command"] = HOSTILE
+    page = Page(render([changed])["index.html"])
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+
+
+@pytest.mark.parametrize("lost", ["sides", "images", "versions", "test_size"])
+def test_an_incomplete_evaluation_is_refused(lost: str) -> None:
+    broken = result()
+    del broken[lost]
+    with pytest.raises(InputError, match=lost):
+        render([broken])

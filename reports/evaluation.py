@@ -1,0 +1,301 @@
+"""The sections of an evaluation: scores with intervals, and how far two sides agree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from reports import claims
+from reports.document import (
+    Block,
+    Cell,
+    Chapter,
+    Column,
+    Facts,
+    Figure,
+    Items,
+    Plot,
+    Section,
+    Table,
+    Text,
+    number,
+)
+
+SCHEMA = "maskformer-replication/evaluation/1"
+SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
+ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units
+NARROW, WIDE = 360, 760
+
+Result = Mapping[str, Any]
+
+
+def chapter(result: Result) -> Chapter:
+    """An evaluation's chapter: all that the result holds."""
+    sections = [Section("Scores", _scores(result))]
+    if "comparison" in result:
+        sections.append(Section("The two sides compared", _comparison(result)))
+        sections.append(Section("Images that differ", _differing(result["comparison"])))
+    sections += [
+        Section("Every class", (_classes(result),)),
+        Section("Pictures", _pictures(result)),
+        Section("How it was run", _run(result)),
+    ]
+    return Chapter(
+        title=f"Evaluation of {result['config']} on {result['split']}",
+        verdict=result["verdict"],
+        tone=claims.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=tuple(sections),
+    )
+
+
+def _percent(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return "does not occur"
+    return f"{100 * value:+.3f}" if signed else f"{100 * value:.2f}"
+
+
+def _random(result: Result) -> bool:
+    return result["weights"].startswith("seeded:")
+
+
+def _headline(result: Result) -> str:
+    parts = []
+    for name, side in result["sides"].items():
+        panoptic = side.get("panoptic", {}).get("All")
+        quality = f"PQ {_percent(panoptic['pq'])}, " if panoptic else ""
+        parts.append(f"{name}: {quality}mIoU {_percent(side['miou'])}")
+    text = f"{'; '.join(parts)} ({number(result['images'])} images)"
+    if "comparison" in result:
+        unexplained = result["comparison"]["unexplained"]
+        text += f"; {number(unexplained)} pixels differ by more than rounding explains"
+    if _random(result):
+        text += ". The weights are random numbers: scores tell the sides apart, not quality"
+    return f"{text}."
+
+
+def _score_rows(result: Result) -> list[tuple[str, str, list[float]]]:
+    """Label, name of the interval ("" where none is made), and each side's value."""
+    sides = list(result["sides"].values())
+    rows = []
+    for group in sides[0].get("panoptic", {}):
+        for key in ("pq", "sq", "rq"):
+            values = [side["panoptic"][group][key] for side in sides]
+            label = f"{key.upper()} {group}"
+            rows.append((label, label if key == "pq" else "", values))
+    return rows + [(label, label, [side[key] for side in sides]) for label, key in SCORES]
+
+
+def _interval(side: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    found = side["intervals"].get(name, {})
+    return (found["low"], found["high"]) if "low" in found else None
+
+
+def _scores(result: Result) -> tuple[Block, ...]:
+    sides = result["sides"]
+    columns = [Column("Score")]
+    for name in sides:
+        columns += [Column(name, numeric=True), Column(f"{name}, interval")]
+    rows = []
+    for label, interval, values in _score_rows(result):
+        cells = [Cell(label)]
+        for side, value in zip(sides.values(), values, strict=True):
+            bounds = _interval(side, interval)
+            text = f"{_percent(bounds[0])} to {_percent(bounds[1])}" if bounds else ""
+            cells += [Cell(_percent(value), value), Cell(text)]
+        rows.append(tuple(cells))
+    caption = "Scores in percent; intervals: bootstrap over images"
+    found = [x for side in sides.values() for x in side["intervals"].values() if "low" in x]
+    if found:
+        confidence, resamples = found[0]["confidence"], found[0]["resamples"]
+        caption += f", {100 * confidence:.0f} %, {number(resamples)} resamples"
+    blocks: list[Block] = []
+    if plot := _interval_plot(result):
+        blocks.append(plot)
+    missing = {
+        f"{name}, {score}: no interval, {one['reason']}."
+        for name, side in sides.items()
+        for score, one in side["intervals"].items()
+        if "reason" in one
+    }
+    blocks.append(Table(caption, tuple(columns), tuple(rows)))
+    return (*blocks, Items(tuple(sorted(missing)))) if missing else tuple(blocks)
+
+
+def _interval_plot(result: Result) -> Figure | None:
+    """Each score with an interval as a dot on its line, one row per side; None without any."""
+    rows = [
+        (f"{label}, {name}", value, bounds)
+        for label, interval, values in _score_rows(result)
+        for (name, side), value in zip(result["sides"].items(), values, strict=True)
+        if interval and (bounds := _interval(side, interval))
+    ]
+    if not rows:
+        return None
+    described = "; ".join(
+        f"{label} {_percent(value)}, {_percent(low)} to {_percent(high)}"
+        for label, value, (low, high) in rows
+    )
+    plot = Plot(
+        "scores", *(_draw_intervals(rows, f"Scores. {described}.", w) for w in (NARROW, WIDE))
+    )
+    return Figure("Each score in percent with its interval. The same figures as below.", (plot,))
+
+
+def _draw_intervals(
+    rows: Sequence[tuple[str, float, tuple[float, float]]], description: str, width: int
+) -> Markup:
+    height = TOP + ROW * len(rows) + 10
+    most = max(max(high, value) for _, value, (_, high) in rows)
+    step = next(s for s in (0.001, 0.005, 0.02, 0.05, 0.1, 0.25) if most <= 4 * s or s == 0.25)
+    end = step * max(1, -(-most // step))
+
+    def x(share: float) -> float:
+        return LEFT + share / end * (width - LEFT - RIGHT)
+
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(description)}"><g aria-hidden="true">'
+    ]
+    for tick in range(round(end / step) + 1):
+        at = x(tick * step)
+        parts.append(
+            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{height - 6}"/>'
+            f'<text class="axis" x="{at:.1f}" y="18" text-anchor="middle">'
+            f"{100 * tick * step:g}</text>"
+        )
+    for index, (label, value, (low, high)) in enumerate(rows):
+        y = TOP + ROW * index + ROW / 2
+        parts.append(
+            f'<text class="axis" x="4" y="{y + 4:.1f}">{escape(label)}</text>'
+            f'<path class="limit" d="M{x(low):.1f} {y:.1f}H{x(high):.1f}'
+            f'M{x(low):.1f} {y - 5:.1f}v10M{x(high):.1f} {y - 5:.1f}v10"/>'
+            f'<circle class="s0" cx="{x(value):.1f}" cy="{y:.1f}" r="4"/>'
+        )
+    return Markup("".join([*parts, "</g></svg>"]))
+
+
+def _comparison(result: Result) -> tuple[Block, ...]:
+    found = result["comparison"]
+    facts = [
+        ("images that differ", f"{number(found['images_that_differ'])} of {result['images']:,}"),
+        ("pixels compared", number(found["pixels"])),
+        ("panoptic pixels that differ", number(found["panoptic_pixels"])),
+        ("label pixels that differ", number(found["label_pixels"])),
+        ("segments without a partner", number(found["segments"])),
+        ("pixels that rounding does not explain", number(found["unexplained"])),
+    ]
+    first, second = result["sides"]
+    facts += [
+        (f"{name} of {second} with {first} as the truth", f"{100 * value:.3f} %")
+        for name, value in found["agreement"].items()
+    ]
+    rows = tuple(_compared(name, one) for name, one in found["scores"].items())
+    columns = (
+        Column("Score"),
+        Column("Difference", numeric=True),
+        Column("Interval"),
+        Column("p", numeric=True),
+        Column("Equivalence"),
+    )
+    caption = f"{found['of']} on the same images, in points; intervals by a paired bootstrap"
+    blocks: list[Block] = [Facts(tuple(facts)), Table(caption, columns, rows)]
+    if _random(result):
+        blocks.append(
+            Text(
+                "With random weights most scores are near 0 on both sides, so that equal scores "
+                "show little. The agreement of the two sides with each other shows more."
+            )
+        )
+    return tuple(blocks)
+
+
+def _compared(name: str, one: Mapping[str, Any]) -> tuple[Cell, ...]:
+    difference, equivalence = one["difference"], one["equivalence"]
+    if "reason" in difference:
+        return Cell(name), Cell(""), Cell(f"none: {difference['reason']}"), Cell(""), Cell("")
+    interval = difference["interval"]
+    bounds = f"{_percent(interval['low'], True)} to {_percent(interval['high'], True)}"
+    if "reason" in equivalence:
+        judged = Cell(f"not testable: {equivalence['reason']}")
+    else:
+        shown = equivalence["holds"]
+        margin = f"within {100 * equivalence['margin']:g} points"
+        judged = Cell(
+            f"{'shown' if shown else 'not shown'} {margin} (p {number(equivalence['p_value'])})",
+            tone="good" if shown else "",
+        )
+    return (
+        Cell(name),
+        Cell(_percent(interval["value"], True), interval["value"]),
+        Cell(bounds),
+        Cell(number(difference["p_value"]), difference["p_value"]),
+        judged,
+    )
+
+
+def _differing(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
+    if not comparison["disagreements"]:
+        return (Text("No image differs in any pixel."),)
+    keys = ("panoptic_pixels", "label_pixels", "segments", "unexplained")
+    rows = tuple(
+        (
+            Cell(row["image"], row["image"]),
+            *(
+                Cell(number(row[key]), row[key], "bad" if key == "unexplained" and row[key] else "")
+                for key in keys
+            ),
+        )
+        for row in comparison["disagreements"]
+    )
+    titles = ("Panoptic pixels", "Label pixels", "Segments", "Not explained by rounding")
+    columns = (Column("Image", code=True), *(Column(title, numeric=True) for title in titles))
+    return (Table("What differs in each image", columns, rows, interactive=True),)
+
+
+def _classes(result: Result) -> Table:
+    sides = result["sides"]
+    panoptic = any("panoptic" in side for side in sides.values())
+    keys = ("pq", "sq", "rq", "iou") if panoptic else ("iou", "accuracy")
+    titles = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "accuracy": "accuracy"}
+    columns = [Column("Class"), Column("Kind", choices=True)]
+    columns += [Column(f"{name} {titles[key]}", numeric=True) for name in sides for key in keys]
+    rows = []
+    for members in zip(*(side["per_class"] for side in sides.values()), strict=True):
+        figures = [row.get(key) for row in members for key in keys]
+        kind = "thing" if members[0]["isthing"] else "stuff"
+        cells = [Cell(members[0]["name"], members[0]["name"]), Cell(kind, kind)]
+        cells += [
+            Cell("", "") if figure is None else Cell(_percent(figure), figure) for figure in figures
+        ]
+        rows.append(tuple(cells))
+    caption = "Scores of every class in percent; empty: does not occur"
+    return Table(caption, tuple(columns), tuple(rows), interactive=True)
+
+
+def _pictures(result: Result) -> tuple[Block, ...]:
+    names = result.get("pictures", ())
+    if not names:
+        return (Text("None were drawn."),)
+    which = "that differ most" if "comparison" in result else "with the lowest scores"
+    return (
+        Text(f"The images {which} first, beside this page: photograph, truth, predictions."),
+        Items(tuple(names)),
+    )
+
+
+def _run(result: Result) -> tuple[Block, ...]:
+    short, long = result["test_size"]
+    facts = [
+        ("command", result["command"]),
+        ("config, sha256", f"{result['config']}, {result['config_sha256']}"),
+        ("weights, sha256", f"{result['weights']}, {result['weights_sha256']}"),
+        ("data", f"{result['data']}, {result['split']} ({result['layout']})"),
+        ("size of images", f"short side {short}, long side at most {long} pixels"),
+        ("multi-scale and mirrored", number(result["augmented"])),
+    ]
+    facts += [
+        (f"seconds, {name}", f"{side['seconds']:.1f}") for name, side in result["sides"].items()
+    ]
+    facts += [(f"version of {name}", text) for name, text in result["versions"].items()]
+    return (Facts(tuple(facts)),)
