@@ -1,0 +1,94 @@
+"""The real TPU compiler takes the whole training step, and refuses what no TPU could run."""
+
+import pytest
+
+import tf_impl
+from maskformer import zoo
+from maskformer.errors import InputError
+from tf_impl.lowering import NotCompilableError, Program, Shapes, lower, lower_train_step
+from tf_impl.optimizer import build_optimizer
+from tf_impl.preflight import CHIPS, chip_of, compile_for, missing_compiler
+
+TOPOLOGY = "v5e:2x2"
+SHAPES = Shapes(batch=1, height=64, width=96, max_targets=8)
+FASTEST = -1.0
+
+needs_compiler = pytest.mark.skipif(
+    missing_compiler() is not None, reason=missing_compiler() or "the TPU compiler is there"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("precision", "replicas"),
+    [("float32", 4), pytest.param("mixed_bfloat16", 1, marks=pytest.mark.slow)],
+)
+def test_the_whole_training_step_compiles_for_a_tpu(precision, replicas):
+    entry = zoo.get("tiny")
+    model = tf_impl.build(entry.model, precision)
+    optimizer = build_optimizer(model, entry.solver, "float32")
+    program = lower_train_step(model, optimizer, SHAPES, replicas)
+    found = compile_for(program, TOPOLOGY, FASTEST)
+    assert found.compiles, found.reason
+    # Weights and both moments are arguments, and are written in place.
+    trained = sum(4 * v.shape.num_elements() for v in model.trainable_variables)
+    assert 3 * trained < found.memory["arguments"] < 3.2 * trained
+    assert found.memory["outputs"] < 1 << 20
+    assert found.hbm_used < CHIPS["v5e"].hbm
+    # Forward, backward and update take more than the forward pass of the backbone alone.
+    assert found.flops > 1e9
+    assert 0 < found.roofline_seconds < 1
+
+
+@pytest.fixture(scope="module")
+def vector():
+    import tensorflow as tf
+
+    return tf.TensorSpec((64,), tf.float32)
+
+
+@needs_compiler
+def test_a_step_whose_shape_depends_on_data_is_refused(vector):
+    import tensorflow as tf
+
+    program = lower(lambda x: tf.cumsum(tf.boolean_mask(x, x > 0, name="chosen")), [vector])
+    found = compile_for(program, TOPOLOGY, FASTEST)
+    assert not found.compiles
+    assert found.kind == "shapes"
+    assert found.reason.startswith("a shape depends on data: stablehlo.set_dimension_size")
+    assert "chosen" in found.reason
+
+
+def test_python_in_the_middle_of_a_step_is_refused(vector):
+    import tensorflow as tf
+
+    def step(x):
+        return tf.reduce_sum(tf.py_function(lambda v: v * 2, [x], tf.float32))
+
+    with pytest.raises(NotCompilableError, match="EagerPyFunc"):
+        lower(step, [vector])
+
+
+@needs_compiler
+def test_a_program_larger_than_the_memory_is_refused():
+    import tensorflow as tf
+
+    side = 100_000  # 40 GB a matrix; v5e has 16 GiB
+    matrix = tf.TensorSpec((side, side), tf.float32)
+    found = compile_for(lower(lambda a: tf.matmul(a, a), [matrix]), TOPOLOGY, FASTEST)
+    assert not found.compiles
+    assert found.kind == "memory"
+    assert "HBM" in found.reason
+
+
+@needs_compiler
+def test_a_topology_that_does_not_exist_is_refused(vector):
+    import tensorflow as tf
+
+    program = lower(tf.reduce_sum, [vector])
+    found = compile_for(program, "v5e:3x7")
+    assert (found.compiles, found.kind) == (False, "topology")
+    many = compile_for(Program(program.hlo, 64), TOPOLOGY)
+    assert "4 devices, fewer than 64 replicas" in many.reason
+    with pytest.raises(InputError, match="no TPU kind"):
+        chip_of("v99:2x2")

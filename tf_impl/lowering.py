@@ -1,0 +1,144 @@
+"""The training step as an XLA program, for shapes alone: no data, no device, no strategy.
+
+The step that is lowered is `tf_impl.train_step` itself, with the model's and the optimizer's
+variables as the program's arguments.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from maskformer.config import ModelConfig
+from maskformer.errors import InputError
+from tf_impl.matcher import Targets
+from tf_impl.train_step import Batch, train_step
+
+
+class NotCompilableError(InputError):
+    """A function has no XLA program; the message names the operation and why."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A serialized HLO module, and how many replicas run it in lock step."""
+
+    hlo: bytes
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of one replica's batch: images, height and width, and the targets they are padded to."""
+
+    batch: int
+    height: int
+    width: int
+    max_targets: int
+
+    def specs(self, config: ModelConfig) -> list[tf.TensorSpec]:
+        """Images and sizes, then `Targets`, or the labels of a per-pixel head."""
+        plane = (self.batch, self.height, self.width)
+        inputs = [tf.TensorSpec((*plane, 3)), tf.TensorSpec((self.batch, 2), tf.int32)]
+        if config.is_per_pixel:
+            return [*inputs, tf.TensorSpec(plane, tf.int32)]
+        targets = (self.batch, self.max_targets)
+        return [
+            *inputs,
+            tf.TensorSpec(plane, tf.int32),
+            tf.TensorSpec(targets, tf.int32),
+            tf.TensorSpec(targets, tf.bool),
+            tf.TensorSpec((self.batch,), tf.int32),
+        ]
+
+
+def lower_train_step(
+    model: tf_keras.Model,
+    optimizer: tf_keras.optimizers.Optimizer,
+    shapes: Shapes,
+    replicas: int = 1,
+) -> Program:
+    """One whole update: forward, matching, losses, backward, all-reduce, clipping, new weights.
+
+    Dropout is on. With several replicas the sums over them are all-reduces in the program.
+    """
+    optimizer.build(model.trainable_variables)
+
+    def step(images: tf.Tensor, sizes: tf.Tensor, *targets: tf.Tensor) -> Any:
+        wanted = targets[0] if model.config.is_per_pixel else Targets(*targets)
+        return train_step(model, optimizer, Batch(images, sizes, wanted), True)
+
+    return lower(step, shapes.specs(model.config), replicas)
+
+
+def lower_forward(model: tf_keras.Model, shapes: Shapes) -> Program:
+    """The forward pass of evaluation: predictions at the head's own resolution."""
+    images, sizes = shapes.specs(model.config)[:2]
+    return lower(lambda images, sizes: model(images, sizes=sizes), [images, sizes])
+
+
+def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1) -> Program:
+    """The HLO module of `function` of tensors like `specs`.
+
+    Raises NotCompilableError where an operation has no XLA kernel, where a shape depends on data in
+    a way that XLA cannot bound, and where Python has to run in the middle.
+    """
+
+    def run(*tensors: tf.Tensor) -> Any:
+        with _LoweredReplica(replicas):
+            return function(*tensors)
+
+    traced = tf.function(run, jit_compile=True, autograph=False)
+    try:
+        hlo = traced.experimental_get_compiler_ir(*specs)(stage="hlo_serialized")
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        fact, evidence = _reason(error)
+        raise NotCompilableError(
+            fact, evidence, "Replace it by operations with static shapes that XLA has."
+        ) from error
+    if (count := traced.experimental_get_tracing_count()) != 1:
+        raise NotCompilableError(
+            f"the function was traced {count} times",
+            "each trace is another program, which a TPU compiles for minutes",
+            "Let nothing but tensors change between calls.",
+        )
+    return Program(hlo, replicas)
+
+
+class _LoweredReplica(tf.distribute.ReplicaContext):
+    """One of `replicas` replicas; sums over them become XLA all-reduces."""
+
+    def __init__(self, replicas: int) -> None:
+        super().__init__(tf.distribute.get_strategy(), 0)
+        self._replicas = replicas
+
+    @property
+    def num_replicas_in_sync(self) -> int:
+        return self._replicas
+
+    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        if reduce_op not in (tf.distribute.ReduceOp.SUM, "SUM"):
+            raise NotImplementedError(f"{reduce_op} over replicas")
+        groups = tf.constant([list(range(self._replicas))])
+
+        def summed(tensor: tf.Tensor) -> tf.Tensor:
+            return gen_xla_ops.xla_all_reduce(
+                input=tensor, group_assignment=groups, reduce_op="Add", mode="CrossReplica"
+            )
+
+        return tf.nest.map_structure(summed, value)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """What cannot be compiled, and the compiler's own words, without its stack of C++ frames."""
+    text = getattr(error, "message", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("Stacktrace", "File ", "at ", "@"))]
+    telling = ("No registered", "unsupported operation", "must be a compile-time constant")
+    for line in kept:
+        if any(words in line for words in telling):
+            return "the step has an operation that XLA cannot compile", line[:600]
+    return "the step cannot be lowered to XLA", (kept or [type(error).__name__])[0][:600]
