@@ -1,7 +1,12 @@
-"""What `parity audit --train` adds: losses, matchings, gradients and one update, in float64."""
+"""What `parity audit --train` adds: losses, matchings, gradients and one update, in float64.
+
+Every stage is judged in place, and alone on what the reference hands to it, so that a claim that
+fails says where: at a stage with an error of its own, or at an earlier one that it inherits from.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +19,122 @@ if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
-LOSS_LIMIT = 1e-12
+LOSS_LIMIT = 1e-12  # of one loss, relative; thousands of float64 roundings
+STEPS = 7  # that `training_claims` announces
+SCHEMA = "maskformer-replication/training/1"
+Claim = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceStep:
+    """One float64 training step of the reference without dropout, and how rounding moves it.
+
+    `targets` are those of both sides: segments per image, or labels for a per-pixel head.
+    `gradients` is the trace, with its `floors`; `outputs` are the model's, tensors; `pairs` int
+    [L,B,Q] the target of each query or -1. `after` are the weights by key after one update;
+    `update_floors` their gaps to a run whose weights started moved by up to one unit in the last
+    place.
+    """
+
+    config: "ModelConfig"
+    solver: "SolverConfig"
+    images: np.ndarray
+    sizes: np.ndarray
+    targets: Any
+    model: Any
+    batch: Any
+    recorder: Any
+    inputs: Mapping[str, Any]
+    gradients: Any
+    floors: Mapping[str, Any]
+    outputs: Any
+    pairs: np.ndarray | None
+    losses: Mapping[str, float]
+    weights: "Weights"
+    after: Mapping[str, np.ndarray]
+    update_floors: Mapping[str, Any]
+
+    def before(self, name: str) -> np.ndarray:
+        """The weights of one parameter before the update, float64."""
+        return self.weights.state[name].astype(np.float64)
+
+    def gradient(self, name: str) -> np.ndarray | None:
+        """The gradient of one parameter; None where it has none."""
+        from parity.gradients import parameter_key
+
+        key = parameter_key(name)
+        return self.gradients[key].array if key in self.gradients else None
+
+
+def reference_step(
+    config: "ModelConfig",
+    solver: "SolverConfig",
+    weights: "Weights",
+    images: np.ndarray,
+    sizes: np.ndarray,
+    steps: Steps,
+) -> ReferenceStep:
+    """Runs the reference; arguments as of `training_claims`."""
+    import torch
+
+    from parity import capture_torch
+    from parity.gradients_torch import GradientRecorder
+    from parity.metrics import gap
+    from replication import pair, training_pair
+    from torch_reference import train_step
+    from torch_reference.optimizer import build_optimizer
+
+    # The first rate of a warm-up may be zero.
+    solver = dataclasses.replace(solver, warmup_iters=0)
+    targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    if config.is_per_pixel:
+        targets = training_pair.label_map(targets, config.ignore_value)
+    inputs = pair.reference_inputs(images, sizes, "float64")
+    with steps("training step of the reference, float64"):
+        model = pair.build_reference(config, weights, "float64")
+        batch = training_pair.reference_batch(config, images, sizes, targets, "float64")
+        loss = training_pair.reference_loss(model, batch.targets)
+        recorder = GradientRecorder(model, pair.REFERENCE_AXES, loss)
+        _, gradients = recorder(inputs)
+        losses, _ = train_step.backward(model, batch)
+        with torch.no_grad():
+            outputs = model(batch.images, batch.sizes)
+            pairs = None if config.is_per_pixel else _pairs(model, outputs, batch.targets)
+    with steps("rounding floor of the gradients"):
+        floors = capture_torch.measure_floors(recorder, inputs, gradients)
+    with steps("one update of the reference and its twin"):
+
+        def updated() -> dict[str, np.ndarray]:
+            train_step.train_step(model, build_optimizer(model, solver), batch)
+            return {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
+
+        with recorder.perturbed(0):
+            twin = updated()
+        after = updated()
+        update_floors = {key: gap(twin.pop(key), array) for key, array in after.items()}
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                parameter.copy_(torch.from_numpy(weights.state[key]))
+    return ReferenceStep(
+        config,
+        solver,
+        images,
+        sizes,
+        targets,
+        model,
+        batch,
+        recorder,
+        inputs,
+        gradients,
+        floors,
+        outputs,
+        pairs,
+        {name: float(value) for name, value in losses.items()},
+        weights,
+        after,
+        update_floors,
+    )
 
 
 def training_claims(
@@ -25,99 +145,379 @@ def training_claims(
     sizes: np.ndarray,
     command: str,
     steps: Steps,
-) -> list[dict[str, Any]]:
-    """Four claims on one training step without dropout, on synthetic targets.
+) -> list[Claim]:
+    """The claims on one training step without dropout, on synthetic targets.
+
+    A claim that fails has two more entries: `place`, the part that has an error of its own or that
+    the error comes from, and `cause`, a mistake that explains it to the digit, or None.
 
     Args:
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
-        solver: gives the optimizer, its groups and the clip norm; warm-up is left out, because the
-            first rate of a warm-up may be zero.
+        solver: gives the optimizer, its groups, the clip norm and the schedule; the update itself
+            is compared without warm-up.
     """
-    from parity import capture_torch
-    from parity.gradients import gradient_verdicts, unpaired_parameters
-    from parity.gradients_torch import GradientRecorder as ReferenceRecorder
+    from replication import pair
+    from replication.training_replicas import reduction_claim
+
+    reference = reference_step(config, solver, weights, images, sizes, steps)
+    with steps("training step of the port, float64"):
+        port = port_step(reference, pair.build_port(config, weights, "float64"))
+    with steps("training claims"):
+        claims = step_claims(reference, port, command)
+    with steps("dropout, the same masks on both sides"):
+        claims += dropout_claims(reference, port.model, command)
+    with steps("schedule, and two replicas"):
+        claims += [schedule_claim(solver, command), reduction_claim(solver, command)]
+    return claims
+
+
+def training_result(
+    config: "ModelConfig", solver: "SolverConfig", size: str, command: str, steps: Steps
+) -> dict[str, Any]:
+    """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
+    from maskformer.images import batch_images, parse_size, synthetic_image
+    from parity.provenance import provenance
+    from replication.pair import load_weights
+
+    known = dict(steps.timings)
+    weights = load_weights("seeded:0", config)
+    images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
+    claims = training_claims(config, solver, weights, images, sizes, command, steps)
+    holds = all(one["verdict"] == "holds" for one in claims)
+    return {
+        "schema": SCHEMA,
+        "title": f"One training step of {config.name}",
+        "verdict": "equal" if holds else "different",
+        "config": config.name,
+        "size": size,
+        "claims": claims,
+        "timings": {
+            name: round(seconds, 3) for name, seconds in steps.timings.items() if name not in known
+        },
+        "not_verified": ["training runs and the PQ or mIoU they reach", "execution on a TPU"],
+        "provenance": provenance(
+            config=config.name,
+            config_sha256=config.digest,
+            weights=weights.source,
+            weights_sha256=weights.sha256,
+        ),
+    }
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """A training result in lines that a person reads: the nearest to its limit, and what fails."""
+    from replication.audit import failure
+
+    claims = result["claims"]
+    lines = [
+        f"training step of {result['config']}, {result['size']}: {result['verdict']} "
+        f"({len(claims)} claims)"
+    ]
+    return [*lines, *(failure(one) for one in claims if one["verdict"] == "fails")]
+
+
+@dataclasses.dataclass(frozen=True)
+class PortStep:
+    """One float64 training step of the port: what its step returns, and its gradients' gaps."""
+
+    model: Any
+    batch: Any
+    found: Any
+    recorder: Any
+    inputs: Mapping[str, Any]
+    comparison: Any
+
+
+def port_step(reference: ReferenceStep, model: Any) -> PortStep:
+    """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
+    from parity.gradients_tf import GradientRecorder
     from parity.pairing import Comparison
     from replication import pair, training_pair
-    from torch_reference import train_step as reference_step
-    from torch_reference.optimizer import build_optimizer as build_reference_optimizer
+    from tf_impl import train_step
 
-    solver = dataclasses.replace(solver, warmup_iters=0)
-    targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
-    wanted: Any = targets
-    if config.is_per_pixel:
-        wanted = training_pair.label_map(targets, config.ignore_value)
-    inputs = pair.reference_inputs(images, sizes, "float64")
-    with steps("training step of the reference, float64"):
-        model = pair.build_reference(config, weights, "float64")
-        batch = training_pair.reference_batch(config, images, sizes, wanted, "float64")
-        loss = training_pair.reference_loss(model, batch.targets)
-        reference = ReferenceRecorder(model, pair.REFERENCE_AXES, loss)
-        _, gradients = reference(inputs)
-        losses, _ = reference_step.backward(model, batch)
-        costs = _reference_costs(model, batch)
-    with steps("rounding floor of the gradients"):
-        floors = capture_torch.measure_floors(reference, inputs, gradients)
-    with steps("training step of the port, float64"):
-        port_model = pair.build_port(config, weights, "float64")
+    config, images, sizes = reference.config, reference.images, reference.sizes
+    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64")
+    recorder = GradientRecorder(
+        model,
+        pair.PORT_AXES,
+        training_pair.port_loss(model, batch.targets),
+        training_pair.port_parameters(model),
+    )
+    comparison = Comparison(reference.gradients)
+    inputs = pair.port_inputs(images, sizes, "float64")
+    recorder(inputs, comparison)
+    found = train_step.gradients(model, batch)
+    return PortStep(model, batch, found, recorder, inputs, comparison)
 
-        from parity.gradients_tf import GradientRecorder as PortRecorder
-        from tf_impl import train_step as port_step
-        from tf_impl.optimizer import build_optimizer as build_port_optimizer
 
-        port_batch = training_pair.port_batch(config, images, sizes, wanted, "float64")
-        port = PortRecorder(
-            port_model,
-            pair.PORT_AXES,
-            training_pair.port_loss(port_model, port_batch.targets),
-            training_pair.port_parameters(port_model),
-        )
-        comparison = Comparison(gradients)
-        port(pair.port_inputs(images, sizes, "float64"), comparison)
-        found = port_step.gradients(port_model, port_batch)
-    with steps("one update of both"):
+def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
+    """The claims on costs, matching, losses, gradients and the update; no weight changes."""
+    targets, found, claims = port.batch.targets, port.found, []
+    if not reference.config.is_per_pixel:
+        costs = _cost_claim(reference, targets, command)
+        pairs = _matching_claim(reference, port.model, targets, found.matching, costs, command)
+        claims += [costs, pairs]
+    claims.append(_loss_claim(reference, port.model, targets, found.losses, command))
+    claims += _gradient_claims(reference, port, command)
+    return [*claims, _update_claim(reference, port.model, found.values, claims[-1], command)]
 
-        def updated() -> dict[str, np.ndarray]:
-            reference_step.train_step(model, build_reference_optimizer(model, solver), batch)
-            return {k: p.detach().numpy().copy() for k, p in model.named_parameters()}
 
-        with reference.perturbed(0):
-            twin = updated()
-        optimizer = build_port_optimizer(port_model, solver, "float64")
-        optimizer.build(port_model.trainable_variables)
-        port_step.update(port_model, optimizer, found.values)
-        after = [variable.numpy() for variable in port_model.trainable_variables]
-        exact = updated()
-        updates = _update_verdicts(training_pair.keyed(port_model, after), exact, twin)
+def located(one: Claim, place: str, cause: str | None) -> Claim:
+    """A failed claim with where, and why where that is known; one that holds stays as it is."""
+    return one if one["verdict"] == "holds" else {**one, "place": place, "cause": cause}
 
-    gaps = {
-        name: abs(float(found.losses[name]) / float(value) - 1) for name, value in losses.items()
+
+def layer_names(outputs: Any) -> list[str]:
+    """What the decoder layers of a model's outputs are called, the final one first."""
+    return ["final", *(f"aux {index}" for index in range(len(outputs.get("aux_outputs", ()))))]
+
+
+def _layers(outputs: Any) -> list[Any]:
+    return [outputs, *outputs.get("aux_outputs", ())]
+
+
+def _pairs(model: Any, outputs: Any, targets: Any) -> np.ndarray:
+    layers = _layers(outputs)
+    pairs = np.full((len(layers), *outputs["pred_logits"].shape[:2]), -1)
+    for index, layer in enumerate(layers):
+        for image, (queries, chosen) in enumerate(model.criterion.matcher(layer, targets)):
+            pairs[index, image, queries] = chosen
+    return pairs
+
+
+def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]]:
+    """(layer, image, logits [Q,K+1], masks [Q,h,w], target), tensors of the reference."""
+    for layer, outputs in enumerate(_layers(reference.outputs)):
+        for image, target in enumerate(reference.batch.targets):
+            yield layer, image, outputs["pred_logits"][image], outputs["pred_masks"][image], target
+
+
+def _cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
+    """The port's costs on the reference's predictions, part by part, and its small targets."""
+    import tensorflow as tf
+    import torch
+
+    from parity.judge import function_verdict
+    from parity.metrics import gap, perturb_ulp, worst
+    from replication import training_causes
+    from tf_impl import matcher as port
+    from torch_reference.matcher import HungarianMatcher
+
+    weights = reference.config.loss
+    off = dataclasses.replace(weights, class_weight=0.0, mask_weight=0.0, dice_weight=0.0)
+    parts = {
+        part: dataclasses.replace(off, **{f"{part}_weight": getattr(weights, f"{part}_weight")})
+        for part in ("class", "mask", "dice")
     }
+    names = layer_names(reference.outputs)
+    verdicts, causes = {}, []
+    size = tuple(reference.outputs["pred_masks"].shape[-2:])
+    small = port.downsampled_masks(targets, size, tf.float64).numpy()
+    for image, target in enumerate(reference.batch.targets):
+        key, wanted = f"downsampled targets, image {image}", training_causes.nearest(target, size)
+        ours = small[image, : len(wanted)]
+        verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
+        if not verdicts[key].passed:
+            causes.append(training_causes.of_targets(ours, target, size))
+    for layer, image, logits, masks, target in _images(reference):
+        for part, chosen in parts.items():
+            matcher = HungarianMatcher(chosen)
+            exact = matcher.costs(logits, masks, target).numpy()
+            moved = [
+                [torch.from_numpy(perturb_ulp(one.numpy(), seed)) for one in (logits, masks)]
+                for seed in (0, 1)
+            ]
+            floor = worst(gap(matcher.costs(*one, target).numpy(), exact) for one in moved)
+            # One image of a batch: its targets, and a batch of one.
+            own = port.Targets(*(one[image : image + 1] for one in targets))
+            ours = port.matching_costs(
+                tf.constant(logits.numpy()[None]), tf.constant(masks.numpy()[None]), own, chosen
+            ).numpy()[0][:, : exact.shape[1]]
+            key = f"{part} cost, {names[layer]} layer, image {image}"
+            verdicts[key] = function_verdict(key, gap(ours, exact), floor)
+            if not verdicts[key].passed:
+                causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    one = margin_claim(
+        "train_costs",
+        "On the same predictions every matching cost is the same in float64",
+        verdicts,
+        "largest gap of a class, mask or dice cost in units of its limit, min(32 x floor, 1e-9); "
+        "the floor is the reference's own gap when predictions move by one unit in the last place; "
+        "targets brought to the size of the predictions must be equal",
+        command,
+    )
+    return located(one, f"matcher: {'; '.join(wrong[:3])}", _first(causes))
+
+
+def _first(causes: Sequence[str | None]) -> str | None:
+    return next((cause for cause in causes if cause is not None), None)
+
+
+def _matching_claim(
+    reference: ReferenceStep, model: Any, targets: Any, matching: Any, costs: Claim, command: str
+) -> Claim:
+    """The port's pairs are the reference's, and optimal by a certificate that trusts no solver."""
+    import tensorflow as tf
+
+    from parity.assignment import certify
+    from tf_impl.linear_sum_assignment import linear_sum_assignment
+
+    names = layer_names(reference.outputs)
+    in_place = _both_ways(matching)
+    alone = _both_ways(model.criterion.match(_constants(reference.outputs), targets))
+    evidence, wrong, own = [], [], []
+    for layer, image, logits, masks, target in _images(reference):
+        place = f"{names[layer]} layer, image {image}"
+        theirs = reference.pairs[layer, image]
+        wanted = [(int(query), int(theirs[query])) for query in np.flatnonzero(theirs >= 0)]
+        cost = reference.model.criterion.matcher.costs(logits, masks, target).numpy()
+        solved = linear_sum_assignment(tf.constant(cost[None]), tf.constant([cost.shape[1]]))
+        chosen = alone["target_of_query"][layer][image]
+        rows, columns = (np.array([one[side] for one in chosen], int) for side in (0, 1))
+        duals = solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]
+        certificate = certify(cost, rows, columns, *duals)
+        differ = [way for way, pairs in in_place.items() if pairs[layer][image] != wanted]
+        ours = [way for way, pairs in alone.items() if pairs[layer][image] != wanted]
+        own += [f"{way}, {place}" for way in ours]
+        if not certificate.holds:
+            own.append(f"{place}: {certificate}")
+        holds = not (differ or ours) and certificate.holds
+        if not holds:
+            wrong.append(place)
+        evidence.append({"pairs": wanted, "certificate": str(certificate), "holds": holds})
+    one = claim(
+        "train_matching",
+        "Every target is matched to the same query, and no cheaper matching exists",
+        not wrong,
+        len(wrong),
+        0,
+        len(evidence),
+        "pairs compared with the reference's, in both directions, and certified from dual "
+        "variables on the reference's own costs: feasible and complementary duals prove the "
+        "optimum",
+        evidence,
+        command,
+    )
+    if not own:
+        return located(one, "inherited from the predictions", None)
+    if costs["verdict"] != "holds":
+        return located(one, "inherited from the matching costs", costs["cause"])
+    shuffled = all(text.startswith("query_of_target") for text in own)
+    cause = "targets are taken in another order than their queries" if shuffled else None
+    return located(one, f"matcher: {'; '.join(own[:3])}", cause)
+
+
+def _both_ways(matching: Any) -> dict[str, list[list[list[tuple[int, int]]]]]:
+    """Pairs (query, target) by layer and image, queries increasing, as each direction has them."""
+    of_query, of_target = matching.target_of_query.numpy(), matching.query_of_target.numpy()
+    return {
+        "target_of_query": [
+            [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
+            for layer in of_query
+        ],
+        "query_of_target": [
+            [sorted((int(image[t]), int(t)) for t in np.flatnonzero(image >= 0)) for image in layer]
+            for layer in of_target
+        ],
+    }
+
+
+def _constants(outputs: Any) -> Any:
+    """The port's tensors of the reference's outputs."""
+    import tensorflow as tf
+
+    if isinstance(outputs, Mapping):
+        return {name: _constants(value) for name, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return [_constants(value) for value in outputs]
+    return tf.constant(outputs.numpy())
+
+
+def _loss_claim(
+    reference: ReferenceStep, model: Any, targets: Any, losses: Mapping[str, Any], command: str
+) -> Claim:
+    """Every loss by name; alone, on the reference's predictions and pairs, where one differs."""
+    from replication import training_causes
+
+    ours = {name: float(value) for name, value in losses.items()}
+    gaps = _loss_gaps(ours, reference.losses)
     worst = max(gaps.values())
-    claims = [
-        claim(
-            "train_losses",
-            "Every loss of every decoder layer is the same in float64",
-            worst <= LOSS_LIMIT,
-            worst,
-            LOSS_LIMIT,
-            len(gaps),
-            "largest relative gap; thousands of float64 roundings of the sums over pixels",
-            gaps,
-            command,
+    one = claim(
+        "train_losses",
+        "Every loss of every decoder layer is the same in float64",
+        worst <= LOSS_LIMIT,
+        worst,
+        LOSS_LIMIT,
+        len(gaps),
+        "largest relative gap; thousands of float64 roundings of the sums over pixels",
+        gaps,
+        command,
+    )
+    if one["verdict"] == "holds":
+        return one
+    alone = _losses_alone(reference, model, targets)
+    own = [name for name, gap in _loss_gaps(alone, reference.losses).items() if gap > LOSS_LIMIT]
+    if not own:
+        return located(one, "inherited from the predictions or the matching", None)
+    missing = [name for name in own if name not in alone]
+    if missing:
+        return located(one, f"criterion: {', '.join(missing)}", "the loss is not computed")
+    cause = training_causes.of_losses(reference, {name: alone[name] for name in own})
+    return located(one, f"criterion: {', '.join(own)}", cause)
+
+
+def _loss_gaps(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
+    """Relative gaps by name; a loss that one side alone has is infinitely far."""
+    gaps = {}
+    for name in {**theirs, **ours}:
+        if name not in ours or name not in theirs:
+            gaps[name] = np.inf
+            continue
+        gap = abs(ours[name] - theirs[name]) / (abs(theirs[name]) or 1.0)
+        gaps[name] = gap if np.isfinite(gap) else np.inf
+    return gaps
+
+
+def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[str, float]:
+    """The port's losses on the reference's predictions and pairs."""
+    import tensorflow as tf
+
+    from tf_impl.matcher import Matching
+    from tf_impl.train_step import batch_losses
+
+    outputs = _constants(reference.outputs)
+    if reference.config.is_per_pixel:
+        losses, _ = batch_losses(model, outputs, targets)
+    else:
+        pairs = reference.pairs
+        back = np.full((*pairs.shape[:2], targets.classes.shape[1]), -1)
+        for layer, image, query in np.argwhere(pairs >= 0):
+            back[layer, image, pairs[layer, image, query]] = query
+        given = Matching(
+            tf.constant(back, tf.int32),
+            tf.constant(pairs, tf.int32),
+            tf.zeros(pairs.shape[:2], tf.int32),
         )
-    ]
-    if not config.is_per_pixel:
-        claims.append(_matching_claim(costs, found.matching, port_batch.targets, command))
-    verdicts = {v.key: v for v in gradient_verdicts(comparison.gaps, floors)}
+        losses = model.criterion.losses(outputs, targets, given)
+    return {name: float(value) for name, value in losses.items()}
+
+
+def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
+    """That no gradient is lost, and that all agree; the module at fault where they do not."""
+    from parity.gradients import gradient_verdicts, unpaired_parameters
+
+    comparison = port.comparison
+    verdicts = {v.key: v for v in gradient_verdicts(comparison.gaps, reference.floors)}
     lost = [*comparison.missing(), *unpaired_parameters(comparison)]
-    claims += [
+    claims = [
         claim(
             "train_gradients_pairing",
             "Every gradient between modules and of every parameter has its counterpart",
             not lost,
             len(lost),
             0,
-            len(gradients),
+            len(reference.gradients),
             "a tensor whose gradient is lost in one framework is learnt from in one only",
             lost,
             command,
@@ -132,86 +532,206 @@ def training_claims(
             "and must be as small in the port",
             command,
         ),
-        margin_claim(
-            "train_update",
-            "After one clipped update of the optimizer every parameter is the same in float64",
-            updates,
-            "largest gap of a weight in units of its limit, min(32 x floor, 1e-9); the floor is "
-            "the reference's own gap when it starts one unit in the last place away",
-            command,
-        ),
     ]
-    return claims
+    if all(one["verdict"] == "holds" for one in claims):
+        return claims
+    wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
+    place, cause = _gradient_place(reference, port, wrong)
+    return [located(one, place, cause) for one in claims]
 
 
-def _reference_costs(model: Any, batch: Any) -> list[list[np.ndarray]]:
-    """Cost matrices [Q,T] of the reference, by decoder layer (the final one first) and image."""
-    import torch
+def _gradient_place(
+    reference: ReferenceStep, port: PortStep, wrong: Sequence[str]
+) -> tuple[str, str | None]:
+    """The loss where its own gradient differs, else the first module whose backward pass does."""
+    from parity import capture_torch
+    from parity.gradients import localise_gradients
+    from replication import pair
 
-    if model.config.is_per_pixel:
-        return []
-    with torch.no_grad():
-        outputs = model(batch.images, batch.sizes)
-        return [
-            [
-                model.criterion.matcher.costs(logits, masks, target).numpy()
-                for logits, masks, target in zip(
-                    layer["pred_logits"], layer["pred_masks"], batch.targets, strict=True
-                )
-            ]
-            for layer in (outputs, *outputs.get("aux_outputs", ()))
-        ]
+    of_loss = [key for key in wrong if key.startswith("model:grad_output")]
+    if of_loss:
+        return f"inherited from the loss or the predictions: {', '.join(of_loss[:3])}", None
+    forward = capture_torch.Recorder(reference.model, pair.REFERENCE_AXES)
+    _, values = forward(reference.inputs)
+    _, gradients = reference.recorder(reference.inputs)
+    found = localise_gradients(
+        reference.recorder, port.recorder, values, gradients, port.inputs, reference.floors
+    )
+    if not found:
+        return "no module differs alone", None
+    return f"{found[0].path}, at {found[0].edge}", found[0].cause
 
 
-def _matching_claim(
-    costs: list[list[np.ndarray]], matching: Any, targets: Any, command: str
-) -> dict[str, Any]:
-    """The port's pairs are the reference's, and optimal by a certificate that trusts no solver."""
-    import tensorflow as tf
-    from scipy.optimize import linear_sum_assignment as scipy_assignment
+def _update_claim(
+    reference: ReferenceStep, model: Any, values: Sequence[Any], gradients: Claim, command: str
+) -> Claim:
+    """The weights after one update; alone, from the reference's gradients, where one differs."""
+    from replication import training_causes
 
-    from parity.assignment import certify
-    from tf_impl.linear_sum_assignment import linear_sum_assignment
-
-    pairs = matching.target_of_query.numpy()
-    evidence = []
-    for layer, images in enumerate(costs):
-        for image, cost in enumerate(images):
-            queries = np.flatnonzero(pairs[layer, image] >= 0)
-            chosen = pairs[layer, image][queries]
-            rows, columns = scipy_assignment(cost)
-            same = np.array_equal(rows, queries) and np.array_equal(columns, chosen)
-            solved = linear_sum_assignment(tf.constant(cost[None]), tf.constant([cost.shape[1]]))
-            certificate = certify(
-                cost, queries, chosen, solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]
-            )
-            evidence.append({"same": bool(same), "certificate": str(certificate)})
-            evidence[-1]["holds"] = bool(same and certificate.holds)
-    failures = sum(not one["holds"] for one in evidence)
-    return claim(
-        "train_matching",
-        "Every target is matched to the same query, and no cheaper matching exists",
-        failures == 0,
-        failures,
-        0,
-        len(evidence),
-        "pairs compared with the reference's, and certified from dual variables on the "
-        "reference's own costs: feasible and complementary duals prove the optimum",
-        evidence,
+    ours = _updated(reference, model, values)
+    verdicts = _update_verdicts(reference, ours)
+    one = margin_claim(
+        "train_update",
+        "After one clipped update of the optimizer every parameter is the same in float64",
+        verdicts,
+        "largest gap of a weight in units of its limit, min(32 x floor, 1e-9); the floor is "
+        "the reference's own gap when it starts one unit in the last place away",
         command,
     )
+    if one["verdict"] == "holds":
+        return one
+    if gradients["verdict"] != "holds":
+        ours = _updated(reference, model, _port_values(reference, model))
+        verdicts = _update_verdicts(reference, ours)
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    if not wrong:
+        return located(one, "inherited from the gradients", None)
+    count = f"{len(wrong)} of {len(reference.after)} parameters"
+    place = f"optimizer: {count}, such as {wrong[0]}"
+    return located(one, place, training_causes.of_update(reference, ours))
 
 
-def _update_verdicts(
-    ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], twin: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def _update_verdicts(reference: ReferenceStep, ours: Mapping[str, np.ndarray]) -> dict[str, Any]:
     from parity.gradients import gradient_verdict
     from parity.metrics import gap
     from parity.trace import tap_key
 
     verdicts = {}
-    for name, array in exact.items():
+    for name, exact in reference.after.items():
         path, _, own = name.rpartition(".")
         key = tap_key(path, "update", own)
-        verdicts[key] = gradient_verdict(key, gap(ours[name], array), gap(twin[name], array))
+        found = gap(ours[name], exact)
+        verdicts[key] = gradient_verdict(key, found, reference.update_floors[name])
     return verdicts
+
+
+def _port_values(reference: ReferenceStep, model: Any) -> list[Any]:
+    """The reference's gradients as the port's optimizer takes them."""
+    import tensorflow as tf
+
+    from weight_conversion.layouts import tf_variables
+
+    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
+    values = []
+    for variable in model.trainable_variables:
+        key, layout = owned[id(variable)]
+        gradient = reference.gradient(key)
+        values.append(None if gradient is None else tf.constant(layout.to_tf(gradient)))
+    return values
+
+
+def _updated(reference: ReferenceStep, model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The port's weights after one update by these gradients, by state-dict key."""
+    from replication import training_pair
+    from tf_impl import train_step
+    from tf_impl.optimizer import build_optimizer
+
+    optimizer = build_optimizer(model, reference.solver, "float64")
+    optimizer.build(model.trainable_variables)
+    with _restored(model.trainable_variables):
+        train_step.update(model, optimizer, list(values))
+        after = [variable.numpy() for variable in model.trainable_variables]
+    return training_pair.keyed(model, after)
+
+
+@contextmanager
+def _restored(variables: Sequence[Any]) -> Iterator[None]:
+    before = [variable.numpy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+
+def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[Claim]:
+    """The forward pass in training mode, fed the same masks; nothing for a model without dropout.
+
+    Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
+    """
+    from parity import capture_tf, capture_torch
+    from parity.judge import same_function
+    from parity.localise import localise
+    from parity.masks import Masks, mask_differences
+    from parity.pairing import Comparison
+    from replication import pair
+
+    axes = (pair.REFERENCE_AXES, pair.PORT_AXES)
+    theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
+    ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
+    inputs = pair.port_inputs(reference.images, reference.sizes, "float64")
+    inputs = {**inputs, "training": True}
+    reference.model.train()
+    try:
+        _, trace = theirs(reference.inputs)
+        calls, drawn = theirs.calls, dict(theirs.drawn)
+        if not drawn:
+            return []
+        floors = capture_torch.measure_floors(theirs, reference.inputs, trace)
+        theirs.calls = calls
+        comparison = Comparison(trace)
+        ours(inputs, comparison)
+        other = [*mask_differences(ours.drawn, drawn), *comparison.missing()]
+        verdicts = {one.key: one for one in same_function(comparison.gaps, floors)}
+        one = margin_claim(
+            "train_dropout",
+            "In training mode, fed the same dropout masks, every layer agrees in float64",
+            verdicts,
+            f"largest gap in units of its limit, min(32 x floor, 1e-9); {len(drawn)} masks, drawn "
+            "at the same places, of the same size and probability",
+            command,
+        )
+        if other:
+            one["verdict"] = "fails"
+        if one["verdict"] == "holds":
+            return [one]
+        found = localise(theirs, ours, trace, inputs, floors)
+    finally:
+        reference.model.eval()
+    place = f"{found[0].path}, at {found[0].edge}" if found else "no module differs alone"
+    if other:
+        return [located(one, place, f"dropout is in another place: {other[0]}")]
+    return [located(one, place, found[0].cause if found else None)]
+
+
+def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
+    """The learning rate around every iteration at which the schedule changes its rule."""
+    import tensorflow as tf
+    import torch
+
+    from tf_impl.schedule import SolverSchedule as PortSchedule
+    from torch_reference.schedule import SolverSchedule
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=solver.base_lr)
+    reference, port = SolverSchedule(optimizer, solver), PortSchedule(solver, "float64")
+    turns = {0, solver.warmup_iters, *solver.steps, solver.max_iter // 2, solver.max_iter}
+    places = sorted(
+        place
+        for place in {turn + step for turn in turns for step in (-1, 0, 1)}
+        if 0 <= place < solver.max_iter
+    )
+    rates = {}
+    for place in places:
+        reference.last_epoch = place
+        rates[place] = (float(port(tf.constant(place, tf.int64))), reference.get_lr()[0])
+    limit = 4 * np.finfo(np.float64).eps
+    wrong = {
+        place: pair for place, pair in rates.items() if abs(pair[0] - pair[1]) > limit * pair[1]
+    }
+    one = claim(
+        "train_schedule",
+        "The learning rate is the same at and around every milestone",
+        not wrong,
+        max((abs(a - b) / b if b else abs(a) for a, b in rates.values()), default=0.0),
+        limit,
+        len(rates),
+        "largest relative gap; a rate is four roundings of products and a power",
+        {str(place): list(pair) for place, pair in rates.items()},
+        command,
+    )
+    text = ", ".join(
+        f"{place} ({ours:.6g} instead of {theirs:.6g})" for place, (ours, theirs) in wrong.items()
+    )
+    late = bool(wrong) and set(wrong) <= set(solver.steps)
+    cause = "a milestone acts one iteration late" if late else None
+    return located(one, f"schedule: iteration {text}", cause)

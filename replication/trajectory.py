@@ -1,10 +1,11 @@
 """`parity trajectory`: trains both models side by side and measures how far they come apart."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,11 +25,21 @@ LOSS_LIMIT = 1e-9  # relative gap of the total loss at a rate at which training 
 CALM_RATE = 1e-6  # at and below this rate, it is not
 TWIN_FACTOR = 32.0
 PRECISION_FACTOR = 4.0
+EXECUTIONS = ("graph", "xla", "eager")
+MEASURES = {  # what is measured in every step, in words
+    "loss_gap": "gap of the total loss, relative",
+    "norm_gap": "gap of the gradient norm, relative",
+    "weight_gap": "gap of all weights, relative",
+    "pairs_differ": "queries matched otherwise",
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to train: `steps` updates on `batch` synthetic images of `size` ("HxW") each."""
+    """What to train: `steps` updates on `batch` synthetic images of `size` ("HxW") each.
+
+    `execution` is how TensorFlow runs a step: "graph", "xla" (minutes to compile) or "eager".
+    """
 
     config: "ModelConfig"
     solver: "SolverConfig"
@@ -37,22 +48,8 @@ class Request:
     batch: int = 1
     size: str = "64x96"
     weights: str = "seeded:0"
+    execution: str = "graph"
     command: str = "parity trajectory"
-
-
-@dataclass
-class Record:
-    """One training run, step by step: losses, gradient norms, pairs, and weights after the update.
-
-    `pairs` holds per step one int array per decoder layer and image: the target of each query, -1
-    where there is none.
-    """
-
-    losses: "list[dict[str, float]]"
-    totals: list[float]
-    norms: list[float]
-    pairs: "list[np.ndarray | None]"
-    weights: "list[dict[str, np.ndarray]]"
 
 
 def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]":
@@ -123,18 +120,32 @@ class ReferenceRun:
 
 
 class PortRun:
-    """The TensorFlow side, one update at a time, as one graph; dropout is off."""
+    """The TensorFlow side, one update at a time; dropout is off."""
 
     def __init__(self, request: Request, weights: Any, dtype: str) -> None:
+        from functools import partial
+
         from replication import pair
         from tf_impl.optimizer import build_optimizer
-        from tf_impl.train_step import compiled_step
+        from tf_impl.train_step import compiled_step, train_step
+        from weight_conversion.layouts import tf_variables
 
         self.request, self.dtype = request, dtype
         self.model = pair.build_port(request.config, weights, dtype)
-        self.optimizer = build_optimizer(self.model, request.solver, dtype)
-        self.run = compiled_step(self.model, self.optimizer)
+        optimizer = build_optimizer(self.model, request.solver, dtype)
+        if request.execution == "eager":
+            optimizer.build(self.model.trainable_variables)
+            self.run: Any = partial(train_step, self.model, optimizer)
+        else:
+            compiled = request.execution == "xla"
+            self.run = compiled_step(self.model, optimizer, jit_compile=compiled)
         self.most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
+        trainable = {id(variable) for variable in self.model.trainable_variables}
+        self.variables = {
+            key: (variable, layout)
+            for key, (variable, layout) in tf_variables(self.model).items()
+            if id(variable) in trainable
+        }
 
     def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
         """One update: losses, total, norm, pairs."""
@@ -152,9 +163,10 @@ class PortRun:
 
     def weights(self) -> "dict[str, np.ndarray]":
         """The trainable variables by state-dict key, in torch's layout."""
-        from replication.training_pair import keyed
-
-        return keyed(self.model, [variable.numpy() for variable in self.model.trainable_variables])
+        return {
+            key: layout.to_torch(variable.numpy())
+            for key, (variable, layout) in self.variables.items()
+        }
 
 
 def _target_of_query(kept: Sequence[Any], queries: int) -> "np.ndarray":
@@ -182,29 +194,38 @@ def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -
 
 
 def compare_step(ours: dict[str, Any], theirs: dict[str, Any], gap: float) -> dict[str, Any]:
-    """How far one step is from that of the reference; gaps are relative."""
+    """How far one step is from that of the reference; gaps are relative, infinite where NaN.
+
+    A loss that only one side has is infinitely far.
+    """
+    names = {*ours["losses"], *theirs["losses"]}
+    missing = math.inf if ours["losses"].keys() != theirs["losses"].keys() else 0.0
+    by_loss = {
+        name: _relative(ours["losses"].get(name, math.nan), theirs["losses"].get(name, math.nan))
+        for name in sorted(names)
+    }
     return {
-        "loss_gap": _relative(ours["total"], theirs["total"]),
-        "worst_loss": max(
-            (_relative(ours["losses"][name], value), name)
-            for name, value in theirs["losses"].items()
-        )[1],
+        "loss_gap": max(missing, _relative(ours["total"], theirs["total"])),
+        "worst_loss": max(by_loss, key=by_loss.__getitem__),
         "norm_gap": _relative(ours["norm"], theirs["norm"]),
         "pairs_differ": int((ours["pairs"] != theirs["pairs"]).sum()),
-        "weight_gap": gap,
+        "weight_gap": gap if math.isfinite(gap) else math.inf,
     }
 
 
 def _relative(value: float, reference: float) -> float:
+    if not (math.isfinite(value) and math.isfinite(reference)):
+        return math.inf
     return abs(value - reference) / abs(reference) if reference else abs(value)
 
 
-def trajectory(request: Request, advance: Any = lambda done, total: None) -> dict[str, Any]:
-    """Both trajectories, step by step, and the claims on them.
+def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: None) -> Any:
+    """Both trajectories, step by step, and the claims on them: the result object (`SCHEMA`).
 
     In float64 the port and the reference's own twin, which starts from weights moved by up to one
     unit in the last place, are compared with the reference. In float32 both frameworks are compared
-    with the float64 reference. `advance(done, steps)` is called after every step.
+    with the float64 reference. `advance` receives each step's figures. Only the weights of the
+    current step are in memory.
     """
     from parity.provenance import provenance
     from replication import pair
@@ -233,8 +254,9 @@ def trajectory(request: Request, advance: Any = lambda done, total: None) -> dic
                 gap = weight_gap(after[name], after["reference"])
                 row[name] = compare_step(found[name], found["reference"], gap)
         steps.append(row)
-        advance(number + 1, request.steps)
+        advance(row)
     claims = float64_claims(request, steps) if request.dtype == "float64" else float32_claims(steps)
+    other = "twin" if request.dtype == "float64" else "torch"
     return {
         "schema": SCHEMA,
         "verdict": "holds" if all(claim["holds"] for claim in claims) else "fails",
@@ -243,6 +265,12 @@ def trajectory(request: Request, advance: Any = lambda done, total: None) -> dic
         "base_lr": request.solver.base_lr,
         "batch": request.batch,
         "size": request.size,
+        "execution": request.execution,
+        "beside": other,
+        "worst": {
+            measure: {name: _largest(steps, name, measure) for name in ("port", other)}
+            for measure in MEASURES
+        },
         "claims": claims,
         "steps": steps,
         "command": request.command,
@@ -255,19 +283,37 @@ def trajectory(request: Request, advance: Any = lambda done, total: None) -> dic
     }
 
 
+def _largest(steps: Sequence[dict[str, Any]], name: str, measure: str) -> dict[str, Any]:
+    """The largest value of one measure over all steps, and the first step that has it."""
+    row = max(steps, key=lambda row: row[name][measure])
+    return {"value": row[name][measure], "step": row["step"]}
+
+
 def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The port stays as near to the reference as the reference's own twin does."""
-    claims = [_twin_claim(steps, "weight_gap"), _twin_claim(steps, "loss_gap")]
+    epsilon = sys.float_info.epsilon
+    claims = [
+        _ratio_claim(
+            steps,
+            measure,
+            "twin",
+            TWIN_FACTOR,
+            f"The {measure.replace('_', ' ')} stays within {TWIN_FACTOR:g} times that of the "
+            "reference to itself, started one unit in the last place away",
+            epsilon,
+        )
+        for measure in ("weight_gap", "loss_gap")
+    ]
     if request.solver.base_lr <= CALM_RATE:
-        worst = max(steps, key=lambda row: row["port"]["loss_gap"])
+        loss = _largest(steps, "port", "loss_gap")
         claims += [
             {
                 "id": "loss",
                 "title": "The total loss is the same at every step",
-                "value": worst["port"]["loss_gap"],
+                "value": loss["value"],
                 "limit": LOSS_LIMIT,
-                "step": worst["step"],
-                "holds": worst["port"]["loss_gap"] <= LOSS_LIMIT,
+                "step": loss["step"],
+                "holds": loss["value"] <= LOSS_LIMIT,
             },
             {
                 "id": "pairs",
@@ -281,58 +327,58 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[di
     return claims
 
 
-def _twin_claim(steps: Sequence[dict[str, Any]], measure: str) -> dict[str, Any]:
-    """The largest gap of the port up to each step, in units of the twin's largest up to there."""
-    import numpy as np
-
-    epsilon = float(np.finfo(np.float64).eps)
-    worst, place, ours, own = 0.0, 0, 0.0, epsilon
-    for row in steps:
-        ours = max(ours, row["port"][measure])
-        own = max(own, row["twin"][measure])
-        if ours / own > worst:
-            worst, place = ours / own, row["step"]
-    return {
-        "id": f"twin_{measure}",
-        "title": f"The {measure.replace('_', ' ')} stays within {TWIN_FACTOR:g} times that of the "
-        "reference to itself, started one unit in the last place away",
-        "value": worst,
-        "limit": TWIN_FACTOR,
-        "step": place,
-        "holds": worst <= TWIN_FACTOR,
-    }
-
-
 def float32_claims(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
-    claims = []
-    for measure in ("weight_gap", "loss_gap"):
-        worst, place, ours, own = 0.0, 0, 0.0, 0.0
-        for row in steps:
-            ours = max(ours, row["port"][measure])
-            own = max(own, row["torch"][measure])
-            ratio = ours / own if own else (math.inf if ours else 0.0)
-            if ratio > worst:
-                worst, place = ratio, row["step"]
-        claims.append(
-            {
-                "id": f"stray_{measure}",
-                "title": f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays "
-                f"within {PRECISION_FACTOR:g} times PyTorch's",
-                "value": worst,
-                "limit": PRECISION_FACTOR,
-                "step": place,
-                "holds": worst <= PRECISION_FACTOR,
-            }
+    return [
+        _ratio_claim(
+            steps,
+            measure,
+            "torch",
+            PRECISION_FACTOR,
+            f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays within "
+            f"{PRECISION_FACTOR:g} times PyTorch's",
+            float(2.0**-24),
         )
-    return claims
+        for measure in ("weight_gap", "loss_gap")
+    ]
+
+
+def _ratio_claim(
+    steps: Sequence[dict[str, Any]],
+    measure: str,
+    beside: str,
+    factor: float,
+    title: str,
+    least: float,
+) -> dict[str, Any]:
+    """The port's largest gap up to each step, in units of that of `beside` up to there.
+
+    `least` is the rounding of one number, below which no gap is counted.
+    """
+    worst, place, ours, own = 0.0, 0, 0.0, least
+    for row in steps:
+        ours = max(ours, row["port"][measure])
+        own = max(own, row[beside][measure])
+        ratio = ours / own if math.isfinite(own) else math.inf
+        if ratio > worst:
+            worst, place = ratio, row["step"]
+    return {
+        "id": f"{beside}_{measure}",
+        "title": title,
+        "value": worst,
+        "limit": factor,
+        "step": place,
+        "holds": worst <= factor,
+    }
 
 
 def summary(result: dict[str, Any]) -> str:
     """The result in a few lines that a person reads on a terminal."""
+    other = result["beside"]
     lines = [
         f"verdict: {result['verdict']} ({len(result['steps'])} steps of {result['config']}, "
-        f"{result['dtype']}, base learning rate {result['base_lr']:g})"
+        f"{result['dtype']}, base learning rate {result['base_lr']:g}, batch {result['batch']} of "
+        f"{result['size']}, TensorFlow {result['execution']})"
     ]
     for claim in result["claims"]:
         sign = "holds" if claim["holds"] else "fails"
@@ -340,18 +386,20 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(
             f"{sign}: {claim['title']}: {claim['value']:.3g}{at}, limit {claim['limit']:g}"
         )
-    last = result["steps"][-1]
-    other = "twin" if result["dtype"] == "float64" else "torch"
-    lines.append(
-        f"last step: loss {last['total']:.9g}; weight gap of the port "
-        f"{last['port']['weight_gap']:.3g}, of {other} {last[other]['weight_gap']:.3g}; "
-        f"differing pairs {last['port']['pairs_differ']}, {last[other]['pairs_differ']}"
-    )
+    beside = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[other]
+    lines.append(f"worst step, TensorFlow | {beside}:")
+    for measure, title in MEASURES.items():
+        figures = [result["worst"][measure][name] for name in ("port", other)]
+        text = " | ".join(f"{one['value']:.3g} (step {one['step']})" for one in figures)
+        lines.append(f"  {title}: {text}")
+    first, last = result["steps"][0], result["steps"][-1]
+    lines.append(f"loss of the reference: {first['total']:.6g} first, {last['total']:.6g} last")
     if result["dtype"] == "float32":
-        ours, theirs = last["port"]["weight_gap"], last["torch"]["weight_gap"]
+        ours, theirs = (last[name]["weight_gap"] for name in ("port", "torch"))
         faster = "faster" if ours > theirs else "no faster"
         lines.append(
-            f"TensorFlow strays {faster} than PyTorch: {ours / theirs if theirs else 1:.2f} x"
+            f"TensorFlow strays {faster} than PyTorch: its weights end "
+            f"{ours / theirs if theirs else math.inf:.2f} times as far from float64"
         )
     return "\n".join(lines)
 
@@ -393,6 +441,9 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="Base learning rate, or `published`.", metavar="X|published")
         ] = "published",
         weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+        execution: Annotated[
+            str, typer.Option(help="How TensorFlow runs: graph, eager, or xla, slow to compile.")
+        ] = "graph",
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
         """Train both models from the same weights on the same batches and measure the gaps.
@@ -403,6 +454,10 @@ def register(app: typer.Typer) -> None:
 
         if dtype not in DTYPES:
             raise InputError(f"--dtype is {dtype!r}", f"expected one of {', '.join(DTYPES)}")
+        if execution not in EXECUTIONS:
+            raise InputError(
+                f"--execution is {execution!r}", f"expected one of {', '.join(EXECUTIONS)}"
+            )
         for name, value in (("--steps", steps), ("--batch", batch)):
             if value < 1:
                 raise InputError(f"{name} is {value}", "expected at least 1")
@@ -423,13 +478,50 @@ def register(app: typer.Typer) -> None:
             batch=batch,
             size=size,
             weights=weights,
+            execution=execution,
             command=shlex.join(["parity", *sys.argv[1:]]),
         )
-        from rich.console import Console
-        from rich.progress import Progress
+        from replication.audit_result import strict
 
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("updates", total=steps)
-            result = trajectory(request, lambda done, _: progress.update(task, completed=done))
-        print(json.dumps(result, allow_nan=False) if as_json else summary(result))
+        with _progress(request) as advance:
+            result = trajectory(request, advance)
+        text = json.dumps(strict(result), allow_nan=False) if as_json else summary(result)
+        print(text)
         raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+
+
+@contextlib.contextmanager
+def _progress(request: Request) -> "Iterator[Callable[[dict[str, Any]], None]]":
+    """A bar of updates on a terminal, else a line for every tenth of them, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    other = "twin" if request.dtype == "float64" else "torch"
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("building both models", total=request.steps)
+        if not console.is_terminal:
+            print("building both models ...", file=sys.stderr, flush=True)
+
+        def advance(row: dict[str, Any]) -> None:
+            done = row["step"] + 1
+            text = f"loss gap {row['port']['loss_gap']:.1e}, {other} {row[other]['loss_gap']:.1e}"
+            bar.update(task, completed=done, description=text)
+            tenth = max(1, request.steps // 10)
+            if not console.is_terminal and (done % tenth == 0 or done == 1):
+                print(f"[{done}/{request.steps}] {text}", file=sys.stderr, flush=True)
+
+        yield advance

@@ -73,6 +73,9 @@ def _claim(claim: Mapping[str, Any]) -> Claim:
     if is_number(claim["value"]) and is_number(claim["limit"]):
         facts.append(("margin", margin(claim["value"], claim["limit"])))
     facts.append(("cases", describe(claim["cases"])))
+    # Only a claim that fails has these.
+    names = {"place": "where", "cause": "likely cause"}
+    facts += [(name, describe(claim[key])) for key, name in names.items() if claim.get(key)]
     return Claim(
         title=claim["title"],
         verdict=claim["verdict"],

@@ -14,12 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskformer.errors import InputError
-from reports import audit, evaluation
+from reports import audit, evaluation, training
 from reports.document import Chapter
 from reports.plots import stage_class
 
 SCHEMA = "maskformer-replication/report/1"
-CHAPTERS = {audit.SCHEMA: audit.chapter, evaluation.SCHEMA: evaluation.chapter}
+CHAPTERS = {
+    audit.SCHEMA: audit.chapter,
+    evaluation.SCHEMA: evaluation.chapter,
+    training.SCHEMA: training.chapter,
+}
 
 
 def write_report(results: Sequence[Mapping[str, Any]], out_dir: Path) -> Path:

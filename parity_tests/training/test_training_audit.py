@@ -1,37 +1,96 @@
-"""The claims of `parity audit --train`, on the sound model and with a fault in the optimizer."""
+"""`parity audit --train` from the outside, and what its claims look like in a report."""
+
+import json
+import sys
 
 import pytest
 
-from maskformer import zoo
-from maskformer.images import batch_images, synthetic_image
-from replication.pair import load_weights
-from replication.progress import Steps
-from replication.training_audit import training_claims
+from parity_tests.training import planted
+from replication import cli
+from replication.audit import failure
+from replication.audit_result import claim
+from replication.training_audit import SCHEMA, located, summary
+from reports.render import render
+
+COMMAND = ("audit", "--train", "--config", "tiny", "--size", "64x64", "--execution", "eager")
+CLAIMS = [
+    "train_costs",
+    "train_matching",
+    "train_losses",
+    "train_gradients_pairing",
+    "train_gradients",
+    "train_update",
+    "train_schedule",
+    "train_reduction",
+]
 
 
-def verdicts():
-    entry = zoo.get("tiny")
-    images, sizes = batch_images([synthetic_image(64, 64, 0)], entry.model)
-    weights = load_weights("seeded:0", entry.model)
-    quiet = Steps(total=4, quiet=True)
-    claims = training_claims(entry.model, entry.solver, weights, images, sizes, "test", quiet)
-    return {claim["id"]: claim["verdict"] for claim in claims}
+def recorded(holds):
+    """A training result with one claim."""
+    one = claim("train_losses", "Every loss is the same", holds, 1e-3, 1e-12, 6, "why", {}, "run")
+    one = located(one, "criterion: loss_mask", "focal alpha and 1 - alpha are swapped")
+    return {
+        "schema": SCHEMA,
+        "title": "One training step of tiny",
+        "verdict": "equal" if holds else "different",
+        "config": "tiny",
+        "size": "64x96",
+        "claims": [one],
+        "timings": {"training step of the port, float64": 1.5},
+        "not_verified": ["execution on a TPU"],
+        "provenance": {"config": "tiny"},
+    }
+
+
+def test_a_training_result_is_a_chapter_of_the_report():
+    files = render([recorded(True)])
+    for name in ("index.html", "index.md"):
+        assert "One training step of tiny" in files[name]
+        assert "1 claims on 6 cases hold" in files[name]
+        assert "likely cause" not in files[name]
+    assert json.loads(files["report.json"])["verdicts"][0]["verdict"] == "equal"
+
+
+def test_a_failed_claim_shows_its_place_and_its_cause():
+    result = recorded(False)
+    files = render([result])
+    for text in ("criterion: loss", "focal alpha and 1 - alpha are swapped"):
+        assert text in files["index.html"]
+        assert text in files["index.md"]
+    line = (
+        "fails: Every loss is the same [criterion: loss_mask], "
+        "likely: focal alpha and 1 - alpha are swapped"
+    )
+    assert failure(result["claims"][0]) == line
+    assert summary(result)[-1] == line
+
+
+@pytest.fixture
+def parity(monkeypatch, capsys):
+    """parity(*words): runs the command line; returns exit status and standard output."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["parity", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.slow
-def test_every_claim_holds_for_the_sound_model():
-    assert set(verdicts().values()) == {"holds"}
+def test_audit_of_a_sound_training_step_holds(parity):
+    status, out = parity(*COMMAND, "--json")
+    result = json.loads(out)
+    assert (status, result["verdict"]) == (0, "equal")
+    ids = [one["id"] for one in result["claims"]]
+    assert [identity for identity in ids if identity.startswith("train_")] == CLAIMS
+    assert "losses, matching, gradients and weight updates" not in result["not_verified"]
 
 
-def test_decay_on_norms_is_detected(monkeypatch):
-    import tf_impl.optimizer
-
-    def decayed(kind, path, solver):
-        lr, _ = tf_impl.optimizer.parameter_group.original(kind, path, solver)
-        return lr, solver.weight_decay
-
-    decayed.original = tf_impl.optimizer.parameter_group
-    monkeypatch.setattr(tf_impl.optimizer, "parameter_group", decayed)
-    found = verdicts()
-    assert found.pop("train_update") == "fails"
-    assert set(found.values()) == {"holds"}
+@pytest.mark.slow
+def test_audit_names_a_fault_in_the_training_step(parity, monkeypatch):
+    planted.decay_on_norms(monkeypatch, None)
+    status, out = parity(*COMMAND)
+    assert status == 1
+    assert "likely: norms and embeddings are decayed too" in out

@@ -1,0 +1,189 @@
+"""Faults that ports really have, planted in a training step: each is named, with its place."""
+
+import numpy as np
+import pytest
+
+from maskformer import zoo
+from maskformer.images import batch_images, synthetic_image
+from parity_tests.training import planted
+from replication import training_audit
+from replication.pair import build_port, load_weights
+from replication.progress import Steps
+from replication.training_pair import keyed
+from replication.training_replicas import reduction_claim
+
+ENTRY = zoo.get("tiny")
+AUXILIARY = "loss_ce_0, loss_mask_0, loss_dice_0"
+
+
+@pytest.fixture(scope="module")
+def sound():
+    """The reference's training step and the port's, without a fault."""
+    images, sizes = batch_images([synthetic_image(64, 64, 0)], ENTRY.model)
+    weights = load_weights("seeded:0", ENTRY.model)
+    quiet = Steps(total=0, quiet=True)
+    reference = training_audit.reference_step(
+        ENTRY.model, ENTRY.solver, weights, images, sizes, quiet
+    )
+    model = build_port(ENTRY.model, weights, "float64")
+    return reference, training_audit.port_step(reference, model)
+
+
+def failed(claims):
+    """What fails, by claim: its place and its cause."""
+    return {
+        claim["id"]: (claim["place"], claim["cause"])
+        for claim in claims
+        if claim["verdict"] == "fails"
+    }
+
+
+def test_every_claim_holds_without_a_fault(sound):
+    claims = training_audit.step_claims(*sound, "test")
+    claims += [training_audit.schedule_claim(ENTRY.solver, "test")]
+    assert [claim["id"] for claim in claims] == [
+        "train_costs",
+        "train_matching",
+        "train_losses",
+        "train_gradients_pairing",
+        "train_gradients",
+        "train_update",
+        "train_schedule",
+    ]
+    assert failed(claims) == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "cause"),
+    [
+        (
+            planted.epsilon_before_the_correction,
+            "backbone.stem.conv1:update.weight",
+            "epsilon (1e-08) is added before the bias correction",
+        ),
+        (
+            planted.decay_on_norms,
+            "sem_seg_head.pixel_decoder.adapter_1.norm:update.weight",
+            "norms and embeddings are decayed too",
+        ),
+    ],
+)
+def test_a_fault_in_the_optimizer_is_named(sound, monkeypatch, fault, where, cause):
+    reference, step = sound
+    fault(monkeypatch, step)
+    found = failed(training_audit.step_claims(reference, step, "test"))
+    assert list(found) == ["train_update"]
+    place, named = found["train_update"]
+    assert place.startswith("optimizer: ")
+    assert place.endswith(f"parameters, such as {where}")
+    assert named == cause
+
+
+def test_a_milestone_one_iteration_late_is_named(monkeypatch):
+    planted.milestone_one_late(monkeypatch, None)
+    found = failed([training_audit.schedule_claim(ENTRY.solver, "test")])
+    place, cause = found["train_schedule"]
+    assert place == "schedule: iteration 369600 (0.0001 instead of 1e-05)"
+    assert cause == "a milestone acts one iteration late"
+
+
+def test_two_replicas_reduce_before_they_clip():
+    assert failed([reduction_claim(ENTRY.solver, "test")]) == {}
+
+
+def test_clipping_before_the_reduction_is_named():
+    claim = reduction_claim(ENTRY.solver, "test", planted.clip_before_the_reduction)
+    place, cause = failed([claim])["train_reduction"]
+    assert place == "update: reduction over replicas"
+    assert cause == "gradients are clipped before the reduction over replicas"
+
+
+def test_dropout_is_in_the_same_places(sound):
+    reference, step = sound
+    claims = training_audit.dropout_claims(reference, step.model, "test")
+    assert [claim["id"] for claim in claims] == ["train_dropout"]
+    assert failed(claims) == {}
+
+
+def test_dropout_in_the_wrong_place_is_named(sound, monkeypatch):
+    reference, step = sound
+    planted.dropout_after_the_residual_sum(monkeypatch, step)
+    claims = training_audit.dropout_claims(reference, step.model, "test")
+    path = planted.ENCODER_LAYER
+    assert failed(claims)["train_dropout"][0] == f"{path}, at {path}.dropout1:input"
+
+
+@pytest.mark.parametrize(
+    ("fault", "claim", "place", "cause"),
+    [
+        (
+            planted.swapped_focal_alpha,
+            "train_losses",
+            "criterion: loss_mask, loss_mask_0",
+            "focal alpha and 1 - alpha are swapped",
+        ),
+        pytest.param(
+            planted.dice_without_smoothing,
+            "train_losses",
+            "criterion: loss_dice, loss_dice_0",
+            "dice is not smoothed by 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            planted.no_object_weight_on_the_first_class,
+            "train_losses",
+            "criterion: loss_ce, loss_ce_0",
+            "the no-object weight is on the first class",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            planted.missing_auxiliary_loss,
+            "train_losses",
+            f"criterion: {AUXILIARY}",
+            "the loss is not computed",
+            marks=pytest.mark.slow,
+        ),
+        (
+            planted.bilinear_targets,
+            "train_costs",
+            "matcher: downsampled targets, image 0",
+            "targets are downsampled by bilinear interpolation",
+        ),
+        pytest.param(
+            planted.targets_in_the_order_of_their_queries,
+            "train_matching",
+            "matcher: query_of_target, final layer, image 0",
+            "targets are taken in another order than their queries",
+            marks=pytest.mark.slow,
+        ),
+        (
+            planted.stopped_mask_features,
+            "train_gradients_pairing",
+            f"{planted.PREDICTOR}, at {planted.PREDICTOR}:grad_input.mask_features",
+            None,
+        ),
+    ],
+)
+def test_a_fault_in_the_step_is_named(sound, monkeypatch, fault, claim, place, cause):
+    reference, step = sound
+    fault(monkeypatch, step)
+    faulty = training_audit.port_step(reference, step.model)
+    found = failed(training_audit.step_claims(reference, faulty, "test"))
+    # The first claim that fails is at the fault; what follows from it says that it is inherited.
+    assert next(iter(found)) == claim
+    assert found[claim][0].startswith(place)
+    assert found[claim][1] == cause
+    later = list(found)[1 + (claim == "train_gradients_pairing") :]
+    assert all(found[one][0].startswith("inherited from") for one in later), found
+    assert set(later) <= {"train_matching", "train_losses", "train_gradients", "train_update"} | {
+        "train_gradients_pairing"
+    }
+
+
+def test_an_audit_changes_no_weight(sound):
+    reference, step = sound
+    ours = keyed(step.model, [variable.numpy() for variable in step.model.trainable_variables])
+    theirs = {key: p.detach().numpy() for key, p in reference.model.named_parameters()}
+    for key, array in ours.items():
+        assert np.array_equal(array, reference.before(key)), key
+        assert np.array_equal(theirs[key], reference.before(key)), key

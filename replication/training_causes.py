@@ -1,0 +1,174 @@
+"""Which well-known mistake explains, to the digit, a training stage that differs."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from replication.training_audit import ReferenceStep
+
+EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
+
+
+def nearest(target: "Mapping[str, torch.Tensor]", size: tuple[int, int]) -> np.ndarray:
+    """The masks [T,h*w] of one image brought to `size` by torch's nearest rule, float64."""
+    return _resized(target, size, "nearest")
+
+
+def of_targets(ours: np.ndarray, target: Any, size: tuple[int, int]) -> str | None:
+    """Why the targets [T,h*w] that the port's matcher sees differ."""
+    rules = {
+        "targets are downsampled by bilinear interpolation": ("bilinear", {"align_corners": False}),
+        "targets are downsampled by the half-pixel nearest rule": ("nearest-exact", {}),
+        "targets are averaged over areas": ("area", {}),
+    }
+    for cause, (mode, options) in rules.items():
+        if _close(ours, _resized(target, size, mode, **options)):
+            return cause
+    return None
+
+
+def _resized(target: Any, size: tuple[int, int], mode: str, **options: Any) -> np.ndarray:
+    import torch.nn.functional as F
+
+    masks = target["masks"].double()[:, None]
+    return F.interpolate(masks, size=size, mode=mode, **options).flatten(1).numpy()
+
+
+def of_costs(
+    part: str, ours: np.ndarray, matcher: Any, logits: Any, masks: Any, target: Any
+) -> str | None:
+    """Why one part of the port's costs [Q,T] differs on these predictions."""
+    import torch_reference.matcher as module
+
+    def costs() -> np.ndarray:
+        return matcher.costs(logits, masks, target).numpy()
+
+    with patch.object(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
+        if part == "mask" and _close(ours, costs()):
+            return "focal alpha and 1 - alpha are swapped"
+    with patch.object(module, "dice_costs", lambda *given: _dice_costs(*given)):
+        if part == "dice" and _close(ours, costs()):
+            return "dice is not smoothed by 1"
+    return None
+
+
+def _dice_costs(logits: Any, targets: Any) -> Any:
+    probability = logits.sigmoid()
+    total = probability.sum(-1)[:, None] + targets.sum(-1)[None, :]
+    return 1 - 2 * (probability @ targets.T) / total
+
+
+def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | None:
+    """Why losses of the port differ on the reference's predictions and pairs."""
+    if reference.config.is_per_pixel:
+        return None
+    for cause, losses in _mistaken_losses(reference):
+        if all(abs(value - losses[name]) <= EXPLAINED * abs(value) for name, value in ours.items()):
+            return cause
+    return None
+
+
+def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str, float]]]:
+    """The reference's losses with one mistake made on purpose, and its name."""
+    import torch
+
+    import torch_reference.criterion as module
+
+    criterion = reference.model.criterion
+    weights = criterion.empty_weight
+
+    def losses() -> dict[str, float]:
+        with torch.no_grad():
+            found = criterion(reference.outputs, reference.batch.targets)
+        return {name: float(value) for name, value in found.items()}
+
+    with patch.object(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
+        yield "focal alpha and 1 - alpha are swapped", losses()
+    with patch.object(module, "FOCAL_GAMMA", 1):
+        yield "focal gamma is 1", losses()
+    with patch.object(module, "dice_loss", _dice_loss):
+        yield "dice is not smoothed by 1", losses()
+    for cause, wrong in (
+        ("the no-object weight is on the first class", weights.roll(1)),
+        ("the no-object class weighs as much as the others", torch.ones_like(weights)),
+    ):
+        with patch.dict(criterion._buffers, {"empty_weight": wrong}):
+            yield cause, losses()
+
+
+def _dice_loss(logits: Any, targets: Any) -> Any:
+    probability = logits.sigmoid()
+    return 1 - 2 * (probability * targets).sum(1) / (probability.sum(1) + targets.sum(1))
+
+
+def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
+    """Why the port's weights after the first update from the same gradients differ."""
+    for cause, expected in _mistaken_updates(reference):
+        squares = total = 0.0
+        for name in reference.after:
+            wanted = expected(name)
+            squares += float(np.sum((ours[name] - reference.before(name) - wanted) ** 2))
+            total += float(np.sum(wanted**2))
+        if squares <= EXPLAINED**2 * total:
+            return cause
+    return None
+
+
+def _mistaken_updates(
+    reference: "ReferenceStep",
+) -> Iterator[tuple[str, Callable[[str], np.ndarray]]]:
+    """The change of a parameter, by key, under AdamW with one mistake, and the mistake's name."""
+    from torch_reference.optimizer import parameter_groups
+
+    solver = reference.solver
+    if solver.optimizer != "ADAMW":
+        return
+    groups = parameter_groups(reference.model, solver)
+    values = {name: reference.gradient(name) for name in reference.after}
+    norm = math.sqrt(sum(float(np.sum(one**2)) for one in values.values() if one is not None))
+    clipped = min(1.0, solver.clip_value / (norm + 1e-6)) if solver.clip_type != "none" else 1.0
+    uncorrected = math.sqrt(1 - solver.betas[1])  # the second moment's bias correction at step 1
+
+    def change(
+        epsilon: float = solver.eps,
+        scale: Callable[[np.ndarray], float] = lambda value: clipped,
+        decay: Callable[[float], float] = lambda own: own,
+        rate: Callable[[float], float] = lambda own: own,
+    ) -> Callable[[str], np.ndarray]:
+        def of(name: str) -> np.ndarray:
+            lr, weight_decay = groups[name]
+            before, gradient = reference.before(name), values[name]
+            if gradient is None:
+                return np.zeros_like(before)
+            gradient = gradient * scale(gradient)
+            step = gradient / (np.abs(gradient) + epsilon)
+            return -rate(lr) * (decay(weight_decay) * before + step)
+
+        return of
+
+    for epsilon in (solver.eps, 1e-7):
+        cause = f"epsilon ({epsilon:g}) is added before the bias correction"
+        yield cause, change(epsilon / uncorrected)
+    yield "epsilon is 1e-7", change(1e-7)
+    everywhere = solver.weight_decay
+    yield "norms and embeddings are decayed too", change(decay=lambda own: everywhere)
+    yield "nothing is decayed", change(decay=lambda own: 0.0)
+    yield "gradients are not clipped", change(scale=lambda value: 1.0)
+
+    def alone(value: np.ndarray) -> float:
+        return min(1.0, solver.clip_value / (float(np.linalg.norm(value)) + 1e-6))
+
+    yield "every gradient is clipped by its own norm", change(scale=alone)
+    yield "the backbone learns at the head's rate", change(rate=lambda own: solver.base_lr)
+
+
+def _close(ours: np.ndarray, expected: np.ndarray) -> bool:
+    return ours.shape == expected.shape and bool(
+        np.linalg.norm(ours - expected) <= EXPLAINED * np.linalg.norm(expected)
+    )

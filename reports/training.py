@@ -1,0 +1,52 @@
+"""The sections of a training step: two models compared from the losses to the next weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports import claims
+from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
+
+SCHEMA = "maskformer-replication/training/1"
+EXPLANATION = (
+    "Both sides make one float64 training step from the same weights, on the same image and "
+    "targets, without dropout. Each stage is also run alone on what the reference hands to it, so "
+    "that a claim that fails names its own place, or says where its error is inherited from."
+)
+
+
+def chapter(result: Mapping[str, Any]) -> Chapter:
+    """A training step's chapter: all that the result holds."""
+    return Chapter(
+        title=result["title"],
+        verdict=result["verdict"],
+        tone=claims.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (Text(EXPLANATION), claims.ladder(result["claims"]))),
+            Section("What is not verified", (Items(tuple(result["not_verified"])),)),
+            Section(
+                "How it was run",
+                (
+                    Facts((("config", result["config"]), ("image size", result["size"]))),
+                    Text("Time, in seconds:"),
+                    Facts(tuple(flatten(result["timings"]))),
+                ),
+            ),
+            Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    """The verdict in one line: the first claim that fails and its place, or how many hold."""
+    failed = [claim for claim in result["claims"] if claim["verdict"] == "fails"]
+    if not failed:
+        cases = sum(claim["cases"] for claim in result["claims"])
+        return (
+            f"The port learns what the reference learns from this step: "
+            f"{number(len(result['claims']))} claims on {number(cases)} cases hold."
+        )
+    first = failed[0]
+    cause = f", likely cause: {first['cause']}" if first.get("cause") else ""
+    place = f" ({first['place']})" if first.get("place") else ""
+    return f"Does not hold: {first['title']}{place}{cause}; {number(len(failed))} claims fail."
