@@ -15,6 +15,9 @@ from maskformer.inputs import InputConfig
 from maskformer.solver import SolverConfig
 
 DTYPES = ("float32", "float64")
+MIXED = ("bfloat16",)
+"""What TensorFlow also computes in, with variables, norms and losses in float32."""
+
 NORMALISATIONS = ("ddp_mean", "global")
 MAY_CHANGE_ON_RESUME = frozenset({"data", "eval_every", "checkpoint_every", "keep"})
 """Settings that do not change what a run computes: the data set may have moved."""
@@ -37,7 +40,7 @@ class RunSettings:
         steps: updates of the whole run.
         batch: images per update, over all replicas.
         seed: of the draws of the data, of the initialisation and of dropout.
-        dtype: the model's, "float32" or "float64".
+        dtype: the model's, of `DTYPES` or `MIXED`.
         capacity: targets an image has room for, T; further ones are left out and counted.
         eval_every: steps between evaluations; 0 evaluates at the end only.
         checkpoint_every: steps between checkpoints; 0 saves at the end only.
@@ -80,7 +83,8 @@ class RunSettings:
             _check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}", "at least 1")
         for name in ("seed", "eval_every", "checkpoint_every"):
             _check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}", "at least 0")
-        _check(self.dtype in DTYPES, f"dtype is {self.dtype!r}", f"one of {DTYPES}")
+        known = DTYPES + MIXED
+        _check(self.dtype in known, f"dtype is {self.dtype!r}", f"one of {known}")
         _check(
             self.normalisation in NORMALISATIONS,
             f"normalisation is {self.normalisation!r}",

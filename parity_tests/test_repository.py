@@ -37,6 +37,7 @@ TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
         "tfrecord",
         "experiments",
         "task",
+        "run_folder",
         "lowering",
         "preflight",
         "tpu_compiler",
