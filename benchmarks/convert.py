@@ -1,7 +1,9 @@
 """Seconds and memory of conversions, beside plain safetensors load and save of the same bytes.
 
 Every measurement runs in a process of its own, the kinds in turn. Memory is the process's peak
-resident set above what it had after its imports; seconds are those of the call alone.
+resident set above what it had after its imports; seconds are those of the call alone, on the clock
+and of the processors. What a process imports before is measured by itself and is in neither side's
+seconds: safetensors for the plain work, PyTorch for a conversion, TensorFlow for one with TF.
 
     python benchmarks/convert.py --config coco_r50 --config coco_swin_large --repeats 5 --json
 """
@@ -52,13 +54,12 @@ def plain(source: Path, target: Path) -> Callable[[], None]:
 def conversion(config: str, source: Path, target: Path, to: str) -> Callable[[], None]:
     """Our conversion, hashes and receipt included; what it imports lazily is imported before."""
     from maskformer import zoo
-    from weight_conversion import tf_checkpoint
     from weight_conversion.convert import convert
 
     importlib.import_module("torch_reference.modeling.maskformer")
     if "tf" in (to, source.name.removeprefix("in_")):
-        tf_checkpoint.prefix_of(source)
-        tf_checkpoint._tensorflow()
+        importlib.import_module("tf_impl")
+        importlib.import_module("tensorflow").constant(0)  # the first operation starts its runtime
     model = zoo.model_config(config)
     kind = "torch" if to == "pickle" else to
     return lambda: convert(source, target, kind, model)
@@ -69,11 +70,16 @@ def measure(folder: Path, config: str, work: str, read: str, to: str) -> dict[st
     suffixes = {"safetensors": ".safetensors", "pickle": ".pkl", "torch": ".pth", "tf": ""}
     source = folder / SOURCES[read]
     target = folder / f"out{suffixes[to]}"
-    call = plain(source, target) if work == "plain" else conversion(config, source, target, to)
-    before = resident_peak()
     start = time.perf_counter()
+    call = plain(source, target) if work == "plain" else conversion(config, source, target, to)
+    imported, before, used = time.perf_counter(), resident_peak(), time.process_time()
     call()
-    return {"seconds": time.perf_counter() - start, "bytes": resident_peak() - before}
+    return {
+        "import_seconds": imported - start,
+        "seconds": time.perf_counter() - imported,
+        "cpu_seconds": time.process_time() - used,
+        "bytes": resident_peak() - before,
+    }
 
 
 def prepare(folder: Path, config: str) -> int:
@@ -117,13 +123,17 @@ def run(config: str, repeats: int) -> dict:
             "work": work,
             "read": read,
             "written": to,
-            "seconds": statistics.median(one["seconds"] for one in measured),
+            **{
+                key: statistics.median(one[key] for one in measured)
+                for key in ("import_seconds", "seconds", "cpu_seconds")
+            },
             "peak_over_file": statistics.median(one["bytes"] for one in measured) / size,
         }
         for (work, read, to), measured in found.items()
     ]
     for row in rows:
         row["times_plain"] = row["seconds"] / rows[0]["seconds"]
+        row["cpu_times_plain"] = row["cpu_seconds"] / rows[0]["cpu_seconds"]
     return {"config": config, "file_bytes": size, "repeats": repeats, "cases": rows}
 
 
@@ -152,14 +162,17 @@ def show(results: list[dict]) -> None:
     for result in results:
         table = Table(title=f"{result['config']}, {result['file_bytes'] / 1e6:.0f} MB")
         table.add_column("work")
-        for column in ("seconds", "times plain", "peak memory / file"):
+        for column in ("seconds", "times plain", "CPU", "times plain", "memory/file", "imports"):
             table.add_column(column, justify="right")
         for row in result["cases"]:
             table.add_row(
                 f"{row['work']} {row['read']} -> {row['written']}",
                 f"{row['seconds']:.2f}",
                 f"{row['times_plain']:.2f}",
+                f"{row['cpu_seconds']:.2f}",
+                f"{row['cpu_times_plain']:.2f}",
                 f"{row['peak_over_file']:.2f}",
+                f"{row['import_seconds']:.1f}",
             )
         Console().print(table)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -289,9 +290,7 @@ def _write(
     if to == "tf":
         return _write_tf(path, declared, stream, pool)
     if to == "hf":
-        _write_json(path / "config.json", hugging_face.library_config(plan.config))
-        _write_library_file(path / "model.safetensors", plan, declared, stream)
-        return digests_of_files(sorted(path.iterdir()))
+        return _write_library(path, plan, declared, stream)
     if target.suffix in _ZIP_SUFFIXES and to == "torch":
         with path.open("wb") as file:
             torch_files.write_zip(file, declared, stream)
@@ -318,19 +317,19 @@ def _write_tf(
     return sorted([*named, *digests_of_files(others)], key=lambda entry: entry["name"])
 
 
-def _write_library_file(
-    path: Path, plan: Plan, declared: Sequence[Declared], stream: Iterator[np.ndarray]
-) -> None:
+def _write_library(
+    folder: Path, plan: Plan, declared: Sequence[Declared], stream: Iterator[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Writes a Hugging Face folder; the weights are hashed beside the writing."""
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    config.write_text(
+        json.dumps(hugging_face.library_config(plan.config), indent=1) + "\n", encoding="utf-8"
+    )
     extras = hugging_face.extras(plan.config, [pair.spec.name for pair in plan.pairs])
     more = [(name, extra.shape, extra.dtype) for name, extra in extras.items()]
-
-    def everything() -> Iterator[np.ndarray]:
-        yield from stream
-        yield from (extra.load() for extra in extras.values())
-
-    with path.open("wb") as file:
-        safetensors_file.write(file, [*declared, *more], everything())
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    everything = itertools.chain(stream, (extra.load() for extra in extras.values()))
+    with HashingFile(weights) as file:
+        safetensors_file.write(file, [*declared, *more], everything)
+    size = weights.stat().st_size
+    entry = {"name": weights.name, "size": size, "sha256": file.hexdigest}
+    return [*digests_of_files([config]), entry]

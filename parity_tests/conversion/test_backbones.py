@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskformer import zoo
 from maskformer.config import ResNetConfig, SwinConfig
 from maskformer.errors import InputError
 from parity_tests.conversion.samples import CONFIG, as_torch, write_pickle, write_torch
@@ -76,6 +77,23 @@ def test_torchvision_file_is_renamed_and_its_classifier_left_out(resnet, tmp_pat
         left_out = make_plan(opened, RESNET).left_out
     assert left_out["fc.weight"] == "the classifier"
     assert len(left_out) == 2 + sum(name.endswith("running_var") for name in resnet)
+
+
+@pytest.mark.parametrize("name", ["ade20k_r50", "ade20k_r101", "ade20k_r101c"])
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_published_depths_are_renamed_one_to_one(name, source) -> None:
+    keys = [key for key in expected(zoo.model_config(name)) if key.startswith("backbone.")]
+    if source == "torchvision":
+        keys = [key for key in keys if ".stem.conv2" not in key and ".stem.conv3" not in key]
+        given = {torchvision_name(key): key for key in keys}
+        dropped = ["fc.weight", "fc.bias", "bn1.num_batches_tracked"]
+    else:
+        given = {key.removeprefix("backbone."): key for key in keys}
+        dropped = ["stem.fc.weight", "stem.fc.bias"]
+    found, left_out = backbones.rename([*given, *dropped])
+    assert found == {key: given_name for given_name, key in given.items()}
+    assert list(left_out) == dropped
+    assert backbones.is_backbone(given)
 
 
 def test_detectron2_file_gains_its_prefix(resnet, tmp_path) -> None:
