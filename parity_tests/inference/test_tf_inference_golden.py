@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from maskformer import zoo
+from maskformer.images import batch_images
 from maskformer.prediction import Prediction
 from parity_tests import golden_files
 from parity_tests.inference import golden_outputs as golden
+from replication import pair
 from tf_impl import inference
 from torch_reference import inference as torch_inference
 
@@ -94,6 +97,30 @@ def test_per_pixel_scores_are_the_original_s(name: str) -> None:
     assert np.array_equal(found[0].labels, case.arrays["sem_seg_argmax_0"])
     selected = golden_files.select(case.arrays, "sem_seg_0", found[0].scores)
     assert np.array_equal(selected, case.arrays["sem_seg_0"])  # the resize is the identity
+
+
+def test_per_pixel_baseline_scores_are_the_original_s() -> None:
+    """The one case whose network output is not stored: the seeded model is run for it."""
+    name = "ade20k_pp_128x128"
+    arrays, texts = golden_files.load(name)
+    config = zoo.model_config(texts["config"])
+    weights = pair.load_weights(f"seeded:{texts['seed']}", config)
+    batch, sizes = batch_images([arrays["image_0"].transpose(1, 2, 0)], config)
+    found = {}
+    for dtype in ("float64", "float32"):
+        inputs = pair.port_inputs(batch, sizes, dtype)
+        outputs = pair.build_port(config, weights, dtype)(**inputs)
+        found[dtype] = inference.predict(outputs, config, (128, 128), [(128, 128)])[0]
+    exact = golden_files.select(arrays, "sem_seg_0", found["float64"].scores)
+    rounded = golden_files.select(arrays, "sem_seg_0", found["float32"].scores)
+    ours, theirs = golden.gap(rounded, exact), golden.gap(arrays["sem_seg_0"], exact)
+    limit = FLOAT32_FACTOR * min(ours, theirs)
+    golden.assert_below("larger float32 distance from float64", max(ours, theirs), limit, name)
+    error = float(np.abs(found["float32"].scores - found["float64"].scores).max())
+    differ, unexplained = golden.unexplained_pixels(
+        found["float64"].labels, arrays["sem_seg_argmax_0"], found["float64"].scores, error
+    )
+    assert unexplained == 0, f"clear labels that differ are {unexplained} of {differ}, should be 0"
 
 
 def test_one_trace_serves_every_image_size() -> None:
