@@ -24,7 +24,8 @@ def sentinel_counts(outputs: dict[str, Tensor], targets: Targets, indices: Indic
         target = targets[b]
         right += int((classes[b, queries] == target["labels"][matched]).sum())
         pairs += len(queries)
-        wanted = F.interpolate(target["masks"][None].float(), masks.shape[-2:])[0, matched] > 0
+        small = F.interpolate(target["masks"][:, None].float(), masks.shape[-2:])[:, 0]
+        wanted = small[matched] > 0
         found = masks[b, queries] > 0
         union = (found | wanted).sum(dim=(1, 2))
         present = wanted.any(dim=2).any(dim=1)
