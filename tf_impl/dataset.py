@@ -4,9 +4,9 @@ The draws are those of `maskformer.augmentation`, made on the host for (seed, ep
 run sees the examples of the PyTorch loader in the same order. Two ways to apply them:
 
 - exact: Pillow, the pixels of the original. For parity and evaluation.
-- fast: TensorFlow decodes, and makes the last resize of COCO images, where a pixel differs by at most
-  one level, because Pillow rounds twice (see docs/data.md; `difference` measures it). All else is
-  the same, level by level.
+- fast: TensorFlow decodes, and makes the last resize of COCO images, where a pixel differs by at
+  most one level, because Pillow rounds twice (see docs/data.md; `difference` measures it). All else
+  is the same, level by level.
 
 Both run on the host. What reaches the device has static shape.
 """
