@@ -1,0 +1,142 @@
+"""`parity preflight`: the search for a batch, the estimate of a schedule, and what it prints."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
+from maskformer import zoo
+from maskformer.errors import InputError
+from replication import preflight
+from replication.cli import app
+from replication.preflight import Request, largest_batch, matcher_bound, schedule
+from tf_impl import preflight as compiler
+from tf_impl.lowering import NotCompilableError, Program
+from tf_impl.preflight import CHIPS, Compiled
+
+GIB = 1 << 30
+
+
+def compiled(used, topology="v5e:2x2", flops=1e12):
+    """A result as the compiler gives it: it fits where the chip's memory holds `used` bytes."""
+    if used > CHIPS["v5e"].hbm:
+        return Compiled(topology, False, f"Ran out of memory: {used}", "memory")
+    return Compiled(topology, True, "", "", 1.0, {"temporaries": int(used)}, flops, 1e9)
+
+
+@given(first=st.floats(0.1, 20.0), each=st.floats(0.02, 6.0), bend=st.floats(-0.3, 0.3))
+def test_largest_batch_is_the_largest_that_fits(first, each, bend):
+    def used(batch):
+        return (first + each * batch ** (1.0 + bend)) * GIB
+
+    asked = []
+
+    def compile_batch(batch):
+        asked.append(batch)
+        return compiled(used(batch))
+
+    found = largest_batch(compile_batch)
+    fitting = [n for n in range(1, preflight.LARGEST_BATCH + 1) if used(n) <= CHIPS["v5e"].hbm]
+    assert found == (max(fitting) if fitting else 0)
+    assert len(asked) == len(set(asked))
+
+
+def test_two_compilations_and_two_more_find_a_batch_that_grows_evenly():
+    asked = []
+
+    def compile_batch(batch):
+        asked.append(batch)
+        return compiled((1.0 + 0.9 * batch) * GIB)
+
+    assert largest_batch(compile_batch) == 16
+    assert asked == [1, 2, 16, 17]
+
+
+def test_schedule_counts_the_published_images():
+    request = Request(zoo.get("coco_r50"), ("v3:2x2",), (640, 640), 2, replicas=8)
+    plan = schedule(request, "v3:2x2", 0.5)
+    assert plan["images"] == 554_400 * 64
+    assert plan["steps"] == 554_400 * 4
+    assert plan["hours"] == pytest.approx(554_400 * 4 * 0.5 / 3600)
+    assert plan["chip_hours"] == pytest.approx(4 * plan["hours"])  # 8 cores are 4 chips
+    assert "estimate" in plan
+
+
+def test_matching_is_bounded_by_the_number_of_targets():
+    few, many = (
+        matcher_bound(Request(zoo.get("coco_r50"), (), (640, 640), targets=count), 819e9)
+        for count in (40, 100)
+    )
+    assert few["most_steps"] == 40 * (2 * 40 + 1) + 2 * 40
+    assert few["seconds"] < many["seconds"] < 0.01
+    per_pixel = Request(zoo.get("ade20k_pp"), (), (512, 512))
+    assert matcher_bound(per_pixel, 819e9)["most_steps"] == 0
+
+
+@pytest.fixture
+def without_compiling(monkeypatch):
+    """The command with programs and compiler replaced; returns what the compiler answers."""
+    answers = {}
+
+    def compile_for(program, topology, effort=0.0):
+        return answers.get(topology) or compiled(3 * GIB, topology)
+
+    monkeypatch.setattr(compiler, "compile_for", compile_for)
+    program = Program(b"", 1)
+    monkeypatch.setattr(preflight.Programs, "train", lambda self, batch: program)
+    monkeypatch.setattr(preflight.Programs, "evaluation", lambda self, batch: program)
+    return answers
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["preflight", *arguments], env={"COLUMNS": "160"})
+
+
+def test_command_prints_a_row_per_step(without_compiling):
+    found = run("--config", "coco_r50", "--topology", "v5e:2x2", "--topology", "v6e:2x2")
+    assert found.exit_code == 0, found.output
+    assert (
+        len(re.findall(r"v5e:2x2 +│ (train|evaluation) +│ +yes │ +3\.00 │ +19%", found.output)) == 2
+    )
+    assert "published schedule, estimate from below" in found.output
+
+
+def test_command_says_why_a_step_does_not_fit(without_compiling):
+    without_compiling["v5e:2x2"] = compiled(17 * GIB)
+    found = run("--experiment", "maskformer_coco_panoptic_r50", "--json")
+    assert found.exit_code == 1
+    result = json.loads(found.stdout)
+    assert result["config"] == "coco_r50"
+    (row,) = result["topologies"]
+    assert row["train"]["kind"] == "memory"
+    assert row["train"]["reason"].startswith("Ran out of memory")
+    assert "schedule" not in row
+
+
+def test_command_says_why_a_step_cannot_be_lowered(without_compiling, monkeypatch):
+    def refuse(self, batch):
+        raise NotCompilableError("no XLA kernel", "EagerPyFunc", "replace it")
+
+    monkeypatch.setattr(preflight.Programs, "train", refuse)
+    found = run("--config", "tiny")
+    assert found.exit_code == 1
+    assert "EagerPyFunc" in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "takes one of --config and --experiment"),
+        (["--config", "tiny", "--precision", "int8"], "--precision is 'int8'"),
+        (["--config", "tiny", "--topology", "v9:1"], "no TPU kind 'v9'"),
+        (["--experiment", "nothing"], "no experiment 'nothing'"),
+    ],
+)
+def test_wrong_requests_are_refused(arguments, words):
+    found = run(*arguments)
+    assert isinstance(found.exception, InputError)
+    assert words in str(found.exception)
