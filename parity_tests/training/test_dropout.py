@@ -22,29 +22,13 @@ from parity.masks import Drawn, Masks, mask_differences
 from parity.masks_tf import fed_masks
 from parity.masks_torch import FedMasks
 from parity.pairing import Comparison
+from parity_tests.training.small import small_swin
 from replication import pair, training_pair
 from tf_impl.layers import dropout
 from tf_impl.modeling.swin import drop_path_rates
 
 ENCODER = "sem_seg_head.pixel_decoder.transformer.encoder.layers.0"
 DECODER = "sem_seg_head.predictor.transformer.decoder.layers.1"
-
-
-def small_swin():
-    """Swin with one block per stage and every kind of dropout, before a small head."""
-    return zoo.model_config("tiny").replace(
-        backbone=zoo.model_config("coco_swin_tiny")
-        .replace(
-            backbone={
-                "depths": (1, 1, 2, 1),
-                "embed_dim": 24,
-                "num_heads": (1, 2, 4, 8),
-                "drop_rate": 0.1,
-                "attn_drop_rate": 0.1,
-            }
-        )
-        .backbone
-    )
 
 
 class Pair:
