@@ -405,7 +405,8 @@ class Recorder(ABC):
         Args:
             call: one of `calls`; gives the arguments that are no tensors.
             feeds: the tensors of its arguments by name, from any framework; a parameter that
-                these lack is None. Axes are matched by name.
+                these lack is None. Axes are matched by name. Where no name is known but the number
+                of tensors is right, the order decides.
             children: the tensors of the results of modules that it calls, by (path, ordinal
                 within this call). They stand in for running these modules.
             moved: applied to each tap fed.
@@ -414,6 +415,9 @@ class Recorder(ABC):
             axes have other names.
         """
         children = children or {}
+        names = [slot.name for part in call.arguments.values.values() for slot in slots(part)]
+        if not set(names) & set(feeds) and len(names) == len(feeds):
+            feeds = dict(zip(names, feeds.values(), strict=True))
         trace = Trace()
         collect = self._collector(trace.add)
 

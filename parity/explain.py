@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.calls import Call
+from parity.calls import Call, Slot, slots
 from parity.judge import function_verdict
 from parity.metrics import Gap
 from parity.pairing import align, tap_gap
-from parity.trace import Tap
+from parity.trace import Tap, tap_key
 
 PARALLEL = 0.999  # least cosine between the effect of a scaled operation and the difference
 SCALE_STEP = 1e-3
@@ -100,7 +100,9 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
     judge = _Judge(case)
     tried: list[Explanation] = []
     for candidate in itertools.chain(
-        _conditions(case, judge), _mistakes(reference, case, judge), _relations(case, judge)
+        _conditions(case, judge),
+        _mistakes(reference, case, judge),
+        _relations(reference, case, judge),
     ):
         tried.append(candidate)
         if sum(one.exact and one.complete for one in tried) == KEPT:
@@ -200,7 +202,8 @@ def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation
     start = len(case.call.path) + 1 if case.call.path else 0
     called = [child.path[start:] for child in case.call.children]
     loaded = mistakes_torch.parameter_mistakes(module, others, called)
-    for mistake in itertools.chain(mistakes, loaded):
+    switched = mistakes_torch.attribute_mistakes(module)
+    for mistake in itertools.chain(mistakes, switched, loaded):
         found = _made(case, judge, mistake)
         if found is not None:
             yield found
@@ -277,7 +280,7 @@ def _conditions(case: Case, judge: _Judge) -> Iterator[Explanation]:
     yield from (Explanation(text, judge.before.l2, 0.0, True) for text in texts)
 
 
-def _relations(case: Case, judge: _Judge) -> Iterator[Explanation]:
+def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:
     """What the port's tensor is, in terms of the reference's tensors."""
     expected = case.expected[case.key]
     port = align(case.port[case.key], expected.axes)
@@ -289,6 +292,7 @@ def _relations(case: Case, judge: _Judge) -> Iterator[Explanation]:
             if found is not None:
                 yield found
     yield from _elsewhere(case, judge, port)
+    yield from _passed_through(reference, case, judge)
 
 
 def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -300,6 +304,10 @@ def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.nda
         yield f"the reference's tensor times {factor:.10g}", factor * theirs
     offset = float((port - theirs).mean())
     yield f"the reference's tensor plus {offset:.6g}", theirs + offset
+    yield "the reference's tensor through a sigmoid", 1.0 / (1.0 + np.exp(-theirs))
+    yield "the reference's tensor through a ReLU", np.maximum(theirs, 0.0)
+    powers = np.exp(theirs - theirs.max(-1, keepdims=True)) if theirs.ndim else np.ones(())
+    yield "the reference's tensor through a softmax", powers / powers.sum(-1, keepdims=True)
     for axis in range(theirs.ndim):
         if theirs.shape[axis] > 1:
             yield f"the reference's tensor reversed along axis {axis}", np.flip(theirs, axis)
@@ -318,6 +326,8 @@ def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.nda
 
 def _precision(port: np.ndarray, theirs: np.ndarray) -> Iterator[str]:
     """Whether the port's numbers have fewer digits than the reference's."""
+    if len(np.unique(port.ravel()[:1024])) < 16:
+        return  # zeros, or a few constants, fit into any format
     for name, kept in (("bfloat16", 8), ("float16", 11), ("float32", 24)):
         if _fits(port, kept) and not _fits(theirs, kept):
             yield f"the port's numbers are rounded to {name}"
@@ -356,3 +366,28 @@ def _elsewhere(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanat
         found = judge.observation(f"the port has {key} here", array)
         if found is not None:
             yield found
+
+
+def _passed_through(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:
+    """The modules of the reference that the port passes its result through besides."""
+    expected = case.expected[case.key]
+    for call in reference.calls:
+        taps = [
+            (slot.name, call) for part in call.arguments.values.values() for slot in slots(part)
+        ]
+        if len(taps) != 1 or call.children or not isinstance(call.results, Slot):
+            continue
+        given = case.trace.get(tap_key(call.path, "input", taps[0][0], call.call))
+        if (
+            given is None
+            or given.axes != expected.axes
+            or given.array.shape[-1:] != (expected.array.shape[-1:])
+        ):
+            continue
+        run = _ran(lambda call=call, name=taps[0][0]: reference.isolate(call, {name: expected}))
+        found = run.get(tap_key(call.path, "output"))
+        if found is not None and found.array.shape == expected.array.shape:
+            text = f"the reference's tensor passed through {call.path} besides"
+            explanation = judge.observation(text, found.array)
+            if explanation is not None:
+                yield explanation

@@ -124,6 +124,37 @@ def argument_mistakes(feeds: Mapping[str, Tap]) -> Iterator[tuple[str, dict[str,
                 yield f"argument {other} is used for {shown}", {**feeds, name: taken}
 
 
+def attribute_mistakes(module: torch.nn.Module) -> Iterator[Mistake]:
+    """Other values of the switches and numbers that `module` itself holds, one at a time."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or name == "training":
+            continue
+        for other in _other_values(value):
+            text = f"attribute {name} is {other} instead of {value}"
+            yield Mistake(text, partial(_set, module, name, other))
+
+
+def _other_values(value: Any) -> Iterator[Any]:
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield from (other for other in (0, 2 * value, value // 2, -value) if other != value)
+    elif isinstance(value, float):
+        small = 0 < value < 0.01
+        others = EPSILONS if small else (2 * value, value / 2, value * value, math.sqrt(abs(value)))
+        yield from (other for other in others if other != value)
+
+
+@contextmanager
+def _set(module: torch.nn.Module, name: str, value: Any) -> Iterator[None]:
+    before = vars(module)[name]
+    vars(module)[name] = value
+    try:
+        yield
+    finally:
+        vars(module)[name] = before
+
+
 @contextmanager
 def _all(planted: Sequence[Planted]) -> Iterator[None]:
     with ExitStack() as stack:

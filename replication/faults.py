@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 faults = typer.Typer(help="Measure the harness itself.", no_args_is_help=True)
 
 SCHEMA = "maskformer-replication/fault-score/1"
+CATALOGUE = "parity_tests.faults.catalogue"
 SIZES = ("64x96", "70x90", "97x131", "33x64", "128x96")
 THREADS = (1, 2)
 PLACED, EXPLAINED = 0.95, 0.70  # least parts of the catalogue that must be placed and explained
@@ -30,10 +31,11 @@ def register(app: typer.Typer) -> None:
 
 @faults.command("list", epilog="Example: parity faults list --json")
 def show(
+    catalogue: Annotated[str, typer.Option(help="Module that has FAULTS.")] = CATALOGUE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the catalogue: what each fault is, where it is planted, what it imitates."""
-    found = _catalogue()
+    found = _catalogue(catalogue)
     if as_json:
         described = [
             {
@@ -67,6 +69,7 @@ def run(
     every: Annotated[bool, typer.Option("--all", help="Run the whole catalogue.")] = False,
     config: Annotated[str, typer.Option(help="Zoo configuration they are planted in.")] = "tiny",
     size: Annotated[str, typer.Option(help="HxW of the synthetic image.")] = "72x88",
+    catalogue: Annotated[str, typer.Option(help="Module that has FAULTS.")] = CATALOGUE,
     out: Annotated[Path | None, typer.Option(help="Folder for faults.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -77,7 +80,7 @@ def run(
     """
     from parity.faults import score
 
-    known = {one.id: one for one in _catalogue()}
+    known = {one.id: one for one in _catalogue(catalogue)}
     unknown = [one for one in ids or () if one not in known]
     if unknown:
         raise InputError(
@@ -113,10 +116,18 @@ def run(
     raise typer.Exit(0 if _holds(total) else 1)
 
 
-def _catalogue() -> "list[Fault]":
-    from parity_tests.faults.catalogue import FAULTS
+def _catalogue(module: str) -> "list[Fault]":
+    """The faults of a catalogue, which is any importable module that has `FAULTS`."""
+    from importlib import import_module
 
-    return list(FAULTS)
+    try:
+        return list(import_module(module).FAULTS)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{module} is no catalogue of faults",
+            str(error),
+            "name a module that has FAULTS, a sequence of parity.faults.Fault",
+        ) from error
 
 
 def _provenance() -> dict[str, Any]:

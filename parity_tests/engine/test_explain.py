@@ -1,5 +1,7 @@
 """Causes of planted faults are named, in words and by the line of the reference, or none is."""
 
+from functools import wraps
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -99,6 +101,34 @@ def test_explain_names_dropout_and_chance(port):
     texts = [one.text for one in found.explanations]
     assert any("not deterministic" in text for text in texts)
     assert any("dropout of 0.25 is on" in text for text in texts)
+
+
+def test_explain_names_another_setting_of_the_module(port):
+    recorder, _, _ = pairs.reference()
+    layer = recorder.modules["decoder.norm"]
+    assert "eps" in vars(layer)
+    port.modules["decoder.norm"].epsilon = 1e-3
+    (found,) = explained(port)
+    texts = [one.text for one in found.explanations]
+    assert "attribute eps is 0.001 instead of 1e-05" in texts
+
+
+def test_explain_names_a_module_that_is_applied_besides(port):
+    layer, norm = (port.modules[f"decoder.layers.1{name}"] for name in ("", ".norm2"))
+    call = layer.call
+    layer.__dict__["call"] = wraps(call)(lambda *args, **kwargs: norm(call(*args, **kwargs)))
+    found = explained(port)
+    texts = [text.text for one in found for text in one.explanations]
+    assert any("the reference's tensor passed through decoder.layers" in text for text in texts)
+
+
+def test_explain_follows_arguments_without_names(port):
+    layer = port.modules["decoder.layers.0.norm1"]
+    call = layer.call
+    layer.__dict__["call"] = lambda *args, **kwargs: -call(*args, **kwargs)
+    (found,) = explained(port)
+    assert "cannot be run alone" not in found.evidence
+    assert found.cause == "the reference's tensor times -1"
 
 
 def test_explain_claims_no_cause_that_it_cannot_show(port):

@@ -243,7 +243,8 @@ RESIZE = (
     _fault(
         "fpn-bilinear", "resize", "pixel_decoder", "the FPN upsamples bilinearly",
         constant(pixel_decoder, "resize_nearest",
-                 resize_bilinear),
+                 lambda x, size: tf.transpose(
+                     resize_bilinear(tf.transpose(x, (0, 3, 1, 2)), size), (0, 2, 3, 1))),
         (PIXELS, f"{PIXELS}.layer_3:input"), "bilinear resize", "later FPN variants",
     ),
 )  # fmt: skip
@@ -256,8 +257,9 @@ POSITIONS = (
     ),
     _fault(
         "position-from-0", "position", "pixel_decoder", "positions count from 0",
-        function(position_encoding, "sine_position_encoding", "np.arange(1, count + 1)",
-                 "np.arange(count)"),
+        function(position_encoding, "sine_position_encoding",
+                 "np.arange(1, count + 1) / (count + EPSILON)",
+                 "np.arange(count) / (count - 1 + EPSILON)"),
         f"{PIXELS}.pe_layer", ("counted from 0",),
     ),
     _fault(
@@ -378,13 +380,14 @@ ATTENTION = (
     _fault(
         "norm-before-attention", "attention", "transformer", "the layer normalises first",
         attribute(f"{DECODER}.layers.0", "pre_norm", lambda own: True),
-        (f"{DECODER}.layers.0",), (), "later DETR variants",
+        (f"{DECODER}.layers.0", f"{DECODER}.layers.0.self_attn:input.query"),
+        ("pre_norm is True",), "later DETR variants",
     ),
     _fault(
         "extra-encoder-norm", "attention", "pixel_decoder", "a norm follows the encoder",
         line(ENCODER, "return src if self.norm is None else self.norm(src)",
              "return self.layers[-1].norm2(src)"),
-        (ENCODER, f"{ENCODER}:output"), (), PORT,
+        (ENCODER, f"{ENCODER}:output"), ("passed through",), PORT,
     ),
     _fault(
         "decoder-norm-last-only", "attention", "transformer",
@@ -420,7 +423,7 @@ HEADS = (
     _fault(
         "no-object-first", "classes", "heads", "no-object is the first class",
         call(f"{PREDICTOR}.class_embed", _after(lambda x: tf.roll(x, 1, -1))),
-        f"{PREDICTOR}.class_embed", "rolled by 1", PORT,
+        f"{PREDICTOR}.class_embed", ("rolled by 1", "rolled by one"), PORT,
     ),
     _fault(
         "class-bias-left-out", "classes", "heads", "the class head has no bias",
@@ -430,7 +433,7 @@ HEADS = (
     _fault(
         "class-probabilities", "classes", "heads", "the head returns probabilities",
         call(f"{PREDICTOR}.class_embed", _after(tf.nn.softmax)),
-        f"{PREDICTOR}.class_embed", (),
+        f"{PREDICTOR}.class_embed", "through a softmax",
     ),
     _fault(
         "mask-mlp-shallow", "classes", "heads", "the mask MLP has no ReLU after its first layer",

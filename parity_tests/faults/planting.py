@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -41,7 +42,8 @@ def call(path: str, wrong: Callable[[Callable, Any], Callable]) -> Plant:
         with ExitStack() as stack:
             for modules in bench.modules:
                 module = modules[path]
-                stack.enter_context(replaced(module, "call", wrong(module.call, module)))
+                changed = wraps(module.call)(wrong(module.call, module))
+                stack.enter_context(replaced(module, "call", changed))
             yield
 
     return plant
