@@ -638,9 +638,15 @@ def _scenes(name: str, model: ModelConfig) -> Entry:
     """Training on procedural scenes from scratch, in minutes on two CPU cores.
 
     Things first, then stuff, as `scenes.CATEGORIES` (a test holds them together). Batch norm cannot
-    stay frozen where nothing was learnt before: the backbone has group norm.
+    stay frozen where nothing was learnt before: the backbone has group norm. Training pads to
+    192x192, and positions are encoded relative to the padded size, so testing pads alike.
     """
-    model = model.replace(name=name, num_classes=17, inference={"thing_ids": tuple(range(8))})
+    model = model.replace(
+        name=name,
+        num_classes=17,
+        inference={"thing_ids": tuple(range(8))},
+        size_divisibility=96,
+    )
     return Entry(
         name=name,
         model=model,

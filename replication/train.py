@@ -74,8 +74,14 @@ def command(
         "eval_split": eval_split,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    request = Request(out, sides_of(side), given, tuple(solver or ()), threads, resume)
-    folders = train(request, visible=not as_json)
+    request = Request(
+        out, sides_of(side), given, tuple(solver or ()), threads, resume, visible=not as_json
+    )
+    try:
+        folders = train(request)
+    except KeyboardInterrupt:
+        print(f"stopped: continue with parity train --side {side} --out {out} --resume")
+        raise typer.Exit(130) from None
     result = compare_runs(folders)
     if len(folders) == 2:
         text = json.dumps(result, indent=1, allow_nan=False)

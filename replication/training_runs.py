@@ -22,6 +22,7 @@ from maskformer.panoptic_format import replacing
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings, check_resumable
+from replication.progress import images_shown
 
 SCHEMA = "maskformer-replication/training/1"
 LOG = "log.txt"
@@ -32,11 +33,15 @@ LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LINES = 10.0
 _WINDOWS = 20
+_IMAGES_PER_SHARD = 1000
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to train: `given` are settings of `RunSettings`, `solver` texts NAME=VALUE."""
+    """What to train: `given` are settings of `RunSettings`, `solver` texts NAME=VALUE.
+
+    `threads` are a trainer's, 0 for all cores; `visible` whether progress is shown.
+    """
 
     out: Path
     sides: tuple[str, ...]
@@ -44,9 +49,10 @@ class Request:
     solver: tuple[str, ...] = ()
     threads: int = 0
     resume: bool = False
+    visible: bool = True
 
 
-def train(request: Request, visible: bool = True) -> dict[str, Path]:
+def train(request: Request) -> dict[str, Path]:
     """Trains the sides one after the other; the folder of each run by side.
 
     One side's folder is `out`; those of both are below it. A trainer that ends with an error leaves
@@ -75,7 +81,7 @@ def train(request: Request, visible: bool = True) -> dict[str, Path]:
             settings = dataclasses.replace(settings, initial=str(shared))
         for name, folder in folders.items():
             words = _words(name, settings, folder, request)
-            _watch(name, words, folder, settings.steps, visible)
+            _watch(name, words, folder, settings.steps, request.visible)
     except OSError as error:
         raise InputError(
             f"{request.out} cannot be written",
@@ -162,7 +168,7 @@ def _overrides(settings: RunSettings, request: Request) -> dict[str, Any]:
     from tf_impl.experiments import optimization_of
 
     records = {
-        split: str(_write_records(settings, split, request.out))
+        split: str(_write_records(settings, split, request))
         for split in (settings.train_split, settings.eval_split)
     }
     return {
@@ -194,13 +200,15 @@ def _overrides(settings: RunSettings, request: Request) -> dict[str, Any]:
     }
 
 
-def _write_records(settings: RunSettings, split: str, out: Path) -> Path:
+def _write_records(settings: RunSettings, split: str, request: Request) -> Path:
     """The folder of a split's records; an interrupted packing is continued."""
     from tf_impl.tfrecord import write_records
 
     data = open_data(Path(settings.data), split, settings.entry.model)
-    folder = out / RECORDS / data.split
-    write_records(data.images, folder, data.split, shards=1)
+    folder = request.out / RECORDS / data.split
+    shards = -(-len(data.images) // _IMAGES_PER_SHARD)
+    with images_shown(f"pack {data.split}", len(data.images), request.visible) as advance:
+        write_records(data.images, folder, data.split, shards, advance=advance)
     return folder
 
 

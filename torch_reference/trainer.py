@@ -241,7 +241,7 @@ class _Run:
 
     def _save(self) -> None:
         """Writes a checkpoint; the others wait, so that none runs ahead of a failed write."""
-        random = tuple(self.replicas.gather(torch.get_rng_state()))
+        random = tuple(self.replicas.gather(_random_state(self.machine.device)))
         if self.replicas.is_first:
             checkpoint = Checkpoint(
                 self.step,
@@ -271,7 +271,7 @@ class _Run:
             )
         self.model.load_state_dict(checkpoint.model)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
-        torch.set_rng_state(checkpoint.random[self.replicas.rank])
+        _set_random_state(self.machine.device, checkpoint.random[self.replicas.rank])
         self.plan = self._new_plan(checkpoint.plan)
         self.step = checkpoint.step
 
@@ -370,12 +370,28 @@ def _due(step: int, every: int) -> bool:
 def _make_deterministic(machine: Machine) -> None:
     """Fixes threads and algorithms; on a GPU operations without a fixed order only warn."""
     torch.set_num_threads(machine.threads)
-    torch.use_deterministic_algorithms(True, warn_only=machine.device.startswith("cuda"))
+    torch.use_deterministic_algorithms(True, warn_only=_is_gpu(machine.device))
     # Memory that nothing reads before it is written; filling it takes 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
+def _random_state(device: str) -> Tensor:
+    """The state uint8 [N] of the generator that dropout draws from: the device's own."""
+    return torch.cuda.get_rng_state(device) if _is_gpu(device) else torch.get_rng_state()
+
+
+def _set_random_state(device: str, state: Tensor) -> None:
+    if _is_gpu(device):
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def _is_gpu(device: str) -> bool:
+    return device.startswith("cuda")
+
+
 def _memory_bytes(device: str) -> float:
-    if device.startswith("cuda"):
+    if _is_gpu(device):
         return float(torch.cuda.max_memory_allocated(device))
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

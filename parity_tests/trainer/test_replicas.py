@@ -61,26 +61,20 @@ def gaps(ours, theirs):
     return {"weights": weights, "rows": rows}
 
 
-def compared(tmp_path, data, steps):
+def compared(tmp_path, data, steps, modes):
     """Gaps between two ranks and one process, by normalisation."""
     one = trained(tmp_path / "one", data, 1, "global", steps)
-    return {
-        mode: gaps(trained(tmp_path / mode, data, 2, mode, steps), one)
-        for mode in ("global", "ddp_mean")
-    }
+    return {mode: gaps(trained(tmp_path / mode, data, 2, mode, steps), one) for mode in modes}
 
 
-def check(found):
-    """Global normalisation is that of one process; the original's is not, which must be seen."""
-    assert found["global"]["weights"] <= LIMIT, found
-    assert found["global"]["rows"] <= LIMIT, found
-    assert found["ddp_mean"]["rows"] > 1e3 * LIMIT, found
-
-
-def test_three_steps_on_two_ranks(scenes, tmp_path):
-    check(compared(tmp_path, scenes, 3))
+def test_two_steps_on_two_ranks(scenes, tmp_path):
+    found = compared(tmp_path, scenes, 2, ["global"])
+    assert max(found["global"].values()) <= LIMIT, found
 
 
 @pytest.mark.slow
 def test_twenty_steps_on_two_ranks(scenes, tmp_path):
-    check(compared(tmp_path, scenes, 20))
+    """With global normalisation they are one process; with the original's not, which is seen."""
+    found = compared(tmp_path, scenes, 20, ["global", "ddp_mean"])
+    assert max(found["global"].values()) <= LIMIT, found
+    assert found["ddp_mean"]["rows"] > 1e3 * LIMIT, found
