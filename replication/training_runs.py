@@ -221,7 +221,7 @@ def _tf_weights(settings: RunSettings, out: Path) -> str:
 
     target = out / "initial_tf"
     if not target.is_dir():
-        convert(Path(settings.initial), target, "tf", settings.entry.model)
+        convert(Path(settings.initial), target, "tf", settings.entry.model, dtype=settings.dtype)
     return str(prefix_of(target))
 
 
@@ -276,10 +276,19 @@ def last_row(folder: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def last_message(text: str) -> list[str]:
-    """The last line of a program's output that is not indented, and the indented ones after it."""
+    """The last error of a program's output: a line, and up to two indented lines after it.
+
+    Frameworks may print more behind it. Without any such lines, the last line.
+    """
     lines = [line for line in text.splitlines() if line.strip()] or ["it printed nothing"]
-    start = max((i for i, line in enumerate(lines) if not line.startswith(" ")), default=0)
-    return lines[start : start + 3]
+    indented = [line.startswith("  ") for line in lines] + [False]
+    starts = [i for i in range(len(lines)) if indented[i + 1] and not indented[i]]
+    if not starts:
+        return lines[-1:]
+    end = starts[-1] + 1
+    while indented[end] and end < starts[-1] + 3:
+        end += 1
+    return lines[starts[-1] : end]
 
 
 @contextlib.contextmanager

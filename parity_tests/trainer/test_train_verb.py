@@ -115,6 +115,8 @@ def test_the_last_message_is_the_trainers_error():
         "  evidence",
         "  action",
     ]
+    assert last_message("fact\n  evidence\nWARNING: more\n") == ["fact", "  evidence"]
+    assert last_message("one\ntwo\n") == ["two"]
     assert last_message("") == ["it printed nothing"]
 
 
