@@ -77,9 +77,11 @@ def gradients(model: tf_keras.Model, batch: Batch, training: bool = False) -> Gr
         losses, matching = batch_losses(model, outputs, batch.targets)
         total = weighted_total(losses, model.config.loss)
         share = total / _replicas(total.dtype)
-    return Gradients(
-        outputs, losses, total, matching, tape.gradient(share, model.trainable_variables)
-    )
+    found = tape.gradient(share, model.trainable_variables)
+    # Slices of a table (Swin's position bias) are added up here: the norm of slices that fall on
+    # one row would be another than that of their sum.
+    dense = [None if value is None else tf.convert_to_tensor(value) for value in found]
+    return Gradients(outputs, losses, total, matching, dense)
 
 
 def update(
