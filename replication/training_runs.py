@@ -330,8 +330,8 @@ def steps_shown(
             if not visible or console.is_terminal or now - printed < _SECONDS_BETWEEN_LINES:
                 return
             printed = now
-            left = "starting"
-            if step > first:
+            left = "starting" if step < total else "evaluating"
+            if first < step < total:
                 minutes = (now - began) / (step - first) * (total - step) / 60
                 left = f"{minutes:.1f} min left"
             print(
