@@ -118,13 +118,12 @@ def missing_auxiliary_loss(monkeypatch, step) -> None:
     monkeypatch.setattr(tf_criterion.SetCriterion, "losses", some)
 
 
-def classes_left_out_of_the_costs(monkeypatch, step) -> None:
+def queries_in_reverse(monkeypatch, step) -> None:
+    """The costs of each query are those of another one."""
     costs = tf_matcher.matching_costs
-
-    def wrong(logits, *rest):
-        return costs(tf.zeros_like(logits), *rest)
-
-    monkeypatch.setattr(tf_matcher, "matching_costs", wrong)
+    monkeypatch.setattr(
+        tf_matcher, "matching_costs", lambda *given: tf.reverse(costs(*given), axis=[1])
+    )
 
 
 def dropout_after_the_residual_sum(monkeypatch, step) -> None:
@@ -140,13 +139,15 @@ def dropout_after_the_residual_sum(monkeypatch, step) -> None:
     monkeypatch.setitem(layer.__dict__, "call", wrong)
 
 
-def stop_mask_features(model) -> None:
-    """Planted for good: the predictor's gradient with respect to the mask features is lost."""
+def halve_the_gradient_of_mask_features(model) -> None:
+    """Planted for good, in the predictor's backward pass alone."""
     predictor = model.sem_seg_head.predictor
     call = predictor.call
-    predictor.__dict__["call"] = lambda x, mask_features, training=False: call(
-        x, tf.stop_gradient(mask_features)
-    )
+
+    def wrong(x, mask_features, training=False):
+        return call(x, 0.5 * mask_features + 0.5 * tf.stop_gradient(mask_features))
+
+    predictor.__dict__["call"] = wrong
 
 
 def stopped_mask_features(monkeypatch, step) -> None:
