@@ -3,9 +3,13 @@
 import pytest
 
 import tf_impl
+import tf_impl.criterion as criterion_module
 from maskformer import zoo
 from maskformer.errors import InputError
+from tf_impl.criterion import SetCriterion, weighted_total
+from tf_impl.layers import resize_bilinear
 from tf_impl.lowering import NotCompilableError, Program, Shapes, lower, lower_train_step
+from tf_impl.matcher import Targets
 from tf_impl.optimizer import build_optimizer
 from tf_impl.preflight import CHIPS, chip_of, compile_for, missing_compiler
 
@@ -38,6 +42,62 @@ def test_the_whole_training_step_compiles_for_a_tpu(precision, replicas):
     # Forward, backward and update take more than the forward pass of the backbone alone.
     assert found.flops > 1e9
     assert 0 < found.roofline_seconds < 1
+
+
+def compiled_losses(image, targets):
+    """The losses of six decoder layers and their gradient, for one image of `image` pixels."""
+    import tensorflow as tf
+
+    config = zoo.model_config("coco_r50")
+    criterion = SetCriterion(config)
+    shapes = Shapes(1, image, image, targets)
+    layers, queries = config.predictor.dec_layers, config.predictor.num_queries
+
+    def gradients(logits, masks, *given):
+        wanted = Targets(*given)
+        with tf.GradientTape() as tape:
+            tape.watch((logits, masks))
+            outputs = [
+                {"pred_logits": one, "pred_masks": mask}
+                for one, mask in zip(tf.unstack(logits), tf.unstack(masks), strict=True)
+            ]
+            outputs = {**outputs[0], "aux_outputs": outputs[1:]}
+            total = weighted_total(criterion(outputs, wanted), config.loss)
+        return tape.gradient(total, (logits, masks))
+
+    specs = [
+        tf.TensorSpec((layers, 1, queries, config.num_classes + 1)),
+        tf.TensorSpec((layers, 1, queries, image // 4, image // 4)),
+        *shapes.specs(config)[2:],
+    ]
+    return compile_for(lower(gradients, specs), TOPOLOGY, FASTEST), 4 * layers * targets * image**2
+
+
+@needs_compiler
+def test_losses_of_a_hundred_masks_at_640_need_little_memory():
+    """All masks at full resolution would be a gigabyte; they exist one chunk at a time."""
+    found, all_masks = compiled_losses(640, 100)
+    assert found.compiles, found.reason
+    print(f"\n{found.memory['temporaries'] / 1e6:.0f} MB; all masks once: {all_masks / 1e6:.0f} MB")
+    assert found.memory["temporaries"] < all_masks / 2
+
+
+@needs_compiler
+def test_losses_of_all_masks_at_once_need_their_memory():
+    """The twin: upsampled and expanded together, the masks are held in full."""
+    import tensorflow as tf
+
+    def gradient(logits, owner):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            wanted = owner == tf.range(600)[:, None, None]
+            full = resize_bilinear(logits, (256, 256))
+            total = tf.add_n(tf.nest.flatten(criterion_module._focal_and_dice(full, wanted)))
+        return tape.gradient(total, logits)
+
+    specs = [tf.TensorSpec((600, 64, 64)), tf.TensorSpec((1, 256, 256), tf.int32)]
+    found = compile_for(lower(gradient, specs), TOPOLOGY, FASTEST)
+    assert found.memory["temporaries"] > 4 * 600 * 256**2
 
 
 @pytest.fixture(scope="module")
