@@ -30,8 +30,8 @@ def entry() -> zoo.Entry:
 
 
 def settings(data: Path, **changes) -> RunSettings:
-    """Twelve steps of two images with a checkpoint after every third."""
-    values = {"steps": 12, "batch": 2, "capacity": 12, "eval_every": 6, "checkpoint_every": 3}
+    """Eight steps of two images with a checkpoint after every third."""
+    values = {"steps": 8, "batch": 2, "capacity": 12, "eval_every": 4, "checkpoint_every": 3}
     return RunSettings(NAME, str(data), **{**values, **changes})
 
 
