@@ -15,6 +15,7 @@ SHORT_SIDE = 320  # pixels; the function is the same at any size, the demo is ov
 OUT = Path("reports/out/demo")
 COMMAND = "parity demo"
 SCENES = 32
+TRAINED, TRAINED_SIZE = "tiny", "64x96"
 
 
 def photographs() -> tuple[Path, ...]:
@@ -36,11 +37,12 @@ def demo(
 ) -> None:
     """Audit the 45-million-parameter COCO R50 MaskFormer on two photographs, and report.
 
-    Then both sides of a small model predict 32 procedural scenes and are scored alike.
+    Then both sides of a small model make one training step, predict 32 procedural scenes, and are
+    scored alike.
     Exit status: 0 equal, 1 different.
     """
     from maskformer import zoo
-    from replication import evaluate
+    from replication import evaluate, training_audit
     from replication.audit_result import strict
     from reports.render import write_report
 
@@ -57,26 +59,34 @@ def demo(
         f"{' and '.join(PHOTOGRAPHS)}",
         file=sys.stderr,
     )
-    steps = Steps(total=10)
+    steps = Steps(total=10 + training_audit.STEPS)
     result = audit(request, steps)
     write_json(result, out)
-    report = write_report([result], out)
+    entry = zoo.get(TRAINED)
+    training = training_audit.training_result(
+        entry.model, entry.solver, TRAINED_SIZE, COMMAND, steps
+    )
+    write_json(training, out, "training.json")
+    report = write_report([result, training], out)
     with steps(f"both sides on {SCENES} scenes"):
         scenes = evaluate.evaluate_scenes(SCENES, visible=False)
     write_json(scenes, out, "scenes.json")
     if as_json:
-        print(json.dumps(strict({**result, "scenes": scenes}), allow_nan=False))
+        print(
+            json.dumps(strict({**result, "training": training, "scenes": scenes}), allow_nan=False)
+        )
     else:
-        _print_table(result)
+        _print_table(result, training)
         print(summary(result))
+        print("\n".join(training_audit.summary(training)))
         print("\n".join(["scenes:", *evaluate.summary(scenes)]))
         print(f"seconds: {sum(steps.timings.values()):.0f}")
         print(f"report: {report}")
-    equal = result["verdict"] == scenes["verdict"] == "equal"
-    raise typer.Exit(0 if equal else 1)
+    verdicts = {one["verdict"] for one in (result, training, scenes)}
+    raise typer.Exit(0 if verdicts == {"equal"} else 1)
 
 
-def _print_table(result: dict[str, Any]) -> None:
+def _print_table(result: dict[str, Any], training: dict[str, Any]) -> None:
     """The ladder of claims, and the worst tensor of each stage."""
     from rich.console import Console
     from rich.table import Table
@@ -85,7 +95,7 @@ def _print_table(result: dict[str, Any]) -> None:
     claims = Table(title="Claims")
     for name in ("claim", "verdict", "measured", "limit", "cases"):
         claims.add_column(name, justify="left" if name == "claim" else "right")
-    for claim in result["claims"]:
+    for claim in (*result["claims"], *training["claims"]):
         figures = (claim["value"], claim["limit"], claim["cases"])
         claims.add_row(claim["title"], claim["verdict"], *(f"{float(v):.3g}" for v in figures))
     console.print(claims)
