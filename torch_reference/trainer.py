@@ -26,7 +26,7 @@ from maskformer.evaluation_data import EvaluationData, open_data
 from maskformer.event_files import EventWriter
 from maskformer.run_record import RunRecord
 from maskformer.run_scores import COUNTS, read_counts
-from maskformer.run_settings import RunSettings, buckets
+from maskformer.run_settings import DTYPES, RunSettings, buckets
 from maskformer.solver import learning_rate
 from torch_reference.checkpointing import (
     Checkpoint,
@@ -92,6 +92,12 @@ class _Run:
         self.settings, self.folder, self.machine = settings, folder, machine
         self.replicas = replicas
         replicas.share(settings.batch)
+        if settings.dtype not in DTYPES:
+            raise InputError(
+                f"the PyTorch trainer does not train in {settings.dtype}",
+                f"expected: one of {DTYPES}",
+                "Mixed precision is the TensorFlow side's: parity train --side tf.",
+            )
         entry = settings.entry
         self.config, self.inputs = entry.model, entry.inputs
         self.solver = settings.solver_config()

@@ -107,7 +107,9 @@ def test_our_own_events_keep_their_steps_and_names(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_tensorboard_itself_reads_what_is_written(tmp_path):
+    """Slow, because TensorBoard loads TensorFlow; the others read the file by themselves."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = EventWriter(tmp_path)
     for step in (1, 2, 3):

@@ -55,7 +55,7 @@ def test_the_schedule_ends_with_the_run_unless_stated():
         ({"batch": True}, "batch is True"),
         ({"seed": -1}, "seed is -1"),
         ({"keep": 0}, "keep is 0"),
-        ({"dtype": "bfloat16"}, "dtype is 'bfloat16'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"normalisation": "mean"}, "normalisation is 'mean'"),
         ({"solver": {"lr": 1.0}}, "the solver has no setting 'lr'"),
         ({"solver": {"base_lr": "fast"}}, "solver.base_lr is 'fast'"),

@@ -271,6 +271,10 @@ def test_missing_data_is_one_clear_error(scenes, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_precision_of_the_other_side_is_one_clear_error(scenes, tmp_path):
+    refused(runs.settings(scenes, dtype="bfloat16"), tmp_path / "run", "does not train in bfloat16")
+
+
 def test_data_of_other_classes_is_one_clear_error(scenes, tmp_path, monkeypatch, small):
     other = dataclasses.replace(small, model=zoo.model_config("tiny"))
     monkeypatch.setitem(zoo.ENTRIES, runs.NAME, other)
