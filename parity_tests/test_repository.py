@@ -38,6 +38,7 @@ TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
         "experiments",
         "task",
         "run_folder",
+        "bucket",
         "lowering",
         "preflight",
         "tpu_compiler",

@@ -10,11 +10,7 @@ import tensorflow as tf
 from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, RunRecord, read_run
 from maskformer.run_scores import COUNTS, ImageCounts
-
-
-def is_remote(folder: str) -> bool:
-    """Whether `folder` is no path of this machine, such as gs://bucket/run."""
-    return "://" in folder
+from tf_impl.bucket import is_remote
 
 
 class RunFolder:

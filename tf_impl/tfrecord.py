@@ -28,6 +28,7 @@ from maskformer.errors import InputError
 from maskformer.panoptic_dataset import PanopticImages, index_map
 from maskformer.panoptic_format import replacing
 from maskformer.semantic_dataset import SemanticImages
+from tf_impl.bucket import BucketPath, ShardFile, path_of
 
 FORMAT = "maskformer-tfrecord-1"
 MANIFEST = "manifest.json"
@@ -388,7 +389,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path | BucketPath) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -397,18 +398,21 @@ def _sha256(path: Path) -> str:
 
 
 class RecordFolder:
-    """Records by number, in the order of the source; files are opened once and read by position."""
+    """Records by number, in the order of the source; files are opened once and read by position.
+
+    The folder may be in a bucket (gs://...).
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Raises InputError for a missing, unfinished or damaged folder."""
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self.manifest = _read_manifest(self.folder)
         self.locations: list[Location] = []
-        self._files: list[int] = []
+        self._files: list[ShardFile] = []
         for shard, entry in enumerate(self.manifest["shards"]):
             path = self.folder / entry["file"]
             index = _read_index(path, entry)
-            self._files.append(os.open(path, os.O_RDONLY))
+            self._files.append(ShardFile(path))
             self.locations += [Location(shard, *record) for record in index["records"]]
 
     def __len__(self) -> int:
@@ -424,7 +428,7 @@ class RecordFolder:
         """The serialized example number `index`. Raises InputError where the file is damaged."""
         location = self.locations[index]
         length = _HEADER + location.length
-        stored = os.pread(self._files[location.shard], length, location.offset)
+        stored = self._files[location.shard].read(length, location.offset)
         if len(stored) != length or struct.unpack("<Q", stored[:8])[0] != location.length:
             raise InputError(
                 f"{self.name(index)}: the record is damaged",
@@ -449,7 +453,7 @@ class RecordFolder:
             advance()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path | BucketPath) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         unfinished = any(folder.glob("*-of-*.json")) or any(folder.glob(".*.partial"))
@@ -474,7 +478,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_index(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
+def _read_index(path: Path | BucketPath, entry: dict[str, Any]) -> dict[str, Any]:
     beside = path.with_suffix(".json")
     missing = next((p for p in (path, beside) if not p.is_file()), None)
     if missing is not None:

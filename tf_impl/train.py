@@ -15,10 +15,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(
         raise InputError(f"--mode is {mode!r}", f"expected: one of {', '.join(MODES)}")
     training = "train" in mode
     settings = settings_of(params)
-    _check(params, training)
+    _check(params, training, "eval" in mode)
     for data in (params.task.train_data, params.task.validation_data):
         if data.input_path:
             RecordFolder(data.input_path)
@@ -133,7 +134,11 @@ def run(
         scores.update(output)
 
     # Orbit prints every value of every loop; `progress` is told them, too.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        _explained(model_dir),
+    ):
         train_lib.run_experiment(
             distribution_strategy=strategy,
             task=task,
@@ -147,6 +152,25 @@ def run(
     if record:
         record.close()
     return scores
+
+
+@contextlib.contextmanager
+def _explained(model_dir: str) -> Iterator[None]:
+    """Raises InputError for a full disk, and for what a reader of data found inside TensorFlow."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = error.message
+        if "No space left on device" in text:
+            raise InputError(
+                f"the disk of --model_dir {model_dir} is full",
+                text.splitlines()[0][:200],
+                "Free some space; the same command continues from the last checkpoint.",
+            ) from None
+        found = re.search(r"InputError: (.+?)(?:\nTraceback|\n\n|\Z)", text, re.S)
+        if not found:
+            raise
+        raise InputError(*(line.strip() for line in found.group(1).splitlines())) from None
 
 
 def description(params: Experiment, settings: RunSettings, model_sha256: str) -> dict[str, Any]:
@@ -201,7 +225,7 @@ def _check_same_run(model_dir: str, settings: RunSettings) -> None:
     check_resumable(RunSettings.from_dict(before["settings"]), settings)
 
 
-def _check(params: Experiment, training: bool) -> None:
+def _check(params: Experiment, training: bool, evaluating: bool) -> None:
     """Raises InputError for settings that this project's loop does not have."""
     trainer, runtime = params.trainer, params.runtime
     if trainer.train_tf_while_loop or trainer.eval_tf_function:
@@ -214,6 +238,19 @@ def _check(params: Experiment, training: bool) -> None:
         raise InputError(
             f"runtime.distribution_strategy is {runtime.distribution_strategy!r}",
             f"expected: one of {', '.join(STRATEGIES)}",
+        )
+    if runtime.enable_xla and "mirrored" in runtime.distribution_strategy:
+        raise InputError(
+            f"runtime.enable_xla is true with {runtime.distribution_strategy}",
+            "replicas reduce in the middle of a step, where a compiled program cannot stop",
+            "Leave it false, or use one_device; a TPU compiles without it.",
+        )
+    tpu = runtime.distribution_strategy == "tpu"
+    if tpu and evaluating and not params.task.validation_data.buckets:
+        raise InputError(
+            "task.validation_data.buckets is empty",
+            "on a TPU every shape is a program that is compiled",
+            "Give shapes that hold the test size, such as 800x1344 and 1344x800.",
         )
     if training and not params.task.train_data.input_path:
         raise InputError(
@@ -265,7 +302,7 @@ def open_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
             num_packs=runtime.num_packs,
             tpu_address=runtime.tpu,
         )
-    except (tf.errors.OpError, ValueError, RuntimeError, KeyError) as error:
+    except (tf.errors.OpError, OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
         what = f"the TPU {runtime.tpu!r}" if name == "tpu" else f"the strategy {name!r}"
         raise InputError(
             f"{what} cannot be opened",
@@ -304,6 +341,9 @@ def _print_row(total: int) -> Progress:
 
 def main(_: list[str]) -> None:
     """Runs what the flags say; exits with 2 and three lines for a user's mistake."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("WARNING")
     try:
         params = parse(flags.FLAGS)
         run(params, flags.FLAGS.mode, flags.FLAGS.model_dir, _print_row(params.trainer.train_steps))
@@ -315,6 +355,5 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     model_garden_flags.define_flags()
     flags.adopt_module_key_flags(model_garden_flags)
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
     flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
     app.run(main)

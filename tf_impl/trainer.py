@@ -82,12 +82,13 @@ class Trainer(base_trainer.Trainer):
 
     def _step(self, inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """One update on all replicas; logs of the first, which are those of all."""
+        on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
 
         def replica_step(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             def update(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
                 return self.task.train_step(inputs, self.model, self.optimizer)
 
-            if self.config.runtime.enable_xla:
+            if self.config.runtime.enable_xla and not on_tpu:
                 update = tf.function(update, jit_compile=True, autograph=False)
             logs = update(inputs)
             self.global_step.assign_add(1)

@@ -30,13 +30,13 @@ def finish(process: subprocess.Popen, folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
 
 
-def write_data(folder: Path, images: int = 10) -> Path:
+def write_data(folder: Path, images: int = 10, size: int = SIZE) -> Path:
     """Records of small scenes in `folder`, one folder per split; returns `folder`."""
     from maskformer.dataset_layout import find_splits, open_split
     from maskformer.scenes import write_scenes
     from tf_impl.tfrecord import write_records
 
-    write_scenes(folder / "scenes", images, 0, size=SIZE)
+    write_scenes(folder / "scenes", images, 0, size=size)
     source = folder / "scenes" / "coco"
     for split in find_splits(source):
         write_records(open_split(source, split), folder / split, split, 1)
@@ -199,7 +199,7 @@ def train_steps(folder: Path, model_dir: str, steps: str) -> dict:
     return {}
 
 
-def shared(data: Path, steps: int, traced: bool, **changes: dict) -> dict:
+def shared(data: Path, steps: int, **changes: dict) -> dict:
     """Settings of a float64 run whose replicas can share a batch and must not differ."""
     values = overrides(
         data,
@@ -207,7 +207,6 @@ def shared(data: Path, steps: int, traced: bool, **changes: dict) -> dict:
         batch=4,
         task={"normalisation": "global", "model": {"predictor": {"dropout": 0.0}}},
         trainer={
-            "train_tf_function": traced,
             "checkpoint_interval": steps,
             "optimizer_config": {
                 "learning_rate": {"warmup_poly": {"base_lr": 1e-6, "warmup_iters": 0}}
@@ -220,19 +219,17 @@ def shared(data: Path, steps: int, traced: bool, **changes: dict) -> dict:
     return values
 
 
-def together(folder: Path, steps: str) -> dict:
-    """One device, two replicas in this process, and two with the other normalisation.
-
-    More than three steps are traced.
-    """
+def together(folder: Path, steps: str, *others: str) -> dict:
+    """One device, two replicas in this process, and with "wrong" the other normalisation."""
     from tf_impl import train
 
     data, count = write_data(folder / "data"), int(steps)
-    traced = count > 3
+    plain_graphs()
     mirrored = {"runtime": {"distribution_strategy": "mirrored"}}
-    wrong = {**mirrored, "task": {"normalisation": "ddp_mean"}}
-    for name, changes in (("one", {}), ("mirrored", mirrored), ("wrong", wrong)):
-        values = shared(data, count, traced, **changes)
+    changes = {"one": {}, "mirrored": mirrored}
+    changes["wrong"] = {**mirrored, "task": {"normalisation": "ddp_mean"}}
+    for name in ("one", "mirrored", *others):
+        values = shared(data, count, **changes[name])
         train.run(experiment(values), "train", str(folder / name))
     return {}
 
@@ -241,15 +238,25 @@ def worker(folder: Path, index: str, hosts: str, steps: str) -> dict:
     """One of the workers at `hosts`, on the data of `together`."""
     from tf_impl import train
 
+    plain_graphs()
     runtime = {
         "distribution_strategy": "multi_worker_mirrored",
         "worker_hosts": hosts,
         "task_index": int(index),
         "logical_cpus": 1,
     }
-    values = shared(folder / "data", int(steps), True, runtime=runtime)
+    values = shared(folder / "data", int(steps), runtime=runtime)
     train.run(experiment(values), "train", str(folder / "workers"))
     return {}
+
+
+def plain_graphs() -> None:
+    """Graphs run as they were traced: rewriting them takes longer than a few steps."""
+    import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
+
+    import tensorflow as tf  # isort: skip
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 SCENARIOS = {f.__name__: f for f in (resume, train_steps, together, worker)}

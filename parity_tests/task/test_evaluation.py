@@ -1,5 +1,7 @@
 """Scores counted from records are those of the data set; no image is lost or counted twice."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,7 @@ from tf_impl.evaluation import (
     evaluation_dataset,
 )
 from tf_impl.matcher import Matching, Targets
+from tf_impl.run_folder import RunFolder, check_writable
 from tf_impl.sentinels import sentinel_counts, sentinels
 from tf_impl.tfrecord import RecordFolder
 
@@ -173,3 +176,51 @@ def test_sentinels_are_counted_as_the_record_defines_them():
     assert values["no_object_rate"] == pytest.approx((logits.argmax(-1) == k).mean())
     assert values["matched_iou"] == pytest.approx(np.mean(ious), rel=1e-6)
     assert len(ious) == 4  # the empty target was left out
+
+
+def test_a_bucket_holds_records_and_a_run(folder, data, monkeypatch):
+    """TensorFlow's file system in memory stands for gs://; unlike that, it appends to a file."""
+    copy = tf.io.gfile.copy
+
+    def replace(source, target, overwrite=False):
+        if overwrite and tf.io.gfile.exists(target):
+            tf.io.gfile.remove(target)
+        copy(source, target)
+
+    monkeypatch.setattr(tf.io.gfile, "copy", replace)
+    bucket = "ram://bucket/records"
+    tf.io.gfile.makedirs(bucket)
+    for path in (folder / "train2017").iterdir():
+        with tf.io.gfile.GFile(f"{bucket}/{path.name}", "wb") as file:
+            file.write(path.read_bytes())
+    remote = RecordFolder(bucket)
+    assert remote.manifest == data.records.manifest
+    assert [remote.read(i) for i in range(len(remote))] == [
+        data.records.read(i) for i in range(len(remote))
+    ]
+    remote.verify()
+    with pytest.raises(InputError, match="has no manifest"):
+        RecordFolder("ram://bucket/nothing")
+    with pytest.raises(InputError, match="cannot be reached"):
+        RecordFolder("nowhere://bucket")
+
+    said = {"side": "tf", "settings": {}, "versions": {}, "git_commit": None}
+    said |= {"data_sha256": None, "checkpoint_sha256": None}
+    check_writable("ram://bucket/run")
+    run = RunFolder("ram://bucket/run", said, None)
+    run.write(1, "train", {"loss": 2.0})
+    run.write(1, "eval", {"mean_iou": 3.0})
+    run.write(2, "train", {"loss": 1.0})
+    run.close()
+    resumed = RunFolder("ram://bucket/run", said, 1)
+    assert resumed.evaluated == {1}
+    resumed.write(2, "train", {"loss": 1.5})
+    resumed.close()
+    with tf.io.gfile.GFile("ram://bucket/run/metrics.jsonl") as file:
+        rows = [json.loads(line) for line in file.read().splitlines()]
+    assert [(row["step"], row["split"]) for row in rows] == [
+        (1, "train"),
+        (1, "eval"),
+        (2, "train"),
+    ]
+    assert rows[-1]["loss"] == 1.5
