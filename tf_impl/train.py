@@ -135,6 +135,7 @@ def run(
 
     # Orbit prints every value of every loop; `progress` is told them, too.
     with (
+        contextlib.closing(record) if record else contextlib.nullcontext(),
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         _explained(model_dir),
@@ -149,8 +150,6 @@ def run(
             controller_cls=Controller,
             eval_actions=[remember],
         )
-    if record:
-        record.close()
     return scores
 
 

@@ -205,7 +205,11 @@ def shared(data: Path, steps: int, **changes: dict) -> dict:
         data,
         steps,
         batch=4,
-        task={"normalisation": "global", "model": {"predictor": {"dropout": 0.0}}},
+        task={
+            "normalisation": "global",
+            "init_checkpoint": str(data.parent / "initial"),
+            "model": {"predictor": {"dropout": 0.0}},
+        },
         trainer={
             "checkpoint_interval": steps,
             "optimizer_config": {
@@ -225,6 +229,7 @@ def together(folder: Path, steps: str, *others: str) -> dict:
 
     data, count = write_data(folder / "data"), int(steps)
     plain_graphs()
+    initial_weights(folder / "initial", shared(data, count))
     mirrored = {"runtime": {"distribution_strategy": "mirrored"}}
     changes = {"one": {}, "mirrored": mirrored}
     changes["wrong"] = {**mirrored, "task": {"normalisation": "ddp_mean"}}
@@ -248,6 +253,19 @@ def worker(folder: Path, index: str, hosts: str, steps: str) -> dict:
     values = shared(folder / "data", int(steps), runtime=runtime)
     train.run(experiment(values), "train", str(folder / "workers"))
     return {}
+
+
+def initial_weights(folder: Path, values: dict) -> None:
+    """A checkpoint of random weights: a strategy draws its own, whatever the seed."""
+    import tensorflow as tf
+
+    from tf_impl import train
+    from tf_impl.task import MaskFormerTask
+
+    params = experiment(values)
+    train.configure_runtime(params.runtime)
+    model = MaskFormerTask(params.task, policy="float64").build_model()
+    tf.train.Checkpoint(model=model).save(str(folder / "ckpt"))
 
 
 def plain_graphs() -> None:
