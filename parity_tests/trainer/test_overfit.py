@@ -8,7 +8,7 @@ from maskformer.scenes import write_scenes
 from parity_tests.trainer import small as runs
 from torch_reference.trainer import Machine, run
 
-STEPS = 400
+STEPS = 500
 
 
 @pytest.fixture
