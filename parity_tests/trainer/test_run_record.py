@@ -139,10 +139,11 @@ def test_misuse_is_one_clear_error(tmp_path, act, fact):
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
     run = RunRecord.open(tmp_path, SAID)
-    run._stream.close()
-    run._stream = open("/dev/full", "ab")  # noqa: SIM115, it takes the place of the record's own
-    with pytest.raises(InputError, match="the record of step 3 cannot be written") as error:
-        run.write(3, "train", {"loss": 1.0})
+    run.close()
+    with open("/dev/full", "ab", buffering=0) as full:
+        run._stream = full
+        with pytest.raises(InputError, match="the record of step 3 cannot be written") as error:
+            run.write(3, "train", {"loss": 1.0})
     assert len(str(error.value).splitlines()) == 3
 
 
