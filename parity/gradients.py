@@ -31,6 +31,7 @@ from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, shown, tap_key
 
 Arrays = Mapping[str, Tap]
+SCALED = 1e-11  # what a factor common to all elements leaves, relative
 
 
 @dataclass
@@ -178,6 +179,7 @@ class _Judged:
 
     gaps: dict[str, Gap] = field(default_factory=dict)
     floors: dict[str, Gap] = field(default_factory=dict)
+    causes: dict[str, str | None] = field(default_factory=dict)
     leaf: bool = True
 
     def add(
@@ -214,6 +216,23 @@ class _Judged:
         for key, found in gaps.items():
             place = key if ":param_grad" in key else f"{key}#{theirs.call}"
             self.gaps[place], self.floors[place] = found, floors[key]
+            if key in exact and not gradient_verdict(key, found, floors[key]).passed:
+                self.causes[place] = _cause(ours.get(key), exact[key])
+
+
+def _cause(ours: Tap | None, exact: Tap) -> str | None:
+    """Why one gradient differs: it is stopped, or scaled by one factor; None where neither."""
+    array = None if ours is None else align(ours, exact.axes)
+    if array is None or not np.any(array):
+        return "the gradient is stopped"
+    size = float((exact.array * exact.array).sum())
+    if array.shape != exact.array.shape or not size > 0.0:
+        return None
+    factor = float((array * exact.array).sum()) / size
+    left = float(np.linalg.norm(array - factor * exact.array))
+    if left <= SCALED * float(np.linalg.norm(array)):
+        return f"the gradient is multiplied by {factor:.10g}"
+    return None
 
 
 def _isolated_floors(
@@ -452,4 +471,6 @@ def _report(path: str, judged: _Judged, gradients: Mapping[str, Tap]) -> Localis
     detail = f"{first.detail}; {facts}" if first.detail else facts
     text = f"{shown(path)}: {head} [float64]\n  {detail}"
     kind = "own" if own else "wiring"
-    return Localisation(shown(path), kind, first.key, text, None, tuple(verdicts.values()))
+    causes = (judged.causes.get(place) for place in judged.gaps if not verdicts[place].passed)
+    cause = next((one for one in causes if one is not None), None)
+    return Localisation(shown(path), kind, first.key, text, cause, tuple(verdicts.values()))

@@ -221,7 +221,7 @@ class _Recording(TorchDispatchMode):
         super().__init__()
         self.operations: list[Operation] = []
         self.mistakes: list[Mistake] = []
-        self._alike: dict[tuple[str, str], dict[int, _Variation]] = {}
+        self._alike: dict[tuple[str, str, str], dict[int, _Variation]] = {}
         self._number = -1
 
     def __torch_dispatch__(
@@ -241,17 +241,27 @@ class _Recording(TorchDispatchMode):
         if variants is not None:
             for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
                 variation = _Variation(variants, index)
-                self._alike.setdefault((name, text), {})[self._number] = variation
+                for line in {noted.line, ""}:
+                    self._alike.setdefault((line, name, text), {})[self._number] = variation
                 planted = partial(_Changed, {self._number: variation})
                 self.mistakes.append(Mistake(f"{noted.place}: {text}", planted))
         return result
 
     def repeated(self) -> Iterator[Mistake]:
         """The mistakes that could be made at several operations alike, made at all of them."""
-        for (name, text), changes in self._alike.items():
-            if len(changes) > 1:
-                title = f"all {len(changes)} operations `{name}`: {text}"
-                yield Mistake(title, partial(_Changed, changes))
+        for (line, name, text), changes in self._alike.items():
+            count = len(changes)
+            if count == 1:
+                continue
+            place = line or f"`{name}`"
+            yield Mistake(f"{place}, all {count} times: {text}", partial(_Changed, changes))
+            # A line that runs for several layers does the same operations for each in turn.
+            for period in (2, 3, 4):
+                if line and count % period == 0 and count > period:
+                    for first in range(period):
+                        chosen = dict(itertools.islice(changes.items(), first, None, period))
+                        title = f"{place}, operation {first + 1} of {period}: {text}"
+                        yield Mistake(title, partial(_Changed, chosen))
 
 
 @dataclass(frozen=True)
@@ -720,6 +730,7 @@ def _indexed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator
 def _reduced(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
     """Where a reduction was taken otherwise."""
     x = args[0]
+    yield "of squares", lambda: operation(x * x, *args[1:], **kwargs)
     own = operation.overloadpacket.__name__
     if own == "mean":
         yield "a sum instead of a mean", lambda: torch.sum(x, *args[1:], **kwargs)
@@ -727,6 +738,17 @@ def _reduced(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator
         yield "a mean instead of a sum", lambda: torch.mean(x, *args[1:], **kwargs)
     else:
         yield "a mean instead of a sum", lambda: x.mean()
+
+
+def _class_loss(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    x, target, weight, reduction, ignored = args
+    if weight is not None:
+        rows = torch.ones_like(result[1]) * len(target)
+        yield "without class weights", partial(operation, x, target, None, reduction, ignored)
+        yield (
+            "a plain mean: divided by the number of rows, not by their weights",
+            lambda: (result[0] * result[1] / rows, rows),
+        )
 
 
 def _bounded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
@@ -787,6 +809,7 @@ _VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.index: _indexed,
     _ATEN.sum: _reduced,
     _ATEN.mean: _reduced,
+    _ATEN.nll_loss_forward: _class_loss,
     _ATEN.clamp: _bounded,
     _ATEN.clamp_min: _bounded,
 }

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from replication.training_audit import ReferenceStep
 
+NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 
 
@@ -55,7 +56,18 @@ def of_costs(
     with patch.object(module, "dice_costs", lambda *given: _dice_costs(*given)):
         if part == "dice" and _close(ours, costs()):
             return "dice is not smoothed by 1"
-    return None
+    return _any_mistake(lambda: {"cost": costs()}, {"cost": ours})
+
+
+def _any_mistake(run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any]) -> str | None:
+    """The first mistake in any operation of the reference that gives the port's values."""
+    import torch
+
+    from parity.explain import explain_values
+
+    with torch.no_grad():
+        found = explain_values(run, ours, EXPLAINED)
+    return found[0].text if found else None
 
 
 def _dice_costs(logits: Any, targets: Any) -> Any:
@@ -71,7 +83,18 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
     for cause, losses in _mistaken_losses(reference):
         if all(abs(value - losses[name]) <= EXPLAINED * abs(value) for name, value in ours.items()):
             return cause
-    return None
+    criterion, outputs, targets = (
+        reference.model.criterion,
+        reference.outputs,
+        reference.batch.targets,
+    )
+    pairs = criterion.match(outputs, targets)
+
+    def losses() -> dict[str, float]:
+        found = criterion.losses(outputs, targets, pairs)
+        return {name: float(value) for name, value in found.items()}
+
+    return _any_mistake(losses, ours)
 
 
 def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str, float]]]:
@@ -97,6 +120,10 @@ def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str
     for cause, wrong in (
         ("the no-object weight is on the first class", weights.roll(1)),
         ("the no-object class weighs as much as the others", torch.ones_like(weights)),
+        *(
+            (f"no-object weighs {wrong:g}", torch.cat([weights[:-1], weights.new_tensor([wrong])]))
+            for wrong in NO_OBJECT
+        ),
     ):
         with patch.dict(criterion._buffers, {"empty_weight": wrong}):
             yield cause, losses()
@@ -140,6 +167,8 @@ def _mistaken_updates(
         scale: Callable[[np.ndarray], float] = lambda value: clipped,
         decay: Callable[[float], float] = lambda own: own,
         rate: Callable[[float], float] = lambda own: own,
+        coupled: bool = False,
+        corrections: tuple[float, float] = (1.0, 1.0),
     ) -> Callable[[str], np.ndarray]:
         def of(name: str) -> np.ndarray:
             lr, weight_decay = groups[name]
@@ -147,8 +176,12 @@ def _mistaken_updates(
             if gradient is None:
                 return np.zeros_like(before)
             gradient = gradient * scale(gradient)
-            step = gradient / (np.abs(gradient) + epsilon)
-            return -rate(lr) * (decay(weight_decay) * before + step)
+            if coupled:
+                gradient = gradient + weight_decay * before
+            first, root = corrections
+            step = first * gradient / (root * np.abs(gradient) + epsilon)
+            kept = 0.0 if coupled else decay(weight_decay)
+            return -rate(lr) * (kept * before + step)
 
         return of
 
@@ -159,7 +192,14 @@ def _mistaken_updates(
     everywhere = solver.weight_decay
     yield "norms and embeddings are decayed too", change(decay=lambda own: everywhere)
     yield "nothing is decayed", change(decay=lambda own: 0.0)
+    yield "the decay is added to the gradient", change(coupled=True)
+    biased = (1 - solver.betas[0], uncorrected)
+    yield "moments are not corrected for their bias", change(corrections=biased)
     yield "gradients are not clipped", change(scale=lambda value: 1.0)
+    for factor in (10.0, 100.0, 0.1):
+        clip = factor * solver.clip_value
+        text = f"gradients are clipped to {clip:g} instead of {solver.clip_value:g}"
+        yield text, change(scale=lambda value, clip=clip: min(1.0, clip / (norm + 1e-6)))
 
     def alone(value: np.ndarray) -> float:
         return min(1.0, solver.clip_value / (float(np.linalg.norm(value)) + 1e-6))

@@ -161,7 +161,7 @@ LOSSES = (
     _fault(
         "loss", "loss-plain-mean", "cross entropy is divided by the number of queries",
         method(criterion.SetCriterion, "_class_losses", "total = tf.reduce_sum(weighted,",
-               "total = tf.reduce_sum(wanted,"), CRITERION, ("number of queries", "plain mean"),
+               "total = tf.reduce_sum(wanted,"), CRITERION, ("plain mean",),
         "class weights without a weighted mean",
     ),
     _fault(
@@ -261,7 +261,7 @@ UPDATES = (
         "update", "adam-not-corrected", "moments are not corrected for their bias",
         method(optimizer.TorchAdamW, "_bias_corrections", "return first, tf.sqrt(second)",
                "return tf.ones_like(first), tf.ones_like(second)"), OPTIMIZER,
-        ("not corrected",),
+        ("are not corrected",),
     ),
     _fault(
         "update", "decay-on-norms", "norms and embeddings are decayed",
