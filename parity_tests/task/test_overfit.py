@@ -1,0 +1,45 @@
+"""Four scenes are learnt by heart from scratch: the sentinel that comes before any long run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parity_tests.task import runs
+
+STEPS = 800
+MINUTES = 15
+
+
+@pytest.mark.slow
+def test_four_scenes_reach_a_panoptic_quality_of_90(tmp_path):
+    """The documented command, on two cores, evaluated on the images it was trained on."""
+    data = runs.write_data(tmp_path / "data", images=5, size=160)  # four to train on
+    train = data / "train2017"
+    changes = {
+        "task.train_data.input_path": train,
+        "task.validation_data.input_path": train,
+        "trainer.train_steps": STEPS,
+        "trainer.validation_interval": STEPS,
+        "trainer.optimizer_config.learning_rate.warmup_poly.max_iter": STEPS,
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "tf_impl.train", "--experiment=maskformer_scenes_tiny"),
+            *("--mode=train_and_eval", f"--model_dir={tmp_path / 'run'}"),
+            "--params_override=" + ",".join(f"{name}={value}" for name, value in changes.items()),
+        ],
+        cwd=runs.ROOT,
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["split"] == "eval"
+    assert rows[-1]["panoptic_quality"] >= 90
+    assert rows[-1]["seconds"] < 60 * MINUTES
