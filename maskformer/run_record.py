@@ -32,6 +32,7 @@ The values, by name:
 - other/NAME: a value of an imported run that has no name here.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -185,8 +186,8 @@ class RunRecord:
             row[name] = number if math.isfinite(number) else None
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            if self._stream.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise InputError(
                 f"the record of step {step} cannot be written",
@@ -249,7 +250,8 @@ def _start(folder: Path, description: Mapping[str, Any], resume_step: int | None
 
 
 def _append(folder: Path) -> IO[bytes]:
-    return (folder / METRICS).open("ab")
+    # Unbuffered: what a full disk refused must not be written again when the file is closed.
+    return (folder / METRICS).open("ab", buffering=0)
 
 
 def _write_description(folder: Path, description: Mapping[str, Any]) -> None:

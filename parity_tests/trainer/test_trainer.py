@@ -19,7 +19,7 @@ import torch_reference
 from maskformer import zoo
 from maskformer.errors import InputError
 from maskformer.event_files import read_scalars
-from maskformer.run_record import SCORES, SENTINELS, read_run
+from maskformer.run_record import SCORES, SENTINELS, RunRecord, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.scenes import write_scenes
 from maskformer.solver import learning_rate
@@ -345,6 +345,20 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half(scenes, tmp_path):
     assert list((tmp_path / "run" / CHECKPOINTS).iterdir()) == []
     run(runs.settings(scenes, steps=3), tmp_path / "run", resume=True)
     assert final(tmp_path / "run").step == 3
+
+
+def test_a_record_that_no_longer_fits_is_one_clear_error(scenes, tmp_path, monkeypatch):
+    """The folder is there, its file of rows takes nothing more."""
+    opened = RunRecord.open
+
+    def full(*arguments):
+        record = opened(*arguments)
+        record.close()
+        record._stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115, as the record's own
+        return record
+
+    monkeypatch.setattr(RunRecord, "open", full)
+    refused(runs.settings(scenes), tmp_path / "run", "the record of step 1 cannot be written")
 
 
 def test_a_diverging_run_stops_with_one_clear_error(scenes, tmp_path):
