@@ -1,0 +1,87 @@
+"""The catalogue is complete, every fault can still be planted, and what is planted goes away."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import tf_keras
+from typer.testing import CliRunner
+
+import tf_impl
+from maskformer import zoo
+from maskformer.errors import InputError
+from parity.capture_tf import named_modules
+from parity_tests.faults.catalogue import FAULTS
+from replication import fault_benches
+from replication.cli import app
+from weight_conversion.layouts import tf_variables
+
+STAGES = {
+    "input", "backbone", "pixel_decoder", "transformer", "heads", "matching", "loss", "gradient",
+    "update", "schedule",
+}  # fmt: skip
+MODELS = {"model": None, "training": None, "swin": fault_benches.SWIN}
+
+
+class Models:
+    """What planting needs of a bench, without a reference."""
+
+    prepare = None
+
+    def __init__(self, model: tf_keras.Model) -> None:
+        self.modules = [named_modules(model)]
+        self.variables = [tf_variables(model)]
+
+
+@cache
+def models(bench: str) -> Models:
+    config = zoo.model_config("tiny")
+    backbone = MODELS.get(bench)
+    if backbone is not None:
+        config = config.replace(backbone=backbone)
+    return Models(tf_impl.build(config, "float64"))
+
+
+def test_catalogue_has_enough_faults_with_names_of_their_own():
+    assert len(FAULTS) >= 80
+    assert len({one.id for one in FAULTS}) == len(FAULTS)
+    assert {one.stage for one in FAULTS} == STAGES
+    assert all(one.what and one.places for one in FAULTS)
+
+
+@pytest.mark.parametrize("bench", dict.fromkeys(one.bench for one in FAULTS))
+def test_every_fault_can_be_planted_and_goes_away(bench):
+    target = models(bench)
+    before = {key: variable.numpy() for key, (variable, _) in target.variables[0].items()}
+    own = {path: dict(vars(module)) for path, module in target.modules[0].items()}
+    for fault in (one for one in FAULTS if one.bench == bench):
+        with fault.plant(target):
+            pass
+        for key, (variable, _) in target.variables[0].items():
+            np.testing.assert_array_equal(variable.numpy(), before[key], err_msg=fault.id)
+        for path, module in target.modules[0].items():
+            left = set(vars(module)) - set(own[path])
+            assert not left, f"{fault.id} left {left} at {path}"
+
+
+def test_list_shows_the_catalogue():
+    run = CliRunner().invoke(app, ["faults", "list", "--json"])
+    assert run.exit_code == 0
+    listed = json.loads(run.stdout)["faults"]
+    assert [one["id"] for one in listed] == [one.id for one in FAULTS]
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["no-such-fault"], "no fault is called 'no-such-fault'"),
+        ([], "which faults?"),
+        (["--all", "no-object-first"], "which faults?"),
+        (["--all", "--catalogue", "no.such.module"], "no.such.module is no catalogue of faults"),
+    ],
+)
+def test_run_refuses_what_it_cannot_plant(words, fact):
+    run = CliRunner().invoke(app, ["faults", "run", *words])
+    assert isinstance(run.exception, InputError)
+    assert str(run.exception).startswith(fact)
