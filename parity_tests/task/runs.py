@@ -30,13 +30,13 @@ def finish(process: subprocess.Popen, folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
 
 
-def write_data(folder: Path, images: int = 10, size: int = SIZE) -> Path:
+def write_data(folder: Path, images: int = 10, size: int = SIZE, seed: int = 0) -> Path:
     """Records of small scenes in `folder`, one folder per split; returns `folder`."""
     from maskformer.dataset_layout import find_splits, open_split
     from maskformer.scenes import write_scenes
     from tf_impl.tfrecord import write_records
 
-    write_scenes(folder / "scenes", images, 0, size=size)
+    write_scenes(folder / "scenes", images, seed, size=size)
     source = folder / "scenes" / "coco"
     for split in find_splits(source):
         write_records(open_split(source, split), folder / split, split, 1)
