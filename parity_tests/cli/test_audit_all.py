@@ -28,7 +28,7 @@ def parity(monkeypatch, capsys):
 def test_every_entry_is_covered_once():
     covered = audit_all.architectures()
     assert sorted(name for names in covered.values() for name in names) == sorted(zoo.names())
-    assert len(covered) == 12
+    assert len(covered) == 14
     assert all(names[0] == representative for representative, names in covered.items())
     assert covered["ade20k_r50"] == [
         "ade20k_r50",

@@ -160,7 +160,7 @@ def test_dropout_in_the_wrong_place_is_named(sound, monkeypatch):
             planted.stopped_mask_features,
             "train_gradients_pairing",
             f"{planted.PREDICTOR}, at {planted.PREDICTOR}:grad_input.mask_features",
-            None,
+            "the gradient is stopped",
         ),
     ],
 )
