@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -43,3 +43,20 @@ def _free_models() -> Iterator[None]:
     if _resident_bytes() > _resident["after collection"] + GARBAGE:
         gc.collect()
         _resident["after collection"] = _resident_bytes()
+
+
+@pytest.fixture
+def parity(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str, str]]:
+    """parity(*words): runs the command line; returns exit status, standard output and error."""
+    from replication import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return run

@@ -12,24 +12,10 @@ from safetensors.numpy import save_file
 import tf_impl.layers as layers
 from maskformer import zoo
 from maskformer.images import read_image
-from replication import cli, pair
+from replication import pair
 from replication.pair import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
-
-
-@pytest.fixture
-def parity(monkeypatch, capsys):
-    """parity(*words): runs the command line; returns exit status, standard output and error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_audit_json_says_equal(parity, tmp_path):

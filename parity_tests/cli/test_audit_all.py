@@ -2,27 +2,12 @@
 
 import dataclasses
 import json
-import sys
 
 import pytest
 
 import tf_impl.layers as layers
 from maskformer import zoo
-from replication import audit_all, cli, pair
-
-
-@pytest.fixture
-def parity(monkeypatch, capsys):
-    """parity(*words): runs the command line; returns exit status, standard output and error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
+from replication import audit_all, pair
 
 
 def test_every_entry_is_covered_once():

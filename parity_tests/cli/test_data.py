@@ -28,18 +28,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def parity(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Parity:
-    """parity(*words): runs the command line; returns exit status, standard output and error."""
-    from replication import cli
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["parity", "data", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
+def parity(parity: Parity) -> Parity:
+    """parity(*words): runs `parity data`; returns exit status, standard output and error."""
+    return lambda *words: parity("data", *words)
 
 
 def _names(folder: Path) -> set[str]:

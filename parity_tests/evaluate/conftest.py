@@ -1,7 +1,6 @@
 """Six scenes, a model small enough to evaluate in a test, and the command line."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,18 +50,3 @@ def semantic(small: zoo.Entry, monkeypatch: pytest.MonkeyPatch) -> zoo.Entry:
     entry = dataclasses.replace(small, model=model)
     monkeypatch.setitem(zoo.ENTRIES, "scenes_tiny", entry)
     return entry
-
-
-@pytest.fixture
-def parity(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Parity:
-    """parity(*words): runs the command line; returns exit status, standard output and error."""
-    from replication import cli
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run

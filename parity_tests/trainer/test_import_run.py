@@ -1,7 +1,6 @@
 """Detectron2's metrics.json and TensorBoard event files as runs of our record."""
 
 import json
-import sys
 
 import pytest
 
@@ -169,20 +168,14 @@ def test_an_existing_run_is_left_alone(tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
-def test_the_command_prints_what_it_found(tmp_path, monkeypatch, capsys):
-    from replication import cli
-
+def test_the_command_prints_what_it_found(tmp_path, parity):
     source = write(tmp_path / "metrics.json", LINES)
-    words = ["parity", "import-run", str(source), "--config", "coco_r50", "--out"]
-    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "run"), "--json"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert not stopped.value.code
-    result = json.loads(capsys.readouterr().out)
+    words = ["import-run", source, "--config", "coco_r50", "--out", tmp_path / "run"]
+    status, out, _ = parity(*words, "--json")
+    assert status == 0
+    result = json.loads(out)
     assert result["last_step"] == 40
     assert result["eval"]["panoptic_quality"] == 40.5
-    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "run"), "--config", "coco_r5"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    assert zoo.names()[0] in capsys.readouterr().err
+    status, _, err = parity(*words, "--config", "coco_r5")
+    assert status == 2
+    assert zoo.names()[0] in err

@@ -1,7 +1,6 @@
 """`parity train`: the front for both trainers, and the comparison of two recorded runs."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -14,21 +13,6 @@ from maskformer.semantic_iou import SemanticCounts
 from replication.training_runs import compare_runs, last_message, last_row, loss_gap
 
 IMAGES, CLASSES = 24, 4
-
-
-@pytest.fixture
-def parity(monkeypatch, capsys):
-    """parity(*words): exit status, standard output and error of the command line."""
-    from replication import cli
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def recorded(folder, side, curve, quality):

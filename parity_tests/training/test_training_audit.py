@@ -1,12 +1,10 @@
 """`parity audit --train` from the outside, and what its claims look like in a report."""
 
 import json
-import sys
 
 import pytest
 
 from parity_tests.training import planted
-from replication import cli
 from replication.audit import failure
 from replication.audit_result import claim
 from replication.training_audit import SCHEMA, located, summary
@@ -65,22 +63,9 @@ def test_a_failed_claim_shows_its_place_and_its_cause():
     assert summary(result)[-1] == line
 
 
-@pytest.fixture
-def parity(monkeypatch, capsys):
-    """parity(*words): runs the command line; returns exit status and standard output."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code or 0, capsys.readouterr().out
-
-    return run
-
-
 @pytest.mark.slow
 def test_audit_of_a_sound_training_step_holds(parity):
-    status, out = parity(*COMMAND, "--json")
+    status, out, _ = parity(*COMMAND, "--json")
     result = json.loads(out)
     assert (status, result["verdict"]) == (0, "equal")
     ids = [one["id"] for one in result["claims"]]
@@ -91,6 +76,6 @@ def test_audit_of_a_sound_training_step_holds(parity):
 @pytest.mark.slow
 def test_audit_names_a_fault_in_the_training_step(parity, monkeypatch):
     planted.decay_on_norms(monkeypatch, None)
-    status, out = parity(*COMMAND)
+    status, out, _ = parity(*COMMAND)
     assert status == 1
     assert "likely: norms and embeddings are decayed too" in out

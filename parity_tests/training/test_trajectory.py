@@ -3,30 +3,15 @@
 import dataclasses
 import json
 import math
-import sys
 
 import pytest
 
 from maskformer import zoo
 from parity_tests.training import planted
-from replication import cli, trajectory
+from replication import trajectory
 from replication.trajectory import CALM_RATE, Request, compare_step, solver_for
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
-
-
-@pytest.fixture
-def parity(monkeypatch, capsys):
-    """parity(*words): runs the command line; returns exit status, standard output and error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["parity", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def failed(result):
