@@ -21,7 +21,7 @@ from maskformer.evaluation_data import open_data
 from maskformer.panoptic_format import replacing
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
-from maskformer.run_settings import RunSettings, check_resumable
+from maskformer.run_settings import RunSettings
 from replication.progress import images_shown
 
 SCHEMA = "maskformer-replication/training/1"
@@ -93,24 +93,15 @@ def train(request: Request) -> dict[str, Path]:
 
 def _settings(request: Request) -> RunSettings:
     """The settings that both sides get: from the words, and to resume from the file beside them."""
-    from torch_reference.train import default_settings, solver_changes
+    from torch_reference.train import settle, solver_changes
 
     given = dict(request.given)
     if request.solver:
         given["solver"] = solver_changes(request.solver)
+    before = None
     if request.resume and (request.out / SETTINGS).is_file():
         before = RunSettings.from_dict(json.loads((request.out / SETTINGS).read_text()))
-        now = RunSettings.from_dict({**before.to_dict(), **given})
-        check_resumable(before, now)
-        return now
-    for name in ("config", "data"):
-        if name not in given:
-            raise InputError(
-                f"--{name} is missing",
-                "a new training needs --config and --data",
-                "For example: --config scenes_tiny --data runs/scenes.",
-            )
-    return default_settings(**given)
+    return settle(given, before)
 
 
 def _write_initial(settings: RunSettings, path: Path) -> Path:

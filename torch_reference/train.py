@@ -81,8 +81,19 @@ def settings_from(arguments: argparse.Namespace) -> RunSettings:
     }
     if arguments.solver:
         given["solver"] = solver_changes(arguments.solver)
+    before = None
     if arguments.resume and has_run(arguments.out):
         before = RunSettings.from_dict(read_run(arguments.out).description["settings"])
+    return settle(given, before)
+
+
+def settle(given: Mapping[str, Any], before: RunSettings | None) -> RunSettings:
+    """Settings of a new run, or, with those of `before`, of its continuation.
+
+    Raises InputError where a new run has no config or data, where `before` cannot be continued
+    with what is given, and as `RunSettings` does.
+    """
+    if before is not None:
         now = RunSettings.from_dict({**before.to_dict(), **given})
         check_resumable(before, now)
         return now
