@@ -1,5 +1,6 @@
 """What both frameworks' captures share: watching module calls, naming tensors, calling again."""
 
+import dataclasses
 import fnmatch
 import inspect
 import weakref
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity.masks import Drawn, Feed, Keeps, Masks
+from parity.names import Naming
 from parity.pairing import align
 from parity.trace import Tap, Trace, TraceError, shown
 
@@ -35,10 +37,22 @@ class Slot:
     dtype: Any
 
 
+@dataclass(frozen=True)
+class Record:
+    """A mapping that is a dataclass too, such as the outputs of `transformers`, taken apart."""
+
+    kind: type
+    parts: dict[str, Any]
+
+
 def flatten(
-    value: Any, is_tensor: Callable[[Any], bool], name: str = ""
+    value: Any, is_tensor: Callable[[Any], bool], name: str = "", *, records: bool = False
 ) -> tuple[Any, list[tuple[str, Any]]]:
-    """`value` with a `Slot` for each tensor, and the tensors with their dotted names, in order."""
+    """`value` with a `Slot` for each tensor, and the tensors with their dotted names, in order.
+
+    Mappings become dictionaries; with `records`, those that are dataclasses become a `Record`, of
+    which `fill` makes one of the same class.
+    """
     if is_tensor(value):
         return Slot(name, value.dtype), [(name, value)]
     if isinstance(value, Mapping):
@@ -51,11 +65,13 @@ def flatten(
         return value, []
     parts, tensors = [], []
     for key, item in items:
-        part, found = flatten(item, is_tensor, f"{name}.{key}" if name else str(key))
+        place = f"{name}.{key}" if name else str(key)
+        part, found = flatten(item, is_tensor, place, records=records)
         parts.append((key, part))
         tensors += found
     if isinstance(value, Mapping):
-        return dict(parts), tensors
+        record = records and dataclasses.is_dataclass(value)
+        return Record(type(value), dict(parts)) if record else dict(parts), tensors
     values = [part for _, part in parts]
     if hasattr(value, "_fields"):
         return type(value)(*values), tensors
@@ -66,6 +82,8 @@ def fill(template: Any, tensor: Callable[[Slot], Any]) -> Any:
     """The structure `template` with `tensor(slot)` in place of each slot."""
     if isinstance(template, Slot):
         return tensor(template)
+    if isinstance(template, Record):
+        return template.kind(**fill(template.parts, tensor))
     if isinstance(template, dict):
         return {key: fill(part, tensor) for key, part in template.items()}
     if isinstance(template, list):
@@ -78,16 +96,22 @@ def fill(template: Any, tensor: Callable[[Slot], Any]) -> Any:
 
 def slots(template: Any) -> list[Slot]:
     """The slots of a structure, in order."""
-    found: list[Slot] = []
-    fill(template, found.append)
-    return found
+    if isinstance(template, Slot):
+        return [template]
+    if isinstance(template, Record):
+        return slots(template.parts)
+    if isinstance(template, dict):
+        return [slot for part in template.values() for slot in slots(part)]
+    if isinstance(template, list | tuple):
+        return [slot for part in template for slot in slots(part)]
+    return []
 
 
 def flatten_result(
     value: Any, is_tensor: Callable[[Any], bool]
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """Like `flatten`; the one tensor of a tuple such as (output, None) has no name of its own."""
-    template, tensors = flatten(value, is_tensor)
+    template, tensors = flatten(value, is_tensor, records=True)
     if isinstance(template, list | tuple) and len(tensors) == 1:
         lone = [isinstance(part, Slot) for part in template]
         if any(lone):
@@ -144,13 +168,14 @@ def named_arguments(
 class Call:
     """One call of one module: who made it, and the shapes of its arguments and results.
 
-    `call` counts the calls of this module in the run; `parent` is the watched call that made
-    this one, None for the root.
+    `call` counts the calls of this module in the run, as the reference counts them; `count` as
+    this side does. `parent` is the watched call that made this one, None for the root.
     """
 
     path: str
     call: int
     parent: "Call | None"
+    count: int = 0
     arguments: Arguments | None = None
     results: Any = None
     children: "list[Call]" = field(default_factory=list)
@@ -173,6 +198,7 @@ class Watch:
             running it, None runs it.
         symbolic: tells arguments with which a module is only being built; such calls, and those
             made within, are no part of the run.
+        naming: the names of modules, tensors and calls on the other side, where they differ.
     """
 
     paths: Mapping[int, str]
@@ -181,6 +207,7 @@ class Watch:
     emit: Callable[[Call, str, str, Any], None]
     replace: "Callable[[Call], Replaced | None]" = lambda call: None
     symbolic: Callable[[Any], bool] = lambda argument: False
+    naming: Naming | None = None
     calls: list[Call] = field(default_factory=list)
     drawn: dict[str, Drawn] = field(default_factory=dict)
     _muted: bool = False
@@ -196,8 +223,8 @@ class Watch:
     def resume(self, call: Call) -> None:
         """Count the calls of the run to come as if it were `call`, in the midst of its own run."""
         for child in call.children:
-            self._counts.setdefault(child.path, child.call)
-        self._counts[call.path] = call.call
+            self._counts.setdefault(child.path, child.count)
+        self._counts[call.path] = call.count
 
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
         """Run `original(module, *args, **kwargs)`, recording it where the module is watched."""
@@ -212,13 +239,21 @@ class Watch:
         # A class that extends its parent's __call__ passes here twice for one call.
         if path is None or (self._stack and self._stack[-1][0] == identity):
             return original(module, *args, **kwargs)
+        count = self._counts[path]
+        number = count if self.naming is None else self.naming.call(path, count)
+        if number is None:
+            self._counts[path] += 1
+            return original(module, *args, **kwargs)
         parent = self._stack[-1][1] if self._stack else None
-        call = Call(path, self._counts[path], parent)
+        call = Call(path, number, parent, count)
         if identity not in self._signatures:
             self._signatures[identity] = self.signature(module)
         call.arguments, tensors = named_arguments(
             self._signatures[identity], args, kwargs, self.is_tensor
         )
+        if self.naming is not None:
+            values, tensors = _named(self.naming, path, "input", call.arguments.values, tensors)
+            call.arguments = dataclasses.replace(call.arguments, values=values)
         self._counts[path] += 1
         self.calls.append(call)
         if parent is not None:
@@ -233,9 +268,38 @@ class Watch:
         finally:
             self._stack.pop()
         call.results, tensors = flatten_result(result, self.is_tensor)
+        if self.naming is not None:
+            call.results, tensors = _named(self.naming, path, "output", call.results, tensors)
         for name, tensor in tensors:
             self.emit(call, "output", name, tensor)
         return result
+
+
+def _named(
+    naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
+) -> tuple[Any, list[tuple[str, Any]]]:
+    """The template and tensors under the names of `naming`; what has none stays as it is."""
+    own = [name for name, _ in tensors]
+    names = dict(zip(own, naming.tensors(path, kind, own), strict=True))
+    values = dict(tensors)
+
+    def renamed(slot: Slot) -> Any:
+        name = names[slot.name]
+        return values[slot.name] if name is None else Slot(name, slot.dtype)
+
+    kept = [(names[name], tensor) for name, tensor in tensors if names[name] is not None]
+    return _refill(template, renamed), kept
+
+
+def _refill(template: Any, slot: Callable[[Slot], Any]) -> Any:
+    """A template with `slot` applied to its slots; in contrast to `fill`, records stay apart."""
+    if isinstance(template, Record):
+        return Record(template.kind, _refill(template.parts, slot))
+    if isinstance(template, dict):
+        return {key: _refill(part, slot) for key, part in template.items()}
+    if type(template) in (list, tuple):
+        return type(template)(_refill(part, slot) for part in template)
+    return fill(template, slot)
 
 
 @dataclass(frozen=True)
@@ -354,15 +418,49 @@ class Recorder(ABC):
     """What the recorders of both frameworks share: modules by path, calls, isolated runs."""
 
     def __init__(
-        self, model: Any, axes: Axes, only: str | None, masks: Masks | None = None
+        self,
+        model: Any,
+        axes: Axes,
+        only: str | None,
+        masks: Masks | None = None,
+        naming: Naming | None = None,
     ) -> None:
         self.model = model
+        self.naming = naming
         self.axes = axes
         self.masks = masks
         self.calls: list[Call] = []
         self.drawn: dict[str, Drawn] = {}
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
+
+    def _watched(self, modules: Mapping[str, Any]) -> dict[str, Any]:
+        """The modules that are recorded, by the path they are recorded under."""
+        return dict(modules) if self.naming is None else self.naming.modules(modules)
+
+    def _viewed(self, sink: Sink) -> Sink:
+        """A sink for taps as this side has them, which `sink` gets as the reference has them."""
+        if self.naming is None:
+            return sink
+        naming = self.naming
+
+        def view(tap: Tap) -> None:
+            found = naming.view(tap.path, tap.kind, tap.name)
+            if found is None:
+                sink(tap)
+            else:
+                array = found.to_reference(tap.array)
+                sink(dataclasses.replace(tap, array=array, axes=found.axes, same_as=None))
+
+        return view
+
+    def _fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
+        """The reference's tap as this side has it; None where its axes have other names."""
+        view = None if self.naming is None else self.naming.view(path, kind, slot.name)
+        if view is None:
+            return align(tap, self.axes(path, kind, slot.name, tap.array.ndim))
+        array = align(tap, view.axes)
+        return None if array is None else view.to_port(array)
 
     @contextmanager
     def _masked(self, watch: Watch) -> Iterator[None]:
@@ -429,9 +527,9 @@ class Recorder(ABC):
                     "give the argument the same name on both sides",
                 )
             tap = moved(taps[slot.name])
-            axes = self.axes(path, kind, slot.name, tap.array.ndim)
-            array = align(tap, axes)
+            array = self._fed_array(path, kind, slot, tap)
             if array is None:
+                axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise IsolationError(
                     f"{shown(path)} cannot be run alone",
                     f"its {kind} `{slot.name}` has axes {axes}, the counterpart {tap.axes}",

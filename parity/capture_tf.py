@@ -15,6 +15,7 @@ from parity.calls import Axes, Call, Collector, Sink, Slot, Watch, fill, flatten
 from parity.masks import Drawn, Keeps, Masks
 from parity.masks_tf import fed_masks
 from parity.metrics import Gap, gap
+from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Tap, Trace, TraceError, shown, tap_key
 
@@ -23,6 +24,7 @@ EXECUTIONS = ("eager", "graph", "xla")
 # change how its neighbours are computed (fused convolutions, reassociated products).
 FETCH_DEPENDENT = ("remapping", "arithmetic_optimization")
 KERAS_BOOKKEEPING = ("optimizer", "compiled_loss", "compiled_metrics", "loss", "history")
+KERAS_PRIVATE = ("_self_", "_obj_", "_metrics", "_losses", "_compiled", "_nested", "_inbound")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Recorder(calls.Recorder):
         execution: `eager`, `graph` or `xla`.
         only: a module path, whose taps and those below it are recorded, or a glob; None for all.
         masks: the dropout masks of captured runs; by default the framework draws its own.
+        naming: which modules and tensors are recorded, and under which names; by default all but
+            those in private attributes, under their own.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Recorder(calls.Recorder):
         *,
         only: str | None = None,
         masks: Masks | None = None,
+        naming: Naming | None = None,
     ) -> None:
         if execution not in EXECUTIONS:
             raise TraceError(
@@ -81,7 +86,7 @@ class Recorder(calls.Recorder):
                 f"there are {', '.join(EXECUTIONS)}",
                 "name one of them",
             )
-        super().__init__(model, axes, only, masks)
+        super().__init__(model, axes, only, masks, naming)
         self.execution = execution
         self.traces = 0
         self._programs: dict[Any, _Program] = {}
@@ -112,6 +117,7 @@ class Recorder(calls.Recorder):
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls, self.drawn = list(program.calls), program.drawn
+        found = self._viewed(sink or trace.add)
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
@@ -121,7 +127,7 @@ class Recorder(calls.Recorder):
             array = arrays[place.fetch]
             if sink is not None and last[place.fetch] == index:
                 del arrays[place.fetch]
-            (sink or trace.add)(
+            found(
                 Tap(
                     place.path, place.kind, place.name, place.call, place.axes, array, place.same_as
                 )
@@ -130,7 +136,7 @@ class Recorder(calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, sink or trace.add, to_array, keep=keep)
+        collect = Collector(self.axes, self._viewed(sink or trace.add), to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
@@ -158,7 +164,8 @@ class Recorder(calls.Recorder):
             if not getattr(self.model, "built", True):
                 args, kwargs = calls.split_inputs(to_tensors(inputs))
                 self.model(*args, **kwargs)
-            self.modules = named_modules(self.model)
+            found = named_modules(self.model, private=self.naming is not None)
+            self.modules = self._watched(found)
             self._paths = {id(module): path for path, module in self.modules.items()}
         return self.modules
 
@@ -219,7 +226,9 @@ class Recorder(calls.Recorder):
             )
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
-        return Watch(self._paths, is_tensor, call_signature, emit, replace, is_symbolic)
+        return Watch(
+            self._paths, is_tensor, call_signature, emit, replace, is_symbolic, self.naming
+        )
 
     def _fed(self, keeps: Keeps) -> AbstractContextManager:
         return fed_masks(keeps)
@@ -229,7 +238,7 @@ class Recorder(calls.Recorder):
             return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, sink, to_array, keep=True)
+        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)
@@ -297,11 +306,12 @@ def capture_effect(recorder: Recorder, inputs: tuple | dict) -> dict[str, Gap]:
     return {name: gap(found[name], array) for name, array in expected}
 
 
-def named_modules(root: tf.Module) -> dict[str, tf.Module]:
+def named_modules(root: tf.Module, *, private: bool = False) -> dict[str, tf.Module]:
     """Every module below `root` by the path of attributes and indices that leads to it.
 
     The order is that in which attributes were set, as in `torch.nn.Module.named_modules`; a module
-    reached twice keeps its first path. Private attributes are Keras' own.
+    reached twice keeps its first path. Private attributes are left out, unless `private`, which
+    leaves out only those in which Keras keeps its own books.
     """
     found: dict[str, tf.Module] = {}
     met: set[int] = set()
@@ -313,7 +323,7 @@ def named_modules(root: tf.Module) -> dict[str, tf.Module]:
             met.add(id(value))
             if callable(value):
                 found[path] = value
-            children = _children(value)
+            children = _children(value, private)
         elif isinstance(value, dict):
             children = list(value.items())
         elif isinstance(value, list | tuple):
@@ -327,7 +337,7 @@ def named_modules(root: tf.Module) -> dict[str, tf.Module]:
     return found
 
 
-def _children(module: tf.Module) -> list[tuple[str, Any]]:
+def _children(module: tf.Module, private: bool) -> list[tuple[str, Any]]:
     keras = sys.modules.get("tf_keras")
     if keras is not None and isinstance(module, keras.Sequential):
         return [(str(index), layer) for index, layer in enumerate(module.layers)]
@@ -336,7 +346,7 @@ def _children(module: tf.Module) -> list[tuple[str, Any]]:
     return [
         (name, value)
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in KERAS_BOOKKEEPING
+        if name not in KERAS_BOOKKEEPING and not name.startswith(KERAS_PRIVATE if private else "_")
     ]
 
 

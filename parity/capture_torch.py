@@ -16,6 +16,7 @@ from parity.calls import Axes, Call, Collector, Feeds, Sink, Slot, Watch, fill, 
 from parity.masks import Keeps, Masks
 from parity.masks_torch import FedMasks
 from parity.metrics import Gap, perturb_ulp, worst
+from parity.names import Naming
 from parity.pairing import Comparison, tap_gap
 from parity.provenance import provenance
 from parity.trace import Tap, Trace, TraceError
@@ -32,6 +33,7 @@ class Recorder(calls.Recorder):
         clone: copy tensors, so that in-place operations of the model cannot change them later.
             Without copies such an operation raises TraceError.
         masks: the dropout masks of captured runs; by default the framework draws its own.
+        naming: which modules and tensors are recorded, and under which names; by default all.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Recorder(calls.Recorder):
         only: str | None = None,
         clone: bool = True,
         masks: Masks | None = None,
+        naming: Naming | None = None,
     ) -> None:
         if execution != "eager":
             raise TraceError(
@@ -50,9 +53,9 @@ class Recorder(calls.Recorder):
                 "taps come from the calls of its modules, one by one",
                 "use eager",
             )
-        super().__init__(model, axes, only, masks)
+        super().__init__(model, axes, only, masks, naming)
         self.clone = clone
-        self.modules = dict(model.named_modules())
+        self.modules = self._watched(dict(model.named_modules()))
         self._paths = {id(module): path for path, module in self.modules.items()}
 
     def forward(self, inputs: tuple | dict) -> Any:
@@ -77,7 +80,8 @@ class Recorder(calls.Recorder):
         keep = sink is None
         guard = keep and not self.clone
         convert = _copy if keep and self.clone else _view
-        collect = Collector(self.axes, sink or trace.add, convert, _stamp, keep=keep, guard=guard)
+        found = self._viewed(sink or trace.add)
+        collect = Collector(self.axes, found, convert, _stamp, keep=keep, guard=guard)
 
         def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
             if self._selected(call.path):
@@ -124,7 +128,9 @@ class Recorder(calls.Recorder):
         }
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
-        return Watch(self._paths, torch.is_tensor, call_signature, emit, replace)
+        return Watch(
+            self._paths, torch.is_tensor, call_signature, emit, replace, naming=self.naming
+        )
 
     def _fed(self, keeps: Keeps) -> FedMasks:
         return FedMasks(keeps)
@@ -135,7 +141,7 @@ class Recorder(calls.Recorder):
             return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, sink, _copy, _stamp, keep=True)
+        return Collector(self.axes, self._viewed(sink), _copy, _stamp, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> torch.Tensor:
         # A copy, because the module may work in place.

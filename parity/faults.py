@@ -103,6 +103,21 @@ class Outcome:
         given = self.named[self.rank - 1].causes[:1]
         return any(phrase in text for text in given for phrase in self.fault.causes)
 
+    @classmethod
+    def from_json(cls, fault: Fault, data: Mapping[str, Any]) -> "Outcome":
+        """The outcome of `fault` from what `to_json` wrote of it."""
+        named = tuple(
+            Named(one["place"], one["edge"], tuple(one["causes"])) for one in data["named"]
+        )
+        return cls(
+            fault,
+            tuple(data["claims"]),
+            named,
+            float(data["seconds"]),
+            dict(data["noticed"]),
+            data["problem"],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of strict JSON, the fault's description included."""
         fault = self.fault

@@ -24,7 +24,7 @@ from parity.calls import (
     named_arguments,
     slots,
 )
-from parity.judge import FUNCTION_FACTOR, Verdict, function_verdict
+from parity.judge import Verdict, gradient_verdict
 from parity.localise import NO_FLOOR, Localisation
 from parity.metrics import Gap, failed, perturb_ulp, worst
 from parity.pairing import Comparison, align, tap_gap
@@ -104,18 +104,6 @@ class ReferenceGradientRecorder(GradientRecorder, Protocol):
     """What it needs of the reference besides."""
 
     def perturbed(self, seed: int) -> Any: ...
-
-
-def gradient_verdict(key: str, found: Gap, floor: Gap) -> Verdict:
-    """The float64 claim on one gradient: at most min(32 x floor, 1e-9).
-
-    A gradient that is zero in theory is rounding noise: its own floor leaves it not one digit
-    (32 x floor is above 1). There the port's gradient must be as small as that noise, so 32 x floor
-    alone is the limit.
-    """
-    if found.problem is None and floor.problem is None and FUNCTION_FACTOR * floor.l2 >= 1.0:
-        return function_verdict(key, found, floor, cap=float("inf"))
-    return function_verdict(key, found, floor)
 
 
 def gradient_verdicts(gaps: Mapping[str, Gap], floors: Mapping[str, Gap]) -> list[Verdict]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,34 @@ FUNCTION_FACTOR = 32.0
 FUNCTION_CAP = 1e-9
 PRECISION_FACTOR = 4.0
 METRICS = ("l2", "max")
-CLAIMS = ("same_function", "same_precision", "same_decisions")
+CLAIMS = ("same_function", "same_gradient", "same_precision", "same_decisions")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What verdicts are judged by; stored measurements can be judged by others.
+
+    Args:
+        floor_factor: in float64, largest gap in units of the reference's own floor.
+        cap: in float64, largest gap whatever the floor.
+        float32_ratio: in float32, largest error in units of the reference's own.
+        decision_margin: largest margin of a decision that may differ, in units of derived errors.
+        loss_gap: in float64, largest relative gap of one loss; thousands of roundings.
+        trajectory_loss_gap: the same of the total loss at any step of a calm trajectory.
+        placed, explained: least part of planted faults whose place and whose cause are named.
+    """
+
+    floor_factor: float = FUNCTION_FACTOR
+    cap: float = FUNCTION_CAP
+    float32_ratio: float = PRECISION_FACTOR
+    decision_margin: float = 1.0
+    loss_gap: float = 1e-12
+    trajectory_loss_gap: float = 1e-9
+    placed: float = 0.95
+    explained: float = 0.70
+
+
+DEFAULT = Limits()
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,7 @@ class Verdict:
         threshold: its limit.
         detail: where the largest difference is, and both values.
         problem: why nothing could be measured, or None.
+        measured: by metric, the value and the base of its limit: all that judging it again needs.
     """
 
     key: str
@@ -52,6 +80,7 @@ class Verdict:
     threshold: Threshold
     detail: str = ""
     problem: str | None = None
+    measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -84,6 +113,9 @@ class Verdict:
         """A dictionary of strict JSON, with the derived properties for readers."""
         data = asdict(self) | {"passed": self.passed, "ratio": self.ratio, "margin": self.margin}
         data["threshold"] = {name: _strict(value) for name, value in data["threshold"].items()}
+        data["measured"] = {
+            metric: [_strict(one) for one in pair] for metric, pair in self.measured.items()
+        }
         return {name: _strict(value) for name, value in data.items()}
 
     @classmethod
@@ -92,7 +124,11 @@ class Verdict:
         limit = data["threshold"]
         threshold = Threshold(number(limit["value"]), number(limit["floor"]), limit["derivation"])
         texts = {name: data[name] for name in ("key", "claim", "metric", "detail", "problem")}
-        return cls(value=number(data["value"]), threshold=threshold, **texts)
+        measured = {
+            metric: (number(value), number(base))
+            for metric, (value, base) in data["measured"].items()
+        }
+        return cls(value=number(data["value"]), threshold=threshold, measured=measured, **texts)
 
 
 def same_function(
@@ -116,11 +152,25 @@ def function_verdict(
     key: str, found: Gap, floor: Gap, factor: float = FUNCTION_FACTOR, cap: float = FUNCTION_CAP
 ) -> Verdict:
     """The verdict of `same_function` on one tap."""
-    thresholds = {}
-    for metric, base in least_floor(found, floor, np.float64).items():
-        rule = f"min({factor:g} x floor {base:.2g}, {cap:g})"
-        thresholds[metric] = Threshold(min(factor * base, cap), base, rule)
-    return _verdict(key, "same_function", found, thresholds, floor.problem)
+    bases = least_floor(found, floor, np.float64)
+    return _verdict(key, "same_function", found, bases, floor.problem, Limits(factor, cap))
+
+
+def gradient_verdict(
+    key: str,
+    found: Gap,
+    floor: Gap,
+    factor: float = FUNCTION_FACTOR,
+    cap: float = FUNCTION_CAP,
+) -> Verdict:
+    """The float64 claim on one gradient: at most min(factor * floor, cap).
+
+    A gradient that is zero in theory is rounding noise: its own floor leaves it not one digit
+    (32 x floor is above 1). There the port's gradient must be as small as that noise, so
+    factor * floor alone is the limit.
+    """
+    bases = least_floor(found, floor, np.float64)
+    return _verdict(key, "same_gradient", found, bases, floor.problem, Limits(factor, cap))
 
 
 def same_precision(
@@ -156,13 +206,10 @@ def precision_verdict(
 ) -> Verdict:
     """The verdict of `same_precision` on one tap."""
     least = least_floor(found, floor, dtype)
-    thresholds = {}
-    for metric in METRICS:
-        own = getattr(reference, metric)
-        base = max(own, least[metric])
-        rule = f"{factor:g} x max(reference's error {own:.2g}, floor {least[metric]:.2g})"
-        thresholds[metric] = Threshold(factor * base, base, rule)
-    return _verdict(key, "same_precision", found, thresholds, reference.problem or floor.problem)
+    bases = {metric: max(getattr(reference, metric), least[metric]) for metric in METRICS}
+    problem = reference.problem or floor.problem
+    limits = Limits(float32_ratio=factor)
+    return _verdict(key, "same_precision", found, bases, problem, limits)
 
 
 def least_floor(found: Gap, floor: Gap, dtype: type) -> dict[str, float]:
@@ -195,18 +242,19 @@ def same_decisions(
     Returns: value = the reference's largest margin, in units of what the error allows, among the
         places that are decided otherwise (0 if there are none), limit 1.
     """
-    claim, metric = "same_decisions", "margin"
-    one = Threshold(1.0, 1.0, "reference's margin / (2 x derived error of a score)")
+
+    def verdict(value: float, detail: str = "", problem: str | None = None) -> Verdict:
+        measured = {"margin": (value, 1.0)}
+        return judge_again(key, "same_decisions", measured, problem, detail=detail)
+
     if port.shape != reference.shape:
-        problem = f"shape {port.shape} instead of {reference.shape}"
-        return Verdict(key, claim, metric, math.inf, one, problem=problem)
+        return verdict(math.inf, problem=f"shape {port.shape} instead of {reference.shape}")
     if not (np.isfinite(port).all() and np.isfinite(reference).all()):
-        return Verdict(key, claim, metric, math.inf, one, problem="non-finite scores")
+        return verdict(math.inf, problem="non-finite scores")
     ours, theirs = port.argmax(axis), reference.argmax(axis)
     places = np.argwhere(ours != theirs)
     if not len(places):
-        detail = f"all {ours.size} decisions are the same"
-        return Verdict(key, claim, metric, 0.0, one, detail)
+        return verdict(0.0, f"all {ours.size} decisions are the same")
     scores = np.moveaxis(reference, axis, -1)
     allowed = 2.0 * np.broadcast_to(np.asarray(error, np.float64), ours.shape)
     margins = {
@@ -222,7 +270,7 @@ def same_decisions(
         f"{ours[worst]}, reference {theirs[worst]}, margin {margins[worst]:.2g}, "
         f"derived error {allowed[worst]:.2g}"
     )
-    return Verdict(key, claim, metric, values[worst], one, detail)
+    return verdict(values[worst], detail)
 
 
 def describe(found: Gap) -> str:
@@ -237,14 +285,56 @@ def describe(found: Gap) -> str:
 
 
 def _verdict(
-    key: str, claim: str, found: Gap, thresholds: dict[str, Threshold], unusable: str | None
+    key: str,
+    claim: str,
+    found: Gap,
+    bases: Mapping[str, float],
+    unusable: str | None,
+    limits: Limits,
 ) -> Verdict:
     problem = found.problem
     if problem is None and unusable is not None:
         problem = f"the reference has no floor here: {unusable}"
-    metric = max(METRICS, key=lambda name: _quotient(getattr(found, name), thresholds[name].value))
-    value, threshold = getattr(found, metric), thresholds[metric]
-    return Verdict(key, claim, metric, value, threshold, describe(found), problem)
+    measured = {metric: (getattr(found, metric), base) for metric, base in bases.items()}
+    return judge_again(key, claim, measured, problem, limits, describe(found))
+
+
+def judge_again(
+    key: str,
+    claim: str,
+    measured: Mapping[str, tuple[float, float]],
+    problem: str | None,
+    limits: Limits = DEFAULT,
+    detail: str = "",
+) -> Verdict:
+    """The verdict of `claim` on what was measured: by metric, a value and the base of its limit."""
+    thresholds = _thresholds(claim, measured, problem, limits)
+    metric = max(measured, key=lambda name: _quotient(measured[name][0], thresholds[name].value))
+    value, threshold = measured[metric][0], thresholds[metric]
+    return Verdict(key, claim, metric, value, threshold, detail, problem, measured)
+
+
+def _thresholds(
+    claim: str, measured: Mapping[str, tuple[float, float]], problem: str | None, limits: Limits
+) -> dict[str, Threshold]:
+    if claim == "same_precision":
+        ratio = limits.float32_ratio
+        rule = f"{ratio:g} x the larger of the reference's error and its floor, "
+        return {m: Threshold(ratio * b, b, f"{rule}{b:.2g}") for m, (_, b) in measured.items()}
+    if claim == "same_decisions":
+        margin, rule = limits.decision_margin, "reference's margin / (2 x derived error of a score)"
+        return {m: Threshold(margin * b, b, rule) for m, (_, b) in measured.items()}
+    factor, cap = limits.floor_factor, limits.cap
+    # Of a gradient that is noise, the noise is the limit.
+    noise = claim == "same_gradient" and FUNCTION_FACTOR * measured["l2"][1] >= 1.0
+    if noise and problem is None:
+        cap = math.inf
+    return {
+        metric: Threshold(
+            min(factor * base, cap), base, f"min({factor:g} x floor {base:.2g}, {cap:g})"
+        )
+        for metric, (_, base) in measured.items()
+    }
 
 
 def _quotient(value: float, base: float) -> float:

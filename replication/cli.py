@@ -17,6 +17,7 @@ from replication import (
     inspect,
     predict,
     preflight,
+    report,
     train,
     trajectory,
     zoo,
@@ -51,6 +52,7 @@ for verb in (
     explain,
     train,
     import_run,
+    report,
 ):
     verb.register(app)
 

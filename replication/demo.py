@@ -67,10 +67,10 @@ def demo(
         entry.model, entry.solver, TRAINED_SIZE, COMMAND, steps
     )
     write_json(training, out, "training.json")
-    report = write_report([result, training], out)
     with steps(f"both sides on {SCENES} scenes"):
         scenes = evaluate.evaluate_scenes(SCENES, visible=False)
     write_json(scenes, out, "scenes.json")
+    report = write_report([result, training, scenes], out)
     if as_json:
         print(
             json.dumps(strict({**result, "training": training, "scenes": scenes}), allow_nan=False)

@@ -125,7 +125,7 @@ def print_result(result: dict[str, Any], out: Path | None = None) -> None:
     for line in summary(result):
         print(line)
     if out is not None:
-        print(f"report: {out / 'index.html'}")
+        print(f"report: {out / 'report.html'}")
         for name in result["pictures"]:
             print(f"picture: {out / name}")
 

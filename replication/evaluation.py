@@ -24,7 +24,7 @@ from replication.predicted import Predicted, predict_all
 from replication.progress import images_shown
 from replication.sides import open_side
 from replication.worst_images import draw_worst
-from reports.evaluation import SCHEMA
+from reports.evidence import EVALUATION as SCHEMA
 from reports.render import write_report
 
 MARGIN = 0.001

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -169,18 +169,28 @@ def _of_claims(claims: Sequence[Mapping[str, Any]], noticed: Mapping[str, bool])
     return Finding(tuple(one["id"] for one in failed), tuple(named), noticed)
 
 
-def build(name: str, config: str, size: str) -> Any:
-    """The bench of a catalogue's `name`, on a zoo configuration where the name leaves it open.
+def _forward(config: str, size: str) -> ForwardBench:
+    return ForwardBench(zoo.get(config).model, WEIGHTS, size)
 
-    The small configuration stands for Swin with a small Swin of its own.
-    """
+
+def _swin(config: str, size: str) -> ForwardBench:
+    """A configuration that has no Swin backbone is given a small one."""
+    model = zoo.get(config).model
+    if not isinstance(model.backbone, SwinConfig):
+        model = dataclasses.replace(model, backbone=SWIN)
+    return ForwardBench(model, WEIGHTS, size)
+
+
+def _training(config: str, size: str) -> TrainingBench:
     entry = zoo.get(config)
-    if name == "model":
-        return ForwardBench(entry.model, WEIGHTS, size)
-    if name == "swin":
-        swin = isinstance(entry.model.backbone, SwinConfig)
-        model = entry.model if swin else dataclasses.replace(entry.model, backbone=SWIN)
-        return ForwardBench(model, WEIGHTS, size)
-    if name == "training":
-        return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
-    return {"schedule": ScheduleBench, "replicas": lambda: ReplicaBench(entry.solver)}[name]()
+    return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
+
+
+BENCHES: Mapping[str, Callable[[str, str], Any]] = {
+    "model": _forward,
+    "swin": _swin,
+    "training": _training,
+    "schedule": lambda config, size: ScheduleBench(),
+    "replicas": lambda config, size: ReplicaBench(zoo.get(config).solver),
+}
+"""What builds each bench, from the name of a zoo configuration and the size of its image."""

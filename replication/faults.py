@@ -70,7 +70,12 @@ def run(
     config: Annotated[str, typer.Option(help="Zoo configuration they are planted in.")] = "tiny",
     size: Annotated[str, typer.Option(help="HxW of the synthetic image.")] = "72x88",
     catalogue: Annotated[str, typer.Option(help="Module that has FAULTS.")] = CATALOGUE,
-    out: Annotated[Path | None, typer.Option(help="Folder for faults.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for faults.json, and for each outcome when known.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue what is in --out, instead of starting anew.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Plant faults in the TensorFlow side, one after another, and see what the audit says.
@@ -79,7 +84,10 @@ def run(
     wrong usage.
     """
     from parity.faults import score
+    from replication.fault_runs import NOTES, Notes, run_faults
 
+    if resume and out is None:
+        raise InputError("--resume continues nothing", "no folder is given", "give --out FOLDER")
     known = {one.id: one for one in _catalogue(catalogue)}
     unknown = [one for one in ids or () if one not in known]
     if unknown:
@@ -94,7 +102,10 @@ def run(
         )
     chosen = [known[one] for one in ids] if ids else list(known.values())
     begun = time.perf_counter()
-    outcomes, sound = _run(chosen, config, size)
+    case = {"config": config, "size": size, "catalogue": catalogue}
+    notes = Notes(None if out is None else out / NOTES, case)
+    notes.read() if resume else notes.start()
+    outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
     total = score(outcomes)
     result = {
         "schema": SCHEMA,
@@ -130,57 +141,19 @@ def _catalogue(module: str) -> "list[Fault]":
         ) from error
 
 
+def _benches(module: str) -> dict[str, Any]:
+    """The functions that build benches by name: those of the harness, and the catalogue's own."""
+    from importlib import import_module
+
+    from replication.fault_benches import BENCHES
+
+    return {**BENCHES, **getattr(import_module(module), "BENCHES", {})}
+
+
 def _provenance() -> dict[str, Any]:
     from parity.provenance import provenance
 
     return provenance()
-
-
-def _run(
-    chosen: "Sequence[Fault]", config: str, size: str
-) -> "tuple[list[Outcome], dict[str, dict[str, bool]]]":
-    """What was said of each fault, and by bench which customary checks alarm on a sound port."""
-    from parity.faults import Outcome
-    from replication import fault_benches
-
-    outcomes: list[Outcome] = []
-    sound: dict[str, dict[str, bool]] = {}
-    for name in dict.fromkeys(one.bench for one in chosen):
-        print(f"measuring the reference: {name}", file=sys.stderr, flush=True)
-        bench = fault_benches.build(name, config, size)
-        clean = bench.audit()
-        if clean.claims:
-            raise InputError(
-                f"the sound port fails in {name}",
-                f"claims: {', '.join(clean.claims)}",
-                "run `parity audit` first; faults are planted in a port that is equal",
-            )
-        sound[name] = dict(clean.noticed)
-        for one in chosen:
-            if one.bench == name:
-                outcomes.append(_outcome(one, bench))
-                count = f"[{len(outcomes)}/{len(chosen)}]"
-                print(f"{count} {_describe(outcomes[-1])}", file=sys.stderr, flush=True)
-    return outcomes, sound
-
-
-def _outcome(fault: "Fault", bench: Any) -> "Outcome":
-    from parity.faults import Outcome
-
-    begun = time.perf_counter()
-    with fault.plant(bench):
-        found = bench.audit()
-    seconds = time.perf_counter() - begun
-    return Outcome(fault, found.claims, found.named, seconds, found.noticed)
-
-
-def _describe(outcome: "Outcome") -> str:
-    said = "detected" if outcome.detected else "NOT DETECTED"
-    if outcome.detected:
-        place = "placed" if outcome.place_exact else "misplaced"
-        cause = "explained" if outcome.cause_named else "not explained"
-        said = f"{said}, {place}, {cause}"
-    return f"{outcome.fault.id}: {said}, {outcome.seconds:.1f} s"
 
 
 def _holds(total: "Score") -> bool:

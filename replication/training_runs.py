@@ -24,7 +24,7 @@ from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings
 from replication.progress import images_shown
 
-SCHEMA = "maskformer-replication/training/1"
+SCHEMA = "maskformer-replication/training-runs/1"
 LOG = "log.txt"
 SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"

@@ -25,14 +25,13 @@ from reports.document import (
 )
 from reports.plots import STAGES, Point, layer_plot
 
-SCHEMA = "maskformer-replication/audit/1"
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
 
 Result = Mapping[str, Any]
 Layer = Mapping[str, Any]
 
 
-def chapter(result: Result) -> Chapter:
+def chapter(result: Result, file: str) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     return Chapter(
         title=result.get("title", "Audit"),
@@ -49,6 +48,7 @@ def chapter(result: Result) -> Chapter:
             Section("How it was run", _run(result)),
             Section("Versions and hashes", _provenance(result["provenance"])),
         ),
+        claims=claims.of_file(result["claims"], file),
     )
 
 

@@ -5,7 +5,26 @@ from typing import Any
 
 from reports.document import Claim, Ladder, describe, number
 
-TONES = {"equal": "good", "holds": "good", "different": "bad", "fails": "bad", "not run": "open"}
+TONES = {
+    "equal": "good",
+    "holds": "good",
+    "agree": "good",
+    "different": "bad",
+    "fails": "bad",
+    "does not hold": "bad",
+}
+KEYS = (
+    "id",
+    "title",
+    "verdict",
+    "value",
+    "limit",
+    "cases",
+    "derivation",
+    "evidence_sha256",
+    "command",
+)
+"""What every claim has."""
 
 
 def tone(verdict: str) -> str:
@@ -60,6 +79,11 @@ def headline(result: Mapping[str, Any]) -> str:
         cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
         lead = f"The port differs{place}{cause}; {taps} compared"
     return f"{lead}: {'; '.join(parts)}."
+
+
+def of_file(claims: Sequence[Mapping[str, Any]], file: str) -> tuple[Mapping[str, Any], ...]:
+    """The claims of a result, each with the file it comes from."""
+    return tuple({**{key: claim[key] for key in KEYS}, **claim, "file": file} for claim in claims)
 
 
 def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:

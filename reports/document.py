@@ -116,13 +116,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One result: its title, its verdict in one line, its sections."""
+    """One result, or several of a kind: title, verdict in one line, sections, and its claims.
+
+    A claim has the keys of `claims.KEYS`, and "file", the evidence it comes from.
+    """
 
     title: str
     verdict: str
     tone: str
     headline: str
     sections: tuple[Section, ...]
+    claims: tuple[Mapping[str, Any], ...] = ()
 
 
 def number(value: Any) -> str:

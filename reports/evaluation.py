@@ -21,7 +21,6 @@ from reports.document import (
     number,
 )
 
-SCHEMA = "maskformer-replication/evaluation/1"
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
 ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units
 NARROW, WIDE = 360, 760
@@ -29,7 +28,7 @@ NARROW, WIDE = 360, 760
 Result = Mapping[str, Any]
 
 
-def chapter(result: Result) -> Chapter:
+def chapter(result: Result, file: str) -> Chapter:
     """An evaluation's chapter: all that the result holds."""
     sections = [Section("Scores", _scores(result))]
     if "comparison" in result:

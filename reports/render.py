@@ -1,12 +1,12 @@
-"""Writes a report: one HTML page without any outside part, and its Markdown and JSON twins."""
+"""Writes a report: a page without any outside part, its Markdown and JSON twins, its evidence."""
 
 import base64
 import hashlib
 import json
-import math
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,66 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskformer.errors import InputError
-from reports import audit, evaluation, training
+from reports import audit, evaluation, evidence, training
 from reports.document import Chapter
+from reports.evidence import Evidence, names, of_result
+from reports.ladder import rung_of
 from reports.plots import stage_class
 
-SCHEMA = "maskformer-replication/report/1"
-CHAPTERS = {
-    audit.SCHEMA: audit.chapter,
-    evaluation.SCHEMA: evaluation.chapter,
-    training.SCHEMA: training.chapter,
+SCHEMA = "maskformer-replication/report/2"
+PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
+FOLDER = "evidence"
+CHAPTERS: Mapping[str, Callable[[Mapping[str, Any], str], Chapter]] = {
+    evidence.AUDIT: audit.chapter,
+    evidence.EVALUATION: evaluation.chapter,
+    evidence.TRAINING_STEP: training.chapter,
 }
 
 
-def write_report(results: Sequence[Mapping[str, Any]], out_dir: Path) -> Path:
-    """Writes `index.html`, `index.md` and `report.json` into `out_dir`; returns the page's path.
+def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path) -> Path:
+    """Writes `report.html`, its twins and `evidence/` into `out_dir`; returns the page's path.
 
-    A pure function of `results` (recorded results, each with its "schema"): equal results give
-    equal bytes. Nothing is written unless all three can be rendered, and each file appears whole.
+    A pure function of `results` (recorded results, each with its "schema", or evidence that was
+    loaded): equal results give equal bytes. Nothing is written unless all can be rendered; each
+    file appears whole, the evidence of an earlier report in the folder is replaced.
     Raises InputError for an unknown schema or a result without what its schema promises.
     """
-    files = render(results)
+    found = [one if isinstance(one, Evidence) else of_result(one) for one in results]
+    files = {name: text.encode() for name, text in render(found).items()}
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        _write_whole(out_dir / name, content)
-    return out_dir / "index.html"
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out_dir, prefix=".report."))
+        try:
+            for one, places in zip(found, names(found), strict=True):
+                for name, place in places.items():
+                    files[place] = one.files[name]
+            for name, content in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).write_bytes(content)
+            if (out_dir / FOLDER).is_dir():
+                os.replace(out_dir / FOLDER, temporary / "before")
+            for name in (FOLDER, DATA, TWIN, PAGE):
+                if (temporary / name).exists():
+                    os.replace(temporary / name, out_dir / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"{out_dir} cannot be written",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "choose another folder, or free some space",
+        ) from None
+    return out_dir / PAGE
 
 
-def render(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The report's files as text, by name."""
-    chapters = tuple(_chapter(result) for result in results)
+def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
+    """The page and its twins as text, by name."""
+    found = [one if isinstance(one, Evidence) else of_result(one) for one in results]
+    chapters = tuple(
+        _chapter(one, next(iter(places.values())))
+        for one, places in zip(found, names(found), strict=True)
+    )
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -65,27 +95,46 @@ def render(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     twin = environment.get_template("report.md.j2").render(chapters=chapters)
-    document = {"schema": SCHEMA, "verdicts": _verdicts(chapters), "results": list(results)}
+    document = {
+        "schema": SCHEMA,
+        "chapters": [
+            {"title": one.title, "verdict": one.verdict, "headline": one.headline}
+            for one in chapters
+        ],
+        "claims": _claims(found, chapters),
+        "evidence": [
+            {"file": place, "sha256": evidence.sha256(one.files[name]), "schema": one.schema}
+            for one, places in zip(found, names(found), strict=True)
+            for name, place in places.items()
+        ],
+    }
     return {
-        "report.json": json.dumps(_strict(document), indent=1, allow_nan=False) + "\n",
-        "index.md": twin,
-        "index.html": page,
+        DATA: json.dumps(evidence.strict(document), indent=1, allow_nan=False) + "\n",
+        TWIN: twin,
+        PAGE: page,
     }
 
 
-def _chapter(result: Mapping[str, Any]) -> Chapter:
-    schema = result.get("schema")
-    if schema not in CHAPTERS:
-        raise InputError(
-            f"the result has the schema {schema!r}, which no report knows",
-            f"known: {', '.join(CHAPTERS)}",
-            "record the result again with this version, or report it with the version that made it",
-        )
+def _claims(found: Sequence[Evidence], chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
+    """Every claim of every chapter, with the rung it stands on and the file it comes from."""
+    schemas = {
+        place: one.schema
+        for one, places in zip(found, names(found), strict=True)
+        for place in places.values()
+    }
+    return [
+        {**claim, "rung": rung_of(schemas[claim["file"]], claim["id"])}
+        for chapter in chapters
+        for claim in chapter.claims
+    ]
+
+
+def _chapter(one: Evidence, file: str) -> Chapter:
     try:
-        return CHAPTERS[schema](result)
-    except (KeyError, TypeError, AttributeError) as error:
+        return CHAPTERS[one.schema](one.content, file)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"the result is not a complete {schema}",
+            f"{one.source} is not a complete {one.schema}",
             f"{type(error).__name__}: {error}",
             "record it again; a report is never made from a part of a result",
         ) from error
@@ -94,24 +143,6 @@ def _chapter(result: Mapping[str, Any]) -> Chapter:
 def _asset(environment: Environment, name: str) -> Markup:
     source, _, _ = environment.loader.get_source(environment, name)
     return Markup(source)
-
-
-def _verdicts(chapters: Sequence[Chapter]) -> list[dict[str, str]]:
-    return [
-        {"title": chapter.title, "verdict": chapter.verdict, "headline": chapter.headline}
-        for chapter in chapters
-    ]
-
-
-def _strict(value: Any) -> Any:
-    """The value with numbers that JSON has no word for written as text: "nan", "inf", "-inf"."""
-    if isinstance(value, Mapping):
-        return {str(name): _strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def _markdown_text(text: str) -> str:
@@ -125,16 +156,3 @@ def _markdown_text(text: str) -> str:
 def _markdown_code(text: str) -> str:
     """Text as a code span that cannot end early, also inside a table cell."""
     return f"`{' '.join(str(text).split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
-
-
-def _write_whole(path: Path, content: str) -> None:
-    """The file has its old content or its new one, at every moment."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

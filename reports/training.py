@@ -6,7 +6,6 @@ from typing import Any
 from reports import claims
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
 
-SCHEMA = "maskformer-replication/training/1"
 EXPLANATION = (
     "Both sides make one float64 training step from the same weights, on the same image and "
     "targets, without dropout. Each stage is also run alone on what the reference hands to it, so "
@@ -14,7 +13,7 @@ EXPLANATION = (
 )
 
 
-def chapter(result: Mapping[str, Any]) -> Chapter:
+def chapter(result: Mapping[str, Any], file: str) -> Chapter:
     """A training step's chapter: all that the result holds."""
     return Chapter(
         title=result["title"],
@@ -34,6 +33,7 @@ def chapter(result: Mapping[str, Any]) -> Chapter:
             ),
             Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
         ),
+        claims=claims.of_file(result["claims"], file),
     )
 
 

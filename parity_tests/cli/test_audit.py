@@ -34,7 +34,7 @@ def test_audit_json_says_equal(parity, tmp_path):
     assert {claim["verdict"] for claim in result["claims"]} == {"holds"}
     assert result["provenance"]["config"] == "tiny"
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"audit.json", "index.html", "index.md"} <= written
+    assert {"audit.json", "report.html", "report.md"} <= written
     assert json.loads((tmp_path / "out" / "audit.json").read_text()) == result
 
 

@@ -126,7 +126,7 @@ def table(page: Page, first: str) -> list[list[str]]:
 
 
 def test_every_score_is_in_the_table_with_its_interval() -> None:
-    page = Page(render([result()])["index.html"])
+    page = Page(render([result()])["report.html"])
     scores = next(t for t in page.tables if t[0][:2] == ["Score", "torch"])
     rows = {row[0]: row[1:] for row in scores[1:]}
     assert rows["PQ All"] == ["41.00", "38.00 to 44.00", "41.02", "38.00 to 44.00"]
@@ -136,7 +136,7 @@ def test_every_score_is_in_the_table_with_its_interval() -> None:
 
 
 def test_every_class_is_in_the_table() -> None:
-    page = Page(render([result()])["index.html"])
+    page = Page(render([result()])["report.html"])
     rows = table(page, "Class")
     assert [row[:2] for row in rows[1:]] == [
         ["person", "thing"], ["car", "thing"], ["sky", "stuff"],
@@ -146,7 +146,7 @@ def test_every_class_is_in_the_table() -> None:
 
 
 def test_the_comparison_is_told_in_points() -> None:
-    page = Page(render([result()])["index.html"])
+    page = Page(render([result()])["report.html"])
     compared = next(t for t in page.tables if t[0][:2] == ["Score", "Difference"])
     rows = {row[0]: row[1:] for row in compared[1:]}
     assert rows["PQ All"][:2] == ["+0.020", "-0.040 to +0.070"]
@@ -160,31 +160,31 @@ def test_the_comparison_is_told_in_points() -> None:
 @pytest.mark.parametrize("verdict", ["equal", "different", "evaluated"])
 def test_the_verdict_leads(verdict: str) -> None:
     files = render([one_side() if verdict == "evaluated" else result(verdict)])
-    (found,) = json.loads(files["report.json"])["verdicts"]
+    (found,) = json.loads(files["report.json"])["chapters"]
     assert found["verdict"] == verdict
     assert found["title"] == "Evaluation of coco_r50 on val2017"
     tones = {"equal": "good", "different": "bad", "evaluated": "open"}
-    assert f'<p class="verdict {tones[verdict]}">' in files["index.html"]
+    assert f'<p class="verdict {tones[verdict]}">' in files["report.html"]
     if verdict == "different":
         assert "2 pixels differ by more than rounding explains" in found["headline"]
 
 
 def test_random_weights_are_said_to_be_random() -> None:
-    page = Page(render([result() | {"weights": "seeded:0"}])["index.html"])
+    page = Page(render([result() | {"weights": "seeded:0"}])["report.html"])
     assert "The weights are random numbers" in page.text
     assert "equal scores show little" in page.text
-    assert "random" not in Page(render([result()])["index.html"]).text
+    assert "random" not in Page(render([result()])["report.html"]).text
 
 
 def test_one_side_alone_has_no_comparison() -> None:
-    page = Page(render([one_side()])["index.html"])
+    page = Page(render([one_side()])["report.html"])
     assert "compared" not in page.text
     assert "PQ" not in page.text
     assert "None were drawn." in page.text
 
 
 def test_dots_lie_on_their_lines_and_the_drawing_says_what_it_shows() -> None:
-    text = render([result()])["index.html"]
+    text = render([result()])["report.html"]
     for drawing in re.findall(r'<svg class="plot".*?</svg>', text):
         lines = re.findall(r'd="M([\d.]+) ([\d.]+)H([\d.]+)', drawing)
         dots = re.findall(r'<circle class="s0" cx="([\d.]+)" cy="([\d.]+)"', drawing)
@@ -198,8 +198,8 @@ def test_dots_lie_on_their_lines_and_the_drawing_says_what_it_shows() -> None:
 
 def test_markdown_has_the_same_rows() -> None:
     files = render([result()])
-    rows = [row for found in Page(files["index.html"]).tables for row in found]
-    lines = [line for line in files["index.md"].splitlines() if line.startswith("| ")]
+    rows = [row for found in Page(files["report.html"]).tables for row in found]
+    lines = [line for line in files["report.md"].splitlines() if line.startswith("| ")]
     assert len(rows) == len([line for line in lines if not re.fullmatch(r"[|\s:-]+", line)])
     rectangular(files)
 
@@ -207,7 +207,7 @@ def test_markdown_has_the_same_rows() -> None:
 def test_hostile_names_are_shown_not_run() -> None:
     changed = hostile(result()) | {"weights": "model.pkl"}
     changed["command"] = HOSTILE
-    page = Page(render([changed])["index.html"])
+    page = Page(render([changed])["report.html"])
     assert [tag for tag, _ in page.elements].count("script") == 1
     assert not any(name.startswith("on") for name, _ in page.attributes)
 

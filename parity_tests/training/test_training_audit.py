@@ -42,19 +42,19 @@ def recorded(holds):
 
 def test_a_training_result_is_a_chapter_of_the_report():
     files = render([recorded(True)])
-    for name in ("index.html", "index.md"):
+    for name in ("report.html", "report.md"):
         assert "One training step of tiny" in files[name]
         assert "1 claims on 6 cases hold" in files[name]
         assert "likely cause" not in files[name]
-    assert json.loads(files["report.json"])["verdicts"][0]["verdict"] == "equal"
+    assert json.loads(files["report.json"])["chapters"][0]["verdict"] == "equal"
 
 
 def test_a_failed_claim_shows_its_place_and_its_cause():
     result = recorded(False)
     files = render([result])
     for text in ("criterion: loss", "focal alpha and 1 - alpha are swapped"):
-        assert text in files["index.html"]
-        assert text in files["index.md"]
+        assert text in files["report.html"]
+        assert text in files["report.md"]
     line = (
         "fails: Every loss is the same [criterion: loss_mask], "
         "likely: focal alpha and 1 - alpha are swapped"

@@ -1,0 +1,125 @@
+"""Planting a catalogue's faults one after another, and keeping what is known if that is ended."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskformer.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.faults import Fault, Outcome
+
+NOTES = "outcomes.jsonl"
+Builders = Mapping[str, Callable[[str, str], Any]]
+
+
+@dataclass
+class Notes:
+    """What was said so far, a JSON object per line, in the file at `path` (None keeps nothing).
+
+    `case` tells one measurement from another: lines of another case are not read back.
+    """
+
+    path: Path | None
+    case: Mapping[str, str]
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sound: dict[str, dict[str, bool]] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Takes over what an earlier run of the same case has noted."""
+        if self.path is None or not self.path.is_file():
+            return
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                noted = json.loads(line)
+            except ValueError:  # the last line of a run that was ended while it wrote
+                continue
+            if noted.pop("case") == dict(self.case):
+                self._keep(noted)
+
+    def start(self) -> None:
+        """Begins with an empty file."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("", encoding="utf-8")
+
+    def add(self, noted: dict[str, Any]) -> None:
+        """Keeps one object: {"outcome": ...} or {"sound": ..., "noticed": ...}."""
+        self._keep(noted)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"case": dict(self.case), **noted}) + "\n")
+
+    def _keep(self, noted: dict[str, Any]) -> None:
+        if "sound" in noted:
+            self.sound[noted["sound"]] = noted["noticed"]
+        else:
+            self.outcomes[noted["outcome"]["id"]] = noted["outcome"]
+
+
+def run_faults(
+    chosen: "Sequence[Fault]", config: str, size: str, builders: Builders, notes: Notes
+) -> "tuple[list[Outcome], dict[str, dict[str, bool]]]":
+    """What was said of each fault, and by bench which customary checks alarm on a sound port.
+
+    Faults that `notes` has are not run again; each outcome is noted and printed when it is known.
+    Raises InputError where the sound port fails already.
+    """
+    from parity.faults import Outcome
+
+    found = {
+        one.id: Outcome.from_json(one, notes.outcomes[one.id])
+        for one in chosen
+        if one.id in notes.outcomes
+    }
+    benches = dict.fromkeys(one.bench for one in chosen)
+    for name in benches:
+        left = [one for one in chosen if one.bench == name and one.id not in found]
+        if not left:
+            continue
+        bench = _sound_bench(name, config, size, builders, notes)
+        for fault in left:
+            found[fault.id] = _outcome(fault, bench)
+            notes.add({"outcome": found[fault.id].to_json()})
+            count = f"[{len(found)}/{len(chosen)}]"
+            print(f"{count} {describe(found[fault.id])}", file=sys.stderr, flush=True)
+    sound = {name: notes.sound[name] for name in benches}
+    return [found[one.id] for one in chosen], sound
+
+
+def _sound_bench(name: str, config: str, size: str, builders: Builders, notes: Notes) -> Any:
+    print(f"measuring the reference: {name}", file=sys.stderr, flush=True)
+    bench = builders[name](config, size)
+    clean = bench.audit()
+    if clean.claims:
+        raise InputError(
+            f"the sound port fails in {name}",
+            f"claims: {', '.join(clean.claims)}",
+            "run `parity audit` first; faults are planted in a port that is equal",
+        )
+    notes.add({"sound": name, "noticed": dict(clean.noticed)})
+    return bench
+
+
+def _outcome(fault: "Fault", bench: Any) -> "Outcome":
+    from parity.faults import Outcome
+
+    begun = time.perf_counter()
+    with fault.plant(bench):
+        found = bench.audit()
+    seconds = time.perf_counter() - begun
+    return Outcome(fault, found.claims, found.named, seconds, found.noticed)
+
+
+def describe(outcome: "Outcome") -> str:
+    """One outcome in a line."""
+    said = "detected" if outcome.detected else "NOT DETECTED"
+    if outcome.detected:
+        place = "placed" if outcome.place_exact else "misplaced"
+        cause = "explained" if outcome.cause_named else "not explained"
+        said = f"{said}, {place}, {cause}"
+    return f"{outcome.fault.id}: {said}, {outcome.seconds:.1f} s"

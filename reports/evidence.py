@@ -1,0 +1,215 @@
+"""Recorded results as evidence: found in files and folders, checked, and copied byte for byte."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskformer.errors import InputError
+from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
+from maskformer.run_record import SCHEMA as RUN
+from maskformer.run_scores import COUNTS, ImageCounts, read_counts
+
+AUDIT = "maskformer-replication/audit/1"
+AUDIT_ALL = "maskformer-replication/audit-all/1"
+TRAINING_STEP = "maskformer-replication/training/1"
+TRAINING_RUNS = "maskformer-replication/training-runs/1"
+TRAJECTORY = "maskformer-replication/trajectory/1"
+EVALUATION = "maskformer-replication/evaluation/1"
+PREFLIGHT = "preflight/1"
+FAULT_SCORE = "maskformer-replication/fault-score/1"
+RECEIPT = "maskformer-replication/receipt/1"
+"""A receipt's own `format` is 1; this is what a report calls it."""
+
+KINDS = {
+    RECEIPT: "receipt",
+    AUDIT: "audit",
+    AUDIT_ALL: "audit-all",
+    TRAINING_STEP: "training-step",
+    TRAJECTORY: "trajectory",
+    EVALUATION: "evaluation",
+    RUN: "run",
+    TRAINING_RUNS: "training-runs",
+    PREFLIGHT: "preflight",
+    FAULT_SCORE: "fault-score",
+}
+"""What a report can be made of, in a report's order: the schema, and what files are named after."""
+
+_SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
+_RECEIPT_FIRST = re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{')
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One recorded result: its schema, its files' bytes, and what they hold.
+
+    `files` has one entry "" for a result that is one JSON file; a run has run.json, metrics.jsonl
+    and, where it was evaluated, evaluation.npz. `source` says where it was read, for messages.
+    """
+
+    schema: str
+    files: Mapping[str, bytes]
+    content: Mapping[str, Any]
+    source: str
+    run: Run | None = None
+    counts: ImageCounts | None = field(default=None, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """What its file is named after."""
+        return KINDS[self.schema]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over its files, by which two copies are known."""
+        parts = (f"{n}\0{sha256(content)}\n" for n, content in sorted(self.files.items()))
+        return sha256("".join(parts).encode())
+
+
+def sha256(content: bytes) -> str:
+    """The digest in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def strict(value: Any) -> Any:
+    """The value with numbers that JSON has no word for written as text: "nan", "inf", "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def json_bytes(value: Any) -> bytes:
+    """A result as its commands write it."""
+    return (json.dumps(strict(value), indent=1, allow_nan=False) + "\n").encode()
+
+
+def of_result(result: Mapping[str, Any]) -> Evidence:
+    """A result that was just made, as if it had been read from its file."""
+    return _of_bytes(json_bytes(result), "the result")
+
+
+def load(paths: Sequence[Path]) -> tuple[Evidence, ...]:
+    """The evidence in files and folders, in the order of `KINDS`, then as given; copies once.
+
+    A folder is searched with all below it; files in it that are no recorded result are passed over.
+    Raises InputError for a path that is missing, unknown, broken or without any evidence.
+    """
+    found: dict[str, Evidence] = {}
+    for path in paths:
+        below = {one.digest: one for one in _search(path)}
+        if not below:
+            raise InputError(
+                f"{path} holds no recorded result",
+                f"searched for: {', '.join(KINDS.values())}",
+                "give the JSON that a command wrote with --out or --json, or the folder of a run",
+            )
+        found = below | found
+    order = list(KINDS)
+    return tuple(sorted(found.values(), key=lambda one: order.index(one.schema)))
+
+
+def names(evidence: Iterable[Evidence]) -> list[dict[str, str]]:
+    """Each evidence's files by where a report keeps them: `evidence/01-audit.json`.
+
+    The first of each is the one that the report names as the evidence of a claim.
+    """
+    placed = []
+    for index, one in enumerate(evidence, 1):
+        stem = f"evidence/{index:02d}-{one.kind}"
+        if set(one.files) == {""}:
+            placed.append({"": f"{stem}.json"})
+        else:
+            placed.append({name: f"{stem}/{name}" for name in one.files})
+    return placed
+
+
+def _search(path: Path) -> Iterator[Evidence]:
+    if path.is_dir():
+        if (path / DESCRIPTION).is_file():
+            yield _of_run(path)
+        for file in sorted(path.rglob("*.json")):
+            if file.name == DESCRIPTION and file.parent != path:
+                yield _of_run(file.parent)
+            elif file.name != DESCRIPTION and _may_be_result(file):
+                yield _of_file(file)
+    elif path.name in (DESCRIPTION, METRICS):
+        yield _of_run(path.parent)
+    else:
+        yield _of_file(path)
+
+
+def _may_be_result(file: Path) -> bool:
+    """Whether a file found in a folder is a recorded result; others may lie beside it."""
+    with file.open("rb") as stream:
+        start = stream.read(4096)
+    schema = _SCHEMA_FIRST.match(start)
+    if schema is None:
+        return _RECEIPT_FIRST.match(start) is not None
+    return schema.group(1).decode(errors="replace") in KINDS
+
+
+def _of_file(file: Path) -> Evidence:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "give a recorded result, or a folder that has some",
+        ) from None
+    return _of_bytes(content, str(file))
+
+
+def _of_bytes(content: bytes, source: str) -> Evidence:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise InputError(
+            f"{source} is not a complete JSON file",
+            f"{type(error).__name__}: {error}",
+            "record the result again",
+        ) from None
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if isinstance(value, dict) and value.get("format") == 1 and {"tensors", "target"} <= set(value):
+        schema = RECEIPT
+    if schema not in KINDS or schema == RUN:
+        raise InputError(
+            f"{source} has the schema {schema!r}, which no report knows",
+            f"known: {', '.join(KINDS)}",
+            "record the result again with this version, or report it with the version that made it",
+        )
+    return Evidence(schema, {"": content}, _revived(value), source)
+
+
+def _of_run(folder: Path) -> Evidence:
+    run = read_run(folder)
+    files = {name: (folder / name).read_bytes() for name in (DESCRIPTION, METRICS)}
+    counts = None
+    if (folder / COUNTS).is_file():
+        files[COUNTS] = (folder / COUNTS).read_bytes()
+        counts = read_counts(folder / COUNTS)
+    if not run.rows:
+        raise InputError(
+            f"{folder} has no rows yet",
+            f"{METRICS} is empty",
+            "wait for the run's first row, or leave it out",
+        )
+    return Evidence(RUN, files, run.description, str(folder), run, counts)
+
+
+def _revived(value: Any) -> Any:
+    """The value with the texts that `strict` writes as the numbers they stand for."""
+    if isinstance(value, Mapping):
+        return {name: _revived(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_revived(item) for item in value]
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,138 @@
+"""The one ladder of claims over all evidence: which rung a claim stands on, and its verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.evidence import (
+    AUDIT,
+    AUDIT_ALL,
+    EVALUATION,
+    FAULT_SCORE,
+    PREFLIGHT,
+    RECEIPT,
+    RUN,
+    TRAINING_RUNS,
+    TRAINING_STEP,
+    TRAJECTORY,
+)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A level of the ladder: its name, what it says, and the command that gives evidence."""
+
+    id: str
+    title: str
+    statement: str
+    command: str
+
+
+RUNGS = (
+    Rung("weights", "Weights", "every weight is converted once and bit for bit", "parity audit"),
+    Rung(
+        "activations",
+        "Activations in float64",
+        "every layer computes the same function",
+        "parity audit",
+    ),
+    Rung(
+        "precision",
+        "Float32 ratio",
+        "no layer is less exact in float32 than the reference's own float32",
+        "parity audit",
+    ),
+    Rung("losses", "Losses", "every loss term is the same", "parity audit --train"),
+    Rung(
+        "matching",
+        "Matching",
+        "costs and pairs of queries and targets are the same",
+        "parity audit --train",
+    ),
+    Rung(
+        "gradients", "Gradients", "every parameter's gradient is the same", "parity audit --train"
+    ),
+    Rung(
+        "update",
+        "One update",
+        "the optimizer makes the same step, at every step of the schedule",
+        "parity audit --train",
+    ),
+    Rung(
+        "trajectory",
+        "Trajectory",
+        "many updates stay as near as the reference stays to itself",
+        "parity trajectory",
+    ),
+    Rung("data", "Data", "both sides read the same examples", "parity train --side both"),
+    Rung("inference", "Inference", "every prediction is the same", "parity evaluate --side both"),
+    Rung("metric_code", "Metric code", "the scores are computed alike", "parity evaluate"),
+    Rung(
+        "metric_converted",
+        "Metric from converted weights",
+        "converted weights score alike on both sides",
+        "parity evaluate --side both --weights CHECKPOINT",
+    ),
+    Rung(
+        "metric_trained",
+        "Metric from training",
+        "trained models score alike",
+        "parity train --side both",
+    ),
+)
+BESIDE = (
+    Rung("tpu", "TPU", "the training step compiles for a TPU and fits", "parity preflight"),
+    Rung("harness", "Harness", "planted faults are found", "parity faults run --all"),
+)
+"""What is judged beside the ladder: it says nothing of the port's equality."""
+
+_AUDIT_RUNGS = (  # the first prefix that fits a claim's id
+    ("weights", "weights"),
+    ("same_precision", "precision"),
+    ("same_decisions", "precision"),
+    ("capture", "precision"),
+    ("production", "precision"),
+    ("inference", "inference"),
+    ("metric", "inference"),
+    ("train_losses", "losses"),
+    ("train_dropout", "losses"),
+    ("train_costs", "matching"),
+    ("train_matching", "matching"),
+    ("train_gradients", "gradients"),
+    ("train_", "update"),
+    ("", "activations"),
+)
+_BY_SCHEMA = {
+    RECEIPT: "weights",
+    AUDIT_ALL: "activations",
+    TRAJECTORY: "trajectory",
+    EVALUATION: "inference",
+    TRAINING_RUNS: "metric_trained",
+    RUN: "metric_trained",
+    PREFLIGHT: "tpu",
+    FAULT_SCORE: "harness",
+}
+_OWN = {rung.id for rung in (*RUNGS, *BESIDE)}
+
+
+def rung_of(schema: str, identity: str) -> str:
+    """The rung of a claim by the schema of its evidence and its id.
+
+    An id "RUNG/..." names its rung, as those do that a report derives.
+    """
+    named = identity.partition("/")[0]
+    if named in _OWN and "/" in identity:
+        return named
+    if schema in (AUDIT, TRAINING_STEP):
+        return next(rung for start, rung in _AUDIT_RUNGS if identity.startswith(start))
+    return _BY_SCHEMA[schema]
+
+
+def verdict_of(claims: Sequence[Mapping[str, Any]]) -> str:
+    """Of a rung: "fails" where a claim fails, "holds" where one holds and none is open."""
+    verdicts = {claim["verdict"] for claim in claims}
+    if "fails" in verdicts:
+        return "fails"
+    if verdicts == {"holds"}:
+        return "holds"
+    return "not decided" if verdicts - {"not run"} else "not run"
