@@ -10,18 +10,24 @@ also by other limits. "measured" is a JSON object whose "rule" is one of `RULES`
 - relative: {"pairs": {name: [port's, reference's]}, "limit": limit}. The value is the largest
   |port - reference| / |reference|; a number that one side lacks (null) is infinitely far.
 - sum: {"values": {name: number}, "limit": limit}. The value is the sum.
+- running: {"port": {step: number}, "beside": {step: number}, "least": number, "limit": limit}. The
+  value is the largest ratio of the port's largest number up to a step to that of the other up to
+  there, which counts as no less than "least".
+- missed: {"of": count, "found": [...], "least": a field of `parity.judge.Limits`}. The value is the
+  share that was found; the limit is what "least", a share that must not be, leaves.
 - matching: {"places": [{"place", "pairs", "differing", "certificate"}]}, see `matching_place`. The
   value is how many places are wrong; the limit is 0.
 
 A limit is a number, or {"name": a field of `parity.judge.Limits`, "times": number}. Any of them may
-also have "lacking": [...], parts that one side does not have; a claim that lacks any fails.
+also have "lacking": [...], parts that one side does not have; a claim that lacks any fails. With
+"otherwise": "WORD", a claim that is not met is not refuted: its verdict is that word.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.assignment import Certificate
@@ -39,11 +45,12 @@ class Judged:
     limit: float
     cases: int
     holds: bool
+    otherwise: str = "fails"
 
     @property
     def verdict(self) -> str:
         """The claim's verdict in a word."""
-        return "holds" if self.holds else "fails"
+        return "holds" if self.holds else self.otherwise
 
 
 def claim(
@@ -134,8 +141,8 @@ def judge(measured: Measured, limits: Limits = DEFAULT) -> Judged:
     an object that is none of `RULES`."""
     judged = RULES[measured["rule"]](measured, limits)
     if measured.get("lacking"):
-        return Judged(judged.value, judged.limit, judged.cases, False)
-    return judged
+        return replace(judged, holds=False)
+    return replace(judged, otherwise=measured.get("otherwise", "fails"))
 
 
 def digest(measured: Any) -> str:
@@ -153,6 +160,18 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def running_ratio(measured: Measured) -> tuple[float, str | None]:
+    """The value of the rule "running", and the first step that has it."""
+    worst, place, ours, own = 0.0, None, 0.0, number(measured["least"])
+    for step, value in measured["port"].items():
+        ours = max(ours, number(value))
+        own = max(own, number(measured["beside"][step]))
+        ratio = ours / own if math.isfinite(own) else math.inf
+        if not ratio <= worst or place is None:
+            worst, place = ratio, step
+    return worst, place
 
 
 def relative_gap(port: float | None, reference: float | None) -> float:
@@ -205,6 +224,17 @@ def _sum(measured: Measured, limits: Limits) -> Judged:
     return _at_most(sum(values), measured["limit"], len(values), limits)
 
 
+def _running(measured: Measured, limits: Limits) -> Judged:
+    value, _ = running_ratio(measured)
+    return _at_most(value, measured["limit"], len(measured["port"]), limits)
+
+
+def _missed(measured: Measured, limits: Limits) -> Judged:
+    of = measured["of"]
+    share = len(measured["found"]) / of if of else 0.0
+    return _at_most(share, 1.0 - getattr(limits, measured["least"]), of, limits)
+
+
 def _matching(measured: Measured, limits: Limits) -> Judged:
     wrong = 0
     for place in measured["places"]:
@@ -223,5 +253,7 @@ RULES: Mapping[str, Callable[[Measured, Limits], Judged]] = {
     "largest": _largest,
     "relative": _relative,
     "sum": _sum,
+    "running": _running,
+    "missed": _missed,
     "matching": _matching,
 }

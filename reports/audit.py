@@ -48,7 +48,6 @@ def chapter(result: Result, file: str) -> Chapter:
             Section("How it was run", _run(result)),
             Section("Versions and hashes", _provenance(result["provenance"])),
         ),
-        claims=claims.of_file(result["claims"], file),
     )
 
 

@@ -13,18 +13,6 @@ TONES = {
     "fails": "bad",
     "does not hold": "bad",
 }
-KEYS = (
-    "id",
-    "title",
-    "verdict",
-    "value",
-    "limit",
-    "cases",
-    "derivation",
-    "evidence_sha256",
-    "command",
-)
-"""What every claim has."""
 
 
 def tone(verdict: str) -> str:
@@ -79,11 +67,6 @@ def headline(result: Mapping[str, Any]) -> str:
         cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
         lead = f"The port differs{place}{cause}; {taps} compared"
     return f"{lead}: {'; '.join(parts)}."
-
-
-def of_file(claims: Sequence[Mapping[str, Any]], file: str) -> tuple[Mapping[str, Any], ...]:
-    """The claims of a result, each with the file it comes from."""
-    return tuple({**{key: claim[key] for key in KEYS}, **claim, "file": file} for claim in claims)
 
 
 def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:

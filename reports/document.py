@@ -116,17 +116,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One result, or several of a kind: title, verdict in one line, sections, and its claims.
-
-    A claim has the keys of `claims.KEYS`, and "file", the evidence it comes from.
-    """
+    """One result, or several of a kind: title, verdict in one line, and sections."""
 
     title: str
     verdict: str
     tone: str
     headline: str
     sections: tuple[Section, ...]
-    claims: tuple[Mapping[str, Any], ...] = ()
 
 
 def number(value: Any) -> str:

@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from maskformer.errors import InputError
 from reports import audit, evaluation, evidence, training
+from reports.derived import all_claims, incomplete
 from reports.document import Chapter
 from reports.evidence import Evidence, names, of_result
-from reports.ladder import rung_of
 from reports.plots import stage_class
 
 SCHEMA = "maskformer-replication/report/2"
@@ -70,6 +70,7 @@ def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path)
 def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     """The page and its twins as text, by name."""
     found = [one if isinstance(one, Evidence) else of_result(one) for one in results]
+    claims = all_claims(found)
     chapters = tuple(
         _chapter(one, next(iter(places.values())))
         for one, places in zip(found, names(found), strict=True)
@@ -101,7 +102,9 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
             {"title": one.title, "verdict": one.verdict, "headline": one.headline}
             for one in chapters
         ],
-        "claims": _claims(found, chapters),
+        "claims": [
+            {key: value for key, value in one.items() if key != "measured"} for one in claims
+        ],
         "evidence": [
             {"file": place, "sha256": evidence.sha256(one.files[name]), "schema": one.schema}
             for one, places in zip(found, names(found), strict=True)
@@ -115,29 +118,11 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     }
 
 
-def _claims(found: Sequence[Evidence], chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """Every claim of every chapter, with the rung it stands on and the file it comes from."""
-    schemas = {
-        place: one.schema
-        for one, places in zip(found, names(found), strict=True)
-        for place in places.values()
-    }
-    return [
-        {**claim, "rung": rung_of(schemas[claim["file"]], claim["id"])}
-        for chapter in chapters
-        for claim in chapter.claims
-    ]
-
-
 def _chapter(one: Evidence, file: str) -> Chapter:
     try:
         return CHAPTERS[one.schema](one.content, file)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{one.source} is not a complete {one.schema}",
-            f"{type(error).__name__}: {error}",
-            "record it again; a report is never made from a part of a result",
-        ) from error
+        raise incomplete(one, error) from error
 
 
 def _asset(environment: Environment, name: str) -> Markup:

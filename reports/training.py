@@ -33,7 +33,6 @@ def chapter(result: Mapping[str, Any], file: str) -> Chapter:
             ),
             Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
         ),
-        claims=claims.of_file(result["claims"], file),
     )
 
 

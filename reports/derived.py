@@ -1,0 +1,478 @@
+"""The claims of any evidence: those it recorded, and those that follow from what it recorded.
+
+Every command records what it measured; not all say what that claims. Here they do, each claim with
+its "measured" (`parity.claims`), so that a report and its verification say the same. A derived
+claim whose schema does not say its rung has the id "RUNG/...", with a rung of `reports.ladder`.
+"""
+
+import itertools
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from maskformer import statistics
+from maskformer.errors import InputError
+from maskformer.run_scores import ImageCounts
+from parity.claims import claim
+from reports.evidence import (
+    AUDIT_ALL,
+    EVALUATION,
+    FAULT_SCORE,
+    PREFLIGHT,
+    RECEIPT,
+    RUN,
+    TRAINING_RUNS,
+    TRAJECTORY,
+    Evidence,
+    names,
+)
+from reports.ladder import rung_of
+
+Claim = dict[str, Any]
+KEYS = (
+    "id",
+    "title",
+    "verdict",
+    "value",
+    "limit",
+    "cases",
+    "derivation",
+    "evidence_sha256",
+    "command",
+)
+"""What every claim has; one that a result recorded without some of it has None there."""
+
+EPSILON = 2.0**-52
+ROUNDINGS = 2048  # of a mean over some hundred classes, each a quotient of sums; generous
+SAME_RUN = ("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "initial")
+"""Settings in which two runs agree that are compared as a pair."""
+
+
+def all_claims(found: Sequence[Evidence]) -> list[Claim]:
+    """The claims of a report on this evidence, in order, each with its `rung` and its `file`.
+
+    Those of pairs of runs come last. Raises InputError for evidence that is not complete.
+    """
+    placed = [
+        (one, next(iter(places.values()))) for one, places in zip(found, names(found), strict=True)
+    ]
+    claims = []
+    for one, file in placed:
+        try:
+            for each in (*claims_of(one), *claims_of_run(one)):
+                rung = rung_of(one.schema, each["id"])
+                claims.append({**dict.fromkeys(KEYS), **each, "rung": rung, "file": file})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise incomplete(one, error) from error
+    files = {id(one): file for one, file in placed}
+    for theirs, ours in pairs_of_runs([one for one in found if one.schema == RUN]):
+        for each in claims_of_pair(theirs, ours):
+            rung = rung_of(RUN, each["id"])
+            claims.append({**each, "rung": rung, "file": files[id(ours)]})
+    return claims
+
+
+def incomplete(one: Evidence, error: Exception) -> InputError:
+    """What to tell of evidence that lacks what its schema promises."""
+    return InputError(
+        f"{one.source} is not a complete {one.schema}",
+        f"{type(error).__name__}: {error}",
+        "record it again; a report is never made from a part of a result",
+    )
+
+
+def claims_of(one: Evidence) -> list[Claim]:
+    """All claims of one piece of evidence. Raises KeyError, TypeError or ValueError where the
+    evidence lacks what its schema promises."""
+    recorded = list(one.content.get("claims", ()))
+    if one.schema not in _BY_SCHEMA or (recorded and "verdict" in recorded[0]):
+        return recorded
+    return _BY_SCHEMA[one.schema](one.content)
+
+
+def claims_of_run(one: Evidence) -> list[Claim]:
+    """That the scores which a run recorded last follow from the counts of its images."""
+    if one.run is None or one.counts is None:
+        return []
+    recorded = {name: one.run.last(name) for name in one.counts.values()}
+    pairs = {
+        name: [None if recorded[name] is None else recorded[name], value]
+        for name, value in one.counts.values().items()
+        if not math.isnan(value)
+    }
+    return [
+        claim(
+            "metric_code/run",
+            "The scores that the run recorded follow from the counts of its images",
+            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
+            run_command(one.content),
+        )
+    ]
+
+
+def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
+    """(reference, port) of every two runs, one of each side, with the same settings."""
+    return [
+        (theirs, ours)
+        for theirs, ours in itertools.product(runs, runs)
+        if (theirs.content["side"], ours.content["side"]) == ("torch", "tf")
+        and all(
+            theirs.content["settings"].get(name) == ours.content["settings"].get(name)
+            for name in SAME_RUN
+        )
+    ]
+
+
+def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
+    """What a run of each side with the same settings shows: the same data, scores alike."""
+    command = run_command(ours.content, "both")
+    digests = [one.content["data_sha256"] for one in (theirs, ours)]
+    different = [] if digests[0] is not None and digests[0] == digests[1] else digests
+    found = [
+        claim(
+            "data/same",
+            "Both trainers read the same images and annotations",
+            {"rule": "none", "of": 2, "found": different},
+            "sha256 over the examples that each side read",
+            command,
+        )
+    ]
+    scores = compared(theirs.counts, ours.counts)
+    intervals = {name: one["difference"] for name, one in scores.items() if "difference" in one}
+    if intervals:
+        away = [name for name, one in intervals.items() if not one.low <= 0 <= one.high]
+        found.append(
+            claim(
+                "metric_trained/scores",
+                "No score of the trained models differs beyond its 95 % interval",
+                {"rule": "none", "of": len(intervals), "found": away},
+                "paired bootstrap over images, bias-corrected and accelerated; a score differs "
+                "where the interval of port - reference leaves 0 out",
+                command,
+            )
+        )
+    return found
+
+
+def compared(
+    theirs: ImageCounts | None, ours: ImageCounts | None, margin: float = 0.001
+) -> dict[str, dict[str, Any]]:
+    """By score: `difference` (an interval of ours - theirs), its `p_value`, and `equivalence`.
+
+    In 0..1, over the images of both runs' last evaluations. A score that cannot be compared has a
+    `reason` instead; without counts, or of other images, there is none.
+    """
+    if theirs is None or ours is None or theirs.names != ours.names:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name in ours.values():
+        try:
+            samples = ours.samples()[name], theirs.samples()[name]
+            one = statistics.compare(*samples)
+            shown = statistics.judge_equivalence(*samples, margin=margin)
+            found[name] = {
+                "difference": one.interval,
+                "p_value": one.p_value,
+                "equivalence": shown,
+            }
+        except (InputError, KeyError) as error:
+            found[name] = {"reason": str(error).splitlines()[0]}
+    return found
+
+
+def run_command(content: Mapping[str, Any], side: str | None = None) -> str:
+    """The command that trains such a run again; an import has what was imported."""
+    settings = content["settings"]
+    if content["side"] == "imported":
+        source = next(iter(content.get("source", {"metrics.json": ""})))
+        return shlex.join(
+            ["parity", "import-run", source, "--config", settings["config"], "--out", "DIR"]
+        )
+    words = ["parity", "train", "--config", settings["config"], "--side", side or content["side"]]
+    for name in ("data", "steps", "batch", "seed"):
+        words += [f"--{name}", str(settings[name])]
+    return shlex.join([*words, "--out", "DIR"])
+
+
+def _of_receipt(content: Mapping[str, Any]) -> list[Claim]:
+    """That every tensor of a conversion has a source, and that copied ones kept their bits."""
+    tensors = content["tensors"]
+    unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
+    changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
+    command = shlex.join(["parity", "convert", "--verify", "receipt.json"])
+    return [
+        claim(
+            "weights/receipt",
+            "Every tensor of the converted checkpoint comes from a tensor of its source",
+            {"rule": "none", "of": len(tensors), "found": unsourced},
+            "the receipt names the source, the rule and the sha256 of every tensor",
+            command,
+        ),
+        claim(
+            "weights/bits",
+            "Every tensor that is copied without a change of layout kept its bits",
+            {"rule": "none", "of": sum(map(_copied, tensors)), "found": changed},
+            "sha256 of the tensor before and after",
+            command,
+        ),
+    ]
+
+
+def _copied(one: Mapping[str, Any]) -> bool:
+    kept = one["rule"] == "same" and len(one["sources"]) == 1
+    return kept and all(
+        out["rule"] == "same" and out["dtype"] == one["sources"][0]["dtype"]
+        for out in one["targets"]
+    )
+
+
+def _same_bits(one: Mapping[str, Any]) -> bool:
+    return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])
+
+
+def _of_audit_all(content: Mapping[str, Any]) -> list[Claim]:
+    rows = content["architectures"]
+    lacking = [key for row in rows for keys in row["unpaired"].values() for key in keys]
+    cases = [
+        [
+            f"{row['config']}, {row['nearest']['tap']}",
+            {row["nearest"]["metric"]: [value, value / ratio if ratio else value]},
+            None,
+        ]
+        for row in rows
+        for value, ratio in [(float(row["nearest"]["value"]), float(row["nearest"]["ratio"]))]
+    ]
+    measured = {"rule": "verdicts", "claim": "same_function", "cases": cases}
+    return [
+        claim(
+            "activations/all",
+            f"All {len(rows)} architectures of the zoo compute the same function in float64",
+            measured | ({"lacking": lacking} if lacking else {}),
+            "of each architecture the tensor nearest to its limit, in units of it; the limit is "
+            "min(32 x floor, 1e-9)",
+            content["command"],
+        )
+    ]
+
+
+def _of_trajectory(content: Mapping[str, Any]) -> list[Claim]:
+    """The recorded claims, measured again from the steps."""
+    steps, beside = content["steps"], content["beside"]
+    by_twin = beside == "twin"
+    found = []
+    for one in content["claims"]:
+        measure = one["id"].removeprefix(f"{beside}_")
+        if measure == one["id"]:
+            continue
+        measured = {
+            "rule": "running",
+            "port": {str(row["step"]): row["port"][measure] for row in steps},
+            "beside": {str(row["step"]): row[beside][measure] for row in steps},
+            "least": EPSILON if by_twin else 2.0**-24,
+            "limit": {"name": "floor_factor" if by_twin else "float32_ratio", "times": 1},
+        }
+        derivation = "the largest gap up to a step, in units of " + (
+            "the reference's gap to itself, started one unit in the last place away"
+            if by_twin
+            else "PyTorch's own float32 gap from its float64 run"
+        )
+        found.append(claim(one["id"], one["title"], measured, derivation, content["command"]))
+    kinds = {one["id"] for one in content["claims"]}
+    if "loss" in kinds:
+        measured = {
+            "rule": "largest",
+            "values": {str(row["step"]): row["port"]["loss_gap"] for row in steps},
+            "limit": {"name": "trajectory_loss_gap", "times": 1},
+        }
+        title = "The total loss is the same at every step"
+        derivation = "largest relative gap, at a learning rate at which training is not chaotic"
+        found.append(claim("loss", title, measured, derivation, content["command"]))
+    if "pairs" in kinds:
+        away = [str(row["step"]) for row in steps if row["port"]["pairs_differ"]]
+        measured = {"rule": "none", "of": len(steps), "found": away}
+        title = "Every query is matched to the same target at every step"
+        derivation = "steps in which a query is matched otherwise"
+        found.append(claim("pairs", title, measured, derivation, content["command"]))
+    return found
+
+
+def _of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
+    command = content["command"]
+    found = [
+        claim(
+            f"metric_code/{name}",
+            f"Group scores of {name} are the means of their classes', and PQ is SQ x RQ",
+            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
+            command,
+        )
+        for name, side in content["sides"].items()
+        if (pairs := _recomputed(side))
+    ]
+    comparison = content.get("comparison")
+    if comparison is None:
+        return found
+    found.append(
+        claim(
+            "inference/pixels",
+            f"Both sides predict the same for {content['images']:,} images",
+            {
+                "rule": "sum",
+                "values": {row["image"]: row["unexplained"] for row in comparison["disagreements"]},
+                "limit": 0,
+            },
+            "pixels that differ although the reference's margin there is more than float32 "
+            "rounding explains",
+            command,
+        )
+    )
+    if not content["weights"].startswith("seeded:"):
+        found += _equivalences(content)
+    return found
+
+
+def _recomputed(side: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """(recorded, recomputed) of each score that follows from the classes' scores."""
+    rows = side["per_class"]
+    pairs = {}
+    for group, members in (("All", (True, False)), ("Things", (True,)), ("Stuff", (False,))):
+        recorded = side.get("panoptic", {}).get(group)
+        if recorded is None:
+            continue
+        for key in ("pq", "sq", "rq"):
+            values = [
+                row[key] for row in rows if row["isthing"] in members and row[key] is not None
+            ]
+            mean = sum(values) / len(values) if values else None
+            pairs[f"{key} {group}"] = [recorded[key], mean]
+    for row in rows:
+        if row.get("pq") is not None:
+            pairs[f"pq {row['name']}"] = [row["pq"], row["sq"] * row["rq"]]
+    values = [row["iou"] for row in rows if row["iou"] is not None]
+    if values:
+        pairs["miou"] = [side["miou"], sum(values) / len(values)]
+    return pairs
+
+
+def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
+    """Of a checkpoint that both sides loaded: each score is equivalent within its margin."""
+    return [
+        claim(
+            f"metric_converted/{name}",
+            f"{name} of the converted weights is equivalent within {100 * shown['margin']:g} "
+            "points",
+            {
+                "rule": "largest",
+                "values": {name: shown["p_value"]},
+                "limit": shown["alpha"],
+                "otherwise": "not shown",
+            },
+            "p of two one-sided tests over paired images that the difference is as large as the "
+            f"margin, at level {shown['alpha']:g}; where they do not reject it, the images are too "
+            "few to tell",
+            content["command"],
+        )
+        for name, one in content["comparison"]["scores"].items()
+        if "holds" in (shown := one["equivalence"])
+    ]
+
+
+def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
+    comparison = content.get("comparison")
+    if comparison is None:
+        return []
+    intervals = {
+        name: one["interval"] for name, one in comparison["scores"].items() if "interval" in one
+    }
+    if not intervals:
+        return []
+    away = [name for name, one in intervals.items() if not one["low"] <= 0 <= one["high"]]
+    return [
+        claim(
+            "metric_trained/summary",
+            "No score of the trained models differs beyond its 95 % interval, as was recorded",
+            {"rule": "none", "of": len(intervals), "found": away},
+            "intervals of the paired difference over images, as recorded at the end of training",
+            shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
+        )
+    ]
+
+
+def _of_preflight(content: Mapping[str, Any]) -> list[Claim]:
+    height, width = content["image_size"]
+    words = ["parity", "preflight", "--config", content["config"]]
+    words += ["--image-size", f"{height}x{width}", "--precision", content["precision"]]
+    words += ["--per-core-batch", str(content["per_core_batch"])]
+    words += ["--replicas", str(content["replicas"])]
+    found = []
+    for row in content["topologies"]:
+        steps = {name: row[name] for name in ("train", "evaluation") if name in row}
+        lacking = [f"{name}: {one['reason']}" for name, one in steps.items() if not one["compiles"]]
+        lacking += [row["reason"]] if "reason" in row else []
+        shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
+        found.append(
+            claim(
+                f"tpu/{row['topology']}",
+                f"The steps compile for {row['topology']} and fit into its memory",
+                {"rule": "largest", "values": shares, "limit": 1}
+                | ({"lacking": lacking} if lacking else {}),
+                "share of the chip's memory that the compiled step uses, as the TPU's own compiler "
+                "says",
+                shlex.join([*words, "--topology", row["topology"]]),
+            )
+        )
+    return found
+
+
+def _of_fault_score(content: Mapping[str, Any]) -> list[Claim]:
+    outcomes, command = content["outcomes"], content["command"]
+
+    def missed(key: str) -> list[str]:
+        return [one["id"] for one in outcomes if not one[key]]
+
+    return [
+        claim(
+            "detected",
+            "Every planted fault is detected",
+            {"rule": "none", "of": len(outcomes), "found": missed("detected")},
+            "planted faults that no claim noticed",
+            command,
+        ),
+        claim(
+            "placed",
+            "Planted faults are named at their place",
+            {
+                "rule": "missed",
+                "of": len(outcomes),
+                "found": missed("place_exact"),
+                "least": "placed",
+            },
+            "share of planted faults whose first named place is another",
+            command,
+        ),
+        claim(
+            "explained",
+            "The cause of planted faults is named",
+            {
+                "rule": "missed",
+                "of": len(outcomes),
+                "found": missed("cause_named"),
+                "least": "explained",
+            },
+            "share of planted faults whose first named cause is another",
+            command,
+        ),
+    ]
+
+
+_BY_SCHEMA: Mapping[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
+    RECEIPT: _of_receipt,
+    AUDIT_ALL: _of_audit_all,
+    TRAJECTORY: _of_trajectory,
+    EVALUATION: _of_evaluation,
+    TRAINING_RUNS: _of_training_runs,
+    PREFLIGHT: _of_preflight,
+    FAULT_SCORE: _of_fault_score,
+}
