@@ -5,6 +5,7 @@ float32 run beside its float64 run, and per parameter how far the two gradients 
 floor `grad_relerr_f32`). The original's float64 run keeps some float32 inside: its position
 encoding, and the per-pixel logits of a loss. The reference is run that way for the stored numbers;
 what this alone changes is measured on the reference, and granted to the port, which is float64.
+A loss that the original computed in float32 is held, with its gradients, to the claim on float32.
 """
 
 import dataclasses
@@ -81,10 +82,13 @@ def stored(case, name):
     return found
 
 
-def torch_first(case, dtype="float64", as_stored=False):
-    """Losses, pairs, gradients, and the change by one update at the published rate."""
+def torch_first(case, dtype="float64", as_stored=False, loss_dtype="float32"):
+    """Losses, pairs, gradients, and the change by one update at the published rate.
+
+    `as_stored`: with float32 positions, and with per-pixel losses in `loss_dtype`.
+    """
     model, batch = torch_case(case, dtype, "float32" if as_stored else None)
-    if as_stored and model.config.is_per_pixel:
+    if as_stored and model.config.is_per_pixel and loss_dtype == "float32":
         model.register_forward_hook(lambda module, given, outputs: in_float32(outputs))
     found = {"pairs": torch_pairs(model, batch)}
     losses, total = torch_step.backward(model, batch)
@@ -215,10 +219,21 @@ def loss_problems(case, losses):
     problems = []
     for name, value in meta["losses_weighted_f64"].items():
         scale = weight.get(name.rstrip("_0123456789"), 1.0)
-        # A per-pixel loss is a float32 number there, off by half a unit in its last place.
-        limit = ROUNDING32 if float(np.float32(value)) == value else LOSS_LIMIT
+        limit = LOSS_LIMIT
+        if weights_of(case)[0].is_per_pixel:  # float32 in the original, off by its own error there
+            rounding = abs(
+                first(case, as_stored=True)["losses"][name] / in_float64(case)[0][name] - 1
+            )
+            limit = PRECISION_FACTOR * max(rounding, ROUNDING32)
         problems += above(name, abs(losses[name] * scale / value - 1), limit, case)
     return problems
+
+
+@lru_cache(maxsize=4)
+def in_float64(case):
+    """Losses and gradients of the reference with float32 positions, but losses in float64."""
+    found = torch_first(case, as_stored=True, loss_dtype="float64")
+    return found["losses"], found["grad"]
 
 
 def port_loss_problems(case, losses, reference):
@@ -293,15 +308,34 @@ def update_problems(case, name, found, exact, single):
     return problems
 
 
-def granted(case):
-    """How far the float64 reference is from the run that was stored, by parameter."""
-    plain, exact = first(case)["grad"], first(case, as_stored=True)["grad"]
+def apart(one, other):
+    """By parameter how far two runs' gradients are apart: samples, norms."""
     return {
-        key: (
-            float(np.linalg.norm(plain[key][0] - exact[key][0])) * (1 + 1e-6),
-            abs(plain[key][1] - exact[key][1]) * (1 + 1e-6),
+        key: (float(np.linalg.norm(one[key][0] - other[key][0])), abs(one[key][1] - other[key][1]))
+        for key in one
+    }
+
+
+def loss_rounding(case):
+    """What gradients owe to a loss that the original computed in float32: 4 x the reference's own
+    error of that kind. Zero where the loss was float64."""
+    exact = first(case, as_stored=True)["grad"]
+    other = in_float64(case)[1] if weights_of(case)[0].is_per_pixel else exact
+    return {
+        key: (PRECISION_FACTOR * samples, PRECISION_FACTOR * norms)
+        for key, (samples, norms) in apart(exact, other).items()
+    }
+
+
+def granted(case):
+    """How far the float64 reference may be from the run that was stored, by parameter."""
+    rounding = loss_rounding(case)
+    gaps = apart(first(case)["grad"], first(case, as_stored=True)["grad"])
+    return {
+        key: tuple(
+            gap * (1 + 1e-6) + more for gap, more in zip(gaps[key], rounding[key], strict=True)
         )
-        for key in plain
+        for key in gaps
     }
 
 
@@ -317,7 +351,7 @@ def test_losses_and_matchings_are_the_stored_ones(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_the_stored_ones(case):
-    assert gradient_problems(case, first(case, as_stored=True)["grad"]) == []
+    assert gradient_problems(case, first(case, as_stored=True)["grad"], loss_rounding(case)) == []
     assert gradient_problems(case, port_first(case)["grad"], granted(case)) == []
 
 
@@ -355,6 +389,19 @@ def test_a_halved_gradient_is_detected():
     problems = gradient_problems(SMALL, found, granted(SMALL))
     assert all("pixel_decoder" in line or "backbone" in line for line in problems)
     assert any("pixel_decoder.mask_features" in line for line in problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["ade20k_pp_128x128", "ade20k_ppplus_128x128"])
+def test_what_float32_losses_leave_open_hides_no_error_of_1e_6(case):
+    """The limits of the per-pixel cases stay tight: losses and gradients off by 1e-6 show."""
+    found = first(case, as_stored=True)
+    losses = {name: value * (1 + 1e-6) for name, value in found["losses"].items()}
+    assert len(loss_problems(case, losses)) == len(losses)
+    scaled = {key: (values * (1 + 1e-6), norm) for key, (values, norm) in found["grad"].items()}
+    problems = gradient_problems(case, scaled, loss_rounding(case))
+    noise = {"sem_seg_head.predictor.mask_embed.layers.2.bias"}  # a softmax does not see it
+    assert {line.split(",")[0] for line in problems} >= found["grad"].keys() - noise
 
 
 def test_a_wrong_epsilon_is_detected(monkeypatch):
