@@ -59,7 +59,7 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
 
     Returns: `config`, `taps`, `unpaired`, `worst_gap`, `worst_tap`, `nearest` (the tap nearest to
         its limit: `tap`, `metric`, `value`, `limit`, `ratio` to its floor), `first_divergence`,
-        `verdict`, `seconds` and `peak_memory_gb`, the most that the process has held so far.
+        `verdict`, `claims`, `seconds`, `peak_memory_gb`, the most that the process has held so far.
     """
     import resource
 
@@ -88,6 +88,7 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
         "nearest": {**float64["nearest_to_limit"], "ratio": float64["worst_ratio"]},
         "first_divergence": result["first_divergence"],
         "verdict": result["verdict"],
+        "claims": [{**one, "id": f"{name}/{one['id']}"} for one in result["claims"]],
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units / 1e9, 2
@@ -127,13 +128,15 @@ def audit_all(weights: str, size: str, threads: int | None, command: str) -> dic
         figures = f"{row['seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB"
         print(f" {row['verdict']}, {figures}", file=sys.stderr, flush=True)
         rows.append({"config": name, "covers": names, **row})
-    equal = all(row["verdict"] == "equal" for row in rows)
+    claims = [one for row in rows for one in row.pop("claims")]
+    equal = all(one["verdict"] == "holds" for one in claims)
     return {
         "schema": SCHEMA,
         "verdict": "equal" if equal else "different",
         "claim": "in float64 both compute the same function, tap by tap",
         "size": size,
         "weights": weights,
+        "claims": claims,
         "architectures": rows,
         "entries_covered": sum(len(row["covers"]) for row in rows),
         "seconds": round(time.perf_counter() - start, 1),

@@ -16,6 +16,7 @@ from maskformer.config import ModelConfig
 from maskformer.errors import InputError
 from maskformer.panoptic_format import VOID, Category, Segment
 from maskformer.prediction import Prediction, Size
+from parity.claims import claim, margin_claim
 from parity.judge import Verdict, function_verdict
 from parity.metrics import gap, worst
 from replication.disagreement import Certain, certain_decisions, disagreement
@@ -180,8 +181,6 @@ def _quality(
 
 
 def _scores_claim(found: Sequence[Compared], command: str) -> dict[str, Any]:
-    from replication.audit_result import margin_claim
-
     return margin_claim(
         "inference_scores",
         "In float64 the class scores of every pixel agree to rounding",
@@ -193,50 +192,43 @@ def _scores_claim(found: Sequence[Compared], command: str) -> dict[str, Any]:
 
 
 def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list[dict[str, Any]]:
-    from replication.audit_result import claim
-
-    unexplained = sum(one.unexplained for one in found)
     what = "label and segment" if found[0].pq is not None else "label"
-    evidence = [
-        {key: value for key, value in vars(one).items() if key != "scores"} for one in found
-    ]
-    lost = max(1 - min(one.miou, 1.0 if one.pq is None else one.pq) for one in found)
+    lost = {}
+    for index, one in enumerate(found):
+        for score, value in (("mIoU", one.miou), ("PQ", one.pq)):
+            if value is not None:
+                lost[f"image {index}, {score}"] = 1 - value
     metric = "PQ and mIoU are" if found[0].pq is not None else "mIoU is"
     return [
         claim(
             f"inference_{name}",
             f"Every pixel has the same {what} ({name})",
-            unexplained == 0,
-            unexplained,
-            0,
-            len(found),
+            {
+                "rule": "sum",
+                "values": {f"image {i}": one.unexplained for i, one in enumerate(found)},
+                "limit": 0,
+            },
             "pixels that differ although the reference's margin is more than twice what 4 x its "
             f"own error allows a score; {sum(one.differing for one in found)} pixels differ, "
             f"{sum(one.uncertain for one in found)} are within that margin",
-            evidence,
             command,
         ),
         claim(
             f"metric_{name}",
             f"With the reference's predictions as the truth, {metric} 1 ({name})",
-            lost == 0.0,
-            lost,
-            0.0,
-            len(found),
+            {"rule": "largest", "values": lost, "limit": 0},
             "the port's loss against the reference's own predictions, pixels within rounding of "
             "another decision left out: equal maps score exactly 1",
-            evidence,
             command,
         ),
     ]
 
 
 def _unusable_claim(name: str, reason: str, command: str) -> dict[str, Any]:
-    from replication.audit_result import claim
-
     title = f"The port's outputs can be turned into predictions ({name})"
     fact = " ".join(reason.split())
-    return claim(f"inference_{name}", title, False, 1, 0, 1, fact, reason, command)
+    measured = {"rule": "none", "of": 1, "found": [fact]}
+    return claim(f"inference_{name}", title, measured, fact, command)
 
 
 def _tensors(side: str, outputs: Outputs, index: int) -> dict[str, Any]:

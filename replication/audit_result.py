@@ -1,14 +1,14 @@
 """Turns the measured gaps of an audit into its result: claims, layers, verdict. Numbers only."""
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from maskformer.tensor_axes import stage_of
-from parity.judge import Verdict, precision_verdict, same_function, same_precision
+from parity.claims import claim, margin_claim
+from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.metrics import Gap
 from parity.trace import Trace
@@ -62,7 +62,7 @@ def build_result(
     pairing: str = BY_IDENTITY,
     further_claims: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The audit's result object (`SCHEMA`), every figure from `measured`; see `strict` for JSON.
+    """The audit's result object (`SCHEMA`), every figure from `measured`; not yet strict JSON.
 
     `pairing` says how the taps of both sides were paired; `further_claims` are judged already.
     """
@@ -149,23 +149,24 @@ def _claims(
         claim(
             "weights",
             "Every weight is converted exactly once and comes back bit for bit",
-            not measured.tensors_changed,
-            len(measured.tensors_changed),
-            0,
-            measured.tensors_converted,
+            {
+                "rule": "none",
+                "of": measured.tensors_converted,
+                "found": list(measured.tensors_changed),
+                "returned_sha256": measured.returned_sha256,
+            },
             "a layout rule moves axes and never values: no tensor may change on the way back",
-            measured.returned_sha256,
             command,
         ),
         claim(
             "pairing",
             "Every tensor that goes into or comes out of a module has its counterpart",
-            not (measured.missing or measured.unpaired),
-            len(measured.missing) + len(measured.unpaired),
-            0,
-            len(measured.trace),
+            {
+                "rule": "none",
+                "of": len(measured.trace),
+                "found": [*measured.missing, *measured.unpaired],
+            },
             pairing,
-            [list(measured.trace), list(measured.missing), list(measured.unpaired)],
             command,
         ),
         margin_claim(
@@ -207,85 +208,41 @@ def _claims(
                 claim(
                     f"capture_{name}",
                     f"Reading the taps changes no output bit ({name})",
-                    effects["same program"] == 0.0,
-                    effects["same program"],
-                    0.0,
-                    1,
+                    {
+                        "rule": "largest",
+                        "values": {"same program": effects["same program"]},
+                        "limit": 0,
+                    },
                     "the same program must give the same bits, whether its taps are read or not",
-                    effects,
                     command,
                 )
             )
         if "production" in effects:
-            limit = _output_limit(measured)
+            limit = {"name": "float32_ratio", "times": _output_error(measured)}
             claims.append(
                 claim(
                     f"production_{name}",
                     f"Run without taps ({name}), outputs change by no more than rounding",
-                    effects["production"] <= limit,
-                    effects["production"],
-                    limit,
-                    1,
+                    {
+                        "rule": "largest",
+                        "values": {"production": effects["production"]},
+                        "limit": limit,
+                    },
                     "without taps the compiler fuses more; the limit is 4 x the float32 "
                     "reference's own error of that output",
-                    effects,
                     command,
                 )
             )
     return claims
 
 
-def _output_limit(measured: Measured) -> float:
-    """What the precision claim allows the outputs of the whole model, in l2."""
+def _output_error(measured: Measured) -> float:
+    """The largest l2 error of an output of the float32 reference, or its floor where larger."""
     return max(
-        precision_verdict(
-            key, measured.reference32[key], measured.reference32[key], measured.floors32[key]
-        ).threshold.value
-        for key in measured.reference32
+        max(found.l2, least_floor(found, measured.floors32[key], np.float32)["l2"])
+        for key, found in measured.reference32.items()
         if measured.trace[key].path == "" and measured.trace[key].kind == "output"
     )
-
-
-def margin_claim(
-    identity: str, title: str, verdicts: Mapping[str, Verdict], derivation: str, command: str
-) -> dict[str, Any]:
-    """A claim that holds where every verdict passes; its value is the worst margin, its limit 1."""
-    worst = _worst(verdicts)
-    holds = all(verdict.passed for verdict in verdicts.values())
-    evidence = [verdict.to_json() for verdict in verdicts.values()]
-    cases = len(verdicts)
-    return claim(identity, title, holds, worst.margin, 1.0, cases, derivation, evidence, command)
-
-
-def claim(
-    identity: str,
-    title: str,
-    holds: bool,
-    value: float,
-    limit: float,
-    cases: int,
-    derivation: str,
-    evidence: Any,
-    command: str,
-) -> dict[str, Any]:
-    """One claim of a result, with the digest of the evidence it rests on."""
-    return {
-        "id": identity,
-        "title": title,
-        "verdict": "holds" if holds else "fails",
-        "value": value,
-        "limit": limit,
-        "cases": cases,
-        "derivation": derivation,
-        "evidence_sha256": digest(evidence),
-        "command": command,
-    }
-
-
-def digest(evidence: Any) -> str:
-    """sha256 of the canonical JSON of what a claim rests on."""
-    text = json.dumps(strict(evidence), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _layers(
@@ -334,14 +291,3 @@ def _layers(
             }
         rows.append(row)
     return rows
-
-
-def strict(value: Any) -> Any:
-    """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
-    if isinstance(value, Mapping):
-        return {str(key): strict(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -42,8 +42,8 @@ def demo(
     Exit status: 0 equal, 1 different.
     """
     from maskformer import zoo
+    from parity.claims import strict
     from replication import evaluate, training_audit
-    from replication.audit_result import strict
     from reports.render import write_report
 
     request = Request(

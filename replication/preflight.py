@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskformer.errors import InputError
+from parity.claims import claim
 
 if TYPE_CHECKING:
     from maskformer.zoo import Entry
@@ -37,6 +39,7 @@ class Request:
     find_batch: bool = False
     evaluation: bool = True
     effort: float = 0.0
+    command: str = "parity preflight"
 
 
 class Programs:
@@ -100,8 +103,11 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
             rows.append(_row(request, programs, topology, note))
         except NotCompilableError as error:
             rows.append({"topology": topology, "passed": False, "reason": str(error)})
+    claims = [one for row in rows for one in _claims(row, request.command)]
     return {
         "schema": SCHEMA,
+        "claims": claims,
+        "command": request.command,
         "config": request.entry.name,
         "precision": request.precision,
         "image_size": list(request.size),
@@ -109,8 +115,38 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
         "replicas": request.replicas,
         "targets": request.targets,
         "topologies": rows,
-        "passed": all(row["passed"] for row in rows),
+        "passed": all(one["verdict"] == "holds" for one in claims),
     }
+
+
+def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
+    """That every step compiles for the row's topology, and what it takes of the memory there."""
+    topology = row["topology"]
+    steps = {name: row[name] for name in ("train", "evaluation") if name in row}
+    refused = [f"{name}: {one['reason']}" for name, one in steps.items() if not one["compiles"]]
+    if "reason" in row:
+        refused.append(row["reason"])
+    shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
+    claims = [
+        claim(
+            f"compiles/{topology}",
+            f"Every step compiles for {topology}",
+            {"rule": "none", "of": max(1, len(steps)), "found": refused},
+            "steps that the TPU's own compiler refuses",
+            command,
+        )
+    ]
+    if shares:
+        claims.append(
+            claim(
+                f"memory/{topology}",
+                f"Every step fits into the memory of a core of {topology}",
+                {"rule": "largest", "values": shares, "limit": 1},
+                "largest share of the core's memory that a step takes, by the compiler's account",
+                command,
+            )
+        )
+    return claims
 
 
 def _row(
@@ -276,6 +312,7 @@ def command(
         find_batch=find_batch,
         evaluation=not no_evaluation,
         effort=effort,
+        command=shlex.join(["parity", *sys.argv[1:]]),
     )
     result = preflight(request, lambda text: print(text, file=sys.stderr, flush=True))
     if as_json:

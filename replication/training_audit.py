@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from replication.audit_result import claim, margin_claim
+from parity.claims import claim, margin_claim, matching_place, relative_gap
+from parity.judge import DEFAULT
 from replication.progress import Steps
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
-LOSS_LIMIT = 1e-12  # of one loss, relative; thousands of float64 roundings
 STEPS = 7  # that `training_claims` announces
 SCHEMA = "maskformer-replication/training/1"
 Claim = dict[str, Any]
@@ -366,7 +366,7 @@ def _matching_claim(
     names = layer_names(reference.outputs)
     in_place = _both_ways(matching)
     alone = _both_ways(model.criterion.match(_constants(reference.outputs), targets))
-    evidence, wrong, own = [], [], []
+    places, own = [], []
     for layer, image, logits, masks, target in _images(reference):
         place = f"{names[layer]} layer, image {image}"
         theirs = reference.pairs[layer, image]
@@ -377,26 +377,24 @@ def _matching_claim(
         rows, columns = (np.array([one[side] for one in chosen], int) for side in (0, 1))
         duals = solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]
         certificate = certify(cost, rows, columns, *duals)
-        differ = [way for way, pairs in in_place.items() if pairs[layer][image] != wanted]
+        differing = {
+            f"{way}, {how}": pairs[layer][image]
+            for how, both in (("in place", in_place), ("alone", alone))
+            for way, pairs in both.items()
+            if pairs[layer][image] != wanted
+        }
         ours = [way for way, pairs in alone.items() if pairs[layer][image] != wanted]
         own += [f"{way}, {place}" for way in ours]
         if not certificate.holds:
             own.append(f"{place}: {certificate}")
-        holds = not (differ or ours) and certificate.holds
-        if not holds:
-            wrong.append(place)
-        evidence.append({"pairs": wanted, "certificate": str(certificate), "holds": holds})
+        places.append(matching_place(place, wanted, differing, certificate))
     one = claim(
         "train_matching",
         "Every target is matched to the same query, and no cheaper matching exists",
-        not wrong,
-        len(wrong),
-        0,
-        len(evidence),
+        {"rule": "matching", "places": places},
         "pairs compared with the reference's, in both directions, and certified from dual "
         "variables on the reference's own costs: feasible and complementary duals prove the "
         "optimum",
-        evidence,
         command,
     )
     if not own:
@@ -441,23 +439,22 @@ def _loss_claim(
     from replication import training_causes
 
     ours = {name: float(value) for name, value in losses.items()}
-    gaps = _loss_gaps(ours, reference.losses)
-    worst = max(gaps.values())
+    pairs = _loss_pairs(ours, reference.losses)
     one = claim(
         "train_losses",
         "Every loss of every decoder layer is the same in float64",
-        worst <= LOSS_LIMIT,
-        worst,
-        LOSS_LIMIT,
-        len(gaps),
+        {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
         "largest relative gap; thousands of float64 roundings of the sums over pixels",
-        gaps,
         command,
     )
     if one["verdict"] == "holds":
         return one
     alone = _losses_alone(reference, model, targets)
-    own = [name for name, gap in _loss_gaps(alone, reference.losses).items() if gap > LOSS_LIMIT]
+    own = [
+        name
+        for name, pair in _loss_pairs(alone, reference.losses).items()
+        if relative_gap(*pair) > DEFAULT.loss_gap
+    ]
     if not own:
         return located(one, "inherited from the predictions or the matching", None)
     missing = [name for name in own if name not in alone]
@@ -467,16 +464,11 @@ def _loss_claim(
     return located(one, f"criterion: {', '.join(own)}", cause)
 
 
-def _loss_gaps(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
-    """Relative gaps by name; a loss that one side alone has is infinitely far."""
-    gaps = {}
-    for name in {**theirs, **ours}:
-        if name not in ours or name not in theirs:
-            gaps[name] = np.inf
-            continue
-        gap = abs(ours[name] - theirs[name]) / (abs(theirs[name]) or 1.0)
-        gaps[name] = gap if np.isfinite(gap) else np.inf
-    return gaps
+def _loss_pairs(
+    ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> dict[str, list[float | None]]:
+    """The port's and the reference's losses by name; None for one that a side does not have."""
+    return {name: [ours.get(name), theirs.get(name)] for name in {**theirs, **ours}}
 
 
 def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[str, float]:
@@ -514,12 +506,8 @@ def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> 
         claim(
             "train_gradients_pairing",
             "Every gradient between modules and of every parameter has its counterpart",
-            not lost,
-            len(lost),
-            0,
-            len(reference.gradients),
+            {"rule": "none", "of": len(reference.gradients), "found": lost},
             "a tensor whose gradient is lost in one framework is learnt from in one only",
-            lost,
             command,
         ),
         margin_claim(
@@ -680,9 +668,8 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
             f"largest gap in units of its limit, min(32 x floor, 1e-9); {len(drawn)} masks, drawn "
             "at the same places, of the same size and probability",
             command,
+            other,
         )
-        if other:
-            one["verdict"] = "fails"
         if one["verdict"] == "holds":
             return [one]
         found = localise(theirs, ours, trace, inputs, floors)
@@ -714,19 +701,17 @@ def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
     for place in places:
         reference.last_epoch = place
         rates[place] = (float(port(tf.constant(place, tf.int64))), reference.get_lr()[0])
-    limit = 4 * np.finfo(np.float64).eps
-    wrong = {
-        place: pair for place, pair in rates.items() if abs(pair[0] - pair[1]) > limit * pair[1]
-    }
+    limit = 4 * float(np.finfo(np.float64).eps)
+    wrong = {place: pair for place, pair in rates.items() if relative_gap(*pair) > limit}
     one = claim(
         "train_schedule",
         "The learning rate is the same at and around every milestone",
-        not wrong,
-        max((abs(a - b) / b if b else abs(a) for a, b in rates.values()), default=0.0),
-        limit,
-        len(rates),
+        {
+            "rule": "relative",
+            "pairs": {str(place): list(pair) for place, pair in rates.items()},
+            "limit": limit,
+        },
         "largest relative gap; a rate is four roundings of products and a power",
-        {str(place): list(pair) for place, pair in rates.items()},
         command,
     )
     text = ", ".join(

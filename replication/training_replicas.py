@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from replication.audit_result import claim
+from parity.claims import claim
+from parity.judge import FUNCTION_FACTOR
 
 if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
 
 REPLICAS = 2
 SIZE, UPDATES = 64, 3
-LIMIT_FACTOR = 32.0  # times the reference's own gap when gradients move by one unit
 
 
 def reduction_claim(
@@ -38,18 +38,13 @@ def reduction_claim(
     floor = max(least, *(_gap(_reference_update(solver, one), exact) for one in moved))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         copies = pool.submit(_port_update, solver, gradients, prepare).result()
-    found = max(_gap(copy, exact) for copy in copies)
-    limit = LIMIT_FACTOR * floor
+    gaps = {f"replica {index}": _gap(copy, exact) for index, copy in enumerate(copies)}
     one = claim(
         "train_reduction",
         "Two replicas add up their gradients, and then clip them, as one process would",
-        found <= limit,
-        found,
-        limit,
-        UPDATES,
-        f"gap of the movement after {UPDATES} updates; the limit is {LIMIT_FACTOR:g} x the "
+        {"rule": "largest", "values": gaps, "limit": {"name": "floor_factor", "times": floor}},
+        f"gap of the movement after {UPDATES} updates; the limit is {FUNCTION_FACTOR:g} x the "
         "reference's own gap when the gradients move by one unit in the last place",
-        [copy.tolist() for copy in copies],
         command,
     )
     early = _reference_update(solver, _clipped(gradients, solver.clip_value).mean(axis=1))

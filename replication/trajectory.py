@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskformer.errors import InputError
+from parity.claims import claim, running_ratio
+from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "maskformer-replication/trajectory/1"
 DTYPES = ("float64", "float32")
-LOSS_LIMIT = 1e-9  # relative gap of the total loss at a rate at which training is not chaotic
 CALM_RATE = 1e-6  # at and below this rate, it is not
-TWIN_FACTOR = 32.0
-PRECISION_FACTOR = 4.0
 EXECUTIONS = ("graph", "xla", "eager")
 MEASURES = {  # what is measured in every step, in words
     "loss_gap": "gap of the total loss, relative",
@@ -255,11 +254,12 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
                 row[name] = compare_step(found[name], found["reference"], gap)
         steps.append(row)
         advance(row)
-    claims = float64_claims(request, steps) if request.dtype == "float64" else float32_claims(steps)
+    judged = float64_claims if request.dtype == "float64" else float32_claims
+    claims = judged(request, steps)
     other = "twin" if request.dtype == "float64" else "torch"
     return {
         "schema": SCHEMA,
-        "verdict": "holds" if all(claim["holds"] for claim in claims) else "fails",
+        "verdict": "holds" if all(one["verdict"] == "holds" for one in claims) else "fails",
         "config": request.config.name,
         "dtype": request.dtype,
         "base_lr": request.solver.base_lr,
@@ -297,47 +297,56 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[di
             steps,
             measure,
             "twin",
-            TWIN_FACTOR,
-            f"The {measure.replace('_', ' ')} stays within {TWIN_FACTOR:g} times that of the "
+            "floor_factor",
+            f"The {measure.replace('_', ' ')} stays within {FUNCTION_FACTOR:g} times that of the "
             "reference to itself, started one unit in the last place away",
             epsilon,
+            request.command,
         )
         for measure in ("weight_gap", "loss_gap")
     ]
     if request.solver.base_lr <= CALM_RATE:
         loss = _largest(steps, "port", "loss_gap")
+        gaps = {str(row["step"]): row["port"]["loss_gap"] for row in steps}
+        pairs = {str(row["step"]): row["port"]["pairs_differ"] for row in steps}
         claims += [
-            {
-                "id": "loss",
-                "title": "The total loss is the same at every step",
-                "value": loss["value"],
-                "limit": LOSS_LIMIT,
-                "step": loss["step"],
-                "holds": loss["value"] <= LOSS_LIMIT,
-            },
-            {
-                "id": "pairs",
-                "title": "Every query is matched to the same target at every step",
-                "value": sum(row["port"]["pairs_differ"] for row in steps),
-                "limit": 0,
-                "step": next((r["step"] for r in steps if r["port"]["pairs_differ"]), None),
-                "holds": not any(row["port"]["pairs_differ"] for row in steps),
-            },
+            claim(
+                "loss",
+                "The total loss is the same at every step",
+                {
+                    "rule": "largest",
+                    "values": gaps,
+                    "limit": {"name": "trajectory_loss_gap", "times": 1},
+                },
+                f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
+                "training does not amplify rounding",
+                request.command,
+            )
+            | {"step": loss["step"]},
+            claim(
+                "pairs",
+                "Every query is matched to the same target at every step",
+                {"rule": "sum", "values": pairs, "limit": 0},
+                "queries that are matched otherwise, over all layers and steps",
+                request.command,
+            )
+            | {"step": next((int(step) for step, count in pairs.items() if count), None)},
         ]
     return claims
 
 
-def float32_claims(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
     return [
         _ratio_claim(
             steps,
             measure,
             "torch",
-            PRECISION_FACTOR,
+            "float32_ratio",
             f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays within "
             f"{PRECISION_FACTOR:g} times PyTorch's",
             float(2.0**-24),
+            request.command,
         )
         for measure in ("weight_gap", "loss_gap")
     ]
@@ -347,29 +356,33 @@ def _ratio_claim(
     steps: Sequence[dict[str, Any]],
     measure: str,
     beside: str,
-    factor: float,
+    limit: str,
     title: str,
     least: float,
+    command: str,
 ) -> dict[str, Any]:
     """The port's largest gap up to each step, in units of that of `beside` up to there.
 
     `least` is the rounding of one number, below which no gap is counted.
     """
-    worst, place, ours, own = 0.0, 0, 0.0, least
-    for row in steps:
-        ours = max(ours, row["port"][measure])
-        own = max(own, row[beside][measure])
-        ratio = ours / own if math.isfinite(own) else math.inf
-        if ratio > worst:
-            worst, place = ratio, row["step"]
-    return {
-        "id": f"{beside}_{measure}",
-        "title": title,
-        "value": worst,
-        "limit": factor,
-        "step": place,
-        "holds": worst <= factor,
+    measured = {
+        "rule": "running",
+        "port": {str(row["step"]): row["port"][measure] for row in steps},
+        "beside": {str(row["step"]): row[beside][measure] for row in steps},
+        "least": least,
+        "limit": {"name": limit, "times": 1},
     }
+    words = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[beside]
+    one = claim(
+        f"{beside}_{measure}",
+        title,
+        measured,
+        f"the port's largest gap up to a step in units of that of {words} up to there, which "
+        f"counts as no less than the rounding of one number, {least:.2g}",
+        command,
+    )
+    _, place = running_ratio(measured)
+    return {**one, "step": None if place is None else int(place)}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -380,11 +393,10 @@ def summary(result: dict[str, Any]) -> str:
         f"{result['dtype']}, base learning rate {result['base_lr']:g}, batch {result['batch']} of "
         f"{result['size']}, TensorFlow {result['execution']})"
     ]
-    for claim in result["claims"]:
-        sign = "holds" if claim["holds"] else "fails"
-        at = "" if claim["step"] is None else f" at step {claim['step']}"
+    for one in result["claims"]:
+        at = "" if one["step"] is None else f" at step {one['step']}"
         lines.append(
-            f"{sign}: {claim['title']}: {claim['value']:.3g}{at}, limit {claim['limit']:g}"
+            f"{one['verdict']}: {one['title']}: {one['value']:.3g}{at}, limit {one['limit']:g}"
         )
     beside = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[other]
     lines.append(f"worst step, TensorFlow | {beside}:")
@@ -481,7 +493,7 @@ def register(app: typer.Typer) -> None:
             execution=execution,
             command=shlex.join(["parity", *sys.argv[1:]]),
         )
-        from replication.audit_result import strict
+        from parity.claims import strict
 
         with _progress(request) as advance:
             result = trajectory(request, advance)

@@ -104,7 +104,6 @@ _AUDIT_RUNGS = (  # the first prefix that fits a claim's id
 )
 _BY_SCHEMA = {
     RECEIPT: "weights",
-    AUDIT_ALL: "activations",
     TRAJECTORY: "trajectory",
     EVALUATION: "inference",
     TRAINING_RUNS: "metric_trained",
@@ -123,7 +122,9 @@ def rung_of(schema: str, identity: str) -> str:
     named = identity.partition("/")[0]
     if named in _OWN and "/" in identity:
         return named
-    if schema in (AUDIT, TRAINING_STEP):
+    if schema == AUDIT_ALL:
+        identity = identity.rpartition("/")[2]
+    if schema in (AUDIT, AUDIT_ALL, TRAINING_STEP):
         return next(rung for start, rung in _AUDIT_RUNGS if identity.startswith(start))
     return _BY_SCHEMA[schema]
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from parity.claims import claim
 from parity_tests.training import planted
 from replication.audit import failure
-from replication.audit_result import claim
 from replication.training_audit import SCHEMA, located, summary
 from reports.render import render
 
@@ -25,7 +25,9 @@ CLAIMS = [
 
 def recorded(holds):
     """A training result with one claim."""
-    one = claim("train_losses", "Every loss is the same", holds, 1e-3, 1e-12, 6, "why", {}, "run")
+    pairs = {f"loss {index}": [1.0 if holds else 1.001, 1.0] for index in range(6)}
+    measured = {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}}
+    one = claim("train_losses", "Every loss is the same", measured, "why", "run")
     one = located(one, "criterion: loss_mask", "focal alpha and 1 - alpha are swapped")
     return {
         "schema": SCHEMA,
