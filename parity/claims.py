@@ -15,6 +15,8 @@ also by other limits. "measured" is a JSON object whose "rule" is one of `RULES`
   there, which counts as no less than "least".
 - missed: {"of": count, "found": [...], "least": a field of `parity.judge.Limits`}. The value is the
   share that was found; the limit is what "least", a share that must not be, leaves.
+- equivalence: {"differences": {name: number}, "margin": number, "limit": level}. The value is the
+  larger p of two one-sided t-tests that the mean difference is inside (-margin, margin).
 - matching: {"places": [{"place", "pairs", "differing", "certificate"}]}, see `matching_place`. The
   value is how many places are wrong; the limit is 0.
 
@@ -235,6 +237,23 @@ def _missed(measured: Measured, limits: Limits) -> Judged:
     return _at_most(share, 1.0 - getattr(limits, measured["least"]), of, limits)
 
 
+def _equivalence(measured: Measured, limits: Limits) -> Judged:
+    from scipy.special import stdtr
+
+    differences = [number(value) for value in measured["differences"].values()]
+    margin, count = number(measured["margin"]), len(differences)
+    if count < 2 or not all(map(math.isfinite, differences)):
+        return Judged(1.0, _limit(measured["limit"], limits), count, False)
+    mean = math.fsum(differences) / count
+    variance = math.fsum((value - mean) ** 2 for value in differences) / (count - 1)
+    room = margin - abs(mean)
+    if variance:
+        p_value = float(stdtr(count - 1, -room / math.sqrt(variance / count)))
+    else:
+        p_value = 0.0 if room > 0 else 1.0
+    return _at_most(p_value, measured["limit"], count, limits)
+
+
 def _matching(measured: Measured, limits: Limits) -> Judged:
     wrong = 0
     for place in measured["places"]:
@@ -255,5 +274,6 @@ RULES: Mapping[str, Callable[[Measured, Limits], Judged]] = {
     "sum": _sum,
     "running": _running,
     "missed": _missed,
+    "equivalence": _equivalence,
     "matching": _matching,
 }

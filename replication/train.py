@@ -1,13 +1,20 @@
 """`parity train`: trains either side, or both from the same weights, and compares the runs."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskformer.errors import InputError
+
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from replication.training_runs import Request
+
+CURVES = "curves.svg"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +52,12 @@ def command(
         typer.Option(help="Another solver setting, such as base_lr=0.001.", metavar="NAME=VALUE"),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a trainer; 0: all cores.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(help="So many seeds from --seed on, and a test over them.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Of that test, in points of panoptic quality.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what --out holds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -53,9 +66,15 @@ def command(
     With both sides the trainings start from the same weights, see the same examples in the same
     order, and run one after the other; the end is a comparison of losses and scores. Exit status: 0
     trained, and no score of both differs beyond its interval; 1 one does; 2 wrong usage or input.
+
+    With --seeds both sides are trained from each seed, and two one-sided t-tests over the seeds
+    show whether the final panoptic qualities are equivalent: exit status 0, or 1 where it is not
+    shown.
     """
     from replication.sides import sides_of
+    from replication.training_curves import draw_curves
     from replication.training_runs import Request, compare_runs, train
+    from replication.training_seeds import MARGIN, write_comparison
 
     given = {
         "config": config,
@@ -77,20 +96,85 @@ def command(
     request = Request(
         out, sides_of(side), given, tuple(solver or ()), threads, resume, visible=not as_json
     )
+    if seeds is None and margin is not None:
+        raise InputError("--margin needs --seeds", "one run of each side is no test over seeds")
     try:
+        if seeds is not None:
+            passed = _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
+            raise typer.Exit(0 if passed else 1)
         folders = train(request)
     except KeyboardInterrupt:
         print(f"stopped: continue with parity train --side {side} --out {out} --resume")
         raise typer.Exit(130) from None
     result = compare_runs(folders)
     if len(folders) == 2:
-        text = json.dumps(result, indent=1, allow_nan=False)
-        (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_comparison(result, out)
+        draw_curves({name: [folder] for name, folder in folders.items()}, out / CURVES)
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:
         print_result(result, folders)
     raise typer.Exit(1 if result["verdict"] == "different" else 0)
+
+
+def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) -> bool:
+    """Trains, compares and tells; whether the sides were shown to be equivalent."""
+    from replication.training_curves import draw_curves
+    from replication.training_seeds import RESULT, train_seeds
+
+    if len(request.sides) != 2:
+        raise InputError(
+            f"--seeds {count} compares two sides, --side is {request.sides[0]}",
+            "one side has nothing to be equivalent to",
+            "Give --side both.",
+        )
+    first = request.given.get("seed", 0)
+    seeds = range(first, first + count)
+    result = train_seeds(request, seeds, margin)
+    text = json.dumps(result, indent=1, allow_nan=False)
+    (request.out / RESULT).write_text(text + "\n", encoding="utf-8")
+    draw_curves(
+        {name: [request.out / f"seed_{seed}" / name for seed in seeds] for name in request.sides},
+        request.out / CURVES,
+    )
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        _print_seeds(result, request.out)
+    return result["verdict"] == "equivalent"
+
+
+def _print_seeds(result: Mapping[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    sides = list(next(iter(result["seeds"].values()))["sides"])
+    table = Table(title=f"{result['config']}, {result['steps']} steps: panoptic quality")
+    for name in ("seed", *sides, result["of"], "95 % interval of paired images", "loss, smoothed"):
+        table.add_column(name, justify="right")
+    for seed, one in result["seeds"].items():
+        values = [one["sides"][side]["scores"]["panoptic_quality"] for side in sides]
+        images = one["comparison"]["scores"]["panoptic_quality"].get("interval")
+        bounds = f"{100 * images['low']:+.2f} to {100 * images['high']:+.2f}" if images else "none"
+        gap = one["comparison"]["losses"]["loss"]["smoothed_gap"]
+        difference = f"{values[1] - values[0]:+.2f}"
+        table.add_row(seed, *map(_number, values), difference, bounds, f"{gap:.2g}")
+    Console().print(table)
+    for name, found in result["scores"].items():
+        interval, control = found["interval"], found["between_seeds"]
+        print(
+            f"{name}, {result['of']}: {found['mean']:+.2f} points over {len(result['seeds'])} "
+            f"seeds, standard deviation {found['standard_deviation']:.2f}, "
+            f"{100 * interval['confidence']:.0f} % interval [{interval['low']:+.2f}, "
+            f"{interval['high']:+.2f}]; two seeds of one side differ by "
+            + ", ".join(f"{one['mean']:.2f} ({side})" for side, one in control.items())
+        )
+    print(
+        f"equivalence within {result['margin']:g} points: p = {result['p_value']:.2g}, "
+        f"level {result['alpha']:g}"
+    )
+    print(f"curves: {out / CURVES}")
+    print(f"verdict: {result['verdict']}")
 
 
 def print_result(result: dict[str, Any], folders: dict[str, Path]) -> None:

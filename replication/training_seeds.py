@@ -1,0 +1,156 @@
+"""Trains both sides from several seeds, and tests that their final scores are equivalent."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskformer.errors import InputError
+from maskformer.run_record import DESCRIPTION, METRICS, SCORES
+from maskformer.run_scores import COUNTS
+from parity import claims
+from replication.training_runs import Request, compare_runs, train
+
+SCHEMA = "maskformer-replication/training-seeds/1"
+COMPARISON = "comparison.json"
+RESULT = "seeds.json"
+SCORE = "panoptic_quality"
+MARGIN = 3.0
+"""Points of panoptic quality; the published table separates R50 from Swin-S by 3.2."""
+ALPHA = 0.05
+
+
+def train_seeds(request: Request, seeds: Sequence[int], margin: float) -> dict[str, Any]:
+    """Trains both sides for every seed in `OUT/seed_N`, and compares them (`SCHEMA`).
+
+    `request.given` has all settings but the seed. With `request.resume` a seed whose comparison is
+    there is not trained again, and one that was interrupted is continued.
+    Raises InputError as `training_runs.train`, and for fewer than two seeds or another margin than
+    a positive one, before anything is trained.
+    """
+    if len(seeds) < 2:
+        raise InputError(
+            f"{len(seeds)} seeds were asked for",
+            "one difference has no spread to test against",
+            "Give --seeds 2 or more.",
+        )
+    if not (math.isfinite(margin) and margin > 0):
+        raise InputError(f"the margin is {margin}", "expected: a positive number of points")
+    folders: dict[int, dict[str, Path]] = {}
+    for seed in seeds:
+        out = request.out / f"seed_{seed}"
+        one = dataclasses.replace(request, out=out, given={**request.given, "seed": seed})
+        if request.resume and (out / COMPARISON).is_file():
+            folders[seed] = {name: out / name for name in request.sides}
+            continue
+        folders[seed] = train(one)
+        write_comparison(compare_runs(folders[seed]), out)
+    return compare_seeds(folders, margin)
+
+
+def write_comparison(result: Mapping[str, Any], out: Path) -> None:
+    """Writes the comparison of two runs beside them."""
+    text = json.dumps(result, indent=1, allow_nan=False)
+    (out / COMPARISON).write_text(text + "\n", encoding="utf-8")
+
+
+def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> dict[str, Any]:
+    """The result object (`SCHEMA`), strict JSON, of runs by seed and side.
+
+    The verdict is "equivalent" where two one-sided t-tests over the seeds' differences of panoptic
+    quality show them inside (-margin, margin), "not shown" else.
+    Raises InputError where the runs are of different settings or have no such score.
+    """
+    seeds = {seed: compare_runs(one) for seed, one in folders.items()}
+    first = next(iter(seeds.values()))
+    for seed, one in seeds.items():
+        if (one["config"], one["steps"]) != (first["config"], first["steps"]):
+            raise InputError(
+                f"the runs of seed {seed} are {one['config']}, {one['steps']} steps",
+                f"those of the first seed are {first['config']}, {first['steps']} steps",
+                "Compare runs of the same settings.",
+            )
+    names = list(next(iter(folders.values())))
+    scores = {
+        name: {
+            side: [one["sides"][side]["scores"].get(name) for one in seeds.values()]
+            for side in names
+        }
+        for name in SCORES
+        if name in first["sides"][names[0]]["scores"]
+    }
+    if SCORE not in scores:
+        raise InputError(
+            f"the runs have no {SCORE}",
+            f"they have: {', '.join(scores) or 'no score'}",
+            "Train a panoptic configuration on data with segments.",
+        )
+    found = {
+        name: {**_spread(values, names), "scores": values}
+        for name, values in scores.items()
+        if all(value is not None for side in values.values() for value in side)
+    }
+    claim = claims.claim(
+        "metric_trained/equivalence",
+        f"panoptic quality after training differs by less than {margin:g} points between the sides",
+        {
+            "rule": "equivalence",
+            "differences": dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
+            "margin": margin,
+            "limit": ALPHA,
+        },
+        f"two one-sided t-tests over {len(seeds)} seeds, paired; the value is the larger p, the "
+        f"limit its level; the margin of {margin:g} points is given with the command",
+        "parity train --side both --seeds",
+    )
+    return {
+        "schema": SCHEMA,
+        "verdict": "equivalent" if claim["verdict"] == "holds" else "not shown",
+        "config": first["config"],
+        "steps": first["steps"],
+        "of": f"{names[1]} - {names[0]}",
+        "margin": margin,
+        "alpha": ALPHA,
+        "p_value": claim["value"],
+        "scores": found,
+        "seeds": {str(seed): one for seed, one in seeds.items()},
+        "files": {
+            f"seed_{seed}/{side}/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for seed, one in folders.items()
+            for side, folder in one.items()
+            for name in (DESCRIPTION, METRICS, COUNTS)
+        },
+        "claims": [claim],
+    }
+
+
+def _spread(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[str, Any]:
+    """Differences second minus first by seed with mean, spread and 90 % interval, and the control.
+
+    The control are the absolute differences between every two seeds of one side.
+    """
+    from scipy.special import stdtrit
+
+    differences = np.subtract(values[names[1]], values[names[0]])
+    count = len(differences)
+    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
+    half = float(stdtrit(count - 1, 1 - ALPHA)) * spread / math.sqrt(count)
+    control = {
+        side: [abs(a - b) for a, b in itertools.combinations(values[side], 2)] for side in names
+    }
+    return {
+        "differences": differences.tolist(),
+        "mean": mean,
+        "standard_deviation": spread,
+        "interval": {"confidence": 1 - 2 * ALPHA, "low": mean - half, "high": mean + half},
+        "between_seeds": {
+            side: {"mean": float(np.mean(gaps)), "largest": max(gaps)}
+            for side, gaps in control.items()
+        },
+    }
