@@ -104,6 +104,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
             "differences": dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
             "margin": margin,
             "limit": ALPHA,
+            "otherwise": "not shown",
         },
         f"two one-sided t-tests over {len(seeds)} seeds, paired; the value is the larger p, the "
         f"limit its level; the margin of {margin:g} points is given with the command",
