@@ -4,6 +4,8 @@ A fault is planted by changing one line of a function while a context lasts; fil
 """
 
 import inspect
+import itertools
+import linecache
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ Plant = Callable[[Any], AbstractContextManager]
 RELATIVE = 1e-3
 ABSOLUTE = 1e-4
 LEAST_COSINE = 0.999
+_CHANGES = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,11 @@ def rewritten(function: Callable, old: str, new: str) -> Callable:
             "bring the fault up to date with the code that it is planted in",
         )
     scope = dict(function.__globals__)
-    code = compile(source.replace(old, new), f"<{function.__qualname__}, changed>", "exec")
+    changed = source.replace(old, new)
+    name = f"<{function.__qualname__}, changed {next(_CHANGES)}>"
+    # AutoGraph, and whoever reads a traceback, look for the source there.
+    linecache.cache[name] = (len(changed), None, changed.splitlines(keepends=True), name)
+    code = compile(changed, name, "exec")
     exec(code, scope)
     return scope[function.__name__]
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import tf_impl.modeling.swin as swin
 from parity.faults import Fault, Plant
-from parity_tests.faults.planting import constant, function, line, weights
+from parity_tests.faults.planting import constant, line, weights
 
 BLOCK = "backbone.layers.0.blocks"
 ATTENTION = f"{BLOCK}.1.attn"
@@ -54,14 +54,13 @@ FAULTS = (
     _fault(
         "swin-bias-index-transposed",
         "relative positions have the other sign",
-        function(
-            swin,
-            "relative_position_index",
-            "row[:, None] - row[None, :]",
-            "row[None, :] - row[:, None]",
+        line(
+            ATTENTION,
+            "tf.reshape(self.relative_position_index, (-1,))",
+            "tf.reshape(tf.transpose(self.relative_position_index), (-1,))",
         ),
-        (ATTENTION,),
-        (),
+        (ATTENTION, f"{ATTENTION}.attn_drop:input"),
+        ("its table of indices is transposed",),
     ),
     _fault(
         "swin-bias-table-transposed",

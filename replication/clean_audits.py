@@ -1,0 +1,217 @@
+"""Audits of a port that is right, in many circumstances: every alarm they raise is a false one."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maskformer import zoo
+from maskformer.errors import InputError
+from parity.claims import claim
+
+SCHEMA = "maskformer-replication/clean-audits/1"
+NOTES = "clean.jsonl"
+SIZES = ("64x96", "70x90", "97x131", "33x64", "128x96", "50x50", "64x64")
+BATCHES = (1, 2)
+THREADS = (1, 2)
+ONEDNN = (True, False)
+BACKBONES = ("own", "own", "swin")
+TRAIN_EVERY = 10  # audits, of which one compares a training step as well
+CASES_OF_A_PROCESS = 20  # so that what frameworks keep of models that are gone stays bounded
+CONFIDENCE = 0.95
+Case = dict[str, Any]
+
+
+def cases(runs: int, config: str, executions: Sequence[str], first_seed: int) -> list[Case]:
+    """What each of `runs` audits is of; neighbours differ in everything.
+
+    The counts of sizes, executions, batch sizes and the rest have no common factor with the
+    strides, so that all their combinations come in turn.
+    """
+    return [
+        {
+            "config": config,
+            "backbone": BACKBONES[index % len(BACKBONES)],
+            "seed": first_seed + index,
+            "size": SIZES[index % len(SIZES)],
+            "batch": BATCHES[index // 2 % len(BATCHES)],
+            "execution": executions[index // len(BACKBONES) % len(executions)],
+            "threads": THREADS[index % len(THREADS)],
+            "onednn": ONEDNN[index // 4 % len(ONEDNN)],
+            "train": index % TRAIN_EVERY == TRAIN_EVERY - 1,
+        }
+        for index in range(runs)
+    ]
+
+
+def run_cases(wanted: Sequence[Case], notes: Path | None, resume: bool) -> list[dict[str, Any]]:
+    """The outcome of every case, in order; those that the file `notes` has are not run again.
+
+    Each outcome is noted and told on standard error when it is known.
+    """
+    known = _read(notes) if resume else {}
+    if notes is not None:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            notes.write_text("", encoding="utf-8")
+    left = [case for case in wanted if _key(case) not in known]
+    for outcome in _outcomes(left):
+        known[_key(outcome["case"])] = outcome
+        if notes is not None:
+            with notes.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(outcome) + "\n")
+        done = sum(_key(case) in known for case in wanted)
+        print(f"[{done}/{len(wanted)}] {describe(outcome)}", file=sys.stderr, flush=True)
+    return [known[_key(case)] for case in wanted]
+
+
+def result(outcomes: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:
+    """The recorded result: how many alarms, the upper bound of their rate, and each audit."""
+    from parity.provenance import provenance
+
+    alarms = [one for one in outcomes if one["verdict"] != "equal"]
+    judged = claim(
+        "false_alarms",
+        f"{len(outcomes)} audits of a port that is right raise no alarm",
+        {
+            "rule": "none",
+            "of": len(outcomes),
+            "found": [describe(one) for one in alarms],
+        },
+        "audits of the sound port in which any claim fails, over seeds, image and batch sizes, "
+        "threads, executions, backbones, with and without oneDNN and a training step",
+        command,
+    )
+    return {
+        "schema": SCHEMA,
+        "verdict": judged["verdict"],
+        "claims": [judged],
+        "runs": len(outcomes),
+        "alarms": len(alarms),
+        "bound": upper_bound(len(alarms), len(outcomes)),
+        "confidence": CONFIDENCE,
+        "outcomes": list(outcomes),
+        "seconds": round(sum(one["seconds"] for one in outcomes), 1),
+        "command": command,
+        "provenance": provenance(),
+    }
+
+
+def upper_bound(alarms: int, runs: int) -> float:
+    """The exact one-sided upper bound of the alarm rate (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    return 1.0 if alarms == runs else float(beta.ppf(CONFIDENCE, alarms + 1, runs - alarms))
+
+
+def describe(outcome: Mapping[str, Any]) -> str:
+    """One audit in a line."""
+    case = outcome["case"]
+    ratios = ", ".join(f"{name} {float(ratio):.2f}" for name, ratio in outcome["float32"].items())
+    backbone = "" if case["backbone"] == "own" else f", {case['backbone']}"
+    failed = f": {', '.join(outcome['failed'])}" if outcome["failed"] else ""
+    return (
+        f"seed {case['seed']}{backbone}, {case['batch']} x {case['size']}, {case['execution']}, "
+        f"{case['threads']} threads, oneDNN {'on' if case['onednn'] else 'off'}"
+        f"{', training step' if case['train'] else ''}: {outcome['verdict']}{failed}, "
+        f"float64 at {float(outcome['float64']):.2f} of its limit, float32 {ratios} of 4, "
+        f"{outcome['seconds']:.1f} s"
+    )
+
+
+def _key(case: Case) -> str:
+    return json.dumps(case, sort_keys=True)
+
+
+def _read(notes: Path | None) -> dict[str, dict[str, Any]]:
+    if notes is None or not notes.is_file():
+        return {}
+    known = {}
+    for line in notes.read_text(encoding="utf-8").splitlines():
+        try:
+            outcome = json.loads(line)
+        except ValueError:  # the last line of a run that was ended while it wrote
+            continue
+        known[_key(outcome["case"])] = outcome
+    return known
+
+
+def _outcomes(left: Sequence[Case]) -> Iterator[dict[str, Any]]:
+    """Runs cases in processes of their own: TensorFlow fixes its threads when it starts."""
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    groups: dict[tuple[int, bool], list[Case]] = {}
+    for case in left:
+        groups.setdefault((case["threads"], case["onednn"]), []).append(case)
+    for same in groups.values():
+        for first in range(0, len(same), CASES_OF_A_PROCESS):
+            part = same[first : first + CASES_OF_A_PROCESS]
+            with (
+                _environment(part[0]),
+                ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+            ):
+                try:
+                    yield from pool.map(audit_once, part)
+                except BrokenProcessPool as error:
+                    raise InputError(
+                        "a clean audit was killed",
+                        "its process ended without a result, most likely for lack of memory",
+                        "continue with --out and --resume",
+                    ) from error
+
+
+@contextmanager
+def _environment(case: Case) -> Iterator[None]:
+    """oneDNN is on or off in processes that start within."""
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    before = os.environ.get(name)
+    os.environ[name] = str(int(case["onednn"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def audit_once(case: Case) -> dict[str, Any]:
+    """One clean audit in this process: the verdict, the claims that fail, and the margins."""
+    from replication.audit import set_threads
+    from replication.audit_run import Request, audit
+    from replication.fault_benches import SWIN
+    from replication.progress import Steps
+
+    begun = time.perf_counter()
+    set_threads(case["threads"])
+    entry = zoo.get(case["config"])
+    model = entry.model
+    if case["backbone"] == "swin":
+        model = dataclasses.replace(model, backbone=SWIN)
+    request = Request(
+        config=model,
+        weights=f"seeded:{case['seed']}",
+        size=case["size"],
+        batch=case["batch"],
+        executions=(case["execution"],),
+        train=entry.solver if case["train"] else None,
+        command="parity faults clean",
+    )
+    found = audit(request, Steps(total=0, quiet=True))
+    nearest = found["float64"]["nearest_to_limit"]
+    return {
+        "case": case,
+        "verdict": found["verdict"],
+        "failed": [one["id"] for one in found["claims"] if one["verdict"] == "fails"],
+        "claims": len(found["claims"]),
+        "float64": float(nearest["value"]) / float(nearest["limit"]),
+        "float32": {name: float(one["worst_ratio"]) for name, one in found["float32"].items()},
+        "seconds": round(time.perf_counter() - begun, 2),
+    }
