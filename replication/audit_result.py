@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 
 from maskformer.tensor_axes import stage_of
+from parity.audit_figures import (
+    function_figures,
+    function_summary,
+    precision_figures,
+    precision_summary,
+)
 from parity.claims import claim, margin_claim
 from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
@@ -91,8 +97,8 @@ def build_result(
         "verdict": "equal" if equal else "different",
         "taps": len(function),
         "unpaired": unpaired,
-        "float64": _function_summary(function, measured.function),
-        "float32": {name: _precision_summary(v) for name, v in precision.items()},
+        "float64": function_summary(function),
+        "float32": {name: precision_summary(v) for name, v in precision.items()},
         "first_divergence": first,
         "localisation": localisations[0].to_json() if localisations else None,
         "localisations": [one.to_json() for one in localisations],
@@ -105,37 +111,6 @@ def build_result(
         "provenance": dict(provenance),
     }
     return result
-
-
-def _worst(verdicts: Mapping[str, Verdict]) -> Verdict:
-    return max(verdicts.values(), key=lambda verdict: verdict.margin)
-
-
-def _function_summary(verdicts: Mapping[str, Verdict], gaps: Mapping[str, Gap]) -> dict[str, Any]:
-    worst = max(gaps, key=lambda key: gaps[key].l2)
-    nearest = _worst(verdicts)
-    return {
-        "worst_gap": gaps[worst].l2,
-        "limit": verdicts[worst].threshold.value,
-        "worst_tap": worst,
-        "worst_ratio": nearest.ratio,
-        "nearest_to_limit": {
-            "tap": nearest.key,
-            "metric": nearest.metric,
-            "value": nearest.value,
-            "limit": nearest.threshold.value,
-        },
-    }
-
-
-def _precision_summary(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-    worst = _worst(verdicts)
-    return {
-        "worst_ratio": worst.ratio,
-        "limit": worst.threshold.value / worst.threshold.floor,
-        "worst_tap": worst.key,
-        "metric": worst.metric,
-    }
 
 
 def _claims(
@@ -253,7 +228,6 @@ def _layers(
     rows = []
     for key, verdict in function.items():
         tap = measured.trace[key]
-        gap, floor = measured.function[key], measured.floors[key]
         row = {
             "key": key,
             "path": tap.path,
@@ -261,17 +235,7 @@ def _layers(
             "stage": "input" if tap.path == "" and tap.kind == "input" else stage_of(tap.path),
             "axes": tap.axes,
             "shape": list(tap.array.shape),
-            "float64": {
-                "gap": gap.l2,
-                "gap_max": gap.max,
-                "floor": verdict.threshold.floor,
-                "measured_floor": floor.l2,
-                "metric": verdict.metric,
-                "value": verdict.value,
-                "limit": verdict.threshold.value,
-                "ratio": verdict.ratio,
-                "passed": verdict.passed,
-            },
+            "float64": function_figures(verdict) | {"measured_floor": measured.floors[key].l2},
             "float32": {},
         }
         for name, verdicts in precision.items():
@@ -279,15 +243,11 @@ def _layers(
                 continue
             gap = measured.executions[name].gaps[key]
             ulps = gap.ulps or (None, None, None)
-            row["float32"][name] = {
-                "ratio": verdicts[key].ratio,
-                "e_port": gap.l2,
+            row["float32"][name] = precision_figures(verdicts[key]) | {
                 "e_ref": measured.reference32[key].l2,
-                "metric": verdicts[key].metric,
                 "ulp50": ulps[0],
                 "ulp99": ulps[1],
                 "ulp_max": ulps[2],
-                "passed": verdicts[key].passed,
             }
         rows.append(row)
     return rows

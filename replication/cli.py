@@ -20,6 +20,7 @@ from replication import (
     report,
     train,
     trajectory,
+    verify,
     zoo,
 )
 
@@ -53,6 +54,7 @@ for verb in (
     train,
     import_run,
     report,
+    verify,
 ):
     verb.register(app)
 

@@ -27,6 +27,10 @@ CASES = {  # by rule: measurements that hold, and the same with one of them too 
         {"pairs": {"loss": [None, 1.0]}, "limit": {"name": "loss_gap", "times": 1}},
     ),
     "sum": ({"values": {"a": 0}, "limit": 0}, {"values": {"a": 0, "b": 1}, "limit": 0}),
+    "equivalence": (
+        {"differences": {"0": 1e-4, "1": -2e-4, "2": 1e-4}, "margin": 0.01, "limit": 0.05},
+        {"differences": {"0": 1e-4, "1": -2e-4, "2": 0.04}, "margin": 0.01, "limit": 0.05},
+    ),
     "running": (
         {
             "port": {"0": 1e-16, "1": 7e-16},

@@ -1,0 +1,124 @@
+"""Results as their commands record them, made by the commands' own functions from drawn gaps."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from parity.assignment import Certificate
+from parity.claims import claim, margin_claim, matching_place
+from parity.judge import gradient_verdict
+from parity.metrics import Gap
+from parity.trace import Tap, Trace
+from parity_tests.reports.test_evaluation_chapter import result as evaluation_result
+from replication.audit_result import Measured, Precision, build_result
+from replication.training_audit import SCHEMA as TRAINING_STEP
+
+PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
+COMMAND = "parity audit --config tiny"
+PROVENANCE = {"python": "3.11.7", "packages": {"numpy": "2.0.0", "torch": "2.13.0"}, "cores": 2}
+
+
+def _gaps(trace: Trace, seed: int, scale: float) -> dict[str, Gap]:
+    random = np.random.default_rng(seed)
+    return {
+        key: Gap(scale * factor, 9 * scale * factor, peak=4.0, rms=1.0, ulps=(1, 9, 80))
+        for key, factor in zip(trace, random.lognormal(0, 0.3, len(trace)).tolist(), strict=True)
+    }
+
+
+def audit(worst: float = 1.0) -> dict[str, Any]:
+    """An audit of nine tensors; with `worst` 1e6 one of them is above its float64 limit."""
+    taps = {}
+    for path, kind in itertools.product(PATHS, ("input", "output")):
+        tap = Tap(path, kind, "", 0, "NCHW", np.zeros((1, 3, 4, 5), np.float32))
+        taps[tap.key] = tap
+    trace = Trace({}, taps)
+    function = _gaps(trace, 1, 1e-15)
+    key = list(trace)[3]
+    function[key] = Gap(function[key].l2 * worst, function[key].max * worst, peak=4.0)
+    measured = Measured(
+        trace,
+        floors=_gaps(trace, 0, 1e-15),
+        function=function,
+        reference32=_gaps(trace, 2, 1e-7),
+        floors32=_gaps(trace, 3, 1e-8),
+        executions={
+            name: Precision(_gaps(trace, seed, 1e-7)) for seed, name in ((4, "eager"), (5, "xla"))
+        },
+        tensors_converted=12,
+        returned_sha256="ab" * 32,
+        effects={"eager": {"same program": 0.0}, "xla": {"production": 1e-8}},
+    )
+    return build_result(
+        measured,
+        (),
+        command=COMMAND,
+        inputs=[{"name": "synthetic 0", "size": [4, 5], "sha256": "cd" * 32}],
+        timings={"port, float64": 1.5},
+        provenance=PROVENANCE,
+        not_verified=("execution on a TPU",),
+    )
+
+
+def training_step(loss: float = 2.5) -> dict[str, Any]:
+    """A training step; the port's mask loss is `loss`, the reference's 2.5."""
+    proof = Certificate(2, 1.25, 1.25, 1e-12, "float64", ())
+    gradients = {
+        key: gradient_verdict(key, Gap(2e-15, 8e-15), Gap(1e-15, 4e-15))
+        for key in ("backbone.stem.conv1:param_grad", "criterion:grad_output")
+    }
+    claims = [
+        claim(
+            "train_matching",
+            "Every target is matched to the same query",
+            {"rule": "matching", "places": [matching_place("final", [(3, 0), (7, 1)], {}, proof)]},
+            "certified from dual variables",
+            COMMAND,
+        ),
+        claim(
+            "train_losses",
+            "Every loss is the same in float64",
+            {
+                "rule": "relative",
+                "pairs": {"loss_ce": [1.5, 1.5], "loss_mask": [loss, 2.5]},
+                "limit": {"name": "loss_gap", "times": 1},
+            },
+            "thousands of roundings",
+            COMMAND,
+        ),
+        margin_claim("train_gradients", "Every gradient agrees", gradients, "its floor", COMMAND),
+    ]
+    holds = all(one["verdict"] == "holds" for one in claims)
+    return {
+        "schema": TRAINING_STEP,
+        "title": "One training step of tiny",
+        "verdict": "equal" if holds else "different",
+        "config": "tiny",
+        "size": "64x96",
+        "claims": claims,
+        "timings": {"training claims": 1.5},
+        "not_verified": ["execution on a TPU"],
+        "provenance": PROVENANCE,
+    }
+
+
+def evaluation() -> dict[str, Any]:
+    """Both sides on 40 images, with group scores that follow from those of the classes."""
+    result = evaluation_result()
+    for side in result["sides"].values():
+        rows = side["per_class"]
+        for row in rows:
+            row["pq"] = row["sq"] * row["rq"]
+        side["miou"] = sum(row["iou"] for row in rows) / len(rows)
+        for name, group in side["panoptic"].items():
+            kinds = {"All": (True, False), "Things": (True,), "Stuff": (False,)}[name]
+            members = [row for row in rows if row["isthing"] in kinds]
+            for key in ("pq", "sq", "rq"):
+                group[key] = sum(row[key] for row in members) / len(members)
+    return result
+
+
+def results() -> list[dict[str, Any]]:
+    """One result of each kind, all equal."""
+    return [audit(), training_step(), evaluation()]

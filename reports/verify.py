@@ -1,0 +1,204 @@
+"""Recomputes a report from its evidence, and names all that does not follow from it.
+
+A report is a function of its evidence. So its evidence must be what its hashes say, every verdict
+must follow from the measurements in the evidence, and the report rendered again must be the same,
+byte for byte. No model runs; of numerical packages NumPy and SciPy's statistics are used.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskformer.errors import InputError
+from parity.claims import judge
+from parity.judge import DEFAULT, Limits
+from reports import evidence
+from reports.derived import all_claims
+from reports.differences import Problem, differences, shown
+from reports.evidence import Evidence
+from reports.recheck import recheck
+from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
+
+BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """One claim under the limits that were asked for; `judged` is None where it cannot be.
+
+    `recorded` is the verdict that the report shows.
+    """
+
+    file: str
+    id: str
+    title: str
+    recorded: str
+    verdict: str | None
+    value: float | None
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All that is wrong with a report, and its claims judged again."""
+
+    folder: Path
+    problems: tuple[Problem, ...]
+    claims: tuple[Rejudged, ...]
+    files: int
+
+    @property
+    def failing(self) -> tuple[Rejudged, ...]:
+        """Claims that fail under the limits asked for."""
+        return tuple(one for one in self.claims if one.verdict == "fails")
+
+
+def verify(report: Path, limits: Limits = DEFAULT) -> Verification:
+    """Verifies the report in a folder, or of which `report` is one of the files.
+
+    Raises InputError where there is no report at all.
+    """
+    folder = _folder(report)
+    problems: list[Problem] = []
+    listed = _listed(folder, problems)
+    present = _present(folder)
+    problems += _hashes(folder, listed, present)
+    complete = all(one.found != "missing" for one in problems)
+    before = len(problems)
+    found = _load(folder, problems)
+    if found:
+        complete = complete and len(problems) == before
+        problems += _rechecked(found)
+        # Rendered from a part of the evidence, all of the report would differ.
+        if complete:
+            problems += _rendered(folder, [one for _, one in found])
+    claims = _judged([one for _, one in found], limits) if found else ()
+    return Verification(folder, tuple(problems), claims, 3 + len(present))
+
+
+def _folder(report: Path) -> Path:
+    folder = report if report.is_dir() else report.parent
+    names = (PAGE, TWIN, DATA)
+    if report.is_dir():
+        known = any((folder / name).is_file() for name in names)
+    else:
+        known = report.is_file() and report.name in names
+    if not known:
+        raise InputError(
+            f"{report} is no report",
+            f"expected a folder with {', '.join(names)} and {FOLDER}/, or one of these files",
+            "make one: parity report RUN --out DIR",
+        )
+    return folder
+
+
+def _listed(folder: Path, problems: list[Problem]) -> dict[str, str] | None:
+    """sha256 by file as report.json lists them; None where it lists none that can be read."""
+    try:
+        document = json.loads((folder / DATA).read_bytes())
+        if document["schema"] != SCHEMA:
+            problems.append(Problem(DATA, "schema", shown(SCHEMA), shown(document["schema"])))
+        return {one["file"]: one["sha256"] for one in document["evidence"]}
+    except (OSError, *BROKEN) as error:
+        text = f"{type(error).__name__}: {error}"
+        problems.append(Problem(DATA, "the file", "a list of the evidence", shown(text)))
+        return None
+
+
+def _present(folder: Path) -> list[str]:
+    files = (path for path in (folder / FOLDER).rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def _hashes(folder: Path, listed: Mapping[str, str] | None, present: list[str]) -> list[Problem]:
+    if listed is None:
+        return []
+    problems = []
+    for name, digest in listed.items():
+        if name not in present:
+            problems.append(Problem(name, "the file", f"sha256 {digest}", "missing"))
+            continue
+        own = evidence.sha256((folder / name).read_bytes())
+        if own != digest:
+            problems.append(Problem(name, "the file's sha256", str(digest), own))
+    return problems + [
+        Problem(name, "the file", "listed in report.json", "not listed")
+        for name in present
+        if name not in listed
+    ]
+
+
+def _load(folder: Path, problems: list[Problem]) -> list[tuple[str, Evidence]]:
+    """Every piece of evidence, with its file's name; what cannot be read is a problem."""
+    root = folder / FOLDER
+    if not root.is_dir():
+        problems.append(Problem(FOLDER, "the folder", "the report's evidence", "missing"))
+        return []
+    found = []
+    for path in sorted(root.iterdir(), key=_number):
+        name = path.relative_to(folder).as_posix()
+        try:
+            found += [(name, one) for one in evidence.load([path])]
+        except (InputError, *BROKEN) as error:
+            text = " ".join(str(error).replace(str(folder), "").split())
+            problems.append(Problem(name, "the content", "a recorded result", shown(text)))
+    return found
+
+
+def _number(path: Path) -> tuple[int, str]:
+    """Sorts 100-run behind 99-run."""
+    digits = path.name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else -1, path.name
+
+
+def _rechecked(found: list[tuple[str, Evidence]]) -> list[Problem]:
+    problems = []
+    for name, one in found:
+        try:
+            problems += [
+                Problem(name, place, shown(expected), shown(present))
+                for place, expected, present in recheck(one)
+            ]
+        except BROKEN as error:
+            text = f"{type(error).__name__}: {error}"
+            problems.append(Problem(name, "the content", f"a complete {one.schema}", shown(text)))
+    return problems
+
+
+def _rendered(folder: Path, found: list[Evidence]) -> list[Problem]:
+    """What differs between the files and those that the evidence gives now."""
+    try:
+        files = render(found)
+    except (InputError, *BROKEN) as error:
+        text = " ".join(str(error).split())
+        return [Problem(FOLDER, "the content", "evidence that can be reported", shown(text))]
+    problems = []
+    for name, expected in files.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            problems.append(Problem(name, "the file", "the report", "missing"))
+            continue
+        problems += differences(name, expected.encode(), content)
+    return problems
+
+
+def _judged(found: list[Evidence], limits: Limits) -> tuple[Rejudged, ...]:
+    try:
+        claims = all_claims(found)
+    except (InputError, *BROKEN):
+        return ()
+    return tuple(_again(one, limits) for one in claims)
+
+
+def _again(one: Mapping[str, Any], limits: Limits) -> Rejudged:
+    names = (one["file"], one["id"], one["title"], one["verdict"])
+    if one.get("measured") is None:
+        return Rejudged(*names, None, None, None)
+    try:
+        judged = judge(one["measured"], limits)
+    except BROKEN:
+        return Rejudged(*names, None, None, None)
+    return Rejudged(*names, judged.verdict, judged.value, judged.limit)
