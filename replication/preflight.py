@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,10 +86,15 @@ class Programs:
         return Shapes(batch, *self.request.size, self.request.targets)
 
 
-def preflight(request: Request, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def preflight(
+    request: Request,
+    note: Callable[[str], None] = lambda text: None,
+    programs: Programs | None = None,
+) -> dict[str, Any]:
     """What the TPU's compiler says of the request, one result per topology (`SCHEMA`).
 
-    `note` receives a line for each step of the work. Raises InputError where a topology has no
+    `note` receives a line for each step of the work; `programs` may be those of a request that
+    differs in topologies and batch alone. Raises InputError where a topology has no
     such kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
     """
     from tf_impl.lowering import NotCompilableError
@@ -96,7 +102,7 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
 
     for topology in request.topologies:
         chip_of(topology)
-    programs = Programs(request)
+    programs = programs or Programs(request)
     rows = []
     for topology in request.topologies:
         try:
@@ -114,6 +120,7 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
         "per_core_batch": request.per_core_batch,
         "replicas": request.replicas,
         "targets": request.targets,
+        "effort": request.effort,
         "topologies": rows,
         "passed": all(one["verdict"] == "holds" for one in claims),
     }
@@ -287,14 +294,34 @@ def command(
     effort: Annotated[
         float, typer.Option(help="Of the compiler: -1 fastest, 0 as in training, to 1.")
     ] = 0.0,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="The published targets on four chips of each kind, as one table."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of that table's results, taken up again.")
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(help="USD per chip-hour in that table, such as v5e=1.2.", metavar="KIND=USD"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compile the real training step with the real TPU compiler, without a TPU.
+
+    With --published: ADE20K's and COCO's R50 in both precisions on v3, v4, v5e and v6e; each
+    compilation takes minutes, and what --out already holds is not compiled again.
 
     Exit status 0: every step compiles and fits; 1: one does not.
 
     Example: parity preflight --config coco_r50 --topology v5e:2x2 --image-size 640x640 --replicas 4
     """
+    if published:
+        raise typer.Exit(0 if _published(out, price or [], find_batch, effort, as_json) else 1)
+    if out is not None or price:
+        raise InputError("--out and --price need --published", "a single request prints its result")
     from maskformer.images import parse_size
 
     if precision not in PRECISIONS:
@@ -321,6 +348,29 @@ def command(
         _show(result)
     if not result["passed"]:
         raise typer.Exit(1)
+
+
+def _published(
+    out: Path | None, price: list[str], find_batch: bool, effort: float, as_json: bool
+) -> bool:
+    """Fills and prints the table; whether every step compiles and fits."""
+    from replication import preflight_table
+
+    if out is None:
+        raise InputError(
+            "--published needs --out",
+            "its compilations take an hour or more, and are kept there",
+            "For example: --out runs/preflight",
+        )
+    prices = preflight_table.price_changes(price)
+    results = preflight_table.fill(
+        out, find_batch, effort, lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    if as_json:
+        print(json.dumps({"prices": prices, "results": results}))
+    else:
+        print(preflight_table.markdown(results, prices), end="")
+    return all(result["passed"] for result in results)
 
 
 def _entry(config: str | None, experiment: str | None) -> "Entry":

@@ -140,3 +140,55 @@ def test_wrong_requests_are_refused(arguments, words):
     found = run(*arguments)
     assert isinstance(found.exception, InputError)
     assert words in str(found.exception)
+
+
+def test_the_published_table_is_filled_once(without_compiling, tmp_path, monkeypatch):
+    """A row per target, precision and kind; what is there is read, and a batch asked for is not."""
+    without_compiling["v3:2x2"] = compiled(17 * GIB, "v3:2x2")
+    out = tmp_path / "table"
+    words = ("--published", "--out", str(out))
+    found = run(*words, "--price", "v5e=2")
+    assert found.exit_code == 1
+    lines = found.stdout.splitlines()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[0:1] == "|"]
+    assert len(table) == 2 + 16
+    assert {len(row) for row in table} == {len(table[0])}
+    by_name = dict(zip(table[0], table[4], strict=True))
+    assert by_name["model"] == "ade20k_r50, 512x512"
+    assert (by_name["four chips"], by_name["fits"]) == ("v5e:2x2", "yes")
+    assert (by_name["HBM of a core, GiB"], by_name["share"]) == ("3.00", "19%")
+    hours = 160_000 * 1e12 / CHIPS["v5e"].flops / 3600
+    assert by_name["chip-hours"] == f"{4 * hours:.0f}"
+    assert by_name["USD"] == f"{8 * hours:.0f}"
+    assert dict(zip(table[0], table[2], strict=True))["fits"] == "no"
+    assert "- ade20k_r50, bf16, v3:2x2, train: Ran out of memory: 18253611008" in lines
+    assert len(list(out.glob("*.json"))) == 16
+
+    def broken(*_):
+        raise AssertionError("compiled again")
+
+    first = (out / "coco_r50-float32-v6e.json").read_bytes()
+    (out / "coco_r50-float32-v6e.json").write_bytes(first[:50])  # torn: this one is compiled
+    monkeypatch.setattr(compiler, "compile_for", lambda *a: compiled(2 * GIB, "v6e:2x2"))
+    result = json.loads(run(*words, "--json").stdout)
+    steps = [one["topologies"][0]["train"] for one in result["results"]]
+    assert [step["hbm_used"] for step in steps if step["compiles"]] == [3 * GIB] * 11 + [2 * GIB]
+    monkeypatch.setattr(compiler, "compile_for", broken)
+    assert run(*words).stdout.count("| yes |") == 12
+    assert isinstance(run(*words, "--find-batch").exception, AssertionError)
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["--published"], "--published needs --out"),
+        (["--price", "v5e=1"], "need --published"),
+        (["--published", "--out", "x", "--price", "v5e"], "--price 'v5e' is no price"),
+        (["--published", "--out", "x", "--price", "v9=1"], "is no price"),
+        (["--published", "--out", "x", "--price", "v4=nan"], "is no price"),
+    ],
+)
+def test_wrong_words_of_the_table_are_refused(words, fact):
+    found = run(*words)
+    assert isinstance(found.exception, InputError)
+    assert fact in str(found.exception)

@@ -1,0 +1,224 @@
+"""The published targets of a TPU run in one table: what fits, how fast, how long, at what price."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskformer import zoo
+from maskformer.errors import InputError
+from maskformer.panoptic_format import replacing
+from replication.preflight import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
+
+TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))
+SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v6e:2x2", 4))
+"""Four chips of each kind, and the cores that they have."""
+PRECISIONS = ("bf16", "float32")
+GLOBAL_BATCH = 16
+"""Images per step on four chips."""
+PRICES: Mapping[str, float] = {"v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
+"""USD per chip-hour, on demand, in the United States, as assumed here; they change."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table: a target in one precision on one slice."""
+
+    config: str
+    size: tuple[int, int]
+    precision: str
+    topology: str
+    cores: int
+
+    @property
+    def file(self) -> str:
+        """The name of its result."""
+        kind = self.topology.partition(":")[0]
+        return f"{self.config}-{self.precision}-{kind}.json"
+
+    def request(self, find_batch: bool, effort: float) -> Request:
+        """What is to be compiled for it."""
+        batch = GLOBAL_BATCH // self.cores
+        height, width = self.size
+        words = f"parity preflight --config {self.config} --topology {self.topology}"
+        words += f" --image-size {height}x{width} --precision {self.precision}"
+        words += f" --per-core-batch {batch} --replicas {self.cores}"
+        words += " --find-batch" if find_batch else ""
+        words += f" --effort {effort:g}" if effort else ""
+        return Request(
+            zoo.get(self.config),
+            (self.topology,),
+            self.size,
+            batch,
+            self.precision,
+            self.cores,
+            find_batch=find_batch,
+            effort=effort,
+            command=words,
+        )
+
+
+def cells() -> Iterator[Cell]:
+    """All rows in the table's order."""
+    for config, size in TARGETS:
+        for precision in PRECISIONS:
+            for topology, cores in SLICES:
+                yield Cell(config, size, precision, topology, cores)
+
+
+def price_changes(texts: list[str]) -> dict[str, float]:
+    """`PRICES` with the changes of texts KIND=USD. Raises InputError for other texts."""
+    prices = dict(PRICES)
+    for text in texts:
+        kind, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if kind not in prices or not 0 <= number < float("inf"):
+            raise InputError(
+                f"--price {text!r} is no price",
+                f"expected KIND=USD with a kind of {', '.join(prices)}",
+                "For example: --price v5e=1.2",
+            )
+        prices[kind] = number
+    return prices
+
+
+def fill(
+    out: Path, find_batch: bool, effort: float, note: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The results of all rows, each written to `out` when it is there, and read where it was.
+
+    A row that was compiled with another effort or without the batch that is asked for is compiled
+    again. Raises InputError where `out` cannot be written.
+    """
+    results, shared = [], Shared()
+    for cell in cells():
+        request = cell.request(find_batch, effort)
+        path = out / cell.file
+        result = _read(path, request)
+        if result is None:
+            note(f"{cell.config}, {cell.precision}, {cell.topology}")
+            result = preflight(request, note, shared.programs(request))
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(
+                    f"{out} cannot be written",
+                    f"{type(error).__name__}: {error.strerror or error}",
+                    "Choose another folder, or free some space.",
+                ) from None
+        results.append(result)
+    return results
+
+
+class Shared:
+    """Programs that several rows have in common; those of the row before are kept."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._programs: Programs | None = None
+
+    def programs(self, request: Request) -> Programs:
+        """The programs of a request: the last ones where they are the same."""
+        key = (request.entry.name, request.size, request.precision, request.replicas)
+        if self._programs is None or key != self._key:
+            self._key, self._programs = key, Programs(request)
+        return self._programs
+
+
+def _read(path: Path, request: Request) -> dict[str, Any] | None:
+    """A result that was written before, of the same request; None without one."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(result, dict) and result.get("schema") == SCHEMA
+    return result if same and result.get("command") == request.command else None
+
+
+def rows(results: list[dict[str, Any]], prices: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    """The table's cells as text, the titles first."""
+    yield (
+        "model",
+        "precision",
+        "four chips",
+        "images per core",
+        "fits",
+        "HBM of a core, GiB",
+        "share",
+        "largest batch",
+        "step, ms",
+        "matching, ms",
+        "evaluation, ms",
+        "hours",
+        "chip-hours",
+        "USD",
+    )
+    for result in results:
+        (row,) = result["topologies"]
+        kind = row["topology"].partition(":")[0]
+        height, width = result["image_size"]
+        name = f"{result['config']}, {height}x{width}"
+        step = row.get("train", {"compiles": False})
+        start = (name, result["precision"], row["topology"], str(result["per_core_batch"]))
+        largest = row.get("largest_per_core_batch")
+        found = "" if largest is None else str(largest)
+        if not step["compiles"]:
+            yield (*start, "no", "", "", found, *[""] * 6)
+            continue
+        plan = row["schedule"]
+        evaluation = row["evaluation"]
+        forward = evaluation["roofline_seconds"] if evaluation["compiles"] else None
+        yield (
+            *start,
+            "yes" if row["passed"] else "training only",
+            f"{step['hbm_used'] / 2**30:.2f}",
+            f"{step['hbm_share']:.0%}",
+            found,
+            f"{1e3 * step['roofline_seconds']:.0f}",
+            f"{1e3 * row['matcher']['seconds']:.1f}",
+            "" if forward is None else f"{1e3 * forward:.1f}",
+            f"{plan['hours']:.0f}",
+            f"{plan['chip_hours']:.0f}",
+            f"{plan['chip_hours'] * prices[kind]:.0f}",
+        )
+
+
+def reasons(results: list[dict[str, Any]]) -> list[str]:
+    """Why rows do not compile or fit, a line each."""
+    found = []
+    for result in results:
+        (row,) = result["topologies"]
+        start = f"{result['config']}, {result['precision']}, {row['topology']}"
+        if "reason" in row:
+            found.append(f"{start}: {row['reason']}")
+        found += [
+            f"{start}, {name}: {row[name]['reason']}"
+            for name in ("train", "evaluation")
+            if name in row and not row[name]["compiles"]
+        ]
+    return found
+
+
+def markdown(results: list[dict[str, Any]], prices: Mapping[str, float]) -> str:
+    """The table and what its numbers are."""
+    titles, *body = rows(results, prices)
+    lines = ["| " + " | ".join(titles) + " |", "| " + " | ".join("---" for _ in titles) + " |"]
+    lines += ["| " + " | ".join(row) + " |" for row in body]
+    if refused := reasons(results):
+        lines += ["", *(f"- {reason}" for reason in refused)]
+    used = {result["topologies"][0]["topology"].partition(":")[0] for result in results}
+    listed = ", ".join(f"{kind} {usd:.2f}" for kind, usd in prices.items() if kind in used)
+    two = ", ".join(kind for kind, cores in CORES_PER_CHIP.items() if cores == 2)
+    lines += [
+        "",
+        f"Times are estimates from below: every step at the roofline; matching adds at most what "
+        f"its column says. Hours: the published schedule's images, {GLOBAL_BATCH} a step. A chip "
+        f"of {two} has two cores. USD per chip-hour: {listed}.",
+    ]
+    return "\n".join(lines) + "\n"
