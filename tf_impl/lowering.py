@@ -83,6 +83,7 @@ def lower_forward(model: tf_keras.Model, shapes: Shapes) -> Program:
 def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1) -> Program:
     """The HLO module of `function` of tensors like `specs`.
 
+    Products of float32 are asked for in full precision, as a training run asks for them.
     Raises NotCompilableError where an operation has no XLA kernel, where a shape depends on data in
     a way that XLA cannot bound, and where Python has to run in the middle.
     """
@@ -92,6 +93,8 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1)
             return function(*tensors)
 
     traced = tf.function(run, jit_compile=True, autograph=False)
+    reduced = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         hlo = traced.experimental_get_compiler_ir(*specs)(stage="hlo_serialized")
     except (tf.errors.OpError, ValueError, TypeError) as error:
@@ -99,6 +102,8 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1)
         raise NotCompilableError(
             fact, evidence, "Replace it by operations with static shapes that XLA has."
         ) from error
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(reduced)
     if (count := traced.experimental_get_tracing_count()) != 1:
         raise NotCompilableError(
             f"the function was traced {count} times",

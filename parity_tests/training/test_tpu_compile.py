@@ -108,6 +108,33 @@ def vector():
 
 
 @needs_compiler
+def test_products_are_asked_for_in_full_precision(monkeypatch):
+    """A TPU would take its fastest otherwise, and a run does not; the twin leaves it at that."""
+    import tensorflow as tf
+    from jax._src.interpreters import mlir
+
+    from tf_impl.tpu_compiler import stable_module
+
+    def product():
+        program = lower(lambda a: tf.matmul(a, a), [tf.TensorSpec((4, 4))])
+        with mlir.make_ir_context():
+            return str(stable_module(program.hlo))
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    assert "precision = [HIGHEST, HIGHEST]" in product()
+    assert tf.config.experimental.tensor_float_32_execution_enabled() == before
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    monkeypatch.setattr(
+        tf.config.experimental, "enable_tensor_float_32_execution", lambda enabled: None
+    )
+    try:
+        assert "precision = [DEFAULT, DEFAULT]" in product()
+    finally:
+        monkeypatch.undo()
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@needs_compiler
 def test_a_step_whose_shape_depends_on_data_is_refused(vector):
     import tensorflow as tf
 
