@@ -7,6 +7,7 @@ import typer
 from maskformer.errors import InputError
 from replication import (
     audit,
+    compare,
     convert,
     data,
     demo,
@@ -55,6 +56,7 @@ for verb in (
     import_run,
     report,
     verify,
+    compare,
 ):
     verb.register(app)
 

@@ -15,7 +15,8 @@ from parity.claims import claim
 from parity.judge import DEFAULT
 
 if TYPE_CHECKING:
-    from parity.faults import Fault, Outcome, Score
+    from parity.faults import Fault, Score
+    from replication.fault_runs import Notes
 
 faults = typer.Typer(help="Measure the harness itself.", no_args_is_help=True)
 
@@ -82,11 +83,29 @@ def run(
     Exit status: 0 where all are detected, 95 % of them placed and 70 % explained; 1 where not; 2
     wrong usage.
     """
-    from parity.faults import score
-    from replication.fault_runs import NOTES, Notes, run_faults
+    from replication.fault_runs import NOTES, Notes
 
     if resume and out is None:
         raise InputError("--resume continues nothing", "no folder is given", "give --out FOLDER")
+    if every == bool(ids):
+        raise InputError(
+            "which faults?", "expected either names or --all", "`parity faults list` shows them"
+        )
+    chosen = chosen_faults(ids, catalogue)
+    case = {"config": config, "size": size, "catalogue": catalogue}
+    notes = Notes(None if out is None else out / NOTES, case)
+    notes.read() if resume else notes.start()
+    result = fault_score(chosen, notes, shlex.join(["parity", *sys.argv[1:]]))
+    if out is not None:
+        from replication.audit import write_json
+
+        write_json(result, out, "faults.json")
+    print(json.dumps(result) if as_json else _summary(result))
+    raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+
+
+def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "list[Fault]":
+    """The faults of these ids, None for all of a catalogue. Raises InputError for an unknown id."""
     known = {one.id: one for one in _catalogue(catalogue)}
     unknown = [one for one in ids or () if one not in known]
     if unknown:
@@ -95,21 +114,25 @@ def run(
             f"the catalogue has {len(known)}",
             "`parity faults list` shows them",
         )
-    if every == bool(ids):
-        raise InputError(
-            "which faults?", "expected either names or --all", "`parity faults list` shows them"
-        )
-    chosen = [known[one] for one in ids] if ids else list(known.values())
+    return [known[one] for one in ids] if ids else list(known.values())
+
+
+def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> dict[str, Any]:
+    """The result object (`SCHEMA`) of planting these faults one after another.
+
+    `notes.case` has the configuration, the size and the catalogue; outcomes that it has are kept.
+    Raises InputError where the sound port fails already.
+    """
+    from parity.faults import score
+    from replication.fault_runs import run_faults
+
+    config, size, catalogue = (notes.case[name] for name in ("config", "size", "catalogue"))
     begun = time.perf_counter()
-    case = {"config": config, "size": size, "catalogue": catalogue}
-    notes = Notes(None if out is None else out / NOTES, case)
-    notes.read() if resume else notes.start()
     outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
     total = score(outcomes)
-    words = shlex.join(["parity", *sys.argv[1:]])
-    claims = score_claims(total, words)
+    claims = score_claims(total, command)
     holds = all(one["verdict"] == "holds" for one in claims)
-    result = {
+    return {
         "schema": SCHEMA,
         "config": config,
         "size": size,
@@ -119,15 +142,9 @@ def run(
         "criteria_on_the_sound_port": sound,
         "outcomes": [one.to_json() for one in outcomes],
         "seconds": round(time.perf_counter() - begun, 1),
-        "command": words,
+        "command": command,
         "provenance": _provenance(),
     }
-    if out is not None:
-        from replication.audit import write_json
-
-        write_json(result, out, "faults.json")
-    print(json.dumps(result) if as_json else _summary(outcomes, total, sound))
-    raise typer.Exit(0 if holds else 1)
 
 
 def _catalogue(module: str) -> "list[Fault]":
@@ -190,29 +207,29 @@ def score_claims(total: "Score", command: str) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(
-    outcomes: "Sequence[Outcome]", total: "Score", sound: dict[str, dict[str, bool]]
-) -> str:
+def _summary(result: dict[str, Any]) -> str:
     """The score in a few lines, with what customary checks would have missed."""
-    count = total.faults
+    total, outcomes = result["score"], result["outcomes"]
+    count = total["faults"]
     lines = [
-        f"{count} faults planted, {total.detected} detected ({total.detected / count:.1%})",
-        f"place exact: {total.place_exact} ({total.place_exact / count:.1%})",
-        f"cause named: {total.cause_named} ({total.cause_named / count:.1%})",
-        f"seconds: {total.seconds:.0f}",
+        f"{count} faults planted, {total['detected']} detected ({total['detected'] / count:.1%})",
+        f"place exact: {total['place_exact']} ({total['place_exact'] / count:.1%})",
+        f"cause named: {total['cause_named']} ({total['cause_named'] / count:.1%})",
+        f"seconds: {total['seconds']:.0f}",
     ]
-    for name, missed in total.missed.items():
-        judged = sum(name in one.noticed for one in outcomes)
+    for name, missed in total["missed"].items():
+        judged = sum(name in one["noticed"] for one in outcomes)
+        sound = result["criteria_on_the_sound_port"]
         alarms = [bench for bench, noticed in sound.items() if noticed.get(name)]
         note = f"; alarms on the sound port too ({', '.join(alarms)})" if alarms else ""
         lines.append(f"{name}: misses {missed} of {judged}{note}")
-    for title, names in (
-        ("not detected", total.undetected),
-        ("misplaced", total.misplaced),
-        ("not explained", total.unexplained),
+    for title, key in (
+        ("not detected", "undetected"),
+        ("misplaced", "misplaced"),
+        ("not explained", "unexplained"),
     ):
-        if names:
-            lines.append(f"{title}: {', '.join(names)}")
+        if total[key]:
+            lines.append(f"{title}: {', '.join(total[key])}")
     return "\n".join(lines)
 
 

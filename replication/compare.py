@@ -1,0 +1,62 @@
+"""`parity compare`: what changed between two recordings, for upgrades of frameworks and of code."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MOST = 20  # changes of a kind that are printed
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity compare` to `app`."""
+    app.command(
+        "compare", epilog="Example: parity compare runs/before runs/after --markdown summary.md"
+    )(command)
+
+
+def command(
+    before: Annotated[Path, typer.Argument(help="A recorded result, or a folder of some.")],
+    after: Annotated[Path, typer.Argument(help="The same, recorded later or elsewhere.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write a summary for a pull request.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare two audits, training steps, trajectories, evaluations or training runs.
+
+    Exit status: 0 nothing got worse, 1 a claim that held fails now, or an error or a score got
+    worse by more than rounding or chance explains, 2 wrong usage or input.
+    """
+    from maskformer.panoptic_format import replacing
+    from reports.compare import compare
+    from reports.compare import markdown as summary
+    from reports.evidence import load
+
+    result = compare(load([before]), load([after]))
+    if markdown is not None:
+        with replacing(markdown) as temporary:
+            temporary.write_text(summary(result, str(before), str(after)), encoding="utf-8")
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(_lines(result)))
+    raise typer.Exit(1 if result["regressions"] else 0)
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for pair in result["pairs"]:
+        lines.append(f"{pair['name']}:")
+        worst_first = sorted(pair["changes"], key=lambda one: not one["regression"])
+        for one in worst_first[:MOST]:
+            mark = "regression: " if one["regression"] else ""
+            reason = f" ({one['reason']})" if one["reason"] else ""
+            lines.append(f"  {mark}{one['name']}: {one['before']} -> {one['after']}{reason}")
+        if len(worst_first) > MOST:
+            lines.append(f"  and {len(worst_first) - MOST} more: see --json")
+        if not worst_first:
+            lines.append("  nothing changed")
+    for name in ("only_before", "only_after"):
+        if result[name]:
+            lines.append(f"{name.replace('_', ' ')}: {', '.join(result[name])}")
+    lines.append(f"verdict: {result['verdict']} ({result['regressions']} regressions)")
+    return lines
