@@ -1,0 +1,1 @@
+"""Documents that are true: commands run, links lead somewhere, tables are tables."""
