@@ -25,6 +25,7 @@ from replication.progress import images_shown
 from replication.sides import open_side
 from replication.worst_images import draw_worst
 from reports.evidence import EVALUATION as SCHEMA
+from reports.evidence import load
 from reports.render import write_report
 
 MARGIN = 0.001
@@ -116,7 +117,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
         if out is not None:
             text = json.dumps(result, indent=1, allow_nan=False)
             (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-            write_report([result], folder)
+            write_report(load([folder / "evaluation.json"]), folder)
     return result
 
 

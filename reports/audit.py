@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports import claims
+from reports import claims, network
 from reports.document import (
     Block,
     Cell,
@@ -23,6 +23,7 @@ from reports.document import (
     flatten,
     number,
 )
+from reports.evidence import Evidence
 from reports.plots import STAGES, Point, layer_plot
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
@@ -31,15 +32,18 @@ Result = Mapping[str, Any]
 Layer = Mapping[str, Any]
 
 
-def chapter(result: Result, file: str) -> Chapter:
+def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
+    result = one.content
+    drawn = network.blocks(recorded)
     return Chapter(
-        title=result.get("title", "Audit"),
+        title=one.title,
         verdict=result["verdict"],
         tone=claims.tone(result["verdict"]),
         headline=claims.headline(result),
         sections=(
-            Section("Claims", (claims.ladder(result["claims"]),)),
+            Section("Claims", (claims.table(recorded),)),
+            *([Section("Map of the network", drawn)] if drawn else []),
             Section("Same function: float64 gap against its limit", _float64(result)),
             Section("Same precision: float32 error against the reference's own", _float32(result)),
             Section("Where a difference is, or would be, found", _where(result)),

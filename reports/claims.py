@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.document import Claim, Ladder, describe, number
+from reports.document import Cell, Claim, Column, Ladder, Table, describe, number
 
 TONES = {
     "equal": "good",
@@ -70,12 +70,12 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:
-    """The recorded claims, in their order."""
-    return Ladder(tuple(_claim(claim) for claim in claims))
+    """The claims in their order."""
+    return Ladder(tuple(in_words(claim) for claim in claims))
 
 
-def _claim(claim: Mapping[str, Any]) -> Claim:
-    run = claim["verdict"] != "not run"
+def in_words(claim: Mapping[str, Any]) -> Claim:
+    """A claim as people read it."""
     facts = [("measured", describe(claim["value"])), ("limit", describe(claim["limit"]))]
     if is_number(claim["value"]) and is_number(claim["limit"]):
         facts.append(("margin", margin(claim["value"], claim["limit"])))
@@ -87,8 +87,33 @@ def _claim(claim: Mapping[str, Any]) -> Claim:
         title=claim["title"],
         verdict=claim["verdict"],
         tone=tone(claim["verdict"]),
-        facts=tuple(facts) if run else (),
+        facts=tuple(facts) if claim["verdict"] != "not run" else (),
         derivation=describe(claim["derivation"]),
         evidence=claim["evidence_sha256"] or "none recorded",
         command=claim["command"],
+        file=claim.get("file", ""),
     )
+
+
+def table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """The claims of one result, a row each; the ladder says more of them."""
+    rows = tuple(
+        (
+            Cell(claim["verdict"], tone=tone(claim["verdict"])),
+            Cell(claim["title"]),
+            Cell(describe(claim["value"]), claim["value"] if is_number(claim["value"]) else ""),
+            Cell(describe(claim["limit"]), claim["limit"] if is_number(claim["limit"]) else ""),
+            Cell(margin(claim["value"], claim["limit"])),
+            Cell(describe(claim["cases"]), claim["cases"] or 0),
+        )
+        for claim in claims
+    )
+    columns = (
+        Column("Verdict"),
+        Column("Claim"),
+        Column("Measured", numeric=True),
+        Column("Limit", numeric=True),
+        Column("Margin"),
+        Column("Cases", numeric=True),
+    )
+    return Table("Claims of this result", columns, rows)

@@ -16,14 +16,10 @@ from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
 from parity.claims import claim
 from reports.evidence import (
-    AUDIT_ALL,
     EVALUATION,
-    FAULT_SCORE,
-    PREFLIGHT,
     RECEIPT,
     RUN,
     TRAINING_RUNS,
-    TRAJECTORY,
     Evidence,
     names,
 )
@@ -41,11 +37,11 @@ KEYS = (
     "evidence_sha256",
     "command",
 )
-"""What every claim has; one that a result recorded without some of it has None there."""
+"""What every claim has; of a claim that was not run, some are None."""
 
 EPSILON = 2.0**-52
 ROUNDINGS = 2048  # of a mean over some hundred classes, each a quotient of sums; generous
-SAME_RUN = ("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "initial")
+SAME_RUN = ("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "dtype")
 """Settings in which two runs agree that are compared as a pair."""
 
 
@@ -62,7 +58,8 @@ def all_claims(found: Sequence[Evidence]) -> list[Claim]:
         try:
             for each in (*claims_of(one), *claims_of_run(one)):
                 rung = rung_of(one.schema, each["id"])
-                claims.append({**dict.fromkeys(KEYS), **each, "rung": rung, "file": file})
+                words = {name: each[name] for name in ("id", "title", "verdict", "command")}
+                claims.append({**dict.fromkeys(KEYS), **each, **words, "rung": rung, "file": file})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise incomplete(one, error) from error
     files = {id(one): file for one, file in placed}
@@ -85,10 +82,8 @@ def incomplete(one: Evidence, error: Exception) -> InputError:
 def claims_of(one: Evidence) -> list[Claim]:
     """All claims of one piece of evidence. Raises KeyError, TypeError or ValueError where the
     evidence lacks what its schema promises."""
-    recorded = list(one.content.get("claims", ()))
-    if one.schema not in _BY_SCHEMA or (recorded and "verdict" in recorded[0]):
-        return recorded
-    return _BY_SCHEMA[one.schema](one.content)
+    derived = _BY_SCHEMA[one.schema](one.content) if one.schema in _BY_SCHEMA else []
+    return [*one.content.get("claims", ()), *derived]
 
 
 def claims_of_run(one: Evidence) -> list[Claim]:
@@ -170,6 +165,9 @@ def compared(
     for name in ours.values():
         try:
             samples = ours.samples()[name], theirs.samples()[name]
+            if samples[0].value == samples[1].value == 0:
+                found[name] = {"reason": "both score 0, which says nothing"}
+                continue
             one = statistics.compare(*samples)
             shown = statistics.judge_equivalence(*samples, margin=margin)
             found[name] = {
@@ -230,72 +228,6 @@ def _copied(one: Mapping[str, Any]) -> bool:
 
 def _same_bits(one: Mapping[str, Any]) -> bool:
     return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])
-
-
-def _of_audit_all(content: Mapping[str, Any]) -> list[Claim]:
-    rows = content["architectures"]
-    lacking = [key for row in rows for keys in row["unpaired"].values() for key in keys]
-    cases = [
-        [
-            f"{row['config']}, {row['nearest']['tap']}",
-            {row["nearest"]["metric"]: [value, value / ratio if ratio else value]},
-            None,
-        ]
-        for row in rows
-        for value, ratio in [(float(row["nearest"]["value"]), float(row["nearest"]["ratio"]))]
-    ]
-    measured = {"rule": "verdicts", "claim": "same_function", "cases": cases}
-    return [
-        claim(
-            "activations/all",
-            f"All {len(rows)} architectures of the zoo compute the same function in float64",
-            measured | ({"lacking": lacking} if lacking else {}),
-            "of each architecture the tensor nearest to its limit, in units of it; the limit is "
-            "min(32 x floor, 1e-9)",
-            content["command"],
-        )
-    ]
-
-
-def _of_trajectory(content: Mapping[str, Any]) -> list[Claim]:
-    """The recorded claims, measured again from the steps."""
-    steps, beside = content["steps"], content["beside"]
-    by_twin = beside == "twin"
-    found = []
-    for one in content["claims"]:
-        measure = one["id"].removeprefix(f"{beside}_")
-        if measure == one["id"]:
-            continue
-        measured = {
-            "rule": "running",
-            "port": {str(row["step"]): row["port"][measure] for row in steps},
-            "beside": {str(row["step"]): row[beside][measure] for row in steps},
-            "least": EPSILON if by_twin else 2.0**-24,
-            "limit": {"name": "floor_factor" if by_twin else "float32_ratio", "times": 1},
-        }
-        derivation = "the largest gap up to a step, in units of " + (
-            "the reference's gap to itself, started one unit in the last place away"
-            if by_twin
-            else "PyTorch's own float32 gap from its float64 run"
-        )
-        found.append(claim(one["id"], one["title"], measured, derivation, content["command"]))
-    kinds = {one["id"] for one in content["claims"]}
-    if "loss" in kinds:
-        measured = {
-            "rule": "largest",
-            "values": {str(row["step"]): row["port"]["loss_gap"] for row in steps},
-            "limit": {"name": "trajectory_loss_gap", "times": 1},
-        }
-        title = "The total loss is the same at every step"
-        derivation = "largest relative gap, at a learning rate at which training is not chaotic"
-        found.append(claim("loss", title, measured, derivation, content["command"]))
-    if "pairs" in kinds:
-        away = [str(row["step"]) for row in steps if row["port"]["pairs_differ"]]
-        measured = {"rule": "none", "of": len(steps), "found": away}
-        title = "Every query is matched to the same target at every step"
-        derivation = "steps in which a query is matched otherwise"
-        found.append(claim("pairs", title, measured, derivation, content["command"]))
-    return found
 
 
 def _of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
@@ -400,79 +332,8 @@ def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
     ]
 
 
-def _of_preflight(content: Mapping[str, Any]) -> list[Claim]:
-    height, width = content["image_size"]
-    words = ["parity", "preflight", "--config", content["config"]]
-    words += ["--image-size", f"{height}x{width}", "--precision", content["precision"]]
-    words += ["--per-core-batch", str(content["per_core_batch"])]
-    words += ["--replicas", str(content["replicas"])]
-    found = []
-    for row in content["topologies"]:
-        steps = {name: row[name] for name in ("train", "evaluation") if name in row}
-        lacking = [f"{name}: {one['reason']}" for name, one in steps.items() if not one["compiles"]]
-        lacking += [row["reason"]] if "reason" in row else []
-        shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
-        found.append(
-            claim(
-                f"tpu/{row['topology']}",
-                f"The steps compile for {row['topology']} and fit into its memory",
-                {"rule": "largest", "values": shares, "limit": 1}
-                | ({"lacking": lacking} if lacking else {}),
-                "share of the chip's memory that the compiled step uses, as the TPU's own compiler "
-                "says",
-                shlex.join([*words, "--topology", row["topology"]]),
-            )
-        )
-    return found
-
-
-def _of_fault_score(content: Mapping[str, Any]) -> list[Claim]:
-    outcomes, command = content["outcomes"], content["command"]
-
-    def missed(key: str) -> list[str]:
-        return [one["id"] for one in outcomes if not one[key]]
-
-    return [
-        claim(
-            "detected",
-            "Every planted fault is detected",
-            {"rule": "none", "of": len(outcomes), "found": missed("detected")},
-            "planted faults that no claim noticed",
-            command,
-        ),
-        claim(
-            "placed",
-            "Planted faults are named at their place",
-            {
-                "rule": "missed",
-                "of": len(outcomes),
-                "found": missed("place_exact"),
-                "least": "placed",
-            },
-            "share of planted faults whose first named place is another",
-            command,
-        ),
-        claim(
-            "explained",
-            "The cause of planted faults is named",
-            {
-                "rule": "missed",
-                "of": len(outcomes),
-                "found": missed("cause_named"),
-                "least": "explained",
-            },
-            "share of planted faults whose first named cause is another",
-            command,
-        ),
-    ]
-
-
 _BY_SCHEMA: Mapping[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
     RECEIPT: _of_receipt,
-    AUDIT_ALL: _of_audit_all,
-    TRAJECTORY: _of_trajectory,
     EVALUATION: _of_evaluation,
     TRAINING_RUNS: _of_training_runs,
-    PREFLIGHT: _of_preflight,
-    FAULT_SCORE: _of_fault_score,
 }

@@ -56,12 +56,25 @@ def differences(file: str, expected: bytes, found: bytes) -> list[Problem]:
 
 def _problem(file: str, wanted: Unit | None, present: Unit | None) -> Problem:
     """What differs between a unit of the file as it should be, and the one in its place."""
-    quoted = str if file.endswith(".json") else shown
+    quoted = str if file.endswith(".json") else _quoted
     expected, found = (_NOTHING if one is None else quoted(one[1]) for one in (wanted, present))
     place = (wanted or present)[0]
     if wanted is not None and present is not None and wanted[0] != present[0]:
         found = f"{present[0]}, {found}"
-    return Problem(file, place, _short(expected), _short(found))
+    return Problem(file, place, *_around(expected, found))
+
+
+def _around(expected: str, found: str) -> tuple[str, str]:
+    """Both texts, cut to where they differ where they are long."""
+    if max(len(expected), len(found)) <= LENGTH:
+        return expected, found
+    same = next(
+        (at for at, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b),
+        min(len(expected), len(found)),
+    )
+    start = max(0, same - LENGTH // 4)
+    lead = "... " if start else ""
+    return f"{lead}{_short(expected[start:])}", f"{lead}{_short(found[start:])}"
 
 
 def _short(text: str) -> str:
@@ -70,11 +83,15 @@ def _short(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as one short line; texts in quotation marks."""
+    return _short(_quoted(value))
+
+
+def _quoted(value: Any) -> str:
     if value is None:
         return _NOTHING
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = f"'{' '.join(text.split())}'" if isinstance(value, str) else text
-    return _short(text)
+    if isinstance(value, str):
+        return f"'{' '.join(value.split())}'"
+    return json.dumps(value, default=str)
 
 
 def _units(file: str, text: str) -> Iterator[Unit]:
@@ -95,7 +112,7 @@ def _line(file: str, expected: str, found: str) -> Problem:
     )
     for number, (wanted, present) in enumerate(lines, 1):
         if wanted != present:
-            return Problem(file, f"line {number}", repr(wanted)[:LENGTH], repr(present)[:LENGTH])
+            return Problem(file, f"line {number}", *_around(repr(wanted), repr(present)))
     return Problem(file, "the file", "as it was rendered", "other bytes")
 
 

@@ -74,12 +74,16 @@ class Plot:
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots side by side with one caption and the stages whose colours they use."""
+    """Plots side by side with one caption, and the names of the colours that they use.
+
+    `stages` are those of a plot of limits; `series` are (colour class, name).
+    """
 
     kind: ClassVar[str] = "figure"
     caption: str
     plots: tuple[Plot, ...]
     stages: tuple[str, ...] = ()
+    series: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Claim:
     derivation: str
     evidence: str
     command: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,51 @@ class Ladder:
     claims: tuple[Claim, ...]
 
 
-Block = Text | Items | Facts | Table | Figure | Ladder
+@dataclass(frozen=True)
+class Step:
+    """A rung of the ladder over all results, and the claims that stand on it; values in words."""
+
+    id: str
+    title: str
+    statement: str
+    verdict: str
+    tone: str
+    margin: str
+    cases: str
+    command: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Rungs from the strongest ground up; `numbered` says whether their order means anything."""
+
+    kind: ClassVar[str] = "steps"
+    steps: tuple[Step, ...]
+    numbered: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page, as a data URI."""
+
+    title: str
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images one below the other, with one caption; `alt` says what each of them is."""
+
+    kind: ClassVar[str] = "pictures"
+    caption: str
+    alt: str
+    pictures: tuple[Picture, ...]
+
+
+Block = Text | Items | Facts | Table | Figure | Ladder | Steps | Pictures
 
 
 @dataclass(frozen=True)
@@ -119,6 +168,17 @@ class Chapter:
     """One result, or several of a kind: title, verdict in one line, and sections."""
 
     title: str
+    verdict: str
+    tone: str
+    headline: str
+    sections: tuple[Section, ...]
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What stands before all chapters: the verdict in one line, and sections about all results."""
+
     verdict: str
     tone: str
     headline: str

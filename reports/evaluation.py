@@ -14,12 +14,15 @@ from reports.document import (
     Facts,
     Figure,
     Items,
+    Pictures,
     Plot,
     Section,
     Table,
     Text,
     number,
 )
+from reports.evidence import EVALUATED, Evidence
+from reports.pictures import embedded
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
 ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units
@@ -28,19 +31,22 @@ NARROW, WIDE = 360, 760
 Result = Mapping[str, Any]
 
 
-def chapter(result: Result, file: str) -> Chapter:
+def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An evaluation's chapter: all that the result holds."""
+    result = one.content
     sections = [Section("Scores", _scores(result))]
+    if recorded:
+        sections.insert(0, Section("Claims", (claims.table(recorded),)))
     if "comparison" in result:
         sections.append(Section("The two sides compared", _comparison(result)))
         sections.append(Section("Images that differ", _differing(result["comparison"])))
     sections += [
         Section("Every class", (_classes(result),)),
-        Section("Pictures", _pictures(result)),
+        Section("Pictures", _pictures(one)),
         Section("How it was run", _run(result)),
     ]
     return Chapter(
-        title=f"Evaluation of {result['config']} on {result['split']}",
+        title=one.title,
         verdict=result["verdict"],
         tone=claims.tone(result["verdict"]),
         headline=_headline(result),
@@ -272,15 +278,23 @@ def _classes(result: Result) -> Table:
     return Table(caption, tuple(columns), tuple(rows), interactive=True)
 
 
-def _pictures(result: Result) -> tuple[Block, ...]:
+def _pictures(one: Evidence) -> tuple[Block, ...]:
+    """The pictures that were kept with the result; the names of those that were not."""
+    result = one.content
     names = result.get("pictures", ())
     if not names:
         return (Text("None were drawn."),)
     which = "that differ most" if "comparison" in result else "with the lowest scores"
-    return (
-        Text(f"The images {which} first, beside this page: photograph, truth, predictions."),
-        Items(tuple(names)),
+    kept = [name for name in one.files if name not in ("", EVALUATED)]
+    if not kept:
+        text = f"The images {which} first; they are beside the result, not in this report."
+        return (Text(text), Items(tuple(names)))
+    caption = (
+        f"The images {which} first: photograph, truth, predictions. Where the two sides disagree, "
+        "pixels are yellow where rounding explains it and red where it does not."
     )
+    alt = "Photograph, truth and predictions of"
+    return (Pictures(caption, alt, tuple(embedded(name, one.files[name]) for name in kept)),)
 
 
 def _run(result: Result) -> tuple[Block, ...]:

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
 from maskformer.run_record import SCHEMA as RUN
 from maskformer.run_scores import COUNTS, ImageCounts, read_counts
+from reports.pictures import MOST, jpeg_name, kept
 
 AUDIT = "maskformer-replication/audit/1"
 AUDIT_ALL = "maskformer-replication/audit-all/1"
@@ -20,8 +21,10 @@ TRAINING_STEP = "maskformer-replication/training/1"
 TRAINING_RUNS = "maskformer-replication/training-runs/1"
 TRAJECTORY = "maskformer-replication/trajectory/1"
 EVALUATION = "maskformer-replication/evaluation/1"
+TRAINING_SEEDS = "maskformer-replication/training-seeds/1"
 PREFLIGHT = "preflight/1"
 FAULT_SCORE = "maskformer-replication/fault-score/1"
+CLEAN_AUDITS = "maskformer-replication/clean-audits/1"
 RECEIPT = "maskformer-replication/receipt/1"
 """A receipt's own `format` is 1; this is what a report calls it."""
 
@@ -34,13 +37,33 @@ KINDS = {
     EVALUATION: "evaluation",
     RUN: "run",
     TRAINING_RUNS: "training-runs",
+    TRAINING_SEEDS: "training-seeds",
     PREFLIGHT: "preflight",
     FAULT_SCORE: "fault-score",
+    CLEAN_AUDITS: "clean-audits",
 }
 """What a report can be made of, in a report's order: the schema, and what files are named after."""
 
+TITLES = {
+    RECEIPT: "Conversion",
+    AUDIT: "Audit",
+    AUDIT_ALL: "Audit of every architecture",
+    TRAINING_STEP: "Training step",
+    TRAJECTORY: "Trajectory",
+    EVALUATION: "Evaluation",
+    RUN: "Training run",
+    TRAINING_RUNS: "Comparison of two training runs",
+    TRAINING_SEEDS: "Training from several seeds",
+    PREFLIGHT: "TPU preflight",
+    FAULT_SCORE: "Planted faults",
+    CLEAN_AUDITS: "Clean audits",
+}
+
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 _RECEIPT_FIRST = re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{')
+EVALUATED = "evaluation.json"
+"""The file of an evaluation that has pictures beside it."""
+
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -48,8 +71,10 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 class Evidence:
     """One recorded result: its schema, its files' bytes, and what they hold.
 
-    `files` has one entry "" for a result that is one JSON file; a run has run.json, metrics.jsonl
-    and, where it was evaluated, evaluation.npz. `source` says where it was read, for messages.
+    `files` has one entry "" for a result that is one JSON file. A run has run.json, metrics.jsonl
+    and, where it was evaluated, evaluation.npz; an evaluation that drew pictures has
+    evaluation.json and the pictures, made smaller where they are large. `source` says where it
+    was read, for messages.
     """
 
     schema: str
@@ -65,8 +90,40 @@ class Evidence:
         return KINDS[self.schema]
 
     @property
+    def config(self) -> str | None:
+        """The configuration it is about; None where it is about several."""
+        content = self.content
+        for holder in (content, content.get("settings"), content.get("provenance")):
+            if isinstance(holder, Mapping) and holder.get("config"):
+                found = holder["config"]
+                return found["name"] if isinstance(found, Mapping) else found
+        return None
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words that tell it from others of its kind where they differ."""
+        content = self.content
+        if content.get("title"):
+            return content["title"]
+        text = f"{TITLES[self.schema]} of {self.config}" if self.config else TITLES[self.schema]
+        if self.schema == RUN:
+            seed = content["settings"].get("seed")
+            text += f", {content['side']}" + ("" if seed is None else f", seed {seed}")
+        elif self.schema == TRAJECTORY:
+            text += f", {content['dtype']}"
+        elif self.schema == EVALUATION:
+            text += f" on {content['split']}"
+        elif self.schema == RECEIPT:
+            text += f" to {content['target']['kind']}"
+        return text
+
+    @property
     def digest(self) -> str:
-        """sha256 over its files, by which two copies are known."""
+        """sha256 over what was recorded, by which copies are known; pictures do not count."""
+        if EVALUATED in self.files:
+            return sha256(self.files[EVALUATED])
+        if "" in self.files:
+            return sha256(self.files[""])
         parts = (f"{n}\0{sha256(content)}\n" for n, content in sorted(self.files.items()))
         return sha256("".join(parts).encode())
 
@@ -101,18 +158,23 @@ def load(paths: Sequence[Path]) -> tuple[Evidence, ...]:
     """The evidence in files and folders, in the order of `KINDS`, then as given; copies once.
 
     A folder is searched with all below it; files in it that are no recorded result are passed over.
+    Of copies, one that has its pictures is taken.
     Raises InputError for a path that is missing, unknown, broken or without any evidence.
     """
     found: dict[str, Evidence] = {}
     for path in paths:
-        below = {one.digest: one for one in _search(path)}
+        below = {}
+        for one in _search(path):
+            known = below.get(one.digest)
+            if known is None or len(one.files) > len(known.files):
+                below[one.digest] = one
         if not below:
             raise InputError(
                 f"{path} holds no recorded result",
                 f"searched for: {', '.join(KINDS.values())}",
                 "give the JSON that a command wrote with --out or --json, or the folder of a run",
             )
-        found = below | found
+        found |= {key: one for key, one in below.items() if key not in found}
     order = list(KINDS)
     return tuple(sorted(found.values(), key=lambda one: order.index(one.schema)))
 
@@ -166,7 +228,30 @@ def _of_file(file: Path) -> Evidence:
             f"{type(error).__name__}: {error.strerror or error}",
             "give a recorded result, or a folder that has some",
         ) from None
-    return _of_bytes(content, str(file))
+    return _with_pictures(_of_bytes(content, str(file)), file.parent)
+
+
+def _with_pictures(found: Evidence, folder: Path) -> Evidence:
+    """An evaluation with the pictures that it names, where they lie in `folder`."""
+    if found.schema != EVALUATION:
+        return found
+    pictures: dict[str, bytes] = {}
+    for name in [str(one) for one in found.content.get("pictures", ())][:MOST]:
+        for present in (name, jpeg_name(name)):
+            if ".." not in Path(present).parts and (folder / present).is_file():
+                try:
+                    place, content = kept(present, (folder / present).read_bytes())
+                except ValueError as error:
+                    raise InputError(
+                        f"{folder / present} cannot be shown",
+                        str(error),
+                        "remove it, or evaluate again",
+                    ) from None
+                pictures[place] = content
+                break
+    if not pictures:
+        return found
+    return replace(found, files={EVALUATED: found.files[""], **pictures})
 
 
 def _of_bytes(content: bytes, source: str) -> Evidence:

@@ -7,12 +7,14 @@ from typing import Any
 from reports.evidence import (
     AUDIT,
     AUDIT_ALL,
+    CLEAN_AUDITS,
     EVALUATION,
     FAULT_SCORE,
     PREFLIGHT,
     RECEIPT,
     RUN,
     TRAINING_RUNS,
+    TRAINING_SEEDS,
     TRAINING_STEP,
     TRAJECTORY,
 )
@@ -82,7 +84,12 @@ RUNGS = (
 )
 BESIDE = (
     Rung("tpu", "TPU", "the training step compiles for a TPU and fits", "parity preflight"),
-    Rung("harness", "Harness", "planted faults are found", "parity faults run --all"),
+    Rung(
+        "harness",
+        "Harness",
+        "planted faults are found, and a sound port raises no alarm",
+        "parity faults run --all",
+    ),
 )
 """What is judged beside the ladder: it says nothing of the port's equality."""
 
@@ -107,9 +114,11 @@ _BY_SCHEMA = {
     TRAJECTORY: "trajectory",
     EVALUATION: "inference",
     TRAINING_RUNS: "metric_trained",
+    TRAINING_SEEDS: "metric_trained",
     RUN: "metric_trained",
     PREFLIGHT: "tpu",
     FAULT_SCORE: "harness",
+    CLEAN_AUDITS: "harness",
 }
 _OWN = {rung.id for rung in (*RUNGS, *BESIDE)}
 

@@ -1,6 +1,7 @@
 """Writes a report: a page without any outside part, its Markdown and JSON twins, its evidence."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,20 +15,45 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskformer.errors import InputError
-from reports import audit, evaluation, evidence, training
+from reports import (
+    architectures,
+    audit,
+    clean,
+    comparison,
+    evaluation,
+    evidence,
+    faults,
+    preflight,
+    receipt,
+    seeds,
+    training,
+    trajectory,
+)
+from reports import runs as trained
 from reports.derived import all_claims, incomplete
 from reports.document import Chapter
 from reports.evidence import Evidence, names, of_result
+from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.plots import stage_class
+from reports.summary import nearest_to_limit, summary
 
 SCHEMA = "maskformer-replication/report/2"
 PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
 FOLDER = "evidence"
-CHAPTERS: Mapping[str, Callable[[Mapping[str, Any], str], Chapter]] = {
+CHAPTERS: Mapping[str, Callable[[Evidence, Sequence[Mapping[str, Any]]], Chapter]] = {
+    evidence.RECEIPT: receipt.chapter,
     evidence.AUDIT: audit.chapter,
-    evidence.EVALUATION: evaluation.chapter,
+    evidence.AUDIT_ALL: architectures.chapter,
     evidence.TRAINING_STEP: training.chapter,
+    evidence.TRAJECTORY: trajectory.chapter,
+    evidence.EVALUATION: evaluation.chapter,
+    evidence.TRAINING_RUNS: comparison.chapter,
+    evidence.TRAINING_SEEDS: seeds.chapter,
+    evidence.PREFLIGHT: preflight.chapter,
+    evidence.FAULT_SCORE: faults.chapter,
+    evidence.CLEAN_AUDITS: clean.chapter,
 }
+"""By schema, what makes a chapter of one result and its claims. Runs of a config share one."""
 
 
 def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path) -> Path:
@@ -71,10 +97,8 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     """The page and its twins as text, by name."""
     found = [one if isinstance(one, Evidence) else of_result(one) for one in results]
     claims = all_claims(found)
-    chapters = tuple(
-        _chapter(one, next(iter(places.values())))
-        for one, places in zip(found, names(found), strict=True)
-    )
+    top = summary(found, claims)
+    chapters = _chapters(found, claims)
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -90,14 +114,17 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     }
     script = _asset(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
+        summary=top,
         chapters=chapters,
         style=_asset(environment, "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    twin = environment.get_template("report.md.j2").render(chapters=chapters)
+    twin = environment.get_template("report.md.j2").render(summary=top, chapters=chapters)
     document = {
         "schema": SCHEMA,
+        "verdict": top.verdict,
+        "headline": top.headline,
         "chapters": [
             {"title": one.title, "verdict": one.verdict, "headline": one.headline}
             for one in chapters
@@ -105,6 +132,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         "claims": [
             {key: value for key, value in one.items() if key != "measured"} for one in claims
         ],
+        "ladder": _ladder(claims),
         "evidence": [
             {"file": place, "sha256": evidence.sha256(one.files[name]), "schema": one.schema}
             for one, places in zip(found, names(found), strict=True)
@@ -118,11 +146,53 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     }
 
 
-def _chapter(one: Evidence, file: str) -> Chapter:
-    try:
-        return CHAPTERS[one.schema](one.content, file)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise incomplete(one, error) from error
+def _ladder(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every rung with its verdict, and what it rests on."""
+    found = []
+    for rung in (*RUNGS, *BESIDE):
+        own = [claim for claim in claims if claim["rung"] == rung.id]
+        nearest = nearest_to_limit(own)
+        found.append(
+            {
+                "rung": rung.id,
+                "title": rung.title,
+                "verdict": verdict_of(own),
+                "claims": len(own),
+                "cases": sum(claim["cases"] or 0 for claim in own),
+                "nearest": nearest and {key: nearest[key] for key in ("id", "value", "limit")},
+                "files": list(dict.fromkeys(claim["file"] for claim in own)),
+            }
+        )
+    return found
+
+
+def _chapters(
+    found: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]
+) -> tuple[Chapter, ...]:
+    """A chapter for each result, in order; all runs of a config share the place of the first."""
+    chapters: list[Chapter] = []
+    files = [next(iter(places.values())) for places in names(found)]
+    drawn: set[str | None] = set()
+    for one, file in zip(found, files, strict=True):
+        if one.schema == evidence.RUN and one.config in drawn:
+            continue
+        members = {file}
+        runs: list[Evidence] = []
+        if one.schema == evidence.RUN:
+            drawn.add(one.config)
+            group = [
+                (other, place)
+                for other, place in zip(found, files, strict=True)
+                if other.schema == evidence.RUN and other.config == one.config
+            ]
+            runs, members = [other for other, _ in group], {place for _, place in group}
+        own = [claim for claim in claims if claim["file"] in members]
+        try:
+            chapter = trained.chapter(runs, own) if runs else CHAPTERS[one.schema](one, own)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise incomplete(one, error) from error
+        chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))
+    return tuple(chapters)
 
 
 def _asset(environment: Environment, name: str) -> Markup:

@@ -1,10 +1,11 @@
 """The sections of a training step: two models compared from the losses to the next weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import claims
+from reports import claims, network
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
+from reports.evidence import Evidence
 
 EXPLANATION = (
     "Both sides make one float64 training step from the same weights, on the same image and "
@@ -13,15 +14,18 @@ EXPLANATION = (
 )
 
 
-def chapter(result: Mapping[str, Any], file: str) -> Chapter:
+def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """A training step's chapter: all that the result holds."""
+    result = one.content
+    drawn = network.blocks(recorded)
     return Chapter(
-        title=result["title"],
+        title=one.title,
         verdict=result["verdict"],
         tone=claims.tone(result["verdict"]),
         headline=_headline(result),
         sections=(
-            Section("Claims", (Text(EXPLANATION), claims.ladder(result["claims"]))),
+            Section("Claims", (Text(EXPLANATION), claims.table(recorded))),
+            *([Section("Map of the network", drawn)] if drawn else []),
             Section("What is not verified", (Items(tuple(result["not_verified"])),)),
             Section(
                 "How it was run",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from maskformer.errors import InputError
-from parity_tests.reports.test_render import HOSTILE, Page, hostile
+from parity_tests.reports.test_render import HOSTILE, LADDER_ROWS, Page, hostile
 from parity_tests.reports.test_render import test_markdown_tables_are_rectangular as rectangular
 from reports.render import render
 
@@ -164,7 +164,8 @@ def test_the_verdict_leads(verdict: str) -> None:
     assert found["verdict"] == verdict
     assert found["title"] == "Evaluation of coco_r50 on val2017"
     tones = {"equal": "good", "different": "bad", "evaluated": "open"}
-    assert f'<p class="verdict {tones[verdict]}">' in files["report.html"]
+    chapter = re.search('<details class="chapter".*?</summary>', files["report.html"], re.S).group()
+    assert f'<span class="verdict {tones[verdict]}">' in chapter
     if verdict == "different":
         assert "2 pixels differ by more than rounding explains" in found["headline"]
 
@@ -178,14 +179,16 @@ def test_random_weights_are_said_to_be_random() -> None:
 
 def test_one_side_alone_has_no_comparison() -> None:
     page = Page(render([one_side()])["report.html"])
-    assert "compared" not in page.text
-    assert "PQ" not in page.text
+    assert "The two sides compared" not in page.text
+    assert not any(row[0].startswith("PQ") for rows in page.tables for row in rows)
     assert "None were drawn." in page.text
 
 
 def test_dots_lie_on_their_lines_and_the_drawing_says_what_it_shows() -> None:
     text = render([result()])["report.html"]
-    for drawing in re.findall(r'<svg class="plot".*?</svg>', text):
+    drawings = re.findall(r'<svg class="plot"[^>]*aria-label="Scores\..*?</svg>', text)
+    assert len(drawings) == 2, "one for a phone, one for wider screens"
+    for drawing in drawings:
         lines = re.findall(r'd="M([\d.]+) ([\d.]+)H([\d.]+)', drawing)
         dots = re.findall(r'<circle class="s0" cx="([\d.]+)" cy="([\d.]+)"', drawing)
         assert len(lines) == len(dots) == 6, "three scores of two sides have intervals"
@@ -200,7 +203,8 @@ def test_markdown_has_the_same_rows() -> None:
     files = render([result()])
     rows = [row for found in Page(files["report.html"]).tables for row in found]
     lines = [line for line in files["report.md"].splitlines() if line.startswith("| ")]
-    assert len(rows) == len([line for line in lines if not re.fullmatch(r"[|\s:-]+", line)])
+    drawn = [line for line in lines if not re.fullmatch(r"[|\s:-]+", line)]
+    assert len(rows) + LADDER_ROWS == len(drawn)
     rectangular(files)
 
 

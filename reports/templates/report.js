@@ -79,3 +79,25 @@ for (const block of document.querySelectorAll("[data-interactive]")) {
   block.prepend(controls);
   show();
 }
+
+const folds = () => document.querySelectorAll("details");
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let one = target; one; one = one.parentElement) {
+    if (one.tagName === "DETAILS") one.open = true;
+  }
+  if (target) target.scrollIntoView();
+}
+window.addEventListener("hashchange", reveal);
+reveal();
+for (const link of document.querySelectorAll('a[href^="#"]')) {
+  link.addEventListener("click", () => { if (link.hash === location.hash) reveal(); });
+}
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  closed = [...folds()].filter((one) => !one.open);
+  for (const one of closed) one.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const one of closed) one.open = false;
+});

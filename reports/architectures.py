@@ -1,0 +1,78 @@
+"""The sections of an audit of every architecture: one row for each, and what it stands for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """The chapter of an audit of all architectures: all that the result holds but provenances."""
+    result = one.content
+    rows = result["architectures"]
+    facts = (
+        ("command", result["command"]),
+        ("weights", result["weights"]),
+        ("image size", result["size"]),
+        ("seconds", f"{result['seconds']:.0f}"),
+        ("most memory, GB", f"{result['peak_memory_gb']:.1f}"),
+    )
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Every architecture", (_table(rows),)),
+            Section("How it was run", (Facts(facts),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    rows = result["architectures"]
+    different = [row["config"] for row in rows if row["verdict"] != "equal"]
+    text = (
+        f"{number(len(rows))} architectures, which {number(result['entries_covered'])} entries of "
+        "the zoo share"
+    )
+    if different:
+        return f"{text}: {', '.join(different)} differ."
+    worst = max(float(row["worst_gap"]) for row in rows)
+    return f"{text}, are equal in float64; the worst gap is {number(worst)}."
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    found = []
+    for row in rows:
+        nearest = row["nearest"]
+        value, limit = float(nearest["value"]), float(nearest["limit"])
+        good = row["verdict"] == "equal"
+        found.append(
+            (
+                Cell(row["config"], row["config"]),
+                Cell(row["verdict"], tone="good" if good else "bad"),
+                Cell(number(row["taps"]), row["taps"]),
+                Cell(number(float(row["worst_gap"])), float(row["worst_gap"])),
+                Cell(words.margin(value, limit), value / limit if limit else 0.0),
+                Cell(nearest["tap"]),
+                Cell(row["first_divergence"] or ""),
+                Cell(f"{row['seconds']:.0f}", row["seconds"]),
+                Cell(", ".join(row["covers"][1:])),
+            )
+        )
+    columns = (
+        Column("Architecture", code=True),
+        Column("Verdict", choices=True),
+        Column("Tensors", numeric=True),
+        Column("Worst gap", numeric=True),
+        Column("Nearest to its limit"),
+        Column("Tensor", code=True),
+        Column("First divergence", code=True),
+        Column("Seconds", numeric=True),
+        Column("Also stands for"),
+    )
+    return Table("Float64 audit of each architecture", columns, tuple(found), interactive=True)

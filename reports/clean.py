@@ -1,0 +1,58 @@
+"""The sections of clean audits: how often the harness cries wolf at a port that is right."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """The chapter of clean audits: all that the result holds."""
+    result = one.content
+    facts = (
+        ("command", result["command"]),
+        ("seconds", f"{result['seconds']:.0f}"),
+        *flatten(result["provenance"]),
+    )
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=(
+            f"{number(result['runs'])} audits of a port that is right, {number(result['alarms'])} "
+            f"false alarms: with {100 * result['confidence']:.0f} % confidence their rate is below "
+            f"{100 * result['bound']:.2f} %."
+        ),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Every audit", (_audits(result["outcomes"]),)),
+            Section("How it was run", (Facts(facts),)),
+        ),
+    )
+
+
+def _audits(outcomes: Sequence[Mapping[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for one in outcomes for name in one["case"]))
+    rows = tuple(
+        (
+            Cell(one["verdict"], tone="good" if one["verdict"] == "equal" else "bad"),
+            *(Cell(number(one["case"].get(name))) for name in names),
+            Cell(number(one["float64"]), one["float64"]),
+            Cell(
+                ", ".join(f"{name} {number(ratio)}" for name, ratio in one["float32"].items()),
+                max(one["float32"].values(), default=0.0),
+            ),
+            Cell("; ".join(one["failed_claims"])),
+        )
+        for one in outcomes
+    )
+    columns = (
+        Column("Verdict", choices=True),
+        *(Column(name, choices=name in ("backbone", "execution")) for name in names),
+        Column("Float64, of its limit", numeric=True),
+        Column("Float32 ratios"),
+        Column("Claims that fail"),
+    )
+    return Table("Audits of the sound port", columns, rows, interactive=True)

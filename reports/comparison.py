@@ -1,0 +1,123 @@
+"""The sections of a comparison of two training runs, as it was made when they ended."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """A comparison's chapter: all that the result holds."""
+    result = one.content
+    sections = [Section("What each run reached", (_reached(result["sides"]),))]
+    if claims:
+        sections.insert(0, Section("Claims", (words.table(claims),)))
+    if "comparison" in result:
+        sections.append(Section("How far the losses are apart", _losses(result["comparison"])))
+        sections.append(Section("Scores compared", _scores(result["comparison"])))
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=tuple(sections),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    names = {"panoptic_quality": "PQ", "mean_iou": "mIoU"}
+    parts = [
+        f"{side}: "
+        + ", ".join(
+            f"{label} {one['scores'][key]:.2f}"
+            for key, label in names.items()
+            if one["scores"].get(key) is not None
+        )
+        for side, one in result["sides"].items()
+    ]
+    return f"{number(result['steps'])} steps of {result['config']}; {'; '.join(parts)}."
+
+
+def _reached(sides: Mapping[str, Mapping[str, Any]]) -> Table:
+    scores = list(dict.fromkeys(name for one in sides.values() for name in one["scores"]))
+    rows = tuple(
+        (
+            Cell(side),
+            *(_numeric(one["scores"].get(name)) for name in scores),
+            _numeric(one["seconds"]),
+            _numeric(one["step_seconds"]),
+            Cell(f"{100 * one['data_wait_share']:.1f} %", one["data_wait_share"]),
+            Cell(one["metrics_sha256"]),
+        )
+        for side, one in sides.items()
+    )
+    columns = (
+        Column("Side"),
+        *(Column(name.replace("_", " "), numeric=True) for name in scores),
+        Column("Seconds", numeric=True),
+        Column("A step", numeric=True),
+        Column("Waiting for data", numeric=True),
+        Column("sha256 of its rows", code=True),
+    )
+    return Table("Scores in percent", columns, rows)
+
+
+def _numeric(value: float | None) -> Cell:
+    return Cell("", "") if value is None else Cell(number(value), value)
+
+
+def _losses(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
+    rows = tuple(
+        (
+            Cell(name.replace("_", " ")),
+            _numeric(one["first_gap"]),
+            _numeric(one["median_gap"]),
+            _numeric(one["largest_gap"]),
+            _numeric(one["smoothed_gap"]),
+            *map(_numeric, one["end"]),
+        )
+        for name, one in comparison["losses"].items()
+    )
+    columns = (
+        Column("Loss"),
+        Column("At the first step", numeric=True),
+        Column("Median", numeric=True),
+        Column("Largest", numeric=True),
+        Column("Largest, smoothed", numeric=True),
+        Column("Reference ends at", numeric=True),
+        Column("Port ends at", numeric=True),
+    )
+    same = "the same data" if comparison["same_data"] else "other data"
+    text = f"Both runs read {same}. Gaps are relative to the mean of both losses."
+    return (Text(text), Table("Relative gaps of the loss curves", columns, rows))
+
+
+def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
+    rows = []
+    for name, one in comparison["scores"].items():
+        label = Cell(name.replace("_", " "))
+        if "reason" in one:
+            rows.append((label, Cell(""), Cell(f"none: {one['reason']}"), Cell("")))
+            continue
+        interval = one["interval"]
+        bounds = f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
+        rows.append(
+            (
+                label,
+                Cell(f"{100 * interval['value']:+.2f}", interval["value"]),
+                Cell(bounds),
+                _numeric(one["p_value"]),
+            )
+        )
+    if not rows:
+        return (Text("The two runs were not evaluated on the same images."),)
+    columns = (
+        Column("Score"),
+        Column("Difference", numeric=True),
+        Column("95 % interval"),
+        Column("p", numeric=True),
+    )
+    caption = f"{comparison['of']} on the same images, in points"
+    return (Table(caption, columns, tuple(rows)),)

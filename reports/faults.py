@@ -1,0 +1,120 @@
+"""The sections of a fault score: what the harness says of faults that were planted on purpose."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """A fault score's chapter: all that the result holds."""
+    result = one.content
+    facts = (
+        ("command", result["command"]),
+        ("config", result["config"]),
+        ("image size", result["size"]),
+        ("seconds", f"{result['seconds']:.0f}"),
+        *flatten(result["provenance"]),
+    )
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Beside customary checks", _customary(result)),
+            Section("Every fault", (_faults(result["outcomes"]),)),
+            Section("How it was run", (Facts(facts),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    outcomes = result["outcomes"]
+    detected, placed, explained = (
+        sum(bool(one[key]) for one in outcomes)
+        for key in ("detected", "place_exact", "cause_named")
+    )
+    return (
+        f"{len(outcomes)} faults planted: {detected} detected, {placed} named at their place, "
+        f"{explained} explained."
+    )
+
+
+def _customary(result: Mapping[str, Any]) -> tuple[Block, ...]:
+    """What usual criteria would have said of the same faults, and of the sound port."""
+    outcomes = result["outcomes"]
+    names = list(dict.fromkeys(name for one in outcomes for name in one["noticed"]))
+    rows = [
+        (
+            Cell("this harness"),
+            Cell(str(len(outcomes)), len(outcomes)),
+            _share(sum(not one["detected"] for one in outcomes), len(outcomes)),
+            Cell("no alarm"),
+        )
+    ]
+    for name in names:
+        judged = [one for one in outcomes if name in one["noticed"]]
+        missed = sum(not one["noticed"][name] for one in judged)
+        alarms = [
+            bench
+            for bench, noticed in result["criteria_on_the_sound_port"].items()
+            if noticed.get(name)
+        ]
+        sound = f"alarms in {', '.join(alarms)}" if alarms else "no alarm"
+        rows.append(
+            (
+                Cell(name),
+                Cell(str(len(judged)), len(judged)),
+                _share(missed, len(judged)),
+                Cell(sound),
+            )
+        )
+    columns = (
+        Column("Check"),
+        Column("Faults it can judge", numeric=True),
+        Column("Missed", numeric=True),
+        Column("On the sound port"),
+    )
+    text = "What checks that ports usually have would have said of the same outputs."
+    return (Text(text), Table("Faults that each check misses", columns, tuple(rows)))
+
+
+def _share(missed: int, of: int) -> Cell:
+    share = missed / of if of else 0.0
+    return Cell(f"{missed} ({100 * share:.0f} %)", share, "bad" if missed else "good")
+
+
+def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
+    def said(value: bool) -> Cell:
+        return Cell("yes" if value else "no", tone="good" if value else "bad")
+
+    rows = tuple(
+        (
+            Cell(one["id"], one["id"]),
+            Cell(one["stage"], one["stage"], stage=one["stage"]),
+            said(one["detected"]),
+            said(one["place_exact"]),
+            said(one["cause_named"]),
+            Cell(one["what"]),
+            Cell(one["named"][0]["place"] if one["named"] else one["problem"] or ""),
+            Cell((one["named"][0]["causes"] or [""])[0] if one["named"] else ""),
+            Cell(one["imitates"]),
+        )
+        for one in outcomes
+    )
+    columns = (
+        Column("Fault", code=True),
+        Column("Stage", choices=True),
+        Column("Detected", choices=True),
+        Column("Placed", choices=True),
+        Column("Explained", choices=True),
+        Column("What was planted"),
+        Column("Place named", code=True),
+        Column("Cause named"),
+        Column("Imitates"),
+    )
+    return Table("Planted faults, and what was said of each", columns, rows, interactive=True)

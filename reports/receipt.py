@@ -1,0 +1,104 @@
+"""The sections of a conversion's receipt: where each tensor of a checkpoint comes from."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """A receipt's chapter: all that it holds."""
+    result = one.content
+    failing = any(claim["verdict"] == "fails" for claim in claims)
+    verdict = "fails" if failing else "holds"
+    return Chapter(
+        title=one.title,
+        verdict=verdict,
+        tone=words.tone(verdict),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Files", _files(result)),
+            Section("Rules", (_rules(result["tensors"]),)),
+            Section("Every tensor", (_tensors(result["tensors"]),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    values = sum(math.prod(out["shape"]) for entry in result["tensors"] for out in entry["targets"])
+    return (
+        f"{number(len(result['tensors']))} tensors with {number(values)} values from a "
+        f"{result['source']['kind']} checkpoint to {result['target']['kind']}; "
+        f"{number(len(result['source']['left_out']))} tensors of the source left out."
+    )
+
+
+def _files(result: Mapping[str, Any]) -> tuple[Block, ...]:
+    rows = tuple(
+        (
+            Cell(side),
+            Cell(file["name"]),
+            Cell(number(file["size"]), file["size"]),
+            Cell(file["sha256"]),
+        )
+        for side in ("source", "target")
+        for file in result[side]["files"]
+    )
+    columns = (
+        Column("Side"),
+        Column("File", code=True),
+        Column("Bytes", numeric=True),
+        Column("sha256", code=True),
+    )
+    facts = (
+        ("config", result["config"]["name"]),
+        ("values converted to", result["options"]["dtype"] or "as they were"),
+        ("moving average", number(result["options"]["ema"])),
+        ("version", result["code"]["version"]),
+        ("sha256 of the converter", result["code"]["weight_conversion_sha256"]),
+    )
+    blocks: list[Block] = [Table("Files that went in and came out", columns, rows), Facts(facts)]
+    notes = [*result["source"]["notes"]]
+    left_out = result["source"]["left_out"]
+    if left_out:
+        names = left_out.items() if isinstance(left_out, Mapping) else ((x, "") for x in left_out)
+        notes += [f"left out: {name} {why}".strip() for name, why in names]
+    if notes:
+        blocks.append(Items(tuple(str(note) for note in notes)))
+    return tuple(blocks)
+
+
+def _rules(tensors: Sequence[Mapping[str, Any]]) -> Table:
+    counted = Counter(out["rule"] for entry in tensors for out in entry["targets"])
+    rows = tuple((Cell(rule), Cell(number(count), count)) for rule, count in counted.most_common())
+    columns = (Column("Rule of layout", code=True), Column("Tensors", numeric=True))
+    return Table("How tensors were laid out anew", columns, rows)
+
+
+def _tensors(tensors: Sequence[Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        (
+            Cell(entry["name"], entry["name"]),
+            Cell(out["rule"], out["rule"]),
+            Cell("x".join(map(str, out["shape"])) or "scalar", math.prod(out["shape"])),
+            Cell(out["dtype"], out["dtype"]),
+            Cell(", ".join(source["name"] for source in entry["sources"])),
+            Cell(out["sha256"][:16]),
+        )
+        for entry in tensors
+        for out in entry["targets"]
+    )
+    columns = (
+        Column("Tensor", code=True),
+        Column("Rule", choices=True),
+        Column("Shape"),
+        Column("Type", choices=True),
+        Column("From", code=True),
+        Column("sha256 begins", code=True),
+    )
+    return Table("Every tensor of the target, and its source", columns, rows, interactive=True)

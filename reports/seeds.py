@@ -1,0 +1,96 @@
+"""The sections of training from several seeds: the scores' differences, and their spread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """The chapter of a comparison over seeds: all that the result holds."""
+    result = one.content
+    judged = claims[0]["verdict"]
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(judged),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Differences over seeds", (Text(_explained(result)), _differences(result))),
+            Section("Every seed", (_seeds(result),)),
+            Section("Files that were compared", (Facts(tuple(result["files"].items())),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    one = result["scores"]["panoptic_quality"]
+    interval = one["interval"]
+    shown = "shown" if result["verdict"] == "equivalent" else "not shown"
+    return (
+        f"{result['of']} over {len(result['seeds'])} seeds of {number(result['steps'])} steps: PQ "
+        f"{one['mean']:+.2f} points, {100 * interval['confidence']:.0f} % interval "
+        f"{interval['low']:+.2f} to {interval['high']:+.2f}; equivalence within "
+        f"{result['margin']:g} points {shown} (p {number(result['p_value'])})."
+    )
+
+
+def _explained(result: Mapping[str, Any]) -> str:
+    return (
+        "Two runs of one side differ as well when their seeds differ. The last columns say by how "
+        "much: a difference between the sides below that is no sign of another function."
+    )
+
+
+def _differences(result: Mapping[str, Any]) -> Table:
+    sides = list(next(iter(result["scores"].values()))["between_seeds"])
+    rows = tuple(
+        (
+            Cell(name.replace("_", " ")),
+            Cell(f"{one['mean']:+.2f}", one["mean"]),
+            Cell(f"{one['standard_deviation']:.2f}", one["standard_deviation"]),
+            Cell(f"{one['interval']['low']:+.2f} to {one['interval']['high']:+.2f}"),
+            *(
+                Cell(f"{one['between_seeds'][side][key]:.2f}", one["between_seeds"][side][key])
+                for side in sides
+                for key in ("mean", "largest")
+            ),
+        )
+        for name, one in result["scores"].items()
+    )
+    columns = (
+        Column("Score"),
+        Column("Mean difference", numeric=True),
+        Column("Its spread (sd)", numeric=True),
+        Column("90 % interval"),
+        *(
+            Column(f"between seeds of {side}, {key}", numeric=True)
+            for side in sides
+            for key in ("mean", "largest")
+        ),
+    )
+    return Table(f"{result['of']}, in points", columns, rows)
+
+
+def _seeds(result: Mapping[str, Any]) -> Table:
+    names = list(result["scores"])
+    rows = []
+    for index, seed in enumerate(result["seeds"]):
+        cells = [Cell(seed, index)]
+        for name in names:
+            one = result["scores"][name]
+            values = [side[index] for side in one["scores"].values()]
+            cells += [Cell(f"{value:.2f}", value) for value in values]
+            cells.append(Cell(f"{one['differences'][index]:+.2f}", one["differences"][index]))
+        rows.append(tuple(cells))
+    columns = [Column("Seed")]
+    for name in names:
+        label = name.replace("_", " ")
+        columns += [
+            Column(f"{label}, {side}", numeric=True) for side in result["scores"][name]["scores"]
+        ]
+        columns.append(Column("difference", numeric=True))
+    return Table("Scores in percent", tuple(columns), tuple(rows))

@@ -1,0 +1,170 @@
+"""What stands at the top of a report: the verdict, the ladder over all results, what is open."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports import environment, errata, scores
+from reports.document import (
+    Block,
+    Cell,
+    Column,
+    Items,
+    Section,
+    Step,
+    Steps,
+    Summary,
+    Table,
+    Text,
+    number,
+)
+from reports.evidence import Evidence
+from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
+
+Claim = Mapping[str, Any]
+ON_THE_LADDER = {
+    "losses, matching, gradients and weight updates",
+    "training runs and the PQ or mIoU they reach",
+}
+"""What an audit names as not verified, and rungs of the ladder say better."""
+
+EXECUTION = "Execution on a TPU: a preflight compiles for it and runs nothing there."
+
+
+def summary(found: Sequence[Evidence], claims: Sequence[Claim]) -> Summary:
+    """The summary of all evidence, whose claims are `claims`."""
+    steps = [step(rung, claims) for rung in RUNGS]
+    beside = [step(rung, claims) for rung in BESIDE]
+    return Summary(
+        verdict=verdict(claims),
+        tone=words.tone(verdict(claims)),
+        headline=headline(steps, claims),
+        sections=(
+            Section("Ladder of claims", (Steps(tuple(steps)),)),
+            Section("Beside the ladder", (Steps(tuple(beside), numbered=False),)),
+            Section("What was not verified", (not_verified(found, [*steps, *beside]),)),
+            *scores.sections(found),
+            Section("Environment of the two sides", environment.blocks(found)),
+            Section("Known errata of published numbers", known_errata(found)),
+        ),
+    )
+
+
+def verdict(claims: Iterable[Claim]) -> str:
+    """Of a report: "fails" where any claim fails, "holds" where all that was run holds."""
+    verdicts = {claim["verdict"] for claim in claims}
+    if "fails" in verdicts:
+        return "fails"
+    return "holds" if "holds" in verdicts else "not decided"
+
+
+def step(rung: Rung, claims: Sequence[Claim]) -> Step:
+    """A rung in words: its verdict, and the margin of the claim that is nearest to its limit."""
+    own = [claim for claim in claims if claim["rung"] == rung.id]
+    judged = verdict_of(own)
+    nearest = nearest_to_limit(own)
+    cases = sum(claim["cases"] or 0 for claim in own)
+    return Step(
+        id=rung.id,
+        title=rung.title,
+        statement=rung.statement,
+        verdict=judged,
+        tone=words.tone(judged),
+        margin="" if nearest is None else words.margin(nearest["value"], nearest["limit"]),
+        cases="" if not own else f"{number(cases)} cases, {_count(len(own), 'claim')}",
+        command=rung.command,
+        claims=tuple(words.in_words(claim) for claim in own),
+    )
+
+
+def _count(amount: int, noun: str) -> str:
+    return f"{number(amount)} {noun}" + ("" if amount == 1 else "s")
+
+
+def nearest_to_limit(claims: Sequence[Claim]) -> Claim | None:
+    """The claim that fails, or that uses the largest share of its limit; None without numbers."""
+    measured = [
+        claim
+        for claim in claims
+        if words.is_number(claim["value"]) and words.is_number(claim["limit"])
+    ]
+
+    def share(claim: Claim) -> tuple[bool, float]:
+        value, limit = claim["value"], claim["limit"]
+        used = value / limit if limit > 0 else float(value > limit)
+        return claim["verdict"] == "fails", used if used == used else float("inf")
+
+    return max(measured, key=share, default=None)
+
+
+def headline(steps: Sequence[Step], claims: Sequence[Claim]) -> str:
+    """The report's verdict in one line: what fails and where, or how much holds; what is open."""
+    held = [one for one in steps if one.verdict == "holds"]
+    failing = [claim for claim in claims if claim["verdict"] == "fails"]
+    missing = [one.title.lower() for one in steps if one.verdict == "not run"]
+    undecided = [one.title.lower() for one in steps if one.verdict == "not decided"]
+    if failing:
+        first = failing[0]
+        place = f" at {first['place']}" if first.get("place") else ""
+        cause = f", likely cause: {first['cause']}" if first.get("cause") else ""
+        text = f"Does not hold{place}: {first['title']}{cause}; {_count(len(failing), 'claim')} "
+        text += f"{'fails' if len(failing) == 1 else 'fail'}, {len(held)} of {len(steps)} rungs "
+        text += "hold"
+    else:
+        cases = number(sum(claim["cases"] or 0 for claim in claims))
+        text = (
+            f"{len(held)} of {len(steps)} rungs hold, none fails: {_count(len(claims), 'claim')} "
+            f"on {cases} cases"
+        )
+    if undecided:
+        text += f"; not decided: {', '.join(undecided)}"
+    if missing:
+        text += f"; not run: {', '.join(missing)}"
+    return f"{text}."
+
+
+def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
+    """Rungs without evidence, and what the results themselves say they left open."""
+    items = [
+        f"{one.title} ({one.statement}): {one.verdict}. To run: {one.command}."
+        for one in steps
+        if one.verdict not in ("holds", "fails")
+    ]
+    said: dict[str, list[str]] = {}
+    for one in found:
+        for text in one.content.get("not_verified", ()):
+            if text not in ON_THE_LADDER:
+                said.setdefault(text, []).append(one.title)
+    for text, titles in said.items():
+        of = titles[0] if len(set(titles)) == 1 else f"{len(titles)} results"
+        items.append(f"{text[:1].upper()}{text[1:]} (said by: {of}).")
+    if not any(text.startswith("execution on a TPU") for text in said):
+        items.append(EXECUTION)
+    return Items(tuple(items))
+
+
+def known_errata(found: Sequence[Evidence]) -> tuple[Block, ...]:
+    """The errata of the configs in this report first, then those of others."""
+    present = {one.config for one in found}
+    own = [one for one in errata.ERRATA if present & set(one.configs)]
+    others = [one for one in errata.ERRATA if one not in own]
+    rows = tuple(
+        (
+            Cell(", ".join(one.configs)),
+            Cell("yes" if one in own else "no"),
+            Cell(one.text),
+            Cell(one.source),
+        )
+        for one in (*own, *others)
+    )
+    columns = (
+        Column("Configs", code=True),
+        Column("In this report"),
+        Column("What is known"),
+        Column("Source"),
+    )
+    text = (
+        "Published numbers are compared as the zoo's table has them. These remarks say where a "
+        "number that can be found elsewhere should not be trusted, or how firm it is."
+    )
+    return (Text(text), Table("Errata and remarks", columns, rows))

@@ -1,0 +1,182 @@
+"""The sections of a trajectory: many updates on both sides, and how far the two come apart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reports import claims as words
+from reports.curves import Series, curve_plot, described
+from reports.document import (
+    Block,
+    Cell,
+    Chapter,
+    Column,
+    Facts,
+    Figure,
+    Plot,
+    Section,
+    Table,
+    Text,
+    flatten,
+    number,
+)
+from reports.evidence import Evidence
+
+MEASURES = {
+    "weight_gap": "all weights, relative gap",
+    "loss_gap": "total loss, relative gap",
+    "norm_gap": "gradient norm, relative gap",
+    "pairs_differ": "queries matched otherwise",
+}
+BESIDE = {
+    "twin": "the reference, started 1 ulp away",
+    "torch": "PyTorch in float32",
+}
+PORT, OTHER, REFERENCE = "a1", "a0", "a2"
+SIZE = (360, 260)
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """A trajectory's chapter: all that the result holds."""
+    result = one.content
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=_headline(result),
+        sections=(
+            Section("Claims", (words.table(claims),)),
+            Section("Gaps from step to step", _gaps(result)),
+            Section("Loss", (_losses(result),)),
+            Section("Every step", (_steps(result),)),
+            Section("How it was run", (Facts(_facts(result)),)),
+        ),
+    )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    worst = result["worst"]["weight_gap"]
+    ours, theirs = worst["port"]["value"], worst[result["beside"]]["value"]
+    return (
+        f"{number(len(result['steps']))} updates in {result['dtype']}: the weights come apart by "
+        f"at most {number(ours)}; {BESIDE[result['beside']]}: {number(theirs)}."
+    )
+
+
+def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
+    beside = result["beside"]
+    plots = []
+    for measure, title in MEASURES.items():
+        series = [
+            Series(name, css, (_curve(result, key, measure),))
+            for name, css, key in (
+                ("port", PORT, "port"),
+                (BESIDE[beside], OTHER, beside),
+            )
+        ]
+        drawn = curve_plot(series, title, described(series, title), SIZE, log=True)
+        if drawn is not None:
+            plots.append(Plot(title, drawn))
+    text = (
+        "Training is chaotic: two runs of the same program that start one rounding apart come "
+        "apart as well. The port is right where it comes apart no faster."
+    )
+    names = ((PORT, "port (TensorFlow)"), (OTHER, BESIDE[beside]))
+    rows = tuple(
+        (
+            Cell(title),
+            *(
+                cell
+                for side in ("port", beside)
+                for cell in (
+                    _numeric(result["worst"][measure][side]["value"]),
+                    _numeric(result["worst"][measure][side]["step"]),
+                )
+            ),
+        )
+        for measure, title in MEASURES.items()
+    )
+    columns = (
+        Column("Gap from the reference"),
+        Column("Port, largest", numeric=True),
+        Column("at step", numeric=True),
+        Column(f"{BESIDE[beside]}, largest", numeric=True),
+        Column("at step", numeric=True),
+    )
+    caption = "Gap from the float64 reference at each step; zero is below every logarithmic axis."
+    return (
+        Text(text),
+        Figure(caption, tuple(plots), series=names),
+        Table("The largest gaps", columns, rows),
+    )
+
+
+def _curve(result: Mapping[str, Any], key: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = result["steps"]
+    values = np.array([float(row[key][measure]) for row in rows])
+    # On a logarithmic axis a gap of zero has no place; a count keeps it.
+    if measure != "pairs_differ":
+        values[values == 0] = np.nan
+    return np.array([row["step"] for row in rows], float), values
+
+
+def _losses(result: Mapping[str, Any]) -> Figure:
+    steps = np.array([row["step"] for row in result["steps"]], float)
+    values = np.array([float(row["total"]) for row in result["steps"]])
+    series = [Series("reference", REFERENCE, ((steps, values),))]
+    drawn = curve_plot(series, "total loss", described(series, "Total loss"), (360, 220))
+    plots = () if drawn is None else (Plot("total loss", drawn),)
+    return Figure(
+        "The reference's total loss. The port's differs by less than the line's width while the "
+        "gap above is small.",
+        plots,
+        series=((REFERENCE, "reference"),),
+    )
+
+
+def _steps(result: Mapping[str, Any]) -> Table:
+    beside = result["beside"]
+    rows = tuple(
+        (
+            _numeric(row["step"]),
+            _numeric(row["total"]),
+            *(_numeric(row[side][measure]) for side in ("port", beside) for measure in MEASURES),
+        )
+        for row in result["steps"]
+    )
+    short = {
+        "weight_gap": "weights",
+        "loss_gap": "loss",
+        "norm_gap": "norm",
+        "pairs_differ": "pairs",
+    }
+    columns = (
+        Column("Step", numeric=True),
+        Column("Loss", numeric=True),
+        *(
+            Column(f"{side} {short[measure]}", numeric=True)
+            for side in ("port", beside)
+            for measure in MEASURES
+        ),
+    )
+    return Table("Gaps at every step", columns, rows, interactive=True)
+
+
+def _numeric(value: float) -> Cell:
+    return Cell(number(value), value)
+
+
+def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    facts = [
+        (name, number(result[key]))
+        for name, key in (
+            ("command", "command"),
+            ("config", "config"),
+            ("base learning rate", "base_lr"),
+            ("images per step", "batch"),
+            ("image size", "size"),
+            ("TensorFlow runs as", "execution"),
+        )
+    ]
+    return tuple(facts) + tuple(flatten(result["provenance"]))
