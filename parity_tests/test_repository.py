@@ -235,7 +235,8 @@ def problem(command: str) -> str | None:
         files = [word for word in arguments if re.search(r"\.py\b|/$", word)]
         missing = [word for word in files if not (ROOT / word.partition("::")[0]).exists()]
         return f"no file {missing}" if missing else None
-    return None if program in ("git", "cd") else f"unknown program {program}"
+    known = program in ("git", "cd", "gcloud") or program.endswith("/pip")
+    return None if known else f"unknown program {program}"
 
 
 def _parity_problem(arguments: list[str]) -> str | None:

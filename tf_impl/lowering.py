@@ -24,10 +24,15 @@ class NotCompilableError(InputError):
 
 @dataclass(frozen=True)
 class Program:
-    """A serialized HLO module, and how many replicas run it in lock step."""
+    """A serialized HLO module, and how many replicas run it in lock step.
+
+    `captured` are the variables and tensors that the program takes after the function's own
+    tensors, in the order of its parameters.
+    """
 
     hlo: bytes
     replicas: int
+    captured: tuple[tf.Variable | tf.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,13 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1)
             "each trace is another program, which a TPU compiles for minutes",
             "Let nothing but tensors change between calls.",
         )
-    return Program(hlo, replicas)
+    return Program(hlo, replicas, _captured(traced.get_concrete_function(*specs)))
+
+
+def _captured(function: Any) -> tuple[tf.Variable | tf.Tensor, ...]:
+    """What a traced function takes beside its arguments; variables in place of their handles."""
+    variables = {id(variable.handle): variable for variable in function.graph.variables}
+    return tuple(variables.get(id(one), one) for one in function.captured_inputs)
 
 
 class _LoweredReplica(tf.distribute.ReplicaContext):

@@ -223,19 +223,32 @@ def shared(data: Path, steps: int, **changes: dict) -> dict:
     return values
 
 
-def together(folder: Path, steps: str, *others: str) -> dict:
-    """One device, two replicas in this process, and with "wrong" the other normalisation."""
+MIRRORED = {"runtime": {"distribution_strategy": "mirrored"}}
+
+
+def together(folder: Path, steps: str) -> dict:
+    """One device, then two replicas in this process."""
     from tf_impl import train
 
     data, count = write_data(folder / "data"), int(steps)
     plain_graphs()
     initial_weights(folder / "initial", shared(data, count))
-    mirrored = {"runtime": {"distribution_strategy": "mirrored"}}
-    changes = {"one": {}, "mirrored": mirrored}
-    changes["wrong"] = {**mirrored, "task": {"normalisation": "ddp_mean"}}
-    for name in ("one", "mirrored", *others):
-        values = shared(data, count, **changes[name])
-        train.run(experiment(values), "train", str(folder / name))
+    for name, changes in (("one", {}), ("mirrored", MIRRORED)):
+        train.run(experiment(shared(data, count, **changes)), "train", str(folder / name))
+    return {}
+
+
+def unlike(folder: Path, steps: str) -> dict:
+    """Two replicas with the other normalisation, on the data of `together`.
+
+    In a process of its own: TensorFlow numbers the reductions of every strategy from the same
+    start, and refuses a number whose shape was another before.
+    """
+    from tf_impl import train
+
+    plain_graphs()
+    values = shared(folder / "data", int(steps), **MIRRORED, task={"normalisation": "ddp_mean"})
+    train.run(experiment(values), "train", str(folder / "wrong"))
     return {}
 
 
@@ -277,7 +290,7 @@ def plain_graphs() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-SCENARIOS = {f.__name__: f for f in (resume, train_steps, together, worker)}
+SCENARIOS = {f.__name__: f for f in (resume, train_steps, together, unlike, worker)}
 
 
 if __name__ == "__main__":

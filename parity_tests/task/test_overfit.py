@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from parity_tests.task import runs
 
 STEPS = 500
+SECONDS = 900
 
 
 @pytest.mark.slow
@@ -24,6 +26,7 @@ def test_four_scenes_reach_a_panoptic_quality_of_90(tmp_path):
         "trainer.validation_interval": STEPS,
         "trainer.optimizer_config.learning_rate.warmup_poly.max_iter": STEPS,
     }
+    began = time.perf_counter()
     done = subprocess.run(
         [
             sys.executable,
@@ -37,7 +40,10 @@ def test_four_scenes_reach_a_panoptic_quality_of_90(tmp_path):
         text=True,
         check=False,
     )
+    seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["split"] == "eval"
+    print(f"\nPQ {rows[-1]['panoptic_quality']:.1f} after {STEPS} steps, {seconds:.0f} s")
     assert rows[-1]["panoptic_quality"] >= 90
+    assert seconds < SECONDS

@@ -73,8 +73,11 @@ def test_a_weight_that_is_off_is_noticed(short, monkeypatch):
 
 @pytest.mark.slow
 def test_twenty_steps_of_two_replicas_and_of_two_workers(tmp_path):
-    runs.finish(runs.start("together", tmp_path, 20, "wrong"), tmp_path)
+    runs.finish(runs.start("together", tmp_path, 20), tmp_path)
+    runs.finish(runs.start("unlike", tmp_path, 20), tmp_path)
     two_workers(tmp_path, 20)
+    for name in ("one", "mirrored", "workers"):
+        assert len(runs.rows_of(tmp_path / name)) == 20
     assert problems(tmp_path, "mirrored", 20) == []
     assert problems(tmp_path, "workers", 20) == []
     # Means over replicas are not what one process computes.

@@ -1,5 +1,7 @@
 """A few scenes are learnt by heart from scratch: the check before any long run."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from parity_tests.trainer import small as runs
 from torch_reference.trainer import Machine, run
 
 STEPS = 500
+SECONDS = 900
 
 
 @pytest.fixture
@@ -24,8 +27,12 @@ def test_four_scenes_reach_a_panoptic_quality_of_90(four, tmp_path):
     settings = runs.settings(
         four, steps=STEPS, batch=4, capacity=32, eval_split="train", checkpoint_every=0
     )
+    began = time.perf_counter()
     scores = run(settings, tmp_path / "run", machine=Machine(threads=2))
+    seconds = time.perf_counter() - began
+    print(f"\nPQ {scores['panoptic_quality']:.1f} after {STEPS} steps, {seconds:.0f} s")
     assert scores["panoptic_quality"] >= 90
+    assert seconds < SECONDS
     record = read_run(tmp_path / "run")
     assert record.column("matched_class_accuracy")[1][-20:].mean() > 0.95
 

@@ -39,7 +39,9 @@ def trained(folder, data, ranks, normalisation, steps):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     newest = checkpointing.list_checkpoints(folder / CHECKPOINTS)[-1]
-    return checkpointing.load(newest), read_run(folder)
+    record = read_run(folder)
+    assert record.column("loss")[0].tolist() == list(range(1, steps + 1))
+    return checkpointing.load(newest), record
 
 
 def gaps(ours, theirs):
