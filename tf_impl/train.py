@@ -161,9 +161,11 @@ def _explained(model_dir: str) -> Iterator[None]:
     except tf.errors.OpError as error:
         text = error.message
         if "No space left on device" in text:
+            for torn in tf.io.gfile.glob(tf.io.gfile.join(model_dir, "ckpt-*_temp")):
+                tf.io.gfile.rmtree(torn)
             raise InputError(
                 f"the disk of --model_dir {model_dir} is full",
-                text.splitlines()[0][:200],
+                re.sub(r"\{\{.*?\}\}\s*", "", text.splitlines()[0])[:300],
                 "Free some space; the same command continues from the last checkpoint.",
             ) from None
         found = re.search(r"InputError: (.+?)(?:\nTraceback|\n\n|\Z)", text, re.S)

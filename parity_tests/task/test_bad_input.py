@@ -74,12 +74,19 @@ def test_another_run_in_the_folder(data, tmp_path):
 
 
 def test_a_full_disk(data, tmp_path, monkeypatch):
+    """What TensorFlow had begun to write is gone, what it names itself by is not shown."""
+
     def full(**_):
-        raise tf.errors.ResourceExhaustedError(None, None, "ckpt-1: No space left on device")
+        (tmp_path / "run" / "ckpt-1_temp").mkdir()
+        (tmp_path / "run" / "ckpt-1_temp" / "part-00000-of-00001").touch()
+        text = "{{function_node Save}} ckpt-1: No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, text)
 
     monkeypatch.setattr(train.train_lib, "run_experiment", full)
     lines = refused(runs.overrides(data, 2), tmp_path / "run")
     assert lines[0] == f"the disk of --model_dir {tmp_path / 'run'} is full"
+    assert lines[1].strip() == "ckpt-1: No space left on device"
+    assert not list((tmp_path / "run").glob("ckpt*"))
 
 
 def test_a_damaged_record_inside_the_pipeline(data, tmp_path, monkeypatch):
