@@ -31,6 +31,8 @@ class Scale:
         if log:
             return cls(low / 1.2, high * 1.2, start, end, True)
         room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+        if low == high == 0:
+            return cls(0.0, 1.0, start, end)
         # A scale that could begin at zero does, unless that hides what varies.
         low = 0.0 if 0 <= low < 0.4 * high else low - room
         return cls(low, high + room, start, end)
@@ -86,7 +88,7 @@ def frame(
             f'<text class="axis" x="{x.start - 8:.1f}" y="{at + 4:.1f}" text-anchor="end">'
             f"{tick_label(value)}</text>"
         )
-    ticks = x.ticks(max(2, int((x.end - x.start) / 80)))
+    ticks = x.ticks(max(2, int((x.end - x.start) / 60)))
     for value in ticks:
         at, label = x.place(value), tick_label(value)
         half = len(label) * LETTER / 2

@@ -110,7 +110,7 @@ def table(claims: Sequence[Mapping[str, Any]]) -> Table:
     )
     columns = (
         Column("Verdict"),
-        Column("Claim"),
+        Column("Claim", prose=True),
         Column("Measured", numeric=True),
         Column("Limit", numeric=True),
         Column("Margin"),

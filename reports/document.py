@@ -44,12 +44,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A table column; `choices` offers its values as a filter."""
+    """A table column; `choices` offers its values as a filter, `prose` is room for sentences."""
 
     title: str
     numeric: bool = False
     code: bool = False
     choices: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,9 @@ def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
         Column("Detected", choices=True),
         Column("Placed", choices=True),
         Column("Explained", choices=True),
-        Column("What was planted"),
+        Column("What was planted", prose=True),
         Column("Place named", code=True),
-        Column("Cause named"),
+        Column("Cause named", prose=True),
         Column("Imitates"),
     )
     return Table("Planted faults, and what was said of each", columns, rows, interactive=True)

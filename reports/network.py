@@ -28,7 +28,7 @@ TEXT = (
     "returns, as a share of its limit."
 )
 ISOLATE = (
-    "Measured in place: a module also shows what it inherits. `parity audit --isolate` runs each "
+    "Measured in place: a module also shows what it inherits. parity audit --isolate runs each "
     "module alone and shows its own error."
 )
 

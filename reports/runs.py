@@ -67,7 +67,7 @@ def _headline(runs: Sequence[Evidence]) -> str:
             values = [value for value in values if value == value]
             if values:
                 low, high = min(values), max(values)
-                ends = f"{low:.2f}" if len(values) == 1 else f"{low:.2f} to {high:.2f}"
+                ends = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
                 text += f", {label} {ends}"
         parts.append(text)
     pairs = len(pairs_of_runs(runs))

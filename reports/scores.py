@@ -177,6 +177,8 @@ def _evaluated_rows(config: str, found: Sequence[Evidence]) -> list[Row]:
             if ends == [None, None]:
                 continue
             judged = content.get("comparison", {}).get("scores", {}).get(label, {})
+            if ends == [0, 0]:
+                judged = {"difference": {"reason": "both score 0, which says nothing"}}
             rows.append(
                 (
                     Cell(label),

@@ -160,7 +160,7 @@ def known_errata(found: Sequence[Evidence]) -> tuple[Block, ...]:
     columns = (
         Column("Configs", code=True),
         Column("In this report"),
-        Column("What is known"),
+        Column("What is known", prose=True),
         Column("Source"),
     )
     text = (
