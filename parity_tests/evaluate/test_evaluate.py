@@ -44,7 +44,8 @@ def test_both_sides_are_equal_on_scenes(parity: Parity, scenes: Path, tmp_path: 
     assert comparison["agreement"]["PQ"] > 0.99
     assert set(comparison["scores"]) >= {"PQ All", "mIoU"}
     assert json.loads((out / "evaluation.json").read_text()) == result
-    assert json.loads((out / "evidence" / "01-evaluation.json").read_text()) == result
+    kept = out / "evidence" / "01-evaluation" / "evaluation.json"
+    assert json.loads(kept.read_text()) == result
     assert "Every class" in (out / "report.html").read_text()
 
     assert len(result["pictures"]) == 2
