@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from parity.mistakes_source import Mistake, Planted
 from parity.trace import Tap
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
@@ -34,15 +35,6 @@ _HERE = f"{Path(__file__).parent}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 Variant = tuple[str, Callable[[], Any]]
-Planted = Callable[[], AbstractContextManager]
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One way to be wrong: in words, and as a context in which the reference is wrong so."""
-
-    text: str
-    planted: Planted
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from replication.audit_run import Request, build_port, judge_port, measure_refer
 from replication.progress import Steps
 
 WEIGHTS = "seeded:5"
+SEMANTIC, PER_PIXEL = "ade20k_r50", "ade20k_pp"
 OUTPUTS = ("pred_logits", "pred_masks")
 SWIN = SwinConfig(
     embed_dim=16, num_heads=(2, 2, 2, 2), window_size=4, depths=(2, 2, 1, 1), drop_path_rate=0.0
@@ -65,6 +66,10 @@ class ForwardBench:
 
     def audit(self) -> Finding:
         """What the audit says of the port as it is now."""
+        try:
+            outputs = self._outputs()
+        except Exception as error:
+            return broken("model", error)
         result = judge_port(
             self._reference, self._port, Steps(total=0, quiet=True), predictions=False
         )
@@ -77,7 +82,7 @@ class ForwardBench:
             )
             for one in result["localisations"]
         )
-        return Finding(claims, named, conventional(self._outputs(), self._expected()))
+        return Finding(claims, named, conventional(outputs, self._expected()))
 
     def _expected(self) -> dict[str, np.ndarray]:
         return {name: self._reference.outputs32[name] for name in OUTPUTS}
@@ -122,11 +127,14 @@ class TrainingBench:
         """What the training claims say of the port as it is now."""
         from replication import training_audit
 
-        step = training_audit.port_step(self._reference, self._model)
+        try:
+            step = training_audit.port_step(self._reference, self._model)
+        except Exception as error:
+            return broken("training step", error)
         claims = training_audit.step_claims(self._reference, step, "")
         losses = {name: np.array(float(value)) for name, value in step.found.losses.items()}
         expected = {name: np.array(value) for name, value in self._reference.losses.items()}
-        return _of_claims(claims, conventional(losses, expected))
+        return of_claims(claims, conventional(losses, expected))
 
 
 class ScheduleBench:
@@ -139,7 +147,7 @@ class ScheduleBench:
         from replication.training_audit import schedule_claim
 
         claims = [schedule_claim(zoo.get(name).solver, "") for name in self.ENTRIES]
-        return _of_claims(claims, {})
+        return of_claims(claims, {})
 
 
 class ReplicaBench:
@@ -154,18 +162,25 @@ class ReplicaBench:
         """What the claim on the reduction over replicas says."""
         from replication.training_replicas import reduction_claim
 
-        return _of_claims([reduction_claim(self._solver, "", self.prepare)], {})
+        return of_claims([reduction_claim(self._solver, "", self.prepare)], {})
 
 
-def _of_claims(claims: Sequence[Mapping[str, Any]], noticed: Mapping[str, bool]) -> Finding:
+def broken(place: str, error: Exception) -> Finding:
+    """What is said of a port that cannot be run, which every check notices."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    names = conventional({}, {"": np.zeros(1)})
+    return Finding(("runs",), (Named(place, f"{place}: {text}"),), dict.fromkeys(names, True))
+
+
+def of_claims(claims: Sequence[Mapping[str, Any]], noticed: Mapping[str, bool]) -> Finding:
     """The claims that fail, and the places they name; what is only inherited names no place."""
     failed = [one for one in claims if one["verdict"] == "fails"]
     named = []
     for one in failed:
         place = one["place"]
         if not place.startswith("inherited"):
-            cause = (one["cause"],) if one["cause"] else ()
-            named.append(Named(re.split("[:,]", place)[0], place, cause))
+            causes = one.get("causes") or ([one["cause"]] if one["cause"] else [])
+            named.append(Named(re.split("[:,]", place)[0], place, tuple(causes)))
     return Finding(tuple(one["id"] for one in failed), tuple(named), noticed)
 
 
@@ -186,11 +201,27 @@ def _training(config: str, size: str) -> TrainingBench:
     return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
 
 
+def _inference(config: str, size: str) -> Any:
+    from replication.host_benches import InferenceBench
+
+    model = zoo.get(config).model
+    panoptic = model if model.inference.panoptic_on else zoo.model_config("tiny")
+    return InferenceBench(panoptic, zoo.model_config(SEMANTIC), zoo.model_config(PER_PIXEL))
+
+
+def _data(config: str, size: str) -> Any:
+    from replication.host_benches import DataBench
+
+    return DataBench()
+
+
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
     "training": _training,
     "schedule": lambda config, size: ScheduleBench(),
     "replicas": lambda config, size: ReplicaBench(zoo.get(config).solver),
+    "data": _data,
+    "inference": _inference,
 }
 """What builds each bench, from the name of a zoo configuration and the size of its image."""

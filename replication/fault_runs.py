@@ -122,4 +122,6 @@ def describe(outcome: "Outcome") -> str:
         place = "placed" if outcome.place_exact else "misplaced"
         cause = "explained" if outcome.cause_named else "not explained"
         said = f"{said}, {place}, {cause}"
+    if outcome.problem:
+        said = f"{said} ({outcome.problem})"
     return f"{outcome.fault.id}: {said}, {outcome.seconds:.1f} s"

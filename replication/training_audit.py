@@ -694,6 +694,7 @@ def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
     import tensorflow as tf
     import torch
 
+    from replication import training_causes
     from tf_impl.schedule import SolverSchedule as PortSchedule
     from torch_reference.schedule import SolverSchedule
 
@@ -730,6 +731,9 @@ def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
     text = ", ".join(
         f"{place} ({ours:.6g} instead of {theirs:.6g})" for place, (ours, theirs) in wrong.items()
     )
-    late = bool(wrong) and set(wrong) <= set(solver.steps)
-    cause = "a milestone acts one iteration late" if late else None
+    if one["verdict"] == "holds":
+        return one
+    late = set(wrong) <= set(solver.steps)
+    causes = [] if late else training_causes.of_schedule(solver, rates)
+    cause = "a milestone acts one iteration late" if late else next(iter(causes), None)
     return located(one, f"schedule: iteration {text}", cause)

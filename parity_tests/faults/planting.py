@@ -1,5 +1,6 @@
 """Ways to plant a fault in the TensorFlow models of a bench."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.faults import Plant, changed_method, replaced, rewritten
+from parity.faults import Plant, changed_method, edited, replaced, rewritten
 
 
 class Models(Protocol):
@@ -155,5 +156,31 @@ def inside(name: str, prepare: Callable[[], None]) -> Plant:
     def plant(bench: Any) -> Iterator[None]:
         with replaced(bench, name, prepare):
             yield
+
+    return plant
+
+
+def copied(module: ModuleType, old: str, new: str, *users: ModuleType) -> Plant:
+    """`users` import an edited copy of `module`, in which `new` stands for `old`."""
+
+    @contextmanager
+    def plant(bench: Any) -> Iterator[None]:
+        with edited(module, old, new, *users):
+            yield
+
+    return plant
+
+
+def settings(name: str, **values: Any) -> Plant:
+    """The port's settings called `name` have other values."""
+
+    @contextmanager
+    def plant(bench: Any) -> Iterator[None]:
+        before = bench.settings[name]
+        bench.settings[name] = dataclasses.replace(before, **values)
+        try:
+            yield
+        finally:
+            bench.settings[name] = before
 
     return plant

@@ -15,11 +15,12 @@ from parity.capture_tf import named_modules
 from parity_tests.faults.catalogue import FAULTS
 from replication import fault_benches
 from replication.cli import app
+from replication.host_benches import PIPELINES
 from weight_conversion.layouts import tf_variables
 
 STAGES = {
     "input", "backbone", "pixel_decoder", "transformer", "heads", "matching", "loss", "gradient",
-    "update", "schedule",
+    "update", "schedule", "data", "inference", "metric",
 }  # fmt: skip
 MODELS = {"model": None, "training": None, "swin": fault_benches.SWIN}
 
@@ -30,6 +31,7 @@ class Models:
     prepare = None
 
     def __init__(self, model: tf_keras.Model) -> None:
+        self.settings = {name: config for name, (config, *_) in PIPELINES.items()}
         self.modules = [named_modules(model)]
         self.variables = [tf_variables(model)]
 

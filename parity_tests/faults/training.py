@@ -250,11 +250,8 @@ UPDATES = (
         ("is added before the bias correction",), f"{PORT}; {KERAS}",
     ),
     _fault(
-        "update", "adam-coupled-decay", "the decay is added to the gradient",
-        method(*ADAM, "first.assign_add((gradient - first)",
-               "gradient = gradient + decay * variable\n"
-               "    first.assign_add((gradient - first)").__class__ and
-        method(*ADAM, "decayed = variable * (1 - lr * decay)", "decayed = variable * 1.0"),
+        "update", "adam-not-decayed", "weights are not decayed",
+                method(*ADAM, "decayed = variable * (1 - lr * decay)", "decayed = variable * 1.0"),
         OPTIMIZER, ("nothing is decayed",),
     ),
     _fault(
@@ -307,7 +304,7 @@ RATES = (
     _fault(
         "schedule", "poly-power-1", "the polynomial has power 1 instead of 0.9",
         method(schedule.SolverSchedule, "_poly", "** solver.power", "** 1.0"), SCHEDULE,
-        ("power 1",), "PolynomialDecay of Keras", "schedule",
+        ("power is 1",), "PolynomialDecay of Keras", "schedule",
     ),
     _fault(
         "schedule", "poly-ends-above-0", "the polynomial ends at 1e-6",
@@ -317,8 +314,31 @@ RATES = (
     ),
     _fault(
         "schedule", "warm-up-late", "the warm-up counts from 1",
-        method(schedule.SolverSchedule, "_multi_step", "tf.cast(step, tf.float64)",
-               "tf.cast(step + 1, tf.float64)"), SCHEDULE, ("warm-up",), "", "schedule",
+        method(schedule.SolverSchedule, "_multi_step",
+               "where = (tf.cast(step, tf.float64) / solver.max_iter)",
+               "where = (tf.cast(step + 1, tf.float64) / solver.max_iter)"), SCHEDULE,
+        ("step + 1", "where = "), "", "schedule",
+    ),
+    _fault(
+        "schedule", "warm-up-from-0", "the warm-up begins at 0 instead of its factor",
+        method(schedule.SolverSchedule, "_multi_step", "start = solver.warmup_factor *",
+               "start = 0.0 *"), SCHEDULE, ("warmup_factor is 0",), "", "schedule",
+    ),
+    _fault(
+        "schedule", "warm-up-left-out", "there is no warm-up",
+        method(schedule.SolverSchedule, "_multi_step", "step < solver.warmup_iters",
+               "step < 0"), SCHEDULE,
+        ("warmup_iters", "warmup_factor is 1", "start"), "", "schedule",
+    ),
+    _fault(
+        "schedule", "gamma-0.5", "a milestone halves the rate",
+        method(schedule.SolverSchedule, "_multi_step", "solver.gamma**count", "0.5**count"),
+        SCHEDULE, ("gamma is 0.5",), "", "schedule",
+    ),
+    _fault(
+        "schedule", "poly-counts-from-1", "the polynomial is one iteration ahead",
+        method(schedule.SolverSchedule, "_poly", "solver.max_iter - step, 0",
+               "solver.max_iter - step - 1, 0"), SCHEDULE, ("step + 1", "step"), "", "schedule",
     ),
 )  # fmt: skip
 

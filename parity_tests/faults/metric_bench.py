@@ -1,0 +1,121 @@
+"""The bench of the metrics: what the port's evaluation counts with, against golden numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maskformer import panoptic_quality, semantic_iou
+from parity.mistakes_source import functions_of
+from parity_tests import golden_files
+from parity_tests.metrics import panoptic_cases
+from replication.fault_benches import Finding
+from replication.host_benches import audited
+from replication.host_stages import Part
+
+Key = tuple[str, str]
+COUNTS = ("tp", "fp", "fn", "iou")
+SCORES = ("mIoU", "fwIoU", "mACC", "pACC")
+LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
+
+
+class MetricBench:
+    """Panoptic quality and mIoU of the golden scenarios, as panopticapi and detectron2 gave them.
+
+    The port counts with the modules that `tf_impl.evaluation` uses.
+    """
+
+    def __init__(self) -> None:
+        expected = _golden()
+        self.part = Part(
+            "metric",
+            "Panoptic quality and mIoU are counted as panopticapi and detectron2 count them",
+            expected,
+            self.reference,
+            {"": [*functions_of(panoptic_quality), *functions_of(semantic_iou)]},
+            limits=dict.fromkeys(expected, LIMIT),
+        )
+
+    def reference(self, keys: Sequence[Key] | None) -> dict[Key, Any]:
+        """Counts and scores of these keys at least, by the modules as they are now."""
+        wanted = None if keys is None else {case for _, case in keys}
+        return _counted(panoptic_quality, semantic_iou, wanted)
+
+    def audit(self) -> Finding:
+        """What the claim on the metrics says of the port as it is now."""
+        from tf_impl import evaluation
+
+        return audited(
+            self.part, lambda: _counted(evaluation.panoptic_quality, evaluation.semantic_iou, None)
+        )
+
+
+def _golden() -> dict[Key, Any]:
+    """The golden numbers by what they count and their scenario."""
+    found: dict[Key, Any] = {}
+    for name in panoptic_cases.SCORED:
+        scenario = panoptic_cases.SCENARIOS[name]
+        classes = panoptic_cases.categories(scenario)
+        for key in COUNTS:
+            values = [scenario["stats"][str(one)][key] for one in classes]
+            found[f"panoptic {key}", name] = np.array(values, np.float64)
+        for group, scores in scenario["results"].items():
+            if group in panoptic_quality.GROUPS:
+                found[f"panoptic score, {group}", name] = scores["pq"]
+    arrays, texts = golden_files.load("golden_miou")
+    for name, scores in texts["info"].items():
+        found["confusion", name] = arrays[f"{name}_conf"]
+        found["semantic scores", name] = np.array([scores[key] for key in SCORES])
+    return found
+
+
+def _counted(panoptic: Any, semantic: Any, wanted: set[str] | None) -> dict[Key, Any]:
+    """The same by two modules; of what they refuse to count, the error."""
+    found: dict[Key, Any] = {}
+    for name in panoptic_cases.SCORED:
+        if wanted is None or name in wanted:
+            try:
+                found |= _panoptic(panoptic, name)
+            except Exception as error:
+                found["panoptic tp", name] = _failure(error)
+    arrays, texts = golden_files.load("golden_miou")
+    for name, scores in texts["info"].items():
+        if wanted is None or name in wanted:
+            try:
+                found |= _semantic(semantic, name, arrays, scores)
+            except Exception as error:
+                found["confusion", name] = _failure(error)
+    return found
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    return type(error).__name__, str(error)
+
+
+def _panoptic(module: Any, name: str) -> dict[Key, Any]:
+    classes = panoptic_cases.categories(panoptic_cases.SCENARIOS[name])
+    images = [module.count_image(pair, classes) for pair in panoptic_cases.pairs(name)]
+    counts = module.PanopticCounts.stack(images).total()
+    found: dict[Key, Any] = {
+        (f"panoptic {key}", name): np.asarray(getattr(counts, key), np.float64) for key in COUNTS
+    }
+    result = module.score(counts, classes)
+    for group, score in result.groups.items():
+        found[f"panoptic score, {group}", name] = score.pq
+    return found
+
+
+def _semantic(
+    module: Any, name: str, arrays: Mapping[str, np.ndarray], scores: Mapping[str, Any]
+) -> dict[Key, Any]:
+    classes = scores["num_classes"]
+    confusion = sum(
+        module.confusion_matrix(arrays[f"{name}_gt_{i}"], arrays[f"{name}_pred_{i}"], classes)
+        for i in range(scores["num_images"])
+    )
+    result = module.score(module.SemanticCounts.from_confusion(confusion))
+    values = module.as_mapping(result, [f"k{i}" for i in range(classes)])
+    return {
+        ("confusion", name): confusion,
+        ("semantic scores", name): np.array([values[key] for key in SCORES]),
+    }

@@ -1,0 +1,86 @@
+"""Edits of plain functions: they are made and undone, and the right one explains a difference."""
+
+import sys
+
+import pytest
+
+from maskformer import solver
+from maskformer.errors import InputError
+from parity.faults import edited
+from parity.mistakes_source import edits, explained, functions_of, setting_mistakes
+from replication.host_stages import Part, part_claim
+
+RATES = solver.SolverConfig(max_iter=100, steps=(60,))
+
+
+def clamped(value, low, high):
+    return max(low, min(value, high))
+
+
+def test_an_edit_lasts_for_its_context_alone():
+    before = clamped(5, 0, 3)
+    changed = set()
+    for one in edits([clamped]):
+        with one.planted():
+            try:
+                changed.add(clamped(5, 0, 3))
+            except (TypeError, NameError):  # an edit may break the program
+                continue
+        assert clamped(5, 0, 3) == before
+    assert len(changed) > 1
+
+
+def test_the_edit_that_gives_the_port_s_results_is_named():
+    ours = {x: min(0, min(x, 3)) for x in (-1, 2, 5)}
+    found = explained(
+        lambda: {x: clamped(x, 0, 3) for x in ours}, lambda one: one == ours, [clamped]
+    )
+    assert any("`min` instead of `max`" in text for text in found)
+
+
+def test_equal_results_by_another_program_are_not_explained():
+    ours = {x: x**3 + 7 for x in (-1, 2, 5)}
+    run = lambda: {x: clamped(x, 0, 3) for x in ours}  # noqa: E731
+    assert explained(run, lambda one: one == ours, [clamped]) == []
+
+
+def test_a_setting_of_a_frozen_dataclass_is_set_and_restored():
+    texts = {}
+    for one in setting_mistakes(RATES):
+        with one.planted():
+            texts[one.text] = (RATES.gamma, RATES.steps)
+    assert texts["setting gamma is 0.5 instead of 0.1"] == (0.5, (60,))
+    assert solver.SolverConfig(max_iter=100, steps=(60,)) == RATES
+
+
+def test_an_edited_copy_is_seen_by_its_users_alone():
+    user = sys.modules[__name__]
+    with edited(solver, "if step >= solver.warmup_iters:\n        return solver.gamma", "if 1:\n"
+                "        return 2 * solver.gamma", user):  # fmt: skip
+        assert user.solver.learning_rate(RATES, 50) == pytest.approx(2e-4)
+        assert functions_of(sys.modules["maskformer.solver"])
+    assert user.solver.learning_rate(RATES, 50) == pytest.approx(1e-4)
+    with pytest.raises(InputError, match="0 places to change"), edited(solver, "no such", "", user):
+        pass
+
+
+def _part() -> Part:
+    def run(keys):
+        return {("rates", str(step)): solver.learning_rate(RATES, step) for step in range(0, 90, 9)}
+
+    return Part("schedule", "title", run(None), run, {"": functions_of(solver)}, [RATES])
+
+
+def test_a_part_that_agrees_holds_and_one_that_does_not_is_placed_and_explained():
+    part = _part()
+    assert part_claim(part, part.run(None), "")["verdict"] == "holds"
+    wrong = {key: value * (5 if value < 5e-5 else 1) for key, value in part.expected.items()}
+    one = part_claim(part, wrong, "")
+    assert (one["verdict"], one["place"]) == ("fails", "schedule: rates")
+    assert one["cause"] == "setting gamma is 0.5 instead of 0.1"
+
+
+def test_a_result_that_the_port_lacks_fails():
+    part = _part()
+    some = dict(list(part.expected.items())[1:])
+    assert part_claim(part, some, "")["verdict"] == "fails"

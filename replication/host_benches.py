@@ -1,0 +1,481 @@
+"""Benches of what runs on the host: the input pipelines, and post-processing."""
+
+import dataclasses
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskformer import augmentation, mapper, prediction
+from maskformer.config import ModelConfig
+from maskformer.inputs import CropConfig, InputConfig
+from parity.faults import conventional, replaced
+from parity.mistakes_source import Mistake, functions_of
+from replication.host_stages import Part, Results, part_claim
+
+SEED, CAPACITY, EXAMPLES, TEST_IMAGES = 3, 8, 8, 2
+LEVEL = 1  # by which the fast way may differ from Pillow, see docs/data.md
+KINDS = ("Crop", "Flip", "Color", "Pad", "Resize")
+PIPELINES = {
+    "coco": (
+        InputConfig(
+            "detr_panoptic",
+            (64, 72, 80),
+            100,
+            CropConfig("absolute_range", (48, 64)),
+            min_size_test=80,
+            max_size_test=96,
+        ),
+        "coco",
+        "train2017",
+    ),
+    "ade20k": (
+        InputConfig(
+            "mask_former_semantic",
+            (48, 72, 96),
+            200,
+            CropConfig("absolute", (64, 64)),
+            True,
+            64,
+            min_size_test=64,
+            max_size_test=200,
+        ),
+        "ADEChallengeData2016",
+        "training",
+    ),
+}
+QUERIES, GRID, PADDED, VALID, OUTPUT = 64, (24, 32), (48, 64), (45, 61), (50, 55)
+
+
+class DataBench:
+    """Training examples of both mappers and test images, drawn and made by both sides.
+
+    The port applies the reference's draws, so that a wrong draw hides nothing that comes after.
+    """
+
+    def __init__(self) -> None:
+        from maskformer.dataset_layout import open_split
+        from maskformer.scenes import write_scenes
+        from tf_impl.tfrecord import RecordFolder, write_records
+
+        self._folder = tempfile.TemporaryDirectory(prefix="parity-")
+        root = Path(self._folder.name)
+        write_scenes(root, 10, seed=4, size=128, val_share=0.2)
+        self._settings = {
+            name: dataclasses.replace(config) for name, (config, *_) in PIPELINES.items()
+        }
+        self.settings = {
+            name: dataclasses.replace(config) for name, (config, *_) in PIPELINES.items()
+        }
+        self._images, self.records = {}, {}
+        for name, (_, layout, split) in PIPELINES.items():
+            self._images[name] = open_split(root / layout, split)
+            write_records(self._images[name], root / f"records_{name}", split, 1)
+            self.records[name] = RecordFolder(root / f"records_{name}")
+        from torch_reference import dataset
+
+        orders = ("example_at", "_cached_order", "epoch_order")
+        drawing = [one for one in functions_of(augmentation) if one.__name__ not in orders]
+        applying = [
+            *functions_of(mapper),
+            augmentation.source_indices,
+            augmentation.nearest_index,
+            augmentation._pad_index,
+            *functions_of(dataset),
+        ]
+        testing = [
+            augmentation.evaluation_steps,
+            augmentation.resized_shape,
+            mapper.apply_to_image,
+            dataset.evaluation_image,
+        ]
+        self.part = Part(
+            "data",
+            "Both input pipelines draw the same, and make the same examples of it",
+            self.reference(None),
+            self.reference,
+            {
+                **{f"draws {kind}": drawing for kind in KINDS},
+                "test image": testing,
+                "": applying,
+            },
+            list(self._settings.values()),
+            _known_mistakes,
+            first=_first_draw,
+        )
+
+    def reference(self, keys: Sequence[tuple[str, str]] | None) -> dict[tuple[str, str], Any]:
+        """The reference's results of these keys at least, by default of all."""
+        from torch_reference.dataset import TrainingData, evaluation_image
+
+        found: dict[tuple[str, str], Any] = {}
+        wanted = None if keys is None else {case for _, case in keys}
+        places = {place for place, _ in keys or ()}
+        drawn_only = bool(places) and all(one.startswith("draws") for one in places)
+        test_only = places == {"test image"}
+        for name, images in self._images.items():
+            data = TrainingData(images, self._settings[name], SEED, CAPACITY)
+            for position in range(0 if test_only else EXAMPLES):
+                case = f"{name} {position}"
+                if wanted is not None and case not in wanted:
+                    continue
+                _, index, steps = _reference_steps(data, position)
+                found |= _drawn(case, steps)
+                if drawn_only:
+                    continue
+                record = images.records[index]
+                shape = augmentation.output_shape(steps, record.height, record.width)
+                found |= _example(case, _as_arrays(data[position, shape]))
+            if keys is None or test_only:
+                for index in range(TEST_IMAGES):
+                    photograph = images.load(index).image
+                    image = evaluation_image(photograph, self._settings[name]).numpy()
+                    found["test image", f"{name} {index}"] = image.transpose(1, 2, 0)
+        order = [*(f"draws {kind}" for kind in KINDS), *_EXAMPLE, "test image", "batch"]
+        return dict(sorted(found.items(), key=lambda item: order.index(item[0][0])))
+
+    def port(self) -> dict[tuple[str, str], Any]:
+        """The port's results."""
+        from tf_impl import dataset
+
+        found: dict[tuple[str, str], Any] = {}
+        for name, records in self.records.items():
+            settings = self.settings[name]
+            data = dataset.TrainingData(records, settings, SEED, CAPACITY, exact=True)
+            reference = self._reference_data(name)
+            for position in range(EXAMPLES):
+                case = f"{name} {position}"
+                found |= _drawn(case, data.steps_at(position)[1])
+                _, index, steps = _reference_steps(reference, position)
+                location = records.locations[index]
+                shape = np.array(
+                    augmentation.output_shape(steps, location.height, location.width), np.int32
+                )
+                example = records.load(index)
+                image = dataset.apply_to_image(example.image, steps)
+                fast = data.prepare(index, steps, shape)
+                quick = data.transform(fast[0], fast[-1], shape).numpy()
+                values = {
+                    "photograph": dataset._placed(image, shape),
+                    **dict(zip(_EXAMPLE[1:], fast[1:6], strict=True)),
+                }
+                exact = self.part.expected["photograph", case]
+                gap = np.abs(quick.astype(int) - exact.astype(int))
+                colored = any(isinstance(one, augmentation.Color) for one in steps)
+                if not colored and gap.max() > LEVEL:
+                    values["photograph"] = quick
+                found |= _example(case, values)
+            for index in range(TEST_IMAGES):
+                photograph = self._images[name].load(index).image
+                image = dataset.evaluation_image(photograph, settings)
+                found["test image", f"{name} {index}"] = np.asarray(image)
+        return found
+
+    def audit(self) -> Any:
+        """What the claim on the input pipelines says of the port as it is now."""
+        return audited(self.part, self.port)
+
+    def _reference_data(self, name: str) -> Any:
+        from torch_reference.dataset import TrainingData
+
+        return TrainingData(self._images[name], self._settings[name], SEED, CAPACITY)
+
+
+def _known_mistakes(place: str) -> list[Mistake]:
+    """What ports do with segments of which a crop left nothing."""
+    from torch_reference import dataset
+
+    def dropped(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
+        left = np.unique(target_map[target_map >= 0])
+        table = np.full(len(class_ids) + 1, mapper.VOID, np.int32)
+        table[left] = np.arange(len(left))
+        return mapper.pad_targets(table[target_map], class_ids[left], capacity)
+
+    def first(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
+        gone = ~np.isin(np.arange(len(class_ids)), target_map)
+        return mapper.pad_targets(target_map, np.where(gone, 0, class_ids), capacity)
+
+    def shifted(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
+        return mapper.pad_targets(target_map, class_ids + 1, capacity)
+
+    return [
+        Mistake(text, partial(replaced, dataset, "pad_targets", wrong))
+        for text, wrong in (
+            ("segments that the crop cut away are dropped", dropped),
+            ("segments that the crop cut away become class 0", first),
+            ("class ids are larger by 1", shifted),
+        )
+    ]
+
+
+def _known_orders(place: str) -> list[Mistake]:
+    """Orders of operations in post-processing that are no edit of one expression."""
+    from torch_reference import inference
+
+    resize = inference._resize
+
+    def late(values: Any, size: Any) -> Any:
+        return resize(values.sigmoid(), size).logit()
+
+    text = "the sigmoid of masks comes before they are resized, instead of after"
+    return [Mistake(text, partial(replaced, inference, "_resize", late))]
+
+
+_EXAMPLE = ("photograph", "size", "target map", "class ids", "valid targets", "overflow")
+
+
+def _as_arrays(item: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """One example of the PyTorch loader under the names of `_EXAMPLE`."""
+    keys = ("image", "size", "target_map", "class_ids", "valid", "overflow")
+    values = dict(zip(_EXAMPLE, (item[key].numpy() for key in keys), strict=True))
+    return {**values, "photograph": values["photograph"].transpose(1, 2, 0)}
+
+
+def _example(case: str, values: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    return {(name, case): np.asarray(value) for name, value in values.items()}
+
+
+def _reference_steps(data: Any, position: int) -> tuple[int, int, tuple[Any, ...]]:
+    epoch, index = augmentation.example_at(data.seed, position, len(data.images))
+    labels = None
+    if data.config.crop is not None and data.config.crop.single_category_max_area < 1.0:
+        labels = data.images.load(index).labels
+    return epoch, index, data._draw(epoch, index, labels)
+
+
+def _drawn(case: str, steps: Sequence[Any]) -> dict[tuple[str, str], Any]:
+    """The steps of each kind, with their place among all."""
+    return {
+        (f"draws {kind}", case): tuple(
+            (place, *dataclasses.astuple(step))
+            for place, step in enumerate(steps)
+            if type(step).__name__ == kind
+        )
+        for kind in KINDS
+    }
+
+
+def _first_draw(expected: Results, found: Results, wrong: list[tuple[str, str]]) -> str:
+    """The place at fault: of draws, what differs first in most examples.
+
+    A step that is missing moves those after it, and another size moves the crop in it.
+    """
+    places = Counter()
+    for case in dict.fromkeys(case for place, case in wrong if place.startswith("draws")):
+        kinds = [place for place, other in wrong if other == case and place.startswith("draws")]
+        counts = [
+            place
+            for place in kinds
+            if len(expected[place, case]) != len(found.get((place, case), ()))
+        ]
+        if counts:
+            places[counts[0]] += 1
+            continue
+
+        def number(place: str, case: str = case) -> int:
+            pairs = zip(expected[place, case], found[place, case], strict=True)
+            return next(a[0] for a, b in pairs if a != b)
+
+        places[min(kinds, key=number)] += 1
+    return places.most_common(1)[0][0] if places else wrong[0][0]
+
+
+class InferenceBench:
+    """Post-processing of outputs that put every decision to the test, in float64."""
+
+    def __init__(self, panoptic: ModelConfig, semantic: ModelConfig, per_pixel: ModelConfig):
+        from torch_reference import inference
+
+        self._configs = {
+            "panoptic": (panoptic, ("scores", "labels", "panoptic", "instances")),
+            "semantic": (semantic, ("scores", "labels")),
+            "per-pixel": (per_pixel, ("scores", "labels")),
+        }
+        self._outputs = {
+            name: _outputs(config, seed)
+            for seed, (name, (config, _)) in enumerate(self._configs.items())
+        }
+        self._settings = {
+            name: dataclasses.replace(config, inference=dataclasses.replace(config.inference))
+            for name, (config, _) in self._configs.items()
+        }
+        expected = self.reference(None)
+        moved = self.reference(None, seed=0)
+        self.part = Part(
+            "inference",
+            "Both sides make the same scores, labels, segments and instances of outputs",
+            expected,
+            self.reference,
+            {"": [*functions_of(inference), *functions_of(prediction)]},
+            [one.inference for one in self._settings.values()],
+            _known_orders,
+            {
+                key: min(32 * _relative(moved[key], value), 1e-9)
+                for key, value in expected.items()
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            },
+        )
+
+    def reference(
+        self, keys: Sequence[tuple[str, str]] | None, seed: int | None = None
+    ) -> dict[tuple[str, str], Any]:
+        """The reference's results of these keys at least, by default of all.
+
+        With `seed`, of outputs moved by one unit in the last place.
+        """
+        import torch
+
+        from parity.metrics import perturb_ulp
+        from torch_reference import inference
+
+        found: dict[tuple[str, str], Any] = {}
+        wanted = None if keys is None else {name for _, name in keys}
+        places = {place for place, _ in keys or ()}
+        for name, (_, results) in self._configs.items():
+            if wanted is not None and name not in wanted:
+                continue
+            if places:
+                results = tuple(one for one in results if _needed(one, places))
+            config, outputs = self._settings[name], self._outputs[name]
+            if seed is not None:
+                outputs = {key: perturb_ulp(value, seed) for key, value in outputs.items()}
+            tensors = {key: torch.from_numpy(value) for key, value in outputs.items()}
+            if name == "panoptic" and (
+                not places or any(_needed("query", [one]) for one in places)
+            ):
+                masks = inference._resize(tensors["pred_masks"][0], PADDED)
+                masks = inference.sem_seg_postprocess(masks, VALID, OUTPUT)
+                decided = inference.decide_queries(tensors["pred_logits"][0], masks, config)
+                found |= {
+                    (f"query {key}", name): np.asarray(getattr(decided, key))
+                    for key in ("score", "label", "keep", "owner", "area", "full_area")
+                }
+            if results:
+                made = inference.predict(tensors, config, PADDED, [VALID], [OUTPUT], results)[0]
+                found |= _predicted(name, made)
+        return _inference_order(found)
+
+    def port(self) -> dict[tuple[str, str], Any]:
+        """The port's results; those that it cannot make are missing."""
+        import tensorflow as tf
+
+        from tf_impl import inference
+
+        found: dict[tuple[str, str], Any] = {}
+        for name, (config, results) in self._configs.items():
+            tensors = {key: tf.constant(value) for key, value in self._outputs[name].items()}
+            grid = tuple(next(reversed(tensors.values())).shape[-2:])
+            plan = inference.resize_plan(config, grid, PADDED, [VALID], [OUTPUT], OUTPUT)
+            given = {
+                key: tf.constant(value, tf.int32 if key == "sizes" else tf.float64)
+                for key, value in vars(plan).items()
+                if value is not None
+            }
+            if name == "panoptic":
+                decided = inference.infer(tensors, given, config, results, OUTPUT)
+                found |= {
+                    (f"query {key}", name): decided[f"query_{key}"].numpy()[0]
+                    for key in ("score", "label", "keep", "owner", "area", "full_area")
+                    if f"query_{key}" in decided
+                }
+            inference.compiled.cache_clear()
+            made = inference.predict(
+                tensors, config, PADDED, [VALID], [OUTPUT], results, jit_compile=False
+            )[0]
+            inference.compiled.cache_clear()
+            found |= _predicted(name, made)
+        return _inference_order(found)
+
+    def audit(self) -> Any:
+        """What the claim on post-processing says of the port as it is now."""
+        return audited(self.part, self.port)
+
+
+def _needed(result: str, places: Iterable[str]) -> bool:
+    """Whether a result is among these places: `panoptic` gives segments, `query` decisions."""
+    starts = {"panoptic": "segment", "instances": "instance"}.get(result, result)
+    return any(place.startswith(starts) for place in places)
+
+
+def _predicted(name: str, made: Any) -> dict[tuple[str, str], Any]:
+    found: dict[tuple[str, str], Any] = {}
+    if made.scores is not None:
+        found["scores", name] = made.scores
+    if made.labels is not None:
+        found["labels", name] = made.labels
+    if made.panoptic is not None:
+        found["segments", name] = tuple((one.id, one.category_id) for one in made.panoptic.segments)
+        found["segment map", name] = made.panoptic.ids
+    if made.instances is not None:
+        found["instance labels", name] = tuple(one.category_id for one in made.instances)
+        found["instance scores", name] = np.array([one.score for one in made.instances])
+        found["instance masks", name] = np.array([one.mask for one in made.instances])
+    return found
+
+
+_INFERENCE = (
+    "query score", "query label", "query keep", "query owner", "query area", "query full_area",
+    "scores", "labels", "segments", "segment map", "instance labels", "instance scores",
+    "instance masks",
+)  # fmt: skip
+
+
+def _inference_order(found: Mapping[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+    return dict(sorted(found.items(), key=lambda item: _INFERENCE.index(item[0][0])))
+
+
+def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    size = float(np.linalg.norm(theirs)) or 1.0
+    if ours.shape != theirs.shape:
+        return np.inf
+    least = float(np.finfo(np.float64).eps)
+    return max(float(np.linalg.norm(ours - theirs)) / size, least)
+
+
+def _outputs(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Outputs in which queries overlap to any degree, some are unsure, and classes recur."""
+    rng = np.random.default_rng(seed)
+    if config.is_per_pixel:
+        return {"sem_seg": rng.normal(size=(1, config.num_classes, *PADDED))}
+    rows, columns = np.mgrid[: GRID[0], : GRID[1]]
+    centres = rng.uniform(0, 1, (QUERIES, 2)) * GRID
+    radii = rng.uniform(1.0, 4.5, QUERIES)
+    distance = np.hypot(rows - centres[:, 0, None, None], columns - centres[:, 1, None, None])
+    masks = 1.5 * (radii[:, None, None] - distance) + rng.normal(0, 0.3, (QUERIES, *GRID))
+    masks[-1] = -9.0  # an empty mask
+    classes = rng.integers(0, config.num_classes, QUERIES)
+    classes[: QUERIES // 8] = config.num_classes
+    logits = rng.normal(size=(QUERIES, config.num_classes + 1))
+    # Probabilities of 0.5 to 0.99 of the chosen class, on both sides of any threshold.
+    wanted = rng.permutation(np.linspace(0.55, 0.99, QUERIES))
+    others = np.log(np.exp(logits).sum(1) - np.exp(logits[range(QUERIES), classes]))
+    logits[range(QUERIES), classes] = others + np.log(wanted / (1 - wanted))
+    return {"pred_logits": logits[None], "pred_masks": masks[None]}
+
+
+def customary(part: Part, found: Results) -> dict[str, bool]:
+    """What customary checks would notice in the arrays of both sides."""
+
+    def arrays(results: Results) -> dict[str, np.ndarray]:
+        return {
+            "/".join(key): value.astype(np.float64)
+            for key, value in results.items()
+            if isinstance(value, np.ndarray)
+        }
+
+    return conventional(arrays(found), arrays(part.expected))
+
+
+def audited(part: Part, port: Callable[[], Results]) -> Any:
+    """What the claim on one part says of the port as it is now; a port that breaks is noticed."""
+    from replication.fault_benches import broken, of_claims
+
+    try:
+        found = port()
+    except Exception as error:
+        return broken(part.name, error)
+    return of_claims([part_claim(part, found, "")], customary(part, found))
