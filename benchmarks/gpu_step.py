@@ -11,6 +11,7 @@ the same programs on a CPU, to try them.
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -149,15 +150,12 @@ class Compiled:
 
 def _aliases(module: Any) -> dict[int, int]:
     """The results that take the place of arguments, by argument."""
-    for operation in module.body.operations:
-        if str(operation.attributes["sym_name"]) == '"main"':
-            found = {}
-            if "arg_attrs" in operation.attributes:
-                for number, one in enumerate(operation.attributes["arg_attrs"]):
-                    if "tf.aliasing_output" in one:
-                        found[number] = int(str(one["tf.aliasing_output"]).partition(" ")[0])
-            return found
-    raise ValueError("the module has no function main")
+    name = "mhlo.input_output_alias"
+    if name not in module.operation.attributes:
+        return {}
+    text = str(module.operation.attributes[name])
+    pairs = re.findall(r"parameter_number = (\d+).*?output_index = array<i64: (\d+)>", text)
+    return {int(argument): int(result) for argument, result in pairs}
 
 
 def loss_index(config: Any) -> int:
@@ -177,6 +175,7 @@ def exported(
     """The exported programs under JAX; a training step returns its loss, a forward pass 0."""
     import jax
 
+    jax.config.update("jax_enable_x64", True)  # or the step's counter would become an int32
     device = jax.devices(arguments.platform)[0]
     config = example(arguments)[0]
     where = loss_index(config)
@@ -196,6 +195,7 @@ def reference(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[],
     from maskformer import zoo
     from replication import pair, training_pair
     from torch_reference.optimizer import build_optimizer
+    from torch_reference.schedule import SolverSchedule
     from torch_reference.train_step import Batch, train_step
 
     device = "cuda" if arguments.platform == "gpu" else "cpu"
@@ -211,12 +211,16 @@ def reference(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[],
     for kind in kinds:
         model = pair.build_reference(config, pair.load_weights(WEIGHTS, config), "float32")
         model = model.to(device).train()
-        optimizer = build_optimizer(model, zoo.get(arguments.config).solver)
+        solver = zoo.get(arguments.config).solver
+        optimizer = build_optimizer(model, solver)
+        schedule = SolverSchedule(optimizer, solver)
         run: Any = torch.compile(model) if kind == "torch compile" else model
 
-        def step(run: Any = run, optimizer: Any = optimizer) -> float:
+        def step(run: Any = run, optimizer: Any = optimizer, schedule: Any = schedule) -> float:
             run.train()
-            return float(train_step(run, optimizer, batch).total)
+            loss = float(train_step(run, optimizer, batch).total)
+            schedule.step()
+            return loss
 
         def infer(run: Any = run) -> float:
             run.eval()

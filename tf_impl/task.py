@@ -73,8 +73,11 @@ class MaskFormerTask(base_task.Task):
         return "float64" if self._policy == "float64" else "float32"
 
     def build_model(self) -> tf_keras.Model:
-        """The model, randomly initialised from the task's seed."""
-        tf.random.set_seed(self.task_config.seed)
+        """The model, randomly initialised from the task's seed, which becomes Keras' own.
+
+        TensorFlow's alone would not do: an initialiser draws its seed from Python's generator.
+        """
+        tf_keras.utils.set_random_seed(self.task_config.seed)
         model = tf_impl.build(self.config, self._policy)
         model.criterion.normalisation = self.task_config.normalisation
         self._model = model

@@ -57,10 +57,10 @@ def test_quick_command_runs_as_documented(quick, monkeypatch, parity, command):
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory):
     """One folder for all long commands, with a photograph and a checkpoint like the original's."""
-    from replication.demo import photographs
     from safetensors.numpy import save_file
 
     from maskformer import zoo
+    from replication.demo import photographs
     from replication.pair import load_weights
     from weight_conversion.convert import convert
 

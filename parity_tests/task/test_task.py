@@ -67,3 +67,16 @@ def test_a_step_with_python_inside_is_noticed(ready):
 
     with pytest.raises(NotCompilableError):
         lower(step, [tf.TensorSpec(images.shape, tf.uint8)])
+
+
+def test_the_initial_weights_are_a_function_of_the_seed(tmp_path):
+    """Also those of a run that was killed before its first checkpoint, and began again."""
+
+    def weights(seed):
+        values = runs.overrides(tmp_path, 2, task={"seed": seed})
+        model = MaskFormerTask(runs.experiment(values).task).build_model()
+        return np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
+
+    first = weights(3)
+    assert np.array_equal(weights(3), first)
+    assert np.mean(weights(4) == first) < 0.5  # norms and most biases begin alike
