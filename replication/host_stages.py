@@ -7,6 +7,7 @@ source, or another setting, with which the reference gives the port's results.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,7 @@ def _numbers(values: Iterable[Any]) -> list[float]:
         if isinstance(value, tuple | list):
             for one in value:
                 visit(one)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             met[value] = met.get(value, 0) + 1
 
     for value in values:

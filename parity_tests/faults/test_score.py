@@ -1,0 +1,30 @@
+"""One fault of each bench is detected, placed and explained, and the score says so."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from replication.cli import app
+
+FAULTS = (
+    "layer-norm-epsilon-1e-6",
+    "swin-bias-left-out",
+    "matcher-focal-alpha",
+    "milestone-late",
+    "data-size-floored",
+    "inference-score-threshold",
+    "metric-half-matches",
+)
+
+
+@pytest.mark.slow
+def test_a_fault_of_every_bench_is_found_and_explained():
+    run = CliRunner().invoke(app, ["faults", "run", *FAULTS, "--json"])
+    assert run.exit_code == 0, run.output
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert {one["id"]: one["verdict"] for one in result["claims"]} == dict.fromkeys(
+        ("detected", "placed", "explained"), "holds"
+    )
+    for one in result["outcomes"]:
+        assert one["detected"] and one["place_exact"] and one["cause_named"], one
