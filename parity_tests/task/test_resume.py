@@ -36,7 +36,7 @@ def test_a_forgotten_data_position_is_noticed(resumed):
 @pytest.mark.slow
 def test_ten_kills_leave_no_trace(tmp_path):
     """kill -9 at random moments, while saving included."""
-    steps = 40
+    steps = 70
     runs.write_data(tmp_path / "data")
     runs.finish(runs.start("train_steps", tmp_path, "whole", steps), tmp_path)
     killed = tmp_path / "killed"
@@ -51,7 +51,7 @@ def test_ten_kills_leave_no_trace(tmp_path):
             if rows.exists() and rows.read_bytes().count(b"\n") >= target:
                 break
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1))
+        time.sleep(rng.uniform(0, 0.5))
         if process.poll() is not None:
             break
         process.kill()
