@@ -27,4 +27,4 @@ def test_a_fault_of_every_bench_is_found_and_explained():
         ("detected", "placed", "explained"), "holds"
     )
     for one in result["outcomes"]:
-        assert one["detected"] and one["place_exact"] and one["cause_named"], one
+        assert all(one[said] for said in ("detected", "place_exact", "cause_named")), one
