@@ -169,13 +169,15 @@ class Call:
     """One call of one module: who made it, and the shapes of its arguments and results.
 
     `call` counts the calls of this module in the run, as the reference counts them; `count` as
-    this side does. `parent` is the watched call that made this one, None for the root.
+    this side does. `parent` is the watched call that made this one, None for the root. `before`
+    are the calls of each module that came before this one, where not all are recorded.
     """
 
     path: str
     call: int
     parent: "Call | None"
     count: int = 0
+    before: Mapping[str, int] | None = None
     arguments: Arguments | None = None
     results: Any = None
     children: "list[Call]" = field(default_factory=list)
@@ -222,6 +224,9 @@ class Watch:
 
     def resume(self, call: Call) -> None:
         """Count the calls of the run to come as if it were `call`, in the midst of its own run."""
+        if call.before is not None:
+            self._counts = Counter(call.before)
+            return
         for child in call.children:
             self._counts.setdefault(child.path, child.count)
         self._counts[call.path] = call.count
@@ -245,7 +250,8 @@ class Watch:
             self._counts[path] += 1
             return original(module, *args, **kwargs)
         parent = self._stack[-1][1] if self._stack else None
-        call = Call(path, number, parent, count)
+        before = None if self.naming is None else dict(self._counts)
+        call = Call(path, number, parent, count, before)
         if identity not in self._signatures:
             self._signatures[identity] = self.signature(module)
         call.arguments, tensors = named_arguments(
@@ -450,6 +456,14 @@ class Recorder(ABC):
                 sink(tap)
             else:
                 array = found.to_reference(tap.array)
+                back = found.to_port(array)
+                if back.shape != tap.array.shape:
+                    raise TraceError(
+                        f"the view of {tap.key} does not lead back to the port's tensor",
+                        f"{list(tap.array.shape)} becomes {list(array.shape)}, and back "
+                        f"{list(back.shape)}",
+                        "mend the view, or narrow the place that it is declared for in `views`",
+                    )
                 sink(dataclasses.replace(tap, array=array, axes=found.axes, same_as=None))
 
         return view
@@ -552,7 +566,9 @@ class Recorder(ABC):
             if results is None or ordinal(inner) >= len(known):
                 return None
             template = known[ordinal(inner)].results
-            if not {slot.name for slot in slots(template)} <= set(results):
+            names = {slot.name for slot in slots(template)}
+            # Where no result is recorded, nothing stands in for the module, and it runs.
+            if not names or not names <= set(results):
                 return None
             return Replaced(
                 fill(template, lambda slot: tensor(inner.path, "output", slot, results))

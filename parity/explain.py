@@ -23,6 +23,7 @@ SCALE_STEP = 1e-3
 PARTIAL = 0.5  # what removes less than half of a difference is no explanation
 KEPT = 3
 ROLLS = (1, -1, 2, -2)
+NORM_EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,9 @@ def _fitted_scale(case: Case, judge: _Judge, operation: Any) -> Explanation | No
     """The factor on one operation's result that comes nearest to the port, if it explains it."""
     expected = case.expected[case.key].array
     port = align(case.port[case.key], case.expected[case.key].axes)
-    if port is None or port.shape != expected.shape or not np.isfinite(port).all():
+    if port is None or port.shape != expected.shape or port.dtype.kind != "f":
+        return None
+    if not np.isfinite(port).all():
         return None
     wanted = (port - expected).ravel()
     factor, taps = 1.0 + SCALE_STEP, None
@@ -284,7 +287,7 @@ def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanatio
     """What the port's tensor is, in terms of the reference's tensors."""
     expected = case.expected[case.key]
     port = align(case.port[case.key], expected.axes)
-    if port is None or not np.isfinite(port).all():
+    if port is None or port.dtype.kind != "f" or not np.isfinite(port).all():
         return
     if port.shape == expected.array.shape:
         for text, array in _related(port, expected.array):
@@ -308,6 +311,14 @@ def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.nda
     yield "the reference's tensor through a ReLU", np.maximum(theirs, 0.0)
     powers = np.exp(theirs - theirs.max(-1, keepdims=True)) if theirs.ndim else np.ones(())
     yield "the reference's tensor through a softmax", powers / powers.sum(-1, keepdims=True)
+    if theirs.ndim and theirs.shape[-1] > 2:
+        centred = theirs - theirs.mean(-1, keepdims=True)
+        variance = (centred * centred).mean(-1, keepdims=True)
+        for epsilon in NORM_EPSILONS:
+            text = (
+                f"the reference's tensor through a layer norm without scale (epsilon {epsilon:g})"
+            )
+            yield text, centred / np.sqrt(variance + epsilon)
     for axis in range(theirs.ndim):
         if theirs.shape[axis] > 1:
             yield f"the reference's tensor reversed along axis {axis}", np.flip(theirs, axis)

@@ -57,7 +57,7 @@ class Names:
     with the reference's path (the whole model is `model`); there a `*` stands for anything.
 
     Args:
-        modules: the port's path to the reference's.
+        modules: the port's path to the reference's; None where both have the same paths.
         tensors: place with the port's name to the reference's name.
         calls: the reference's path to {the port's call: the reference's call}, counted from 0; a
             call of the port that is not listed is not compared. Without an entry, the first
@@ -67,7 +67,7 @@ class Names:
         port_only: place with the port's name that has none in the reference, to the reason.
     """
 
-    modules: Mapping[str, str]
+    modules: Mapping[str, str] | None = None
     tensors: Mapping[str, str] = field(default_factory=dict)
     calls: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
@@ -99,9 +99,11 @@ class _ReferenceSide:
     names: Names
 
     def modules(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        matched = _matched(self.names.modules.values(), found, "reference")
+        if self.names.modules is None:
+            return dict(found)
+        ours = matched(self.names.modules.values(), found, "reference")
         # In the model's own order, which is that of the trace's reader.
-        return {path: module for path, module in found.items() if path == "" or path in matched}
+        return {path: module for path, module in found.items() if path == "" or path in ours}
 
     def tensors(self, path: str, kind: str, names: Sequence[str]) -> list[str | None]:
         only = self.names.reference_only
@@ -120,10 +122,12 @@ class _PortSide:
     places: Places
 
     def modules(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        if self.names.modules is None:
+            return dict(found)
         renamed: dict[str, str] = {"": ""}
         for pattern, theirs in self.names.modules.items():
-            for path, parts in _matched([pattern], found, "port").items():
-                renamed[path] = _filled(theirs, parts)
+            for path, parts in matched([pattern], found, "port").items():
+                renamed[path] = filled(theirs, parts)
         named: dict[str, Any] = {}
         for path, module in found.items():
             theirs = renamed.get(path)
@@ -168,10 +172,17 @@ def _listed(places: Mapping[str, Any], key: str) -> Any | None:
     return next((one for place, one in places.items() if fnmatch.fnmatchcase(key, place)), None)
 
 
-def _matched(
-    patterns: Iterable[str], paths: Iterable[str], side: str
+def matched(
+    patterns: Iterable[str],
+    paths: Iterable[str],
+    side: str,
+    what: str = "module",
+    table: str = "modules",
 ) -> dict[str, tuple[str, ...]]:
-    """The paths that fit any pattern, each with what its stars stand for."""
+    """The paths that fit any pattern, each with what its stars stand for.
+
+    Raises InputError for a pattern that fits none; `side`, `what` and `table` are for its text.
+    """
     paths = list(paths)
     found: dict[str, tuple[str, ...]] = {}
     for pattern in patterns:
@@ -180,21 +191,21 @@ def _matched(
         if not matches:
             near = difflib.get_close_matches(pattern, paths, 3, 0.0)
             raise InputError(
-                f"`{pattern}` is no module of the {side}",
-                f"the nearest of its {len(paths)} modules: {', '.join(near)}",
-                "mend the path in `modules`",
+                f"`{pattern}` is no {what} of the {side}",
+                f"the nearest of its {len(paths)} {what}s: {', '.join(near)}",
+                f"mend the path in `{table}`",
             )
         found.update(matches)
     return found
 
 
-def _filled(pattern: str, parts: Sequence[str]) -> str:
-    """The pattern with its stars replaced."""
+def filled(pattern: str, parts: Sequence[str]) -> str:
+    """The pattern with its stars replaced; raises InputError where their number differs."""
     texts = pattern.split("*")
     if len(texts) != len(parts) + 1:
         raise InputError(
             f"`{pattern}` has {len(texts) - 1} stars",
             f"its counterpart in the port has {len(parts)}",
-            "give both sides of an entry in `modules` the same number of stars",
+            "give both sides of the entry the same number of stars",
         )
     return "".join(text + part for text, part in zip(texts, (*parts, ""), strict=True))

@@ -22,8 +22,11 @@ class TraceError(InputError):
 
 
 def shown(path: str) -> str:
-    """The module path as people read it: the root module, whose path is empty, is `model`."""
-    return path or "model"
+    """The module path as people read it: the root module, whose path is empty, is `model`.
+
+    A module that has that name itself is `.model`.
+    """
+    return {"": "model", "model": ".model"}.get(path, path)
 
 
 def tap_key(path: str, kind: str, name: str = "", call: int = 0) -> str:

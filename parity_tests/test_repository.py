@@ -20,6 +20,7 @@ FLOORS = {  # a package imports only from lower floors, and from itself
     "reports": 4,
     "replication": 5,
     "benchmarks": 6,
+    "examples": 6,
     "parity_tests": 7,
 }
 TORCH = {"torch", "torchvision"}

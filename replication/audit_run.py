@@ -142,7 +142,7 @@ class PortSide:
 
 
 def audit(request: Request, steps: Steps) -> dict[str, Any]:
-    """The result object of one audit; see `replication.audit_result` for its contents.
+    """The result object of one audit; see `parity.audit_result` for its contents.
 
     Raises InputError for images or weights that cannot be used.
     """
@@ -224,14 +224,15 @@ def judge_port(
 
     Without `predictions`, the claims on post-processing and metrics are left out.
     """
+    from maskformer.tensor_axes import stage_of
     from parity import capture_tf  # after tf_impl, which selects tf_keras
+    from parity.audit_result import BY_IDENTITY, Measured, Precision, build_result
     from parity.explain import explain
     from parity.judge import same_decisions
     from parity.localise import localise
     from parity.pairing import Comparison
     from parity.provenance import provenance
     from replication import pair
-    from replication.audit_result import BY_IDENTITY, Measured, Precision, build_result
 
     request, config, weights = reference.request, reference.request.config, reference.weights
     batch, sizes, trace = reference.batch, reference.sizes, reference.trace
@@ -272,7 +273,6 @@ def judge_port(
                     recorder, port_inputs32, port_outputs32[execution], execution
                 )
     localisations, evidence = [], None
-    different = measured.unpaired or measured.missing or _differs(measured)
     if by_table and request.only is None:
         from replication import witness_evidence
 
@@ -289,7 +289,7 @@ def judge_port(
                     reference.recorder.model, reference.inputs64
                 ),
             }
-    elif (different or request.isolate) and request.only is None:
+    elif (measured.differs or request.isolate) and request.only is None:
         with steps("localise"):
             localisations = localise(
                 reference.recorder,
@@ -337,6 +337,7 @@ def judge_port(
             weights_sha256=weights.sha256,
             reference=request.reference,
         ),
+        stage=stage_of,
         not_verified=(*not_verified, witness.NOT_VERIFIED) if by_table else not_verified,
         pairing=witness.DERIVATION if by_table else BY_IDENTITY,
     )
@@ -415,10 +416,3 @@ def _score_error(key: str, measured: Any) -> float:
 
     own, floor = measured.reference32[key], measured.floors32[key]
     return PRECISION_FACTOR * max(own.max, floor.max) * own.rms
-
-
-def _differs(measured: Any) -> bool:
-    """Whether the float64 claim fails at any tap."""
-    from parity.judge import same_function
-
-    return not all(v.passed for v in same_function(measured.function, measured.floors))

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.tensor_axes import stage_of
 from parity.assignment import Certificate
+from parity.audit_result import Measured, Precision, build_result
 from parity.claims import claim, margin_claim, matching_place
 from parity.judge import gradient_verdict
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.test_evaluation_chapter import result as evaluation_result
-from replication.audit_result import Measured, Precision, build_result
 from replication.training_audit import SCHEMA as TRAINING_STEP
 
 PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
@@ -58,6 +59,7 @@ def audit(worst: float = 1.0) -> dict[str, Any]:
         timings={"port, float64": 1.5},
         provenance=PROVENANCE,
         not_verified=("execution on a TPU",),
+        stage=stage_of,
     )
 
 

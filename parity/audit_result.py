@@ -1,12 +1,11 @@
 """Turns the measured gaps of an audit into its result: claims, layers, verdict. Numbers only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from maskformer.tensor_axes import stage_of
 from parity.audit_figures import (
     function_figures,
     function_summary,
@@ -38,8 +37,9 @@ class Measured:
     """Everything an audit measured, before it is judged.
 
     `function` are the float64 port's gaps, `floors` the float64 floors, `reference32` and
-    `floors32` the same of the float32 reference, `returned_sha256` the digest of the weights
-    that came back from the port, `effects` what reading the taps changes, by execution.
+    `floors32` the same of the float32 reference. `tensors_converted` counts the weights that the
+    port was given, None where it came with its own; `returned_sha256` is the digest of those that
+    came back. `effects` are what reading the taps changes, by execution.
     """
 
     trace: Trace
@@ -50,10 +50,16 @@ class Measured:
     reference32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
     executions: dict[str, Precision] = field(default_factory=dict)
-    tensors_converted: int = 0
+    tensors_converted: int | None = 0
     tensors_changed: Sequence[str] = ()
     returned_sha256: str = ""
     effects: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def differs(self) -> bool:
+        """Whether a tap has no counterpart, or the float64 claim fails at any."""
+        verdicts = same_function(self.function, self.floors)
+        return bool(self.unpaired or self.missing) or not all(one.passed for one in verdicts)
 
 
 def build_result(
@@ -65,12 +71,14 @@ def build_result(
     timings: Mapping[str, float],
     provenance: Mapping[str, Any],
     not_verified: Sequence[str],
+    stage: Callable[[str], str],
     pairing: str = BY_IDENTITY,
     further_claims: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The audit's result object (`SCHEMA`), every figure from `measured`; not yet strict JSON.
 
-    `pairing` says how the taps of both sides were paired; `further_claims` are judged already.
+    `stage` gives the part of the model that a module's path belongs to, `pairing` says how the taps
+    of both sides were paired; `further_claims` are judged already.
     """
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
@@ -103,7 +111,7 @@ def build_result(
         "localisation": localisations[0].to_json() if localisations else None,
         "localisations": [one.to_json() for one in localisations],
         "claims": claims,
-        "layers": _layers(measured, function, precision),
+        "layers": _layers(measured, function, precision, stage),
         "capture_effect": dict(measured.effects),
         "inputs": list(inputs),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
@@ -120,16 +128,17 @@ def _claims(
     command: str,
     pairing: str,
 ) -> list[dict[str, Any]]:
+    weights = {
+        "rule": "none",
+        "of": measured.tensors_converted,
+        "found": list(measured.tensors_changed),
+        "returned_sha256": measured.returned_sha256,
+    }
     claims = [
         claim(
             "weights",
             "Every weight is converted exactly once and comes back bit for bit",
-            {
-                "rule": "none",
-                "of": measured.tensors_converted,
-                "found": list(measured.tensors_changed),
-                "returned_sha256": measured.returned_sha256,
-            },
+            weights,
             "a layout rule moves axes and never values: no tensor may change on the way back",
             command,
         ),
@@ -154,6 +163,8 @@ def _claims(
             command,
         ),
     ]
+    if measured.tensors_converted is None:
+        claims = claims[1:]
     for name, verdicts in precision.items():
         claims.append(
             margin_claim(
@@ -224,6 +235,7 @@ def _layers(
     measured: Measured,
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
+    stage: Callable[[str], str],
 ) -> list[dict[str, Any]]:
     rows = []
     for key, verdict in function.items():
@@ -232,7 +244,7 @@ def _layers(
             "key": key,
             "path": tap.path,
             "kind": tap.kind,
-            "stage": "input" if tap.path == "" and tap.kind == "input" else stage_of(tap.path),
+            "stage": "input" if tap.path == "" and tap.kind == "input" else stage(tap.path),
             "axes": tap.axes,
             "shape": list(tap.array.shape),
             "float64": function_figures(verdict) | {"measured_floor": measured.floors[key].l2},
