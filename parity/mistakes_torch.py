@@ -29,6 +29,7 @@ from parity.trace import Tap
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 BASES = (1e3, 1e4, 1e5, 20.0, 100.0)
+ROOT_OF_HALF = float(np.float32(math.sqrt(0.5)))
 FILLS = (0.0, -1.0, -10.0, -100.0, -1e9, -math.inf)
 _ATEN = torch.ops.aten
 _HERE = f"{Path(__file__).parent}{os.sep}"
@@ -558,6 +559,8 @@ def _replaced_by(*names: str) -> Callable[..., Iterator[Variant]]:
         "relu": F.relu,
         "gelu": F.gelu,
         "gelu (tanh)": lambda x: F.gelu(x, approximate="tanh"),
+        # As tf.nn.gelu in float64.
+        "gelu with its constant in float32": lambda x: 0.5 * x * torch.erfc(-x * ROOT_OF_HALF),
         "silu": F.silu,
         "sigmoid": torch.sigmoid,
         "leaky relu": F.leaky_relu,
@@ -781,7 +784,9 @@ _VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.cumsum: _cumulative,
     _ATEN.relu_: _replaced_by("identity", "gelu", "leaky relu"),
     _ATEN.relu: _replaced_by("identity", "gelu", "leaky relu"),
-    _ATEN.gelu: _replaced_by("gelu (tanh)", "relu", "silu", "identity"),
+    _ATEN.gelu: _replaced_by(
+        "gelu (tanh)", "gelu with its constant in float32", "relu", "silu", "identity"
+    ),
     _ATEN.sigmoid: _replaced_by("identity", "relu"),
     _ATEN.sin: _replaced_by("cos"),
     _ATEN.cos: _replaced_by("sin"),

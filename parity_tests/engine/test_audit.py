@@ -161,7 +161,7 @@ class Block(nn.Module):
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
-    """tf.nn.gelu has sqrt(2) in float32, whatever the precision of x."""
+    """tf.nn.gelu has its constant in float32, whatever the precision of x."""
     return 0.5 * x * (1.0 + tf.math.erf(x * 0.5**0.5))
 
 
@@ -212,6 +212,9 @@ def test_a_constant_in_float32_is_found():
     result = audit(blocks(lambda: [PortBlock(), Short()]), executions=(), quiet=True)
     assert [one["path"] for one in result["localisations"]] == ["1"]
     assert result["localisation"]["edge"] == "1.down:input"
+    assert result["localisation"]["cause"].endswith(
+        ": gelu with its constant in float32 instead of gelu"
+    )
 
 
 def test_a_planted_epsilon_is_found_and_named():
