@@ -1,29 +1,26 @@
-"""`parity demo`: the full-size model, two photographs, every layer compared, and the report."""
+"""`parity demo`: the whole story on one machine, from a checkpoint to a report that is verified."""
 
+import contextlib
 import json
+import shutil
 import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replication.audit import Request, audit, summary, write_json
+from replication.demo_stages import STAGES, Stage, Story
+from replication.output_folder import output_folder
 from replication.progress import Steps
 
-PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-SHORT_SIDE = 320  # pixels; the function is the same at any size, the demo is over sooner
+if TYPE_CHECKING:
+    from reports.verify import Verification
+
 OUT = Path("reports/out/demo")
-COMMAND = "parity demo"
-SCENES = 32
-TRAINED, TRAINED_SIZE = "tiny", "64x96"
-
-
-def photographs() -> tuple[Path, ...]:
-    """The two photographs that scikit-learn ships with its data sets."""
-    from sklearn import datasets
-
-    folder = Path(datasets.__file__).parent / "images"
-    return tuple(folder / name for name in PHOTOGRAPHS)
+SCHEMA = "maskformer-replication/demo/1"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,84 +32,108 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.", metavar="DIR")] = OUT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Audit the 45-million-parameter COCO R50 MaskFormer on two photographs, and report.
+    """Convert, compare, train, evaluate, compile for a TPU, plant faults, and report.
 
-    Then both sides of a small model make one training step, predict 32 procedural scenes, and are
-    scored alike.
-    Exit status: 0 equal, 1 different.
+    The report is complete or not there at all. Exit status: 0 every claim holds, 1 one does not.
     """
-    from maskformer import zoo
-    from parity.claims import strict
-    from replication import evaluate, training_audit
-    from reports.render import write_report
-
-    request = Request(
-        config=zoo.model_config("coco_r50"),
-        weights="seeded:0",
-        images=photographs(),
-        short_side=SHORT_SIDE,
-        capture_effect=True,
-        command=COMMAND,
-    )
-    print(
-        "MaskFormer R50, COCO panoptic, seeded weights, in PyTorch and TensorFlow, on "
-        f"{' and '.join(PHOTOGRAPHS)}",
-        file=sys.stderr,
-    )
-    steps = Steps(total=10 + training_audit.STEPS)
-    result = audit(request, steps)
-    write_json(result, out)
-    entry = zoo.get(TRAINED)
-    training = training_audit.training_result(
-        entry.model, entry.solver, TRAINED_SIZE, COMMAND, steps
-    )
-    write_json(training, out, "training.json")
-    with steps(f"both sides on {SCENES} scenes"):
-        scenes = evaluate.evaluate_scenes(SCENES, visible=False)
-    write_json(scenes, out, "scenes.json")
-    report = write_report([result, training, scenes], out)
+    found, seconds = tell(out)
     if as_json:
-        print(
-            json.dumps(strict({**result, "training": training, "scenes": scenes}), allow_nan=False)
-        )
+        print(json.dumps(described(found, seconds, out), allow_nan=False))
     else:
-        _print_table(result, training)
-        print(summary(result))
-        print("\n".join(training_audit.summary(training)))
-        print("\n".join(["scenes:", *evaluate.summary(scenes)]))
-        print(f"seconds: {sum(steps.timings.values()):.0f}")
-        print(f"report: {report}")
-    verdicts = {one["verdict"] for one in (result, training, scenes)}
-    raise typer.Exit(0 if verdicts == {"equal"} else 1)
+        _print_claims(found)
+        _print_end(found, seconds, out)
+    raise typer.Exit(0 if holds(found) else 1)
 
 
-def _print_table(result: dict[str, Any], training: dict[str, Any]) -> None:
-    """The ladder of claims, and the worst tensor of each stage."""
+def tell(out: Path, stages: Sequence[Stage] = STAGES) -> "tuple[Verification, dict[str, float]]":
+    """Runs the stages and writes the report into `out`; its verification, and seconds by stage."""
+    from reports.evidence import load
+    from reports.render import write_report
+    from reports.verify import verify
+
+    clock, recorded = Clock(stages), []
+    with output_folder(out) as folder:
+        work = folder / "work"
+        work.mkdir()
+        for stage in stages:
+            with clock(stage):
+                recorded += stage.run(Story(work, out, Steps(total=stage.steps)))
+        write_report(load(recorded), folder)
+        shutil.rmtree(work)
+    return verify(out), clock.seconds
+
+
+@dataclass
+class Clock:
+    """Announces stages with the time that is left, and keeps their seconds."""
+
+    stages: Sequence[Stage]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def __call__(self, stage: Stage) -> Iterator[None]:
+        """Runs one stage."""
+        number = list(self.stages).index(stage) + 1
+        minutes = max(1, round(self.left() / 60))
+        print(
+            f"{number} of {len(self.stages)}: {stage.title}; about {minutes} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage.name] = round(time.perf_counter() - begun, 1)
+
+    def left(self) -> float:
+        """Seconds that are left: what is expected of the rest, at the pace so far."""
+        expected = sum(one.seconds for one in self.stages if one.name in self.seconds)
+        pace = sum(self.seconds.values()) / expected if expected else 1.0
+        return pace * sum(one.seconds for one in self.stages if one.name not in self.seconds)
+
+
+def holds(found: "Verification") -> bool:
+    """Whether the report is what its evidence says, and no claim of it fails."""
+    return not (found.problems or found.failing)
+
+
+def described(found: "Verification", seconds: Mapping[str, float], out: Path) -> dict[str, Any]:
+    """The demo as one JSON object (`SCHEMA`)."""
+    return {
+        "schema": SCHEMA,
+        "verdict": "equal" if holds(found) else "different",
+        "report": str(out / "report.html"),
+        "claims": len(found.claims),
+        "failing": [{"file": one.file, "id": one.id} for one in found.failing],
+        "problems": [str(one) for one in found.problems],
+        "seconds": dict(seconds),
+        "total_seconds": round(sum(seconds.values()), 1),
+    }
+
+
+def _print_claims(found: "Verification") -> None:
+    """Every claim with its verdict, and what it was judged from."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    claims = Table(title="Claims")
-    for name in ("claim", "verdict", "measured", "limit", "cases"):
-        claims.add_column(name, justify="left" if name == "claim" else "right")
-    for claim in (*result["claims"], *training["claims"]):
-        figures = (claim["value"], claim["limit"], claim["cases"])
-        claims.add_row(claim["title"], claim["verdict"], *(f"{float(v):.3g}" for v in figures))
-    console.print(claims)
-    executions = list(result["float32"])
-    stages = Table(title="Worst tensor of each stage")
-    stages.add_column("stage")
-    for name in ("tensors", "float64 gap", "limit", *(f"float32 {one}" for one in executions)):
-        stages.add_column(name, justify="right")
-    by_stage: dict[str, list[dict[str, Any]]] = {}
-    for layer in result["layers"]:
-        by_stage.setdefault(layer["stage"], []).append(layer)
-    for stage, layers in by_stage.items():
-        worst = max(layers, key=lambda layer: float(layer["float64"]["gap"]))
-        ratios = [
-            f"{max(float(layer['float32'][name]['ratio']) for layer in layers):.2f}x"
-            for name in executions
-        ]
-        figures = (worst["float64"]["gap"], worst["float64"]["limit"])
-        stages.add_row(stage, str(len(layers)), *(f"{float(v):.2g}" for v in figures), *ratios)
-    console.print(stages)
+    table = Table(title="Claims")
+    for name in ("claim", "verdict", "measured", "limit", "evidence"):
+        table.add_column(name, justify="right" if name in ("measured", "limit") else "left")
+    for one in found.claims:
+        figures = ("" if x is None else f"{x:.3g}" for x in (one.value, one.limit))
+        evidence = Path(one.file).parent.name if "/" in one.file[9:] else Path(one.file).stem
+        table.add_row(one.title, one.verdict or one.recorded, *figures, evidence)
+    Console().print(table)
+
+
+def _print_end(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:
+    """The verdict, where the time went, and the path of the report."""
+    for one in found.failing:
+        print(f"fails: {one.title} ({one.file})")
+    for problem in found.problems:
+        print(problem)
+    print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}")
+    total = sum(seconds.values())
+    word = "equal" if holds(found) else "different"
+    judged = sum(one.verdict is not None for one in found.claims)
+    print(f"verdict: {word} ({judged} claims judged again from the evidence, {total:.0f} seconds)")
+    print(f"report: {out / 'report.html'}")

@@ -1,10 +1,8 @@
 """`parity evaluate`: PQ and mIoU of either side on a data set, or of both with their difference."""
 
-import dataclasses
 import json
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,42 +75,6 @@ def command(
     else:
         print_result(result, out)
     raise typer.Exit(1 if result["verdict"] == "different" else 0)
-
-
-def evaluate_scenes(
-    count: int = 32,
-    seed: int = 0,
-    size: int = 160,
-    weights: str = "seeded:0",
-    out: Path | None = None,
-    visible: bool = True,
-) -> dict[str, Any]:
-    """The result of evaluating both sides of `scenes_tiny` on `count` procedural scenes.
-
-    The scenes are drawn into a temporary folder; their short side is resized to 96 pixels.
-    Args: size: their longest side in pixels, about; out: as in `replication.evaluation.evaluate`.
-    """
-    from maskformer import zoo
-    from maskformer.scenes import write_scenes
-    from replication.evaluation import Request, evaluate
-    from replication.progress import images_shown
-    from replication.sides import SIDES
-
-    entry = zoo.get("scenes_tiny")
-    with tempfile.TemporaryDirectory(prefix="parity-scenes-") as folder:
-        total = count + 1  # a data set has at least one training image
-        with images_shown("draw scenes", total, visible) as advance:
-            write_scenes(folder, total, seed, size=size, val_share=count / total, advance=advance)
-        request = Request(
-            config=entry.model,
-            inputs=dataclasses.replace(entry.inputs, min_size_test=96, max_size_test=192),
-            weights=weights,
-            data=Path(folder),
-            sides=SIDES,
-            command="parity demo",
-        )
-        result = evaluate(request, out, visible)
-    return result | {"data": f"{count} scenes of seed {seed}, about {size} pixels"}
 
 
 def print_result(result: dict[str, Any], out: Path | None = None) -> None:

@@ -20,8 +20,7 @@ def output_folder(out: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
     try:
         yield temporary
         out.mkdir(exist_ok=True)

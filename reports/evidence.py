@@ -25,6 +25,7 @@ TRAINING_SEEDS = "maskformer-replication/training-seeds/1"
 PREFLIGHT = "preflight/1"
 FAULT_SCORE = "maskformer-replication/fault-score/1"
 CLEAN_AUDITS = "maskformer-replication/clean-audits/1"
+SUITE = "maskformer-replication/suite/1"
 RECEIPT = "maskformer-replication/receipt/1"
 """A receipt's own `format` is 1; this is what a report calls it."""
 
@@ -41,6 +42,7 @@ KINDS = {
     PREFLIGHT: "preflight",
     FAULT_SCORE: "fault-score",
     CLEAN_AUDITS: "clean-audits",
+    SUITE: "suite",
 }
 """What a report can be made of, in a report's order: the schema, and what files are named after."""
 
@@ -57,6 +59,7 @@ TITLES = {
     PREFLIGHT: "TPU preflight",
     FAULT_SCORE: "Planted faults",
     CLEAN_AUDITS: "Clean audits",
+    SUITE: "Test suite",
 }
 
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')

@@ -13,6 +13,7 @@ from reports.evidence import (
     PREFLIGHT,
     RECEIPT,
     RUN,
+    SUITE,
     TRAINING_RUNS,
     TRAINING_SEEDS,
     TRAINING_STEP,
@@ -119,6 +120,7 @@ _BY_SCHEMA = {
     PREFLIGHT: "tpu",
     FAULT_SCORE: "harness",
     CLEAN_AUDITS: "harness",
+    SUITE: "activations",
 }
 _OWN = {rung.id for rung in (*RUNGS, *BESIDE)}
 

@@ -19,10 +19,13 @@ from parity.claims import digest, judge, verdicts_of
 from reports.evidence import (
     AUDIT,
     AUDIT_ALL,
+    CLEAN_AUDITS,
     EVALUATION,
     FAULT_SCORE,
     PREFLIGHT,
+    SUITE,
     TRAINING_RUNS,
+    TRAINING_SEEDS,
     TRAINING_STEP,
     TRAJECTORY,
     Evidence,
@@ -33,7 +36,17 @@ Difference = tuple[str, Any, Any]
 """A place in a result, what should be there by its measurements, and what is."""
 
 ROUNDING = 1e-12  # relative: another machine may round the last places of a quotient otherwise
-RECORDING = (AUDIT, AUDIT_ALL, TRAINING_STEP, TRAJECTORY, PREFLIGHT, FAULT_SCORE)
+RECORDING = (
+    AUDIT,
+    AUDIT_ALL,
+    TRAINING_STEP,
+    TRAJECTORY,
+    TRAINING_SEEDS,
+    PREFLIGHT,
+    FAULT_SCORE,
+    CLEAN_AUDITS,
+    SUITE,
+)
 """Schemas whose commands record every claim with what was measured."""
 
 
@@ -167,8 +180,26 @@ def _audit_all(content: Content) -> Iterator[Difference]:
         yield from _differ(place, expected, row)
 
 
-def _training_step(content: Content) -> Iterator[Difference]:
+def _equal(content: Content) -> Iterator[Difference]:
     yield from _verdict(content, "equal", "different")
+
+
+def _clean_audits(content: Content) -> Iterator[Difference]:
+    yield from _verdict(content, "holds", "fails")
+    outcomes = content["outcomes"]
+    alarms = sum(one["verdict"] != "equal" for one in outcomes)
+    yield from _differ("runs", len(outcomes), content["runs"])
+    yield from _differ("alarms", alarms, content["alarms"])
+    (claim,) = content["claims"]
+    yield from _differ("claims[0].value", alarms, claim["value"])
+    yield from _differ("claims[0].cases", len(outcomes), claim["cases"])
+
+
+def _training_seeds(content: Content) -> Iterator[Difference]:
+    yield from _verdict(content, "equivalent", "not shown")
+    (claim,) = content["claims"]
+    yield from _differ("p_value", claim["value"], content["p_value"])
+    yield from _differ("margin", claim["measured"]["margin"], content["margin"])
 
 
 def _trajectory(content: Content) -> Iterator[Difference]:
@@ -274,7 +305,10 @@ def _fault_score(content: Content) -> Iterator[Difference]:
 _BY_SCHEMA: Mapping[str, Callable[[Content], Iterator[Difference]]] = {
     AUDIT: _audit,
     AUDIT_ALL: _audit_all,
-    TRAINING_STEP: _training_step,
+    TRAINING_STEP: _equal,
+    TRAINING_SEEDS: _training_seeds,
+    CLEAN_AUDITS: _clean_audits,
+    SUITE: _equal,
     TRAJECTORY: _trajectory,
     EVALUATION: _evaluation,
     TRAINING_RUNS: _training_runs,

@@ -26,6 +26,7 @@ from reports import (
     preflight,
     receipt,
     seeds,
+    suite,
     training,
     trajectory,
 )
@@ -52,6 +53,7 @@ CHAPTERS: Mapping[str, Callable[[Evidence, Sequence[Mapping[str, Any]]], Chapter
     evidence.PREFLIGHT: preflight.chapter,
     evidence.FAULT_SCORE: faults.chapter,
     evidence.CLEAN_AUDITS: clean.chapter,
+    evidence.SUITE: suite.chapter,
 }
 """By schema, what makes a chapter of one result and its claims. Runs of a config share one."""
 

@@ -1,0 +1,245 @@
+"""The stages of `parity demo`: each measures one part of the story and records what it found."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replication.progress import Steps
+
+COMMAND = "parity demo"
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+SHORT_SIDE = 320  # pixels; the function is the same at any size, the demo is over sooner
+FULL, SMALL, TRAINED = "coco_r50", "tiny", "scenes_tiny"
+SIZE, TARGETS = "64x96", 8
+TRAJECTORY_STEPS, TRAJECTORY_SIZE = 60, "32x64"
+SCENES, HELD_OUT, SCENE_SIZE = 64, 32, 160
+TRAINING_STEPS = 30
+TOPOLOGY = "v5e:2x2"
+FAULTS = (
+    "layer-norm-epsilon-1e-6",
+    "no-object-first",
+    "matcher-focal-alpha",
+    "loss-no-object-0.001",
+    "adam-epsilon-1e-7",
+    "milestone-late",
+)
+
+
+@dataclass(frozen=True)
+class Story:
+    """Where a demo works: `work` holds results, runs and checkpoints while it lasts, `out` is the
+    folder of the report, which keeps the data set, so that commands in the report can be run."""
+
+    work: Path
+    out: Path
+    steps: Steps
+
+    @property
+    def data(self) -> Path:
+        """The folder of the procedural data set."""
+        return self.out / "scenes"
+
+    def record(self, result: dict[str, Any], name: str) -> Path:
+        """Writes a result as its command would."""
+        from replication.audit import write_json
+
+        return write_json(result, self.work, name)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part: `run` returns the files or folders that the report is made of.
+
+    `steps` is how many of `Story.steps` it announces; `seconds` is about what it takes on two
+    cores, and serves to say how long the rest will take.
+    """
+
+    name: str
+    title: str
+    steps: int
+    seconds: float
+    run: Callable[[Story], list[Path]]
+
+
+def photographs() -> tuple[Path, ...]:
+    """The two photographs that scikit-learn ships with its data sets."""
+    from sklearn import datasets
+
+    folder = Path(datasets.__file__).parent / "images"
+    return tuple(folder / name for name in PHOTOGRAPHS)
+
+
+def conversion(story: Story) -> list[Path]:
+    """The full-size weights as a file, converted for TensorFlow, and the receipt derived again."""
+    from safetensors.numpy import save_file
+
+    from maskformer import zoo
+    from maskformer.errors import InputError
+    from replication.pair import load_weights
+    from weight_conversion.convert import convert
+    from weight_conversion.receipt import receipt_path
+    from weight_conversion.verification import verify
+
+    config = zoo.model_config(FULL)
+    source, target = story.work / f"{FULL}.safetensors", story.work / f"{FULL}_tf"
+    with story.steps("convert the weights"):
+        save_file(load_weights("seeded:0", config).state, source)
+        convert(source, target, "tf", config)
+    receipt = receipt_path(target, "tf")
+    with story.steps("derive the receipt again from both files"):
+        problems = verify(receipt)
+    if problems:
+        raise InputError(f"{receipt} does not hold", *problems[:2])
+    return [receipt]
+
+
+def forward(story: Story) -> list[Path]:
+    """The full-size model on two photographs, every layer, in float64 and float32."""
+    from maskformer import zoo
+    from replication.audit import Request, audit
+
+    request = Request(
+        config=zoo.model_config(FULL),
+        weights="seeded:0",
+        images=photographs(),
+        short_side=SHORT_SIDE,
+        capture_effect=True,
+        command=COMMAND,
+    )
+    return [story.record(audit(request, story.steps), "audit.json")]
+
+
+def training_step(story: Story) -> list[Path]:
+    """Losses, matchings, gradients and one update of a small model."""
+    from maskformer import zoo
+    from replication.training_audit import training_result
+
+    entry = zoo.get(SMALL)
+    command = f"parity audit --config {SMALL} --size {SIZE} --train"
+    result = training_result(entry.model, entry.solver, SIZE, command, story.steps)
+    return [story.record(result, "training.json")]
+
+
+def trajectory(story: Story) -> list[Path]:
+    """Both models trained side by side in float64, and compared after every update."""
+    from maskformer import zoo
+    from replication.trajectory import CALM_RATE, Request, solver_for, trajectory
+
+    request = Request(
+        config=zoo.model_config(SMALL),
+        solver=solver_for(SMALL, str(CALM_RATE)),
+        steps=TRAJECTORY_STEPS,
+        size=TRAJECTORY_SIZE,
+        command=f"parity trajectory --config {SMALL} --steps {TRAJECTORY_STEPS} "
+        f"--size {TRAJECTORY_SIZE} --lr {CALM_RATE:g}",
+    )
+    with story.steps(f"{TRAJECTORY_STEPS} updates on both sides"):
+        result = trajectory(request)
+    return [story.record(result, "trajectory.json")]
+
+
+def scenes(story: Story) -> list[Path]:
+    """A procedural data set in COCO's panoptic format."""
+    from maskformer.scenes import write_scenes
+    from replication.output_folder import output_folder
+
+    with story.steps(f"draw {SCENES} scenes"), output_folder(story.out) as folder:
+        share = HELD_OUT / SCENES
+        write_scenes(folder / story.data.name, SCENES, 0, size=SCENE_SIZE, val_share=share)
+    return []
+
+
+def training(story: Story) -> list[Path]:
+    """Both trainers from the same weights on the same scenes, in float64, one after the other."""
+    from replication.training_runs import Request, train
+
+    given = {
+        "config": TRAINED,
+        "data": str(story.data),
+        "steps": TRAINING_STEPS,
+        "record_every": 1,
+        "dtype": "float64",  # in which thirty updates amplify no rounding to another prediction
+        "seed": 0,
+    }
+    request = Request(story.work / "runs", ("torch", "tf"), given, visible=False)
+    with story.steps(f"train both sides for {TRAINING_STEPS} steps"):
+        folders = train(request)
+    return list(folders.values())
+
+
+def evaluation(story: Story) -> list[Path]:
+    """The weights that PyTorch reached, in both frameworks, on scenes that were held out."""
+    from maskformer import zoo
+    from replication.evaluation import Request, evaluate
+    from replication.sides import SIDES
+    from weight_conversion.convert import convert
+
+    entry = zoo.get(TRAINED)
+    (trained,) = (story.work / "runs" / "torch").glob("checkpoints/*/model.safetensors")
+    weights = story.work / "trained.safetensors"
+    convert(trained, weights, "safetensors", entry.model, dtype="float32")
+    request = Request(
+        config=entry.model,
+        inputs=dataclasses.replace(entry.inputs, min_size_test=96, max_size_test=192),
+        weights=str(weights),
+        data=story.data,
+        sides=SIDES,
+        command=COMMAND,
+    )
+    out = story.work / "evaluation"
+    with story.steps(f"both sides on {HELD_OUT} scenes"):
+        result = evaluate(request, out, visible=False)
+    described = {
+        "weights": f"{TRAINED}, PyTorch, {TRAINING_STEPS} steps",
+        "data": f"{HELD_OUT} scenes of seed 0, about {SCENE_SIZE} pixels",
+    }
+    text = json.dumps(result | described, indent=1, allow_nan=False)
+    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    return [out / "evaluation.json"]
+
+
+def preflight(story: Story) -> list[Path]:
+    """The small model's training step, compiled by the TPU's own compiler, without a TPU."""
+    from maskformer import zoo
+    from maskformer.images import parse_size
+    from replication.preflight import Request, preflight
+
+    request = Request(
+        entry=zoo.get(SMALL),
+        topologies=(TOPOLOGY,),
+        size=parse_size(SIZE),
+        targets=TARGETS,
+        evaluation=False,
+        command=f"parity preflight --config {SMALL} --topology {TOPOLOGY} --image-size {SIZE} "
+        f"--targets {TARGETS} --no-evaluation",
+    )
+    with story.steps(f"lower and compile for {TOPOLOGY}"):
+        result = preflight(request)
+    return [story.record(result, "preflight.json")]
+
+
+def faults(story: Story) -> list[Path]:
+    """Mistakes that ports have, planted one after another: each must be found and named."""
+    from replication.fault_runs import Notes
+    from replication.faults import CATALOGUE, chosen_faults, fault_score
+
+    case = {"config": SMALL, "size": "72x88", "catalogue": CATALOGUE}
+    command = f"parity faults run {' '.join(FAULTS)}"
+    result = fault_score(chosen_faults(FAULTS), Notes(None, case), command)
+    return [story.record(result, "faults.json")]
+
+
+STAGES = (
+    Stage("conversion", f"convert {FULL}, with a receipt", 2, 20, conversion),
+    Stage("forward", f"compare every layer of {FULL} on two photographs", 11, 300, forward),
+    Stage("training_step", f"compare one training step of {SMALL}", 7, 60, training_step),
+    Stage("trajectory", f"compare {TRAJECTORY_STEPS} updates of {SMALL}", 1, 40, trajectory),
+    Stage("scenes", "draw a data set of scenes", 1, 5, scenes),
+    Stage("training", f"train {TRAINED} on both sides", 1, 60, training),
+    Stage("evaluation", "evaluate the trained weights on both sides", 1, 30, evaluation),
+    Stage("preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 55, preflight),
+    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, faults),
+)

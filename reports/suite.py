@@ -1,0 +1,32 @@
+"""The sections of a project's own test suite: the claims that its tests recorded."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports import claims as words
+from reports.document import Chapter, Facts, Section, Text, flatten, number
+from reports.evidence import Evidence
+
+
+def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+    """A suite's chapter: all that the result holds."""
+    result = one.content
+    failed = [claim for claim in claims if claim["verdict"] == "fails"]
+    count, cases = len(claims), sum(claim["cases"] for claim in claims)
+    if failed:
+        headline = f"{number(len(failed))} of {number(count)} claims fail: {failed[0]['title']}."
+    else:
+        headline = f"{number(count)} claims on {number(cases)} cases hold."
+    return Chapter(
+        title=one.title,
+        verdict=result["verdict"],
+        tone=words.tone(result["verdict"]),
+        headline=headline,
+        sections=(
+            Section(
+                "Claims", (words.table(claims) if count else Text("No test recorded a claim."),)
+            ),
+            Section("How it was run", (Facts((("command", result["command"]),)),)),
+            Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
+        ),
+    )
