@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from reports.axes import LETTER
-
+WIDEST = 7.2  # advance of a letter, with room to the cells
 ROW, GAP, HEAD, CELL_LEAST = 22, 6, 22, 5.0
 LEFT, RIGHT = 8, 8
 CLASSES = ("m0", "m1", "m2", "m3", "m4")
@@ -42,11 +41,7 @@ def colour(module: Module) -> str:
 
 
 def groups(modules: Sequence[Module]) -> dict[str, list[Module]]:
-    """The modules by the part of the network they are shown in, in order of execution.
-
-    A part is a path's first components: two, three below a component that has numbered children
-    one level deeper, so that every row is a stage, a layer or a head.
-    """
+    """The modules by the part of the network they are shown in, in the order they come."""
     found: dict[str, list[Module]] = {}
     for module in modules:
         found.setdefault(part_of(module.path), []).append(module)
@@ -63,7 +58,8 @@ def part_of(path: str) -> str:
     for index, part in enumerate(parts):
         if part == "layers" and index + 1 < len(parts) and "transformer" in path:
             return ".".join(parts[: index + 2])
-    return ".".join(parts[: max(2, min(len(parts) - 1, 3))]) or "model"
+    inner = 3 if parts[2:3] == ["transformer"] else 2
+    return ".".join(parts[:inner]) or "model"
 
 
 def layer_map(
@@ -98,7 +94,7 @@ def _label_width(width: int) -> float:
 
 def _short(name: str, width: int) -> str:
     """The end of a name that fits before the cells."""
-    room = int((_label_width(width) - LEFT) / LETTER)
+    room = int((_label_width(width) - LEFT) / WIDEST)
     return name if len(name) <= room else "…" + name[len(name) - room + 1 :]
 
 

@@ -36,11 +36,11 @@ def draw(seed, images: int, noise_seed=None, skill: float = 1.0) -> PanopticCoun
 
 
 @functools.cache
-def population_value() -> float:
-    """PQ of the population, to about 1e-4."""
+def population_value(skill: float = 1.0) -> float:
+    """PQ that a model of this skill has on the population, to about 1e-4."""
     counts = PanopticCounts.zeros(CLASSES)
     for part in range(10):
-        counts = counts + draw([99, part], 50_000).total()
+        counts = counts + draw([99, part], 50_000, skill=skill).total()
     return panoptic_score(counts, CATEGORIES).groups["All"].pq
 
 
@@ -75,6 +75,54 @@ def test_intervals_cover_the_population() -> None:
 def test_intervals_cover_94_to_96_percent_of_2000_data_sets() -> None:
     share = covered(2000, 150, 2000)[0] / 2000
     assert 0.94 <= share <= 0.96, f"coverage is {share}, but should be 0.94 to 0.96"
+
+
+PORT_SKILL = 0.9
+"""Of simulated ports: worse than the reference by about 3.3 points of PQ on the population."""
+
+
+def simulated(port: int, images: int = 150) -> tuple[Sample, Sample]:
+    """A port and its reference on the same images, each with mistakes of its own."""
+    return (
+        sample([1, port], images, noise_seed=[3, port], skill=PORT_SKILL),
+        sample([1, port], images, noise_seed=[2, port]),
+    )
+
+
+def differences(ports: int, resamples: int) -> tuple[int, int, int]:
+    """Of simulated ports: how many 95 % intervals of the difference of PQ hold the population's,
+    how many would at 0.6 of their length, and for how many equivalence is shown although the
+    population's difference is the margin itself, so that every one is an error."""
+    truth = population_value(PORT_SKILL) - population_value()
+    inside = narrow = shown = 0
+    for port in range(ports):
+        pair = simulated(port)
+        found = compare(*pair, resamples=resamples, seed=port).interval
+        away = truth - found.value
+        below, above = found.low - found.value, found.high - found.value
+        inside += below <= away <= above
+        narrow += 0.6 * below <= away <= 0.6 * above
+        judged = judge_equivalence(*pair, margin=abs(truth), resamples=resamples, seed=port)
+        shown += judged.holds
+    return inside, narrow, shown
+
+
+def test_intervals_of_differences_cover_and_equivalence_keeps_its_level() -> None:
+    ports = 150
+    inside, narrow, shown = differences(ports, 300)
+    least, most = binom.ppf([1e-4, 1 - 1e-4], ports, 0.95)
+    assert least <= inside <= most, f"covered are {inside}, but should be {least} to {most}"
+    assert narrow < least, f"covered by narrow intervals are {narrow}, but should be below {least}"
+    errors = binom.ppf(1 - 1e-4, ports, 0.05)
+    assert shown <= errors, f"shown in error are {shown}, but should be at most {errors}"
+
+
+@pytest.mark.slow
+def test_2000_simulated_ports_are_covered_by_94_to_96_percent_of_intervals() -> None:
+    ports = 2000
+    inside, _, shown = differences(ports, 1000)
+    assert 0.94 <= inside / ports <= 0.96, f"coverage is {inside / ports}, should be 0.94 to 0.96"
+    assert shown / ports <= 0.05, f"equivalence is shown in error for {shown / ports}, limit 0.05"
 
 
 def rejections(datasets: int, skill: float) -> int:
