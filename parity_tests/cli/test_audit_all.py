@@ -95,9 +95,16 @@ ROW = {
 
 @pytest.mark.parametrize(("verdict", "expected"), [("equal", 0), ("different", 1)])
 def test_one_different_architecture_decides(parity, monkeypatch, verdict, expected):
+    said = {"equal": "holds", "different": "fails"}[verdict]
     rows = {
-        "tiny": ROW,
-        "coco_r50": ROW | {"config": "coco_r50", "verdict": verdict, "first_divergence": "b"},
+        "tiny": ROW | {"claims": [{"id": "tiny/same_function", "verdict": "holds"}]},
+        "coco_r50": ROW
+        | {
+            "config": "coco_r50",
+            "verdict": verdict,
+            "claims": [{"id": "coco_r50/same_function", "verdict": said}],
+            "first_divergence": "b",
+        },
     }
     monkeypatch.setattr(audit_all, "architectures", lambda: {name: [name] for name in rows})
     monkeypatch.setattr(audit_all, "run_apart", lambda name, *rest: rows[name])

@@ -83,15 +83,23 @@ def _cost_error(case, side):
 
 
 def _pair_faults(case, pairs):
-    """Where `pairs` are not the stored ones and the stored costs do not tie either."""
+    """Where `pairs` are not the stored ones and the stored costs do not tie either.
+
+    Costs tie where two assignments of n pairs are no further apart than 2 n times the reference's
+    own float32 rounding of a cost, at least an ulp of the largest; which of them is cheapest then
+    depends on the order in which a processor sums.
+    """
     faults = []
+    exact, _ = _torch_result(case, "float64")
     for b, pair in enumerate(pairs):
         stored = ARRAYS[f"c{case['case']}_indices_{b}"]
         if np.array_equal(pair, stored):
             continue
         cost = ARRAYS[f"c{case['case']}_cost_{b}"].astype(np.float64)
         total, best = cost[tuple(pair)].sum(), cost[tuple(stored)].sum()
-        if len(pair[0]) != len(stored[0]) or total > best:
+        own = np.abs(cost - exact[b]).max()
+        rounding = max(own, np.finfo(np.float32).eps * np.abs(cost).max())
+        if len(pair[0]) != len(stored[0]) or total > best + 2 * len(stored[0]) * rounding:
             faults.append(f"image {b}: total cost {total}, stored {best}")
     return faults
 
