@@ -18,7 +18,7 @@ import numpy as np
 from maskformer.errors import InputError
 from parity.audit_result import BY_IDENTITY, Measured, Precision, build_result
 from parity.calls import Axes, fill, flatten
-from parity.claims import strict
+from parity.metrics import strict
 from parity.names import Names
 from parity.trace import Trace, tap_key
 from parity.weights import Weights

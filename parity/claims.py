@@ -34,7 +34,7 @@ from typing import Any
 
 from parity.assignment import Certificate
 from parity.judge import DEFAULT, Limits, Verdict, judge_again
-from parity.metrics import number
+from parity.metrics import number, strict
 
 Measured = Mapping[str, Any]
 
@@ -151,17 +151,6 @@ def digest(measured: Any) -> str:
     """sha256 of the canonical JSON of what a claim rests on."""
     text = json.dumps(strict(measured), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def strict(value: Any) -> Any:
-    """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
-    if isinstance(value, Mapping):
-        return {str(key): strict(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def running_ratio(measured: Measured) -> tuple[float, str | None]:

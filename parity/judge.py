@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.metrics import Gap, number
+from parity.metrics import Gap, number, strict
 
 FUNCTION_FACTOR = 32.0
 FUNCTION_CAP = 1e-9
@@ -111,12 +111,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of strict JSON, with the derived properties for readers."""
-        data = asdict(self) | {"passed": self.passed, "ratio": self.ratio, "margin": self.margin}
-        data["threshold"] = {name: _strict(value) for name, value in data["threshold"].items()}
-        data["measured"] = {
-            metric: [_strict(one) for one in pair] for metric, pair in self.measured.items()
-        }
-        return {name: _strict(value) for name, value in data.items()}
+        derived = {"passed": self.passed, "ratio": self.ratio, "margin": self.margin}
+        return strict(asdict(self) | derived)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Verdict":
@@ -341,7 +337,3 @@ def _quotient(value: float, base: float) -> float:
     if value == 0.0:
         return 0.0
     return value / base if base > 0.0 else math.inf
-
-
-def _strict(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
 """How far two arrays are apart, in numbers that do not depend on the size of the array."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -44,7 +44,7 @@ class Gap:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of strict JSON: infinite and NaN numbers become strings."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return strict(asdict(self))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Gap":
@@ -61,8 +61,15 @@ class Gap:
         return cls(**{**data, **restored})
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def strict(value: Any) -> Any:
+    """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def number(value: Any) -> float:

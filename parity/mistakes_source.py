@@ -526,7 +526,7 @@ def explained(
             try:
                 if same(run()):
                     found[mistake.text] = complete()
-            except Exception:
+            except Exception:  # an edit of the source may break anything
                 continue
         if sum(found.values()) == ENOUGH or len(found) == MOST:
             break

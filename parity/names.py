@@ -46,6 +46,18 @@ class Naming(Protocol):
         """How the tensor is to be seen; None where both sides have it in one shape."""
 
 
+def reasons(
+    what: str, reference_only: Mapping[str, str], port_only: Mapping[str, str]
+) -> list[str]:
+    """A sentence for each declared place that one side alone has, such as "weight of"."""
+    sides = (("reference", reference_only), ("port", port_only))
+    return [
+        f"{place}, {what} the {side} only: {why}"
+        for side, places in sides
+        for place, why in places.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Names:
     """Which module of the port is which of the reference, and where their tensors differ.
@@ -77,12 +89,7 @@ class Names:
     @property
     def reasons(self) -> list[str]:
         """What is declared to be on one side only, and why, for people."""
-        sides = (("reference", self.reference_only), ("port", self.port_only))
-        return [
-            f"{place}, in the {side} only: {why}"
-            for side, places in sides
-            for place, why in places.items()
-        ]
+        return reasons("in", self.reference_only, self.port_only)
 
     def reference_side(self) -> Naming:
         """For the reference's recorder."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.claims import claim, margin_claim, strict
+from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
-from parity.metrics import gap
+from parity.metrics import gap, strict
 from parity.provenance import provenance
 
 SCHEMA = "maskformer-replication/suite/1"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.names import reasons
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -88,9 +90,4 @@ class Weights:
     @property
     def reasons(self) -> list[str]:
         """What is declared to be on one side only, and why, for people."""
-        sides = (("reference", self.reference_only), ("port", self.port_only))
-        return [
-            f"{place}, weight of the {side} only: {why}"
-            for side, places in sides
-            for place, why in places.items()
-        ]
+        return reasons("weight of", self.reference_only, self.port_only)

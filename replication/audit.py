@@ -63,7 +63,7 @@ def failure(one: dict[str, Any]) -> str:
 
 def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
     """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
-    from parity.claims import strict
+    from parity.metrics import strict
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
@@ -210,7 +210,7 @@ def register(app: typer.Typer) -> None:
                 as_json,
             )
         from maskformer.detectron2_config import resolve
-        from parity.claims import strict
+        from parity.metrics import strict
         from replication.pair import REFERENCES
 
         if reference not in REFERENCES:

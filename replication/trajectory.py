@@ -493,7 +493,7 @@ def register(app: typer.Typer) -> None:
             execution=execution,
             command=shlex.join(["parity", *sys.argv[1:]]),
         )
-        from parity.claims import strict
+        from parity.metrics import strict
 
         with _progress(request) as advance:
             result = trajectory(request, advance)

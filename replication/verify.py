@@ -48,7 +48,7 @@ def command(
     found = verify(report, limits)
     result = described(found, limits, time.perf_counter() - begun)
     if as_json:
-        from parity.claims import strict
+        from parity.metrics import strict
 
         print(json.dumps(strict(result), allow_nan=False))
     else:

@@ -13,6 +13,7 @@ from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
 from maskformer.run_record import SCHEMA as RUN
 from maskformer.run_scores import COUNTS, ImageCounts, read_counts
+from parity.metrics import strict
 from reports.pictures import MOST, jpeg_name, kept
 
 AUDIT = "maskformer-replication/audit/1"
@@ -134,17 +135,6 @@ class Evidence:
 def sha256(content: bytes) -> str:
     """The digest in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def strict(value: Any) -> Any:
-    """The value with numbers that JSON has no word for written as text: "nan", "inf", "-inf"."""
-    if isinstance(value, Mapping):
-        return {str(name): strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def json_bytes(value: Any) -> bytes:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskformer.errors import InputError
+from parity.metrics import strict
 from reports import (
     architectures,
     audit,
@@ -142,7 +143,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         ],
     }
     return {
-        DATA: json.dumps(evidence.strict(document), indent=1, allow_nan=False) + "\n",
+        DATA: json.dumps(strict(document), indent=1, allow_nan=False) + "\n",
         TWIN: twin,
         PAGE: page,
     }

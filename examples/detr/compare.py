@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    from parity.claims import strict
+    from parity.metrics import strict
 
     print(json.dumps(strict(result), allow_nan=False) if given.json else table(result))
     return 0 if result["verdict"] == "holds" else 1
