@@ -147,6 +147,13 @@ def judge(measured: Measured, limits: Limits = DEFAULT) -> Judged:
     return replace(judged, otherwise=measured.get("otherwise", "fails"))
 
 
+def failure(one: Mapping[str, Any]) -> str:
+    """One line on a claim that fails: what, where, why."""
+    place = f" [{one['place']}]" if one.get("place") else ""
+    cause = f", likely: {one['cause']}" if one.get("cause") else ""
+    return f"fails: {one['title']}{place}{cause}"
+
+
 def digest(measured: Any) -> str:
     """sha256 of the canonical JSON of what a claim rests on."""
     text = json.dumps(strict(measured), sort_keys=True, separators=(",", ":"))

@@ -12,6 +12,7 @@ import typer
 from maskformer.errors import InputError
 from replication.audit_run import EXECUTIONS, Request, audit
 from replication.progress import Steps
+from replication.threads import set_threads
 
 
 def parse_executions(text: str) -> tuple[str, ...]:
@@ -29,6 +30,8 @@ def parse_executions(text: str) -> tuple[str, ...]:
 
 def summary(result: dict[str, Any]) -> str:
     """The result in a few lines that a person reads on a terminal."""
+    from parity.claims import failure
+
     float64 = result["float64"]
     lines = [
         f"verdict: {result['verdict']} ({result['taps']} tensors compared)",
@@ -54,13 +57,6 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def failure(one: dict[str, Any]) -> str:
-    """One line on a claim that fails: what, where, why."""
-    place = f" [{one['place']}]" if one.get("place") else ""
-    cause = f", likely: {one['cause']}" if one.get("cause") else ""
-    return f"fails: {one['title']}{place}{cause}"
-
-
 def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
     """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
     from parity.metrics import strict
@@ -72,22 +68,6 @@ def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
     return path
-
-
-def set_threads(count: int | None) -> None:
-    """Lets both frameworks use `count` threads; None leaves their defaults. Call before any run."""
-    if count is None:
-        return
-    if count < 1:
-        raise InputError(f"--threads is {count}", "expected at least 1")
-    import torch
-
-    import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
-
-    torch.set_num_threads(count)
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
 def _audit_all(

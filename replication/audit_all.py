@@ -63,9 +63,9 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     """
     import resource
 
-    from replication.audit import set_threads
     from replication.audit_run import Request, audit
     from replication.progress import Steps
+    from replication.threads import set_threads
 
     set_threads(threads)
     start = time.perf_counter()

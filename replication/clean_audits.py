@@ -184,10 +184,10 @@ def _environment(case: Case) -> Iterator[None]:
 
 def audit_once(case: Case) -> dict[str, Any]:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
-    from replication.audit import set_threads
     from replication.audit_run import Request, audit
     from replication.fault_benches import SWIN
     from replication.progress import Steps
+    from replication.threads import set_threads
 
     begun = time.perf_counter()
     set_threads(case["threads"])

@@ -206,7 +206,7 @@ def training_result(
 
 def summary(result: Mapping[str, Any]) -> list[str]:
     """A training result in lines that a person reads: the nearest to its limit, and what fails."""
-    from replication.audit import failure
+    from parity.claims import failure
 
     claims = result["claims"]
     lines = [

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from parity.claims import claim
+from parity.claims import claim, failure
 from parity_tests.training import planted
-from replication.audit import failure
 from replication.training_audit import SCHEMA, located, summary
 from reports.render import render
 
