@@ -222,6 +222,19 @@ def _claims(
     return claims
 
 
+def isolated_claim(verdicts: Mapping[str, Verdict], command: str) -> dict[str, Any]:
+    """That every module, run alone, has no error of its own."""
+    return margin_claim(
+        "isolated_function",
+        "Given the reference's inputs, every module alone computes the same in float64",
+        verdicts,
+        "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+        "rounding of one number, or where a module is beyond that, the reference's own gap when "
+        "that module's roundings are moved",
+        command,
+    )
+
+
 def _output_error(measured: Measured) -> float:
     """The largest l2 error of an output of the float32 reference, or its floor where larger."""
     return max(

@@ -25,7 +25,7 @@ from parity.calls import (
     slots,
 )
 from parity.judge import Verdict, gradient_verdict
-from parity.localise import NO_FLOOR, Localisation
+from parity.localise import NO_FLOOR, Localisation, Observe
 from parity.metrics import Gap, failed, perturb_ulp, worst
 from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, shown, tap_key
@@ -129,6 +129,7 @@ def localise_gradients(
     floors: Mapping[str, Gap],
     *,
     everywhere: bool = False,
+    observe: Observe | None = None,
 ) -> list[Localisation]:
     """Every module whose backward pass is at fault, in the order of the backward pass.
 
@@ -144,6 +145,7 @@ def localise_gradients(
         inputs: the port's inputs.
         floors: the reference's floors in place, by key.
         everywhere: judge every module, not only those around gradients that differ.
+        observe: receives the verdicts on each module that was run alone.
     """
     comparison = Comparison(gradients)
     port(inputs, comparison)
@@ -157,6 +159,9 @@ def localise_gradients(
         alone = _isolated(theirs, values, gradients)
         if call is not None and (everywhere or _touched(alone, wrong)):
             judged[theirs.path].add(reference, port, alone, call)
+    if observe is not None:
+        for path, one in judged.items():
+            observe([one.verdict(path, key) for key in one.gaps])
     found = [_report(path, one, gradients) for path, one in judged.items()]
     return [one for one in found if one is not None]
 
@@ -169,6 +174,12 @@ class _Judged:
     floors: dict[str, Gap] = field(default_factory=dict)
     causes: dict[str, str | None] = field(default_factory=dict)
     leaf: bool = True
+
+    def verdict(self, path: str, key: str) -> Verdict:
+        """The verdict on one gradient, named after the module at `path`, which was run."""
+        own = f"{shown(path)}:"
+        name = key if key.startswith(own) else f"{own}passed to {key}"
+        return gradient_verdict(name, self.gaps[key], self.floors[key])
 
     def add(
         self,

@@ -1,8 +1,8 @@
 """Which module makes a difference itself, and which merely passes one on."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from parity.calls import Call, IsolationError, Slot, slots
@@ -13,6 +13,7 @@ from parity.pairing import Comparison, tap_gap
 from parity.trace import Tap, Trace, shown, tap_key
 
 Explain = Callable[[Any, Case], list[Explanation]]
+Observe = Callable[[Sequence[Verdict]], None]
 Children = Mapping[tuple[str, int], Mapping[str, Tap]]
 NO_FLOOR = Gap(0.0, 0.0)
 
@@ -87,6 +88,7 @@ def localise(
     explain: Explain | None = None,
     *,
     everywhere: bool = False,
+    observe: Observe | None = None,
 ) -> list[Localisation]:
     """Every place at fault, in the reference's order of execution; empty where there is none.
 
@@ -103,6 +105,8 @@ def localise(
         floors: the reference's floors in place, by key (`capture_torch.measure_floors`).
         explain: gives the likely causes of what one module does; see `parity.explain`.
         everywhere: run every module that both models call.
+        observe: receives the verdicts on each call that was run alone, keys beginning with the
+            module's path.
     """
     comparison = Comparison(trace)
     port(inputs, comparison)
@@ -114,7 +118,7 @@ def localise(
     for theirs in reference.calls:
         call = ours.get((theirs.path, theirs.call))
         if call is not None and (everywhere or _suspicious(theirs, call, in_place)):
-            fault = _judge_alone(reference, port, trace, theirs, call, in_place)
+            fault = _judge_alone(reference, port, trace, theirs, call, in_place, observe)
             if fault is not None:
                 faults[theirs.path].append(fault)
     order = {key: index for index, key in enumerate(trace)}
@@ -174,6 +178,7 @@ def _judge_alone(
     theirs: Call,
     call: Call,
     in_place: Mapping[str, Verdict],
+    observe: Observe | None,
 ) -> _Fault | None:
     """The fault of one call, given the reference's inputs and its children's results, or None."""
     feeds, children = _feeds(trace, theirs), _children(trace, theirs)
@@ -184,6 +189,7 @@ def _judge_alone(
         text = str(error) if isinstance(error, IsolationError) else _failure(error)
         key = (_result_keys(theirs) or [tap_key(theirs.path, "output", "", theirs.call)])[0]
         verdict = _unmeasured(key, text)
+        _observed(observe, theirs.path, [verdict])
         return _Fault(theirs, call, key, verdict, (verdict,))
     gaps = {key: tap_gap(tap, expected[key].tap) for key, tap in run.items() if key in expected}
     verdicts = _verdicts(gaps, expected, dict.fromkeys(gaps, NO_FLOOR))
@@ -193,12 +199,29 @@ def _judge_alone(
         measured = reference.isolated_floors(theirs, feeds, children, taps)
         verdicts = _verdicts(gaps, expected, measured)
     kept = tuple(verdicts.values())
+    _observed(observe, theirs.path, kept)
     for key, verdict in verdicts.items():
         if not verdict.passed:
             child = expected[key].child
             path = None if child is None else child.path
             return _Fault(theirs, call, verdict.key, verdict, kept, path, True, run, key, measured)
-    return _mismatched(theirs, call, run, expected, kept, in_place)
+    fault = _mismatched(theirs, call, run, expected, kept, in_place)
+    if fault is not None:
+        _observed(observe, theirs.path, [fault.verdict])
+    return fault
+
+
+def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -> None:
+    """Hands on the verdicts, what the module hands to others under a key of its own."""
+    if observe is None:
+        return
+    own = f"{shown(path)}:"
+    observe(
+        [
+            one if one.key.startswith(own) else replace(one, key=f"{own}handed to {one.key}")
+            for one in verdicts
+        ]
+    )
 
 
 def _mismatched(

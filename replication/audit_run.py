@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from maskformer.config import ModelConfig
     from maskformer.solver import SolverConfig
+    from parity.judge import Verdict
     from parity.metrics import Gap
     from parity.trace import Trace
     from replication.pair import Weights
@@ -226,7 +227,13 @@ def judge_port(
     """
     from maskformer.tensor_axes import stage_of
     from parity import capture_tf  # after tf_impl, which selects tf_keras
-    from parity.audit_result import BY_IDENTITY, Measured, Precision, build_result
+    from parity.audit_result import (
+        BY_IDENTITY,
+        Measured,
+        Precision,
+        build_result,
+        isolated_claim,
+    )
     from parity.explain import explain
     from parity.judge import same_decisions
     from parity.localise import localise
@@ -273,6 +280,7 @@ def judge_port(
                     recorder, port_inputs32, port_outputs32[execution], execution
                 )
     localisations, evidence = [], None
+    alone: dict[str, Verdict] = {}
     if by_table and request.only is None:
         from replication import witness_evidence
 
@@ -299,13 +307,14 @@ def judge_port(
                 measured.floors,
                 explain,
                 everywhere=request.isolate,
+                observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             )
-    claims = []
+    claims = [isolated_claim(alone, request.command)] if request.isolate and alone else []
     if request.only is None and predictions:
         from replication import audit_inference
 
         with steps("inference and metrics"):
-            claims = audit_inference.inference_claims(
+            claims += audit_inference.inference_claims(
                 config,
                 audit_inference.Inputs(batch.shape[1:3], [tuple(map(int, size)) for size in sizes]),
                 reference.outputs,
@@ -320,7 +329,16 @@ def judge_port(
 
         claims = [
             *claims,
-            *training_claims(config, request.train, weights, batch, sizes, request.command, steps),
+            *training_claims(
+                config,
+                request.train,
+                weights,
+                batch,
+                sizes,
+                request.command,
+                steps,
+                isolate=request.isolate,
+            ),
         ]
         not_verified = tuple(text for text in not_verified if text != TRAINING)
     result = build_result(

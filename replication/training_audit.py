@@ -145,6 +145,8 @@ def training_claims(
     sizes: np.ndarray,
     command: str,
     steps: Steps,
+    *,
+    isolate: bool = False,
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
 
@@ -155,6 +157,7 @@ def training_claims(
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         solver: gives the optimizer, its groups, the clip norm and the schedule; the update itself
             is compared without warm-up.
+        isolate: also run the backward pass of every module alone.
     """
     from replication import pair
     from replication.training_replicas import reduction_claim
@@ -164,6 +167,8 @@ def training_claims(
         port = port_step(reference, pair.build_port(config, weights, "float64"))
     with steps("training claims"):
         claims = step_claims(reference, port, command)
+        if isolate:
+            claims.append(_isolated_gradients_claim(reference, port, command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
     with steps("schedule, and two replicas"):
@@ -528,23 +533,54 @@ def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> 
     return [located(one, place, cause) for one in claims]
 
 
-def _gradient_place(
-    reference: ReferenceStep, port: PortStep, wrong: Sequence[str]
-) -> tuple[str, str | None]:
-    """The loss where its own gradient differs, else the first module whose backward pass does."""
+def _isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
+    """That the backward pass of every module, run alone, has no error of its own."""
+    verdicts: dict[str, Any] = {}
+    _judge_backward(
+        reference,
+        port,
+        everywhere=True,
+        observe=lambda found: verdicts.update({one.key: one for one in found}),
+    )
+    return margin_claim(
+        "train_gradients_isolated",
+        "Given the reference's inputs and gradients, every module alone passes the same back",
+        verdicts,
+        "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+        "rounding of one number, or where a module is beyond that, the reference's own gap when "
+        "that module's roundings are moved",
+        command,
+    )
+
+
+def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> list[Any]:
+    """`localise_gradients` of this step."""
     from parity import capture_torch
     from parity.gradients import localise_gradients
     from replication import pair
 
-    of_loss = [key for key in wrong if key.startswith("model:grad_output")]
-    if of_loss:
-        return f"inherited from the loss or the predictions: {', '.join(of_loss[:3])}", None
     forward = capture_torch.Recorder(reference.model, pair.REFERENCE_AXES)
     _, values = forward(reference.inputs)
     _, gradients = reference.recorder(reference.inputs)
-    found = localise_gradients(
-        reference.recorder, port.recorder, values, gradients, port.inputs, reference.floors
+    return localise_gradients(
+        reference.recorder,
+        port.recorder,
+        values,
+        gradients,
+        port.inputs,
+        reference.floors,
+        **how,
     )
+
+
+def _gradient_place(
+    reference: ReferenceStep, port: PortStep, wrong: Sequence[str]
+) -> tuple[str, str | None]:
+    """The loss where its own gradient differs, else the first module whose backward pass does."""
+    of_loss = [key for key in wrong if key.startswith("model:grad_output")]
+    if of_loss:
+        return f"inherited from the loss or the predictions: {', '.join(of_loss[:3])}", None
+    found = _judge_backward(reference, port)
     if not found:
         return "no module differs alone", None
     return f"{found[0].path}, at {found[0].edge}", found[0].cause

@@ -60,6 +60,27 @@ def test_localise_everywhere_runs_every_module_and_finds_the_same(port, monkeypa
     assert found.path == "decoder.norm"
 
 
+def alone(port):
+    """Verdicts on every module run alone."""
+    recorder, trace, floors = pairs.reference()
+    found = []
+    inputs = (pairs.nhwc(pairs.image()),)
+    localise(recorder, port, trace, inputs, floors, everywhere=True, observe=found.extend)
+    return found
+
+
+def test_observed_verdicts_are_of_every_module_and_only_a_wrong_one_fails(port):
+    found = alone(port)
+    called = {call.path or "model" for call in port.calls}
+    assert {one.key.partition(":")[0] for one in found} == called
+    assert [str(one) for one in found if not one.passed] == []
+    for path, fault in (("decoder.layers.0", "position in value"), ("decoder", "no final norm")):
+        port.modules[path].fault = fault
+        wrong = {one.key.partition(":")[0] for one in alone(port) if not one.passed}
+        assert wrong == {path}
+        port.modules[path].fault = None
+
+
 @pytest.mark.parametrize(("path", "fault", "kind", "edge"), FAULTS)
 def test_localise_names_the_planted_fault(port, path, fault, kind, edge):
     port.modules[path].fault = fault
