@@ -3,7 +3,6 @@
 import copy
 import fnmatch
 import hashlib
-import json
 import os
 import sys
 import time
@@ -16,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskformer.errors import InputError
-from parity.audit_result import BY_IDENTITY, Measured, Precision, build_result
+from parity.audit_result import (
+    BY_IDENTITY,
+    Measured,
+    Precision,
+    build_result,
+    isolated_claim,
+)
 from parity.calls import Axes, fill, flatten
-from parity.metrics import strict
 from parity.names import Names
+from parity.record import json_text
 from parity.trace import Trace, tap_key
 from parity.weights import Weights
 
@@ -152,7 +157,7 @@ def audit(
             comparison = Comparison(trace, ulps=lambda key: True)
             port32.run(port32.recorder(execution), comparison)
             measured.executions[execution] = Precision(comparison.gaps)
-    localisations = []
+    localisations, alone = [], {}
     if measured.differs or isolate:
         with steps("localise and explain"), port64.precision():
             localisations = localise(
@@ -163,7 +168,9 @@ def audit(
                 measured.floors,
                 explain,
                 everywhere=isolate,
+                observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             )
+    claims = [isolated_claim(alone, localisations, command)] if isolate and alone else []
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     result = build_result(
         measured,
@@ -175,6 +182,7 @@ def audit(
         not_verified=(*NOT_VERIFIED, *declared),
         stage=pair.stage,
         pairing=_pairing(pair.names),
+        further_claims=claims,
     )
     return {**result, "title": title}
 
@@ -185,11 +193,11 @@ def save(result: Mapping[str, Any], folder: str | Path) -> Path:
     `parity report` and `parity explain` read it.
     """
     folder = Path(folder)
-    text = json.dumps(strict(result), indent=1, allow_nan=False)
+    text = json_text(result)
     temporary = folder / f".{AUDIT}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / AUDIT)
     except OSError as error:
         raise InputError(

@@ -222,9 +222,11 @@ def _claims(
     return claims
 
 
-def isolated_claim(verdicts: Mapping[str, Verdict], command: str) -> dict[str, Any]:
-    """That every module, run alone, has no error of its own."""
-    return margin_claim(
+def isolated_claim(
+    verdicts: Mapping[str, Verdict], localisations: Sequence[Localisation], command: str
+) -> dict[str, Any]:
+    """That every module, run alone, has no error of its own; where it fails, the first place."""
+    one = margin_claim(
         "isolated_function",
         "Given the reference's inputs, every module alone computes the same in float64",
         verdicts,
@@ -233,6 +235,9 @@ def isolated_claim(verdicts: Mapping[str, Verdict], command: str) -> dict[str, A
         "that module's roundings are moved",
         command,
     )
+    if one["verdict"] == "holds" or not localisations:
+        return one
+    return {**one, "place": localisations[0].path, "cause": localisations[0].cause}
 
 
 def _output_error(measured: Measured) -> float:

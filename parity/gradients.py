@@ -28,7 +28,7 @@ from parity.judge import Verdict, gradient_verdict
 from parity.localise import NO_FLOOR, Localisation, Observe
 from parity.metrics import Gap, failed, perturb_ulp, worst
 from parity.pairing import Comparison, align, tap_gap
-from parity.trace import Tap, shown, tap_key
+from parity.trace import Tap, module_of, shown, tap_key
 
 Arrays = Mapping[str, Tap]
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
@@ -177,8 +177,8 @@ class _Judged:
 
     def verdict(self, path: str, key: str) -> Verdict:
         """The verdict on one gradient, named after the module at `path`, which was run."""
-        own = f"{shown(path)}:"
-        name = key if key.startswith(own) else f"{own}passed to {key}"
+        own = module_of(key) == shown(path)
+        name = key if own else f"{shown(path)}:passed to {key}"
         return gradient_verdict(name, self.gaps[key], self.floors[key])
 
     def add(

@@ -10,7 +10,7 @@ from parity.explain import Case, Explanation
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison, tap_gap
-from parity.trace import Tap, Trace, shown, tap_key
+from parity.trace import Tap, Trace, module_of, shown, tap_key
 
 Explain = Callable[[Any, Case], list[Explanation]]
 Observe = Callable[[Sequence[Verdict]], None]
@@ -215,10 +215,11 @@ def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -
     """Hands on the verdicts, what the module hands to others under a key of its own."""
     if observe is None:
         return
-    own = f"{shown(path)}:"
     observe(
         [
-            one if one.key.startswith(own) else replace(one, key=f"{own}handed to {one.key}")
+            one
+            if module_of(one.key) == shown(path)
+            else replace(one, key=f"{shown(path)}:handed to {one.key}")
             for one in verdicts
         ]
     )

@@ -18,6 +18,7 @@ from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
 from parity.metrics import gap, strict
 from parity.provenance import provenance
+from parity.record import json_text
 
 SCHEMA = "maskformer-replication/suite/1"
 FILE = "suite.json"
@@ -170,8 +171,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}"
-    text = json.dumps(strict(result), indent=1, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.write_text(json_text(result), encoding="utf-8")
     temporary.replace(folder / FILE)
 
 

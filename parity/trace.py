@@ -36,6 +36,11 @@ def tap_key(path: str, kind: str, name: str = "", call: int = 0) -> str:
     return f"{shown(path)}{repeat}:{kind}{place}"
 
 
+def module_of(key: str) -> str:
+    """The module that a tap's name begins with, as `shown`, whichever of its calls it is from."""
+    return key.partition(":")[0].partition("@")[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Tap:
     """One tensor of one run, with the place it was taken from and the names of its axes.

@@ -59,13 +59,12 @@ def summary(result: dict[str, Any]) -> str:
 
 def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
     """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
-    from parity.metrics import strict
+    from parity.record import json_text
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     temporary = path.with_name(f".{name}.{os.getpid()}")
-    text = json.dumps(strict(result), indent=1, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.write_text(json_text(result), encoding="utf-8")
     temporary.replace(path)
     return path
 

@@ -309,7 +309,9 @@ def judge_port(
                 everywhere=request.isolate,
                 observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             )
-    claims = [isolated_claim(alone, request.command)] if request.isolate and alone else []
+    claims = []
+    if request.isolate and alone:
+        claims.append(isolated_claim(alone, localisations, request.command))
     if request.only is None and predictions:
         from replication import audit_inference
 

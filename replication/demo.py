@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replication.demo_stages import STAGES, Stage, Story
+from replication.demo_stages import FULL, SHORT, STAGES, Scale, Stage, Story
 from replication.output_folder import output_folder
 from replication.progress import Steps
 
@@ -30,13 +30,16 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.", metavar="DIR")] = OUT,
+    small: Annotated[
+        bool, typer.Option("--small", help="The same story with a small model and fewer steps.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert, compare, train, evaluate, compile for a TPU, plant faults, and report.
 
     The report is complete or not there at all. Exit status: 0 every claim holds, 1 one does not.
     """
-    found, seconds = tell(out)
+    found, seconds = tell(out, scale=SHORT if small else FULL)
     if as_json:
         print(json.dumps(described(found, seconds, out), allow_nan=False))
     else:
@@ -45,19 +48,21 @@ def demo(
     raise typer.Exit(0 if holds(found) else 1)
 
 
-def tell(out: Path, stages: Sequence[Stage] = STAGES) -> "tuple[Verification, dict[str, float]]":
+def tell(
+    out: Path, stages: Sequence[Stage] = STAGES, scale: Scale = FULL
+) -> "tuple[Verification, dict[str, float]]":
     """Runs the stages and writes the report into `out`; its verification, and seconds by stage."""
     from reports.evidence import load
     from reports.render import write_report
     from reports.verify import verify
 
-    clock, recorded = Clock(stages), []
+    clock, recorded = Clock(stages, scale), []
     with output_folder(out) as folder:
         work = folder / "work"
         work.mkdir()
         for stage in stages:
             with clock(stage):
-                recorded += stage.run(Story(work, out, Steps(total=stage.steps)))
+                recorded += stage.run(Story(work, out, Steps(total=stage.steps), scale))
         write_report(load(recorded), folder)
         shutil.rmtree(work)
     return verify(out), clock.seconds
@@ -68,6 +73,7 @@ class Clock:
     """Announces stages with the time that is left, and keeps their seconds."""
 
     stages: Sequence[Stage]
+    scale: Scale
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -75,8 +81,9 @@ class Clock:
         """Runs one stage."""
         number = list(self.stages).index(stage) + 1
         minutes = max(1, round(self.left() / 60))
+        title = stage.title.format(config=self.scale.config)
         print(
-            f"{number} of {len(self.stages)}: {stage.title}; about {minutes} min left",
+            f"{number} of {len(self.stages)}: {title}; about {minutes} min left",
             file=sys.stderr,
             flush=True,
         )
@@ -86,9 +93,10 @@ class Clock:
 
     def left(self) -> float:
         """Seconds that are left: what is expected of the rest, at the pace so far."""
-        expected = sum(one.seconds for one in self.stages if one.name in self.seconds)
-        pace = sum(self.seconds.values()) / expected if expected else 1.0
-        return pace * sum(one.seconds for one in self.stages if one.name not in self.seconds)
+        expected = {one.name: one.seconds(self.scale) for one in self.stages}
+        known = sum(expected[name] for name in self.seconds)
+        pace = sum(self.seconds.values()) / known if known else 1.0
+        return pace * (sum(expected.values()) - known)
 
 
 def holds(found: "Verification") -> bool:

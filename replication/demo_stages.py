@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,10 @@ from typing import Any
 
 from replication.progress import Steps
 
-COMMAND = "parity demo"
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-SHORT_SIDE = 320  # pixels; the function is the same at any size, the demo is over sooner
-FULL, SMALL, TRAINED = "coco_r50", "tiny", "scenes_tiny"
+SMALL, TRAINED = "tiny", "scenes_tiny"
 SIZE, TARGETS = "64x96", 8
-TRAJECTORY_STEPS, TRAJECTORY_SIZE = 60, "32x64"
-SCENES, HELD_OUT, SCENE_SIZE = 64, 32, 160
-TRAINING_STEPS = 30
+TRAJECTORY_SIZE = "32x64"
 TOPOLOGY = "v5e:2x2"
 FAULTS = (
     "layer-norm-epsilon-1e-6",
@@ -29,6 +26,30 @@ FAULTS = (
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How much a demo does; the function is the same at any size, a small one is over sooner.
+
+    `config` is converted, and audited on photographs with `short_side` pixels by `executions`.
+    Scenes are `size` pixels; `pictures` are drawn of those that are predicted worst.
+    """
+
+    command: str
+    config: str
+    short_side: int
+    executions: tuple[str, ...]
+    trajectory_steps: int
+    scenes: int
+    held_out: int
+    scene_size: int
+    training_steps: int
+    pictures: int
+
+
+FULL = Scale("parity demo", "coco_r50", 320, ("eager", "graph", "xla"), 60, 64, 32, 160, 30, 4)
+SHORT = Scale("parity demo --small", SMALL, 96, ("eager",), 12, 24, 12, 96, 12, 2)
+
+
+@dataclass(frozen=True)
 class Story:
     """Where a demo works: `work` holds results, runs and checkpoints while it lasts, `out` is the
     folder of the report, which keeps the data set, so that commands in the report can be run."""
@@ -36,6 +57,12 @@ class Story:
     work: Path
     out: Path
     steps: Steps
+    scale: Scale = FULL
+
+    @property
+    def command(self) -> str:
+        """What tells this story again."""
+        return f"{self.scale.command} --out {shlex.quote(str(self.out))}"
 
     @property
     def data(self) -> Path:
@@ -53,15 +80,20 @@ class Story:
 class Stage:
     """One part: `run` returns the files or folders that the report is made of.
 
-    `steps` is how many of `Story.steps` it announces; `seconds` is about what it takes on two
-    cores, and serves to say how long the rest will take.
+    `steps` is how many of `Story.steps` it announces. About what it takes on two cores, at either
+    scale, serves to say how long the rest will take.
     """
 
     name: str
     title: str
     steps: int
-    seconds: float
+    seconds_full: float
+    seconds_small: float
     run: Callable[[Story], list[Path]]
+
+    def seconds(self, scale: Scale) -> float:
+        """About what it takes at this scale."""
+        return self.seconds_full if scale.config == FULL.config else self.seconds_small
 
 
 def photographs() -> tuple[Path, ...]:
@@ -73,7 +105,7 @@ def photographs() -> tuple[Path, ...]:
 
 
 def conversion(story: Story) -> list[Path]:
-    """The full-size weights as a file, converted for TensorFlow, and the receipt derived again."""
+    """The weights as a file, converted for TensorFlow, and the receipt derived again."""
     from safetensors.numpy import save_file
 
     from maskformer import zoo
@@ -83,8 +115,9 @@ def conversion(story: Story) -> list[Path]:
     from weight_conversion.receipt import receipt_path
     from weight_conversion.verification import verify
 
-    config = zoo.model_config(FULL)
-    source, target = story.work / f"{FULL}.safetensors", story.work / f"{FULL}_tf"
+    config = zoo.model_config(story.scale.config)
+    source = story.work / f"{config.name}.safetensors"
+    target = story.work / f"{config.name}_tf"
     with story.steps("convert the weights"):
         save_file(load_weights("seeded:0", config).state, source)
         convert(source, target, "tf", config)
@@ -97,29 +130,31 @@ def conversion(story: Story) -> list[Path]:
 
 
 def forward(story: Story) -> list[Path]:
-    """The full-size model on two photographs, every layer, in float64 and float32."""
+    """The model on two photographs, every layer and every module alone, in both precisions."""
     from maskformer import zoo
     from replication.audit import Request, audit
 
     request = Request(
-        config=zoo.model_config(FULL),
+        config=zoo.model_config(story.scale.config),
         weights="seeded:0",
         images=photographs(),
-        short_side=SHORT_SIDE,
+        short_side=story.scale.short_side,
+        executions=story.scale.executions,
+        isolate=True,
         capture_effect=True,
-        command=COMMAND,
+        command=story.command,
     )
     return [story.record(audit(request, story.steps), "audit.json")]
 
 
 def training_step(story: Story) -> list[Path]:
-    """Losses, matchings, gradients and one update of a small model."""
+    """Losses, matchings, gradients, each backward pass alone, and one update of a small model."""
     from maskformer import zoo
     from replication.training_audit import training_result
 
     entry = zoo.get(SMALL)
-    command = f"parity audit --config {SMALL} --size {SIZE} --train"
-    result = training_result(entry.model, entry.solver, SIZE, command, story.steps)
+    command = f"parity audit --config {SMALL} --size {SIZE} --train --isolate"
+    result = training_result(entry.model, entry.solver, SIZE, command, story.steps, isolate=True)
     return [story.record(result, "training.json")]
 
 
@@ -128,15 +163,16 @@ def trajectory(story: Story) -> list[Path]:
     from maskformer import zoo
     from replication.trajectory import CALM_RATE, Request, solver_for, trajectory
 
+    steps = story.scale.trajectory_steps
     request = Request(
         config=zoo.model_config(SMALL),
         solver=solver_for(SMALL, str(CALM_RATE)),
-        steps=TRAJECTORY_STEPS,
+        steps=steps,
         size=TRAJECTORY_SIZE,
-        command=f"parity trajectory --config {SMALL} --steps {TRAJECTORY_STEPS} "
+        command=f"parity trajectory --config {SMALL} --steps {steps} "
         f"--size {TRAJECTORY_SIZE} --lr {CALM_RATE:g}",
     )
-    with story.steps(f"{TRAJECTORY_STEPS} updates on both sides"):
+    with story.steps(f"{steps} updates on both sides"):
         result = trajectory(request)
     return [story.record(result, "trajectory.json")]
 
@@ -146,9 +182,11 @@ def scenes(story: Story) -> list[Path]:
     from maskformer.scenes import write_scenes
     from replication.output_folder import output_folder
 
-    with story.steps(f"draw {SCENES} scenes"), output_folder(story.out) as folder:
-        share = HELD_OUT / SCENES
-        write_scenes(folder / story.data.name, SCENES, 0, size=SCENE_SIZE, val_share=share)
+    scale = story.scale
+    with story.steps(f"draw {scale.scenes} scenes"), output_folder(story.out) as folder:
+        share = scale.held_out / scale.scenes
+        target = folder / story.data.name
+        write_scenes(target, scale.scenes, 0, size=scale.scene_size, val_share=share)
     return []
 
 
@@ -159,13 +197,13 @@ def training(story: Story) -> list[Path]:
     given = {
         "config": TRAINED,
         "data": str(story.data),
-        "steps": TRAINING_STEPS,
+        "steps": story.scale.training_steps,
         "record_every": 1,
-        "dtype": "float64",  # in which thirty updates amplify no rounding to another prediction
+        "dtype": "float64",  # in which so few updates amplify no rounding to another prediction
         "seed": 0,
     }
     request = Request(story.work / "runs", ("torch", "tf"), given, visible=False)
-    with story.steps(f"train both sides for {TRAINING_STEPS} steps"):
+    with story.steps(f"train both sides for {story.scale.training_steps} steps"):
         folders = train(request)
     return list(folders.values())
 
@@ -177,7 +215,7 @@ def evaluation(story: Story) -> list[Path]:
     from replication.sides import SIDES
     from weight_conversion.convert import convert
 
-    entry = zoo.get(TRAINED)
+    entry, scale = zoo.get(TRAINED), story.scale
     (trained,) = (story.work / "runs" / "torch").glob("checkpoints/*/model.safetensors")
     weights = story.work / "trained.safetensors"
     convert(trained, weights, "safetensors", entry.model, dtype="float32")
@@ -187,14 +225,15 @@ def evaluation(story: Story) -> list[Path]:
         weights=str(weights),
         data=story.data,
         sides=SIDES,
-        command=COMMAND,
+        worst=scale.pictures,
+        command=story.command,
     )
     out = story.work / "evaluation"
-    with story.steps(f"both sides on {HELD_OUT} scenes"):
+    with story.steps(f"both sides on {scale.held_out} scenes"):
         result = evaluate(request, out, visible=False)
     described = {
-        "weights": f"{TRAINED}, PyTorch, {TRAINING_STEPS} steps",
-        "data": f"{HELD_OUT} scenes of seed 0, about {SCENE_SIZE} pixels",
+        "weights": f"{TRAINED}, PyTorch, {scale.training_steps} steps",
+        "data": f"{scale.held_out} scenes of seed 0, about {scale.scene_size} pixels",
     }
     text = json.dumps(result | described, indent=1, allow_nan=False)
     (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
@@ -233,13 +272,13 @@ def faults(story: Story) -> list[Path]:
 
 
 STAGES = (
-    Stage("conversion", f"convert {FULL}, with a receipt", 2, 20, conversion),
-    Stage("forward", f"compare every layer of {FULL} on two photographs", 11, 300, forward),
-    Stage("training_step", f"compare one training step of {SMALL}", 7, 60, training_step),
-    Stage("trajectory", f"compare {TRAJECTORY_STEPS} updates of {SMALL}", 1, 40, trajectory),
-    Stage("scenes", "draw a data set of scenes", 1, 5, scenes),
-    Stage("training", f"train {TRAINED} on both sides", 1, 60, training),
-    Stage("evaluation", "evaluate the trained weights on both sides", 1, 30, evaluation),
-    Stage("preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 55, preflight),
-    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, faults),
+    Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
+    Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
+    Stage("training_step", f"compare one training step of {SMALL}", 7, 60, 30, training_step),
+    Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
+    Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),
+    Stage("training", f"train {TRAINED} on both sides", 1, 130, 80, training),
+    Stage("evaluation", "evaluate the trained weights on both sides", 1, 30, 10, evaluation),
+    Stage("preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 75, 75, preflight),
+    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, 60, faults),
 )

@@ -177,7 +177,13 @@ def training_claims(
 
 
 def training_result(
-    config: "ModelConfig", solver: "SolverConfig", size: str, command: str, steps: Steps
+    config: "ModelConfig",
+    solver: "SolverConfig",
+    size: str,
+    command: str,
+    steps: Steps,
+    *,
+    isolate: bool = False,
 ) -> dict[str, Any]:
     """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
     from maskformer.images import batch_images, parse_size, synthetic_image
@@ -187,7 +193,9 @@ def training_result(
     known = dict(steps.timings)
     weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
-    claims = training_claims(config, solver, weights, images, sizes, command, steps)
+    claims = training_claims(
+        config, solver, weights, images, sizes, command, steps, isolate=isolate
+    )
     holds = all(one["verdict"] == "holds" for one in claims)
     return {
         "schema": SCHEMA,
@@ -536,13 +544,13 @@ def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> 
 def _isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
     """That the backward pass of every module, run alone, has no error of its own."""
     verdicts: dict[str, Any] = {}
-    _judge_backward(
+    found = _judge_backward(
         reference,
         port,
         everywhere=True,
-        observe=lambda found: verdicts.update({one.key: one for one in found}),
+        observe=lambda judged: verdicts.update({one.key: one for one in judged}),
     )
-    return margin_claim(
+    one = margin_claim(
         "train_gradients_isolated",
         "Given the reference's inputs and gradients, every module alone passes the same back",
         verdicts,
@@ -551,6 +559,7 @@ def _isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command:
         "that module's roundings are moved",
         command,
     )
+    return located(one, found[0].path, found[0].cause) if found else one
 
 
 def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> list[Any]:

@@ -79,10 +79,10 @@ def _numeric(value: float | None, tone: str = "") -> Cell:
 
 
 def _plot(points: Sequence[Point], title: str, description: str, wide: bool) -> Plot:
-    def draw(size: tuple[int, int]) -> Markup:
-        return layer_plot(points, title, description, *size)
+    def draw(size: tuple[int, int], labels: bool) -> Markup:
+        return layer_plot(points, title, description, *size, labels=labels)
 
-    return Plot(title, draw(NARROW), draw(WIDE) if wide else None)
+    return Plot(title, draw(NARROW, not wide), draw(WIDE, True) if wide else None)
 
 
 def _float64(result: Result) -> tuple[Block, ...]:

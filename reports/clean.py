@@ -44,7 +44,7 @@ def _audits(outcomes: Sequence[Mapping[str, Any]]) -> Table:
                 ", ".join(f"{name} {number(ratio)}" for name, ratio in one["float32"].items()),
                 max(one["float32"].values(), default=0.0),
             ),
-            Cell("; ".join(one["failed_claims"])),
+            Cell("; ".join(one["failed"])),
         )
         for one in outcomes
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from reports import claims as words
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
-from reports.evidence import Evidence
+from reports.evidence import SIDES, Evidence
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -29,7 +29,7 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 def _headline(result: Mapping[str, Any]) -> str:
     names = {"panoptic_quality": "PQ", "mean_iou": "mIoU"}
     parts = [
-        f"{side}: "
+        f"{SIDES.get(side, side)}: "
         + ", ".join(
             f"{label} {one['scores'][key]:.2f}"
             for key, label in names.items()
@@ -44,7 +44,7 @@ def _reached(sides: Mapping[str, Mapping[str, Any]]) -> Table:
     scores = list(dict.fromkeys(name for one in sides.values() for name in one["scores"]))
     rows = tuple(
         (
-            Cell(side),
+            Cell(SIDES.get(side, side)),
             *(_numeric(one["scores"].get(name)) for name in scores),
             _numeric(one["seconds"]),
             _numeric(one["step_seconds"]),

@@ -19,6 +19,7 @@ from reports.evidence import (
     EVALUATION,
     RECEIPT,
     RUN,
+    SIDES,
     TRAINING_RUNS,
     Evidence,
     names,
@@ -99,12 +100,24 @@ def claims_of_run(one: Evidence) -> list[Claim]:
     return [
         claim(
             "metric_code/run",
-            "The scores that the run recorded follow from the counts of its images",
+            f"The scores that the run recorded follow from the counts of its images{_which(one)}",
             {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
             f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
             run_command(one.content),
         )
     ]
+
+
+def _which(one: Evidence) -> str:
+    """Tells a run from others: ` (PyTorch, seed 3)`."""
+    seed = one.content["settings"].get("seed")
+    return f" ({SIDES[one.content['side']]}{'' if seed is None else f', seed {seed}'})"
+
+
+def _of_seed(one: Evidence) -> str:
+    """Tells a pair of runs from others."""
+    seed = one.content["settings"].get("seed")
+    return "" if seed is None else f" (seed {seed})"
 
 
 def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
@@ -128,7 +141,7 @@ def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
     found = [
         claim(
             "data/same",
-            "Both trainers read the same images and annotations",
+            f"Both trainers read the same images and annotations{_of_seed(ours)}",
             {"rule": "none", "of": 2, "found": different},
             "sha256 over the examples that each side read",
             command,
@@ -141,10 +154,11 @@ def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
         found.append(
             claim(
                 "metric_trained/scores",
-                "No score of the trained models differs beyond its 95 % interval",
+                f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
                 {"rule": "none", "of": len(intervals), "found": away},
                 "paired bootstrap over images, bias-corrected and accelerated; a score differs "
-                "where the interval of port - reference leaves 0 out",
+                "where the interval of port - reference leaves 0 out; it is about these two "
+                "models, and says nothing of what another seed would give",
                 command,
             )
         )

@@ -50,7 +50,8 @@ def _sides(found: Sequence[Evidence]) -> dict[str, dict[str, list[str]]]:
         for side, name in FRAMEWORKS.items():
             add(side, "framework", _named(name, provenance.get("packages", {})))
             for key, value in flatten(provenance.get(name) or {}):
-                add(side, key.replace("_", " "), value)
+                chosen = key.endswith("threads") and value == "0"
+                add(side, key.replace("_", " "), "one per core (not set)" if chosen else value)
             for key in SHARED:
                 add(side, key, provenance.get(key))
     return sides

@@ -13,7 +13,7 @@ from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
 from maskformer.run_record import SCHEMA as RUN
 from maskformer.run_scores import COUNTS, ImageCounts, read_counts
-from parity.metrics import strict
+from parity.record import json_text
 from reports.pictures import MOST, jpeg_name, kept
 
 AUDIT = "maskformer-replication/audit/1"
@@ -62,6 +62,8 @@ TITLES = {
     CLEAN_AUDITS: "Clean audits",
     SUITE: "Test suite",
 }
+
+SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
 
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 _RECEIPT_FIRST = re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{')
@@ -139,7 +141,7 @@ def sha256(content: bytes) -> str:
 
 def json_bytes(value: Any) -> bytes:
     """A result as its commands write it."""
-    return (json.dumps(strict(value), indent=1, allow_nan=False) + "\n").encode()
+    return json_text(value).encode()
 
 
 def of_result(result: Mapping[str, Any]) -> Evidence:

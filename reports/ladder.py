@@ -31,6 +31,9 @@ class Rung:
     command: str
 
 
+TRAIN = "parity train --config CONFIG --data DIR --side both"
+EVALUATE = "parity evaluate --config CONFIG --data DIR"
+
 RUNGS = (
     Rung("weights", "Weights", "every weight is converted once and bit for bit", "parity audit"),
     Rung(
@@ -67,24 +70,44 @@ RUNGS = (
         "many updates stay as near as the reference stays to itself",
         "parity trajectory",
     ),
-    Rung("data", "Data", "both sides read the same examples", "parity train --side both"),
-    Rung("inference", "Inference", "every prediction is the same", "parity evaluate --side both"),
-    Rung("metric_code", "Metric code", "the scores are computed alike", "parity evaluate"),
+    Rung(
+        "data",
+        "Data",
+        "both sides read the same examples",
+        TRAIN,
+    ),
+    Rung(
+        "inference",
+        "Inference",
+        "every prediction is the same",
+        f"{EVALUATE} --side both",
+    ),
+    Rung(
+        "metric_code",
+        "Metric code",
+        "the scores are computed alike",
+        "parity evaluate --config CONFIG --data DIR",
+    ),
     Rung(
         "metric_converted",
         "Metric from converted weights",
         "converted weights score alike on both sides",
-        "parity evaluate --side both --weights CHECKPOINT",
+        f"{EVALUATE} --side both --weights CHECKPOINT",
     ),
     Rung(
         "metric_trained",
         "Metric from training",
         "trained models score alike",
-        "parity train --side both",
+        TRAIN,
     ),
 )
 BESIDE = (
-    Rung("tpu", "TPU", "the training step compiles for a TPU and fits", "parity preflight"),
+    Rung(
+        "tpu",
+        "TPU",
+        "the training step compiles for a TPU and fits",
+        "parity preflight --config CONFIG",
+    ),
     Rung(
         "harness",
         "Harness",

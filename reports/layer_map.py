@@ -63,9 +63,17 @@ def part_of(path: str) -> str:
 
 
 def layer_map(
-    rows: Mapping[str, Sequence[Module]], title: str, description: str, width: int
+    rows: Mapping[str, Sequence[Module]],
+    title: str,
+    description: str,
+    width: int,
+    *,
+    labels: bool = True,
 ) -> Markup:
-    """An SVG with a line for each part of the network, and a cell for each of its modules."""
+    """An SVG with a line for each part of the network, and a cell for each of its modules.
+
+    `labels` are what a mouse shows of every cell.
+    """
     height = HEAD + sum(_height(row, width) + GAP for row in rows.values()) + 4
     parts = [
         f'<svg class="plot" viewBox="0 0 {width} {height:.0f}" role="img" '
@@ -79,10 +87,10 @@ def layer_map(
         )
         for index, module in enumerate(modules):
             x, top, size = _place(index, len(modules), y, width)
+            label = f"<title>{escape(module.label)}</title>" if labels else ""
             parts.append(
                 f'<rect class="cell {colour(module)}" x="{x:.1f}" y="{top:.1f}" '
-                f'width="{size:.1f}" height="{ROW - 4}"><title>{escape(module.label)}</title>'
-                "</rect>"
+                f'width="{size:.1f}" height="{ROW - 4}">{label}</rect>'
             )
         y += _height(modules, width) + GAP
     return Markup("".join([*parts, "</g></svg>"]))

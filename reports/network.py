@@ -1,80 +1,140 @@
 """The map of the network in an audit: each module's own error, forward and backward."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from parity.claims import verdicts_of
 from parity.judge import Verdict
+from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
 from reports.layer_map import LEGEND, Module, groups, layer_map, part_of
 
 NARROW, WIDE = 360, 1080
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction through the network, and the claims that measured it.
+
+    `own` is of every module run alone, `in_place` of all modules together; `given` says what a
+    module that runs alone is given, `inherits` from where an error in place may come, `option`
+    what makes an audit run every module alone.
+    """
+
+    name: str
+    own: str
+    in_place: str
+    given: str
+    inherits: str
+    option: str
+
+
 WAYS = (
-    (
+    Way(
         "forward",
-        ("isolated_function", "same_function"),
-        ("given the reference's inputs", "in place, errors of earlier modules included"),
+        "isolated_function",
+        "same_function",
+        "the reference's inputs",
+        "the modules before it",
+        "--isolate",
     ),
-    (
+    Way(
         "backward",
-        ("train_gradients_isolated", "train_gradients"),
-        ("given the reference's gradients", "in place, errors of later modules included"),
+        "train_gradients_isolated",
+        "train_gradients",
+        "the reference's inputs and output gradients",
+        "the modules after it",
+        "--train --isolate",
     ),
 )
-"""Direction; claims that say it, the best first; and how each of them measured."""
 
 TEXT = (
-    "Every cell is a module, in order of execution, coloured by the largest error of what it "
-    "returns, as a share of its limit."
+    "Every cell is a module, in the order of the forward pass, coloured by its largest error as a "
+    "share of that tensor's limit."
 )
-ISOLATE = (
-    "Measured in place: a module also shows what it inherits. parity audit --isolate runs each "
-    "module alone and shows its own error."
+OWN = (
+    "Own error, {name}: each module ran alone, given {given}, in place of the modules it calls "
+    "stood what these do in the reference. Nothing that is shown is inherited."
+)
+IN_PLACE = (
+    "The {name} map is not of own errors: every module was measured in place, so a module also "
+    "shows what {inherits} handed to it. parity audit {option} runs each module alone and "
+    "shows its own error."
+)
+EMPTY = (
+    "A module without a value for its own error is no call of its own in the reference, such as "
+    "the projections inside of an attention: its caller's value covers it."
 )
 
 
 def blocks(claims: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
-    """The maps that these claims allow, and one sortable table of all modules; maybe nothing."""
+    """The maps that these claims allow, and one sortable table of all modules; maybe nothing.
+
+    A map is of the modules' own errors where these were measured, else of errors in place, and
+    then says so.
+    """
     by_id = {one["id"]: one for one in claims if one.get("measured")}
-    figures, columns = [], {}
-    inherited = False
-    for way, identities, hows in WAYS:
-        for identity, how in zip(identities, hows, strict=True):
-            if identity in by_id:
-                modules = modules_of(verdicts_of(by_id[identity]["measured"]))
-                figures.append(_figure(modules, f"{way}, {how}"))
-                columns[f"{way}, {how.partition(',')[0]}"] = modules
-                inherited = inherited or identity != identities[0]
-                break
+    found: list[tuple[Way, list[Module], list[Module]]] = []
+    for way in WAYS:
+        own, in_place = (
+            modules_of(verdicts_of(by_id[identity]["measured"])) if identity in by_id else []
+            for identity in (way.own, way.in_place)
+        )
+        if own or in_place:
+            found.append((way, own, in_place))
+    paths = [module.path for _, own, in_place in found for module in (*in_place, *own)]
+    order = {path: index for index, path in enumerate(dict.fromkeys(paths))}
+    texts, figures = [], []
+    for way, own, in_place in found:
+        words = {"name": way.name, "given": way.given, "inherits": way.inherits}
+        text, title = (OWN, "own error") if own else (IN_PLACE, "error in place")
+        texts.append(Text(text.format(**words, option=way.option)))
+        figures.append(_figure(own or in_place, f"{title}, {way.name}", order))
     if not figures:
         return ()
-    note = [Text(ISOLATE)] if inherited else []
-    return (Text(TEXT), *note, *figures, _table(columns))
+    alone = any(own for _, own, _ in found)
+    return (Text(TEXT), *texts, *figures, _table(found, order), *([Text(EMPTY)] if alone else []))
 
 
 def modules_of(verdicts: Mapping[str, Verdict]) -> list[Module]:
-    """By module, the verdict on its results or gradients that is nearest to its limit."""
+    """By module, the verdict on its results or gradients that is nearest to its limit.
+
+    What a module is given counts for the one that made it.
+    """
     worst: dict[str, Verdict] = {}
     for key, verdict in verdicts.items():
-        path, _, kind = key.partition(":")
-        if kind.startswith("input"):
+        path, kind = module_of(key), key.partition(":")[2]
+        if kind.startswith(("input", "grad_output")):
             continue
         before = worst.get(path)
-        if before is None or verdict.margin > before.margin:
+        if before is None or _margin(verdict) > _margin(before):
             worst[path] = verdict
     return [
         Module(
             path,
-            verdict.margin,
+            _margin(verdict),
             verdict.passed,
-            f"{path}: {number(verdict.value)}, limit {number(verdict.threshold.value)}",
+            f"{path}: {_figures(verdict)}",
         )
         for path, verdict in worst.items()
     ]
 
 
-def _figure(modules: Sequence[Module], title: str) -> Figure:
-    rows = groups(modules)
+def _margin(verdict: Verdict) -> float:
+    """The share of the limit; infinite where there is no number."""
+    return math.inf if math.isnan(verdict.margin) else verdict.margin
+
+
+def _figures(verdict: Verdict) -> str:
+    return verdict.problem or (f"{number(verdict.value)}, limit {number(verdict.threshold.value)}")
+
+
+def _figure(modules: Sequence[Module], title: str, order: Mapping[str, int]) -> Figure:
+    parts = list(dict.fromkeys(map(part_of, order)))
+    found = groups(sorted(modules, key=lambda module: order[module.path]))
+    rows = {part: found[part] for part in parts if part in found}
     wrong = [module.path for module in modules if not module.passed]
     worst = max(modules, key=lambda module: module.share)
     said = f"above their limit: {', '.join(wrong[:5])}" if wrong else "none is above its limit"
@@ -82,31 +142,40 @@ def _figure(modules: Sequence[Module], title: str) -> Figure:
         f"Map of {len(modules)} modules, {title}; {said}; nearest to its limit: {worst.label}. "
         "Values: see the table of modules."
     )
-    narrow, wide = (layer_map(rows, title, description, width) for width in (NARROW, WIDE))
+    narrow, wide = (
+        layer_map(rows, title, description, width, labels=width == WIDE) for width in (NARROW, WIDE)
+    )
     legend = tuple((css, name) for css, name in LEGEND if wrong or css != "mbad")
-    caption = f"{len(modules)} modules, {title}. Hover over a cell for its module and figures."
+    hint = "On a wide screen, hover over a cell for its module and figures."
+    caption = f"{len(modules)} modules, {title}. {hint}"
     return Figure(caption, (Plot(title, narrow, wide),), series=legend)
 
 
-def _table(columns: Mapping[str, Sequence[Module]]) -> Table:
-    paths = dict.fromkeys(module.path for modules in columns.values() for module in modules)
-    by_path = [{module.path: module for module in modules} for modules in columns.values()]
+def _table(
+    found: Sequence[tuple[Way, Sequence[Module], Sequence[Module]]], order: Mapping[str, int]
+) -> Table:
+    measured = [
+        (way, *({module.path: module for module in modules} for modules in both))
+        for way, *both in found
+    ]
+    columns = [
+        (f"{title}, {way.name}", by_path)
+        for way, own, in_place in measured
+        for title, by_path in (("Own error", own), ("In place", in_place))
+        if by_path
+    ]
     rows = []
-    for index, path in enumerate(paths, 1):
-        found = [one.get(path) for one in by_path]
-        passed = all(one.passed for one in found if one is not None)
+    for index, path in enumerate(sorted(order, key=order.__getitem__), 1):
+        verdict, tone = _verdict(
+            (own.get(path), in_place.get(path)) for _, own, in_place in measured
+        )
         rows.append(
             (
                 Cell(str(index), index),
-                Cell(path or "model", path),
+                Cell(path, path),
                 Cell(part_of(path), part_of(path)),
-                Cell("holds" if passed else "fails", tone="good" if passed else "bad"),
-                *(
-                    Cell("", "")
-                    if one is None
-                    else Cell(f"{100 * one.share:.3g} %", one.share, "" if one.passed else "bad")
-                    for one in found
-                ),
+                Cell(verdict, tone=tone),
+                *(_share(by_path.get(path)) for _, by_path in columns),
             )
         )
     heads = (
@@ -114,7 +183,27 @@ def _table(columns: Mapping[str, Sequence[Module]]) -> Table:
         Column("Module", code=True),
         Column("Part", choices=True),
         Column("Verdict", choices=True),
-        *(Column(name, numeric=True) for name in columns),
+        *(Column(name, numeric=True) for name, _ in columns),
     )
-    caption = "Modules, with their largest error as a share of its limit"
+    caption = "Every module, its largest error as a share of that tensor's limit"
     return Table(caption, heads, tuple(rows), interactive=True)
+
+
+def _share(module: Module | None) -> Cell:
+    if module is None:
+        return Cell("", "")
+    return Cell(f"{number(100 * module.share)} %", module.share, "" if module.passed else "bad")
+
+
+def _verdict(ways: Iterable[tuple[Module | None, Module | None]]) -> tuple[str, str]:
+    """A module's verdict in a word, and its tone, from its own error and that in place."""
+    words = []
+    for own, in_place in ways:
+        if own is not None and not own.passed:
+            words.append("own error")
+        elif in_place is not None and not in_place.passed:
+            words.append("fails" if own is None else "inherited")
+    for word in ("own error", "fails", "inherited"):
+        if word in words:
+            return word, "bad"
+    return "holds", "good"

@@ -36,11 +36,14 @@ def layer_plot(
     description: str,
     width: int,
     height: int,
+    *,
+    labels: bool = True,
 ) -> Markup:
     """An SVG of every point over its limit, in the given order.
 
-    `title` names the vertical axis, `description` is read out in place of the drawing. Zero has a
-    row of its own below the scale; values that are no number stand at the top edge, marked.
+    `title` names the vertical axis, `description` is read out in place of the drawing, `labels` are
+    what a mouse shows of every point. Zero has a row of its own below the scale; values that are
+    no number stand at the top edge, marked.
     """
     scale = _Scale.of(points, width, height)
     parts = [
@@ -51,7 +54,7 @@ def layer_plot(
         *_stage_strip(points, scale, height),
         *_layer_ticks(points, scale, height),
         f'<path class="limit" d="{_steps(points, scale)}"/>',
-        *[_mark(index, point, scale) for index, point in enumerate(points)],
+        *[_mark(index, point, scale, labels) for index, point in enumerate(points)],
         "</g></svg>",
     ]
     return Markup("".join(parts))
@@ -165,9 +168,9 @@ def _steps(points: Sequence[Point], scale: _Scale) -> str:
     return "".join(path)
 
 
-def _mark(index: int, point: Point, scale: _Scale) -> str:
+def _mark(index: int, point: Point, scale: _Scale, labels: bool) -> str:
     x, y = scale.x(index), scale.y(point.value)
-    title = f"<title>{escape(point.label)}</title>"
+    title = f"<title>{escape(point.label)}</title>" if labels else ""
     if point.passed:
         css = stage_class(point.stage)
         return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="2.2">{title}</circle>'

@@ -3,10 +3,10 @@
 import base64
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskformer.errors import InputError
-from parity.metrics import strict
+from parity.record import json_text
 from reports import (
     architectures,
     audit,
@@ -114,6 +114,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         "cell": _markdown_text,
         "code": _markdown_code,
         "stage": stage_class,
+        "order": _order,
     }
     script = _asset(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
@@ -143,7 +144,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         ],
     }
     return {
-        DATA: json.dumps(strict(document), indent=1, allow_nan=False) + "\n",
+        DATA: json_text(document),
         TWIN: twin,
         PAGE: page,
     }
@@ -195,12 +196,34 @@ def _chapters(
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise incomplete(one, error) from error
         chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))
-    return tuple(chapters)
+    return _told_apart(chapters)
+
+
+def _told_apart(chapters: Sequence[Chapter]) -> tuple[Chapter, ...]:
+    """The chapters; those of the same title are counted."""
+    count = Counter(one.title for one in chapters)
+    so_far: Counter[str] = Counter()
+    told = []
+    for one in chapters:
+        so_far[one.title] += 1
+        if count[one.title] > 1:
+            title = f"{one.title} ({so_far[one.title]} of {count[one.title]})"
+            told.append(dataclasses.replace(one, title=title))
+        else:
+            told.append(one)
+    return tuple(told)
 
 
 def _asset(environment: Environment, name: str) -> Markup:
     source, _, _ = environment.loader.get_source(environment, name)
     return Markup(source)
+
+
+def _order(value: float) -> str:
+    """A number to sort by, as scripts read it; the digits that its order may need."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.6g}".replace("inf", "Infinity")
 
 
 def _markdown_text(text: str) -> str:

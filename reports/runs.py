@@ -23,9 +23,8 @@ from reports.document import (
     describe,
     number,
 )
-from reports.evidence import Evidence
+from reports.evidence import SIDES, Evidence
 
-SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
 COURSE = ("gradient_norm", "learning_rate/head", *SENTINELS)

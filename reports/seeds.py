@@ -5,7 +5,7 @@ from typing import Any
 
 from reports import claims as words
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
-from reports.evidence import Evidence
+from reports.evidence import SIDES, Evidence
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -67,30 +67,33 @@ def _differences(result: Mapping[str, Any]) -> Table:
         Column("Its spread (sd)", numeric=True),
         Column("90 % interval"),
         *(
-            Column(f"between seeds of {side}, {key}", numeric=True)
+            Column(f"{SIDES.get(side, side)}: {what} of two seeds", numeric=True)
             for side in sides
-            for key in ("mean", "largest")
+            for what in ("mean gap", "largest gap")
         ),
     )
     return Table(f"{result['of']}, in points", columns, rows)
 
 
 def _seeds(result: Mapping[str, Any]) -> Table:
-    names = list(result["scores"])
+    sides = list(next(iter(result["scores"].values()))["scores"])
     rows = []
-    for index, seed in enumerate(result["seeds"]):
-        cells = [Cell(seed, index)]
-        for name in names:
-            one = result["scores"][name]
-            values = [side[index] for side in one["scores"].values()]
-            cells += [Cell(f"{value:.2f}", value) for value in values]
-            cells.append(Cell(f"{one['differences'][index]:+.2f}", one["differences"][index]))
-        rows.append(tuple(cells))
-    columns = [Column("Seed")]
-    for name in names:
-        label = name.replace("_", " ")
-        columns += [
-            Column(f"{label}, {side}", numeric=True) for side in result["scores"][name]["scores"]
-        ]
-        columns.append(Column("difference", numeric=True))
-    return Table("Scores in percent", tuple(columns), tuple(rows))
+    for name, one in result["scores"].items():
+        for index, seed in enumerate(result["seeds"]):
+            values = [one["scores"][side][index] for side in sides]
+            difference = one["differences"][index]
+            rows.append(
+                (
+                    Cell(name.replace("_", " "), name),
+                    Cell(str(seed), index),
+                    *(Cell(f"{value:.2f}", value) for value in values),
+                    Cell(f"{difference:+.2f}", difference),
+                )
+            )
+    columns = (
+        Column("Score", choices=True),
+        Column("Seed", numeric=True),
+        *(Column(SIDES.get(side, side), numeric=True) for side in sides),
+        Column("Difference", numeric=True),
+    )
+    return Table("Scores in percent", columns, tuple(rows), interactive=True)

@@ -80,7 +80,7 @@ def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
             plots.append(Plot(title, drawn))
     text = (
         "Training is chaotic: two runs of the same program that start one rounding apart come "
-        "apart as well. The port is right where it comes apart no faster."
+        "apart as well. A port that computes the same comes apart no faster."
     )
     names = ((PORT, "port (TensorFlow)"), (OTHER, BESIDE[beside]))
     rows = tuple(

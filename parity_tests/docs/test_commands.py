@@ -60,7 +60,7 @@ def workplace(tmp_path_factory):
     from safetensors.numpy import save_file
 
     from maskformer import zoo
-    from replication.demo import photographs
+    from replication.demo_stages import photographs
     from replication.pair import load_weights
     from weight_conversion.convert import convert
 

@@ -14,7 +14,9 @@ from torch import nn
 from maskformer.errors import InputError
 from parity import weights_tf
 from parity.audit import Pair, audit, save
+from parity.claims import verdicts_of
 from parity.names import Names
+from parity.trace import module_of
 from parity.weights import LINEAR, Layout, Weights, depthwise, merged_heads, split_heads
 from parity.weights_torch import vary
 
@@ -201,6 +203,7 @@ def test_a_pair_with_other_names_is_equal_in_every_execution():
     assert result["localisations"] == []
     claims = [one["id"] for one in result["claims"]]
     assert claims[:3] == ["weights", "pairing", "same_function"]
+    assert claims[-1] == "isolated_function"
     assert result["unpaired"] == {"reference": [], "port": []}
 
 
@@ -217,12 +220,21 @@ def test_a_constant_in_float32_is_found():
     )
 
 
-def test_a_planted_epsilon_is_found_and_named():
-    pair = blocks(lambda: [PortBlock(), PortBlock(1e-5)])
-    result = audit(pair, executions=(), quiet=True)
+def test_a_planted_epsilon_is_found_and_named_and_no_other_module_has_an_error_of_its_own():
+    pair = blocks(lambda: [PortBlock(1e-5), PortBlock()])
+    result = audit(pair, executions=(), isolate=True, quiet=True)
     assert result["verdict"] == "different"
+    claims = {one["id"]: one for one in result["claims"]}
+
+    def wrong(identity):
+        judged = verdicts_of(claims[identity]["measured"])
+        return {module_of(key) for key, one in judged.items() if not one.passed}
+
+    assert wrong("isolated_function") == {"0.norm"}
+    assert wrong("same_function") > {"0.norm", "1.norm"}
+    assert claims["isolated_function"]["place"] == "0.norm"
     (found,) = result["localisations"]
-    assert found["path"] == "1.norm"
+    assert found["path"] == "0.norm"
     assert found["cause"].endswith("epsilon 1e-05 instead of 1e-06")
 
 

@@ -6,6 +6,7 @@ import pytest
 from parity.judge import same_function
 from parity.localise import localise
 from parity.pairing import Comparison
+from parity.trace import module_of
 from parity_tests.engine import pairs
 
 FAULTS = [
@@ -72,11 +73,11 @@ def alone(port):
 def test_observed_verdicts_are_of_every_module_and_only_a_wrong_one_fails(port):
     found = alone(port)
     called = {call.path or "model" for call in port.calls}
-    assert {one.key.partition(":")[0] for one in found} == called
+    assert {module_of(one.key) for one in found} == called
     assert [str(one) for one in found if not one.passed] == []
     for path, fault in (("decoder.layers.0", "position in value"), ("decoder", "no final norm")):
         port.modules[path].fault = fault
-        wrong = {one.key.partition(":")[0] for one in alone(port) if not one.passed}
+        wrong = {module_of(one.key) for one in alone(port) if not one.passed}
         assert wrong == {path}
         port.modules[path].fault = None
 

@@ -7,12 +7,13 @@ import numpy as np
 
 from maskformer.tensor_axes import stage_of
 from parity.assignment import Certificate
-from parity.audit_result import Measured, Precision, build_result
+from parity.audit_result import Measured, Precision, build_result, isolated_claim
 from parity.claims import claim, margin_claim, matching_place
-from parity.judge import gradient_verdict
+from parity.judge import function_verdict, gradient_verdict
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.test_evaluation_chapter import result as evaluation_result
+from replication import clean_audits as clean
 from replication.training_audit import SCHEMA as TRAINING_STEP
 
 PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
@@ -28,8 +29,12 @@ def _gaps(trace: Trace, seed: int, scale: float) -> dict[str, Gap]:
     }
 
 
-def audit(worst: float = 1.0) -> dict[str, Any]:
-    """An audit of nine tensors; with `worst` 1e6 one of them is above its float64 limit."""
+def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
+    """An audit of eight tensors; with `worst` 1e6 one of them is above its float64 limit.
+
+    The module that makes it has `own` of that error when it runs alone; with None, no module ran
+    alone.
+    """
     taps = {}
     for path, kind in itertools.product(PATHS, ("input", "output")):
         tap = Tap(path, kind, "", 0, "NCHW", np.zeros((1, 3, 4, 5), np.float32))
@@ -51,9 +56,18 @@ def audit(worst: float = 1.0) -> dict[str, Any]:
         returned_sha256="ab" * 32,
         effects={"eager": {"same program": 0.0}, "xla": {"production": 1e-8}},
     )
+    further = []
+    if own is not None:
+        gaps = {name: gap for name, gap in function.items() if ":output" in name}
+        gaps[key] = Gap(1e-15 * max(own, 1.0), 9e-15 * max(own, 1.0), peak=4.0)
+        alone = {
+            name: function_verdict(name, gap, measured.floors[name]) for name, gap in gaps.items()
+        }
+        further.append(isolated_claim(alone, (), COMMAND))
     return build_result(
         measured,
         (),
+        further_claims=further,
         command=COMMAND,
         inputs=[{"name": "synthetic 0", "size": [4, 5], "sha256": "cd" * 32}],
         timings={"port, float64": 1.5},
@@ -119,6 +133,25 @@ def evaluation() -> dict[str, Any]:
             for key in ("pq", "sq", "rq"):
                 group[key] = sum(row[key] for row in members) / len(members)
     return result
+
+
+def clean_audits(failed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Three audits of a sound port; the last has the claims `failed` against it."""
+    outcomes = [
+        {
+            "case": case,
+            "verdict": "equal",
+            "failed": [],
+            "claims": 10,
+            "float64": 0.037,
+            "float32": {case["execution"]: 1.6},
+            "seconds": 8.5,
+        }
+        for case in clean.cases(3, "tiny", ("eager", "xla"), 0)
+    ]
+    if failed:
+        outcomes[-1] |= {"verdict": "different", "failed": list(failed)}
+    return clean.result(outcomes, "parity faults clean --runs 3")
 
 
 def results() -> list[dict[str, Any]]:

@@ -177,6 +177,10 @@ FALSE = {  # by words that must name it: a lie in a result, told consistently in
         "audit", ("claims", 2, "evidence_sha256"), "00" * 32,
     ),
     "claims[2] (same_function).measured": ("audit", ("claims", 2, "measured"), None),
+    "claims[7] (isolated_function).value": ("audit", ("claims", 7, "value"), 1e-3),
+    "claims[7] (isolated_function).evidence_sha256": (
+        "audit", ("claims", 7, "measured", "cases", 0, 0), "backbone.stem:output",
+    ),
     "claims[0] (weights)": ("audit", ("claims", 0, "measured", "found"), ["conv1.weight"]),
     "layers[3] (backbone.stem.conv1:output).float64.gap": (
         "audit", ("layers", 3, "float64", "gap"), 1e-17,
@@ -226,8 +230,22 @@ def test_a_hash_that_was_corrected_for_edited_evidence_does_not_help(report, tmp
     assert {"evidence/01-audit.json", "report.html", "report.md", "report.json"} <= files
 
 
+@pytest.mark.parametrize("failed", [(), ("same_function", "train_update")])
+def test_clean_audits_are_reported_and_verified(tmp_path, failed):
+    result = recorded.clean_audits(failed)
+    write_report([result], tmp_path)
+    found = verify(tmp_path)
+    assert found.problems == ()
+    assert len(found.failing) == (1 if failed else 0)
+    twin = (tmp_path / "report.md").read_text()
+    assert f"3 audits of a port that is right, {1 if failed else 0} false alarms" in twin
+    assert ("same\\_function; train\\_update" in twin) == bool(failed)
+    lie = {**result, "alarms": 2}
+    assert [place for place, *_ in recheck(of_result(lie))] == ["alarms"]
+
+
 def test_sound_results_and_honest_failures_pass_the_recheck():
-    for one in (*recorded.results(), recorded.audit(1e6), recorded.training_step(2.6)):
+    for one in (*recorded.results(), recorded.audit(1e6, 1e6), recorded.training_step(2.6)):
         assert recheck(of_result(one)) == []
 
 
@@ -235,7 +253,7 @@ def test_sound_results_and_honest_failures_pass_the_recheck():
     ("words", "failing"),
     [
         (("--limit", "float32_ratio=0.001"), 3),
-        (("--limit", "floor_factor=0.001", "--limit", "loss_gap=0"), 2),
+        (("--limit", "floor_factor=0.001", "--limit", "loss_gap=0"), 3),
         (("--limit", "floor_factor=64"), 0),
     ],
 )

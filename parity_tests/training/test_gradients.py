@@ -11,6 +11,7 @@ from parity.gradients import gradient_verdicts, localise_gradients, unpaired_par
 from parity.gradients_torch import GradientRecorder as TorchRecorder
 from parity.judge import FUNCTION_FACTOR, same_precision
 from parity.pairing import Comparison
+from parity.trace import module_of
 from parity_tests.training.small import small_per_pixel, small_swin
 from replication import pair, training_pair
 
@@ -176,3 +177,39 @@ def test_attention_that_forgets_the_gradient_of_its_keys_is_named(both, monkeypa
     (found,) = localised(both)
     assert (found.path, found.kind) == (path, "own")
     assert found.edge == f"{path}:grad_input.key"
+
+
+def test_every_backward_pass_runs_alone_and_only_a_wrong_one_has_an_error_of_its_own(
+    both, monkeypatch
+):
+    import tensorflow as tf
+
+    def wrong():
+        """Modules of all verdicts, and of those that fail."""
+        found = []
+        localise_gradients(
+            both.reference,
+            both.port,
+            both.values,
+            both.gradients,
+            both.port_inputs,
+            both.floors,
+            everywhere=True,
+            observe=found.extend,
+        )
+        return (
+            {module_of(one.key) for one in found},
+            {module_of(one.key) for one in found if not one.passed},
+        )
+
+    judged, failed = wrong()
+    assert failed == set()
+    assert len(judged) >= 180
+    path = "backbone.res5.0.conv2"
+    plant(
+        monkeypatch,
+        both,
+        path,
+        lambda call: lambda input: call(0.5 * tf.stop_gradient(input) + 0.5 * input),
+    )
+    assert wrong() == (judged, {path})
