@@ -17,7 +17,8 @@ from tf_impl.matcher import FOCAL_ALPHA, FOCAL_GAMMA, Matching, Targets, match
 Normalisation = Literal["ddp_mean", "global"]
 Outputs = dict[str, Any]
 
-CHUNK_PIXELS = 1 << 21  # full-resolution mask pixels that are expanded at a time
+CHUNK_PIXELS = 1 << 21  # full-resolution mask pixels that are expanded at a time, at most
+CHUNK_TARGETS = 8  # and targets: padding beyond the chunk that holds the last pair costs nothing
 
 
 class SetCriterion(tf_keras.layers.Layer):
@@ -129,7 +130,7 @@ def _matched_losses(
     h, w = matched.shape[2:]
     images = tf.shape(target_masks)[0]
     size = tuple(target_masks.shape[-2:])
-    chunk = max(1, min(t, CHUNK_PIXELS // (size[0] * size[1])))
+    chunk = max(1, min(t, CHUNK_TARGETS, CHUNK_PIXELS // (size[0] * size[1])))
     chunks = -(-t // chunk)
     padding = chunks * chunk - t
     matched = tf.pad(matched, [[0, 0], [0, padding], [0, 0], [0, 0]])

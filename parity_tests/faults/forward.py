@@ -115,7 +115,7 @@ PADDING = (
 EPSILONS = (
     _fault(
         "group-norm-epsilon-1e-3", "epsilon", "pixel_decoder", "GroupNorm uses epsilon 1e-3",
-        line(f"{PIXELS}.layer_2.norm", *epsilon(1e-3)), f"{PIXELS}.layer_2.norm",
+        line(f"{PIXELS}.layer_2.norm", "NORM_EPSILON", "1e-3"), f"{PIXELS}.layer_2.norm",
         "epsilon 0.001 instead of 1e-05", f"{PORT}; {KERAS}",
     ),
     _fault(

@@ -1,5 +1,6 @@
 """Each block alone: float64 to rounding, float32 no worse than the reference; and with a fault."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -111,6 +112,58 @@ def test_norm_with_another_epsilon_fails(norm, monkeypatch):
         block(reference(), lambda: port(64)), {"input": normal(*shape)}, axes=MAPS
     )
     assert [one.key for one in verdicts["float64"] if not one.passed] == ["model:output"]
+
+
+def _group_norm_gradients(dtype, scale):
+    """Gradients of input, weight and bias, by framework, of a loss that weighs every output."""
+    x, above = scale * normal(3, 64, 5, 7), normal(3, 64, 5, 7, seed=1)
+    affine = normal(2, 64, seed=2)
+    reference = torch.nn.GroupNorm(32, 64, dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        reference.weight.copy_(torch.from_numpy(affine[0]))
+        reference.bias.copy_(torch.from_numpy(affine[1]))
+    wanted = torch.from_numpy(x.astype(dtype)).requires_grad_()
+    out = reference(wanted)
+    out.backward(torch.from_numpy(above.astype(dtype)))
+    port = tf_layers.GroupNorm(64, dtype=dtype)
+    port.weight.assign(affine[0])
+    port.bias.assign(affine[1])
+    given = tf.constant(x.transpose(0, 2, 3, 1), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        out = port(given)
+    variables = [given, port.weight, port.bias]
+    found = tape.gradient(out, variables, tf.constant(above.transpose(0, 2, 3, 1), dtype))
+    return (
+        [wanted.grad.numpy(), reference.weight.grad.numpy(), reference.bias.grad.numpy()],
+        [found[0].numpy().transpose(0, 3, 1, 2), found[1].numpy(), found[2].numpy()],
+    )
+
+
+def _relative_gap(value, exact):
+    return np.abs(np.float64(value) - exact).max() / np.abs(exact).max()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_group_norm_gradients_equal_the_reference(scale):
+    exact, port = _group_norm_gradients("float64", scale)
+    assert max(map(_relative_gap, port, exact)) < 1e-12
+    reference, port = _group_norm_gradients("float32", scale)
+    for mine, theirs, value in zip(port, reference, exact, strict=True):
+        assert _relative_gap(mine, value) <= 4 * max(_relative_gap(theirs, value), 2.0**-24)
+
+
+@pytest.mark.parametrize("broken", ["through_mean", "through_variance"])
+def test_group_norm_gradients_notice_a_dropped_term(broken, monkeypatch):
+    """The twin: the input's gradient without what runs through a statistic."""
+    source = inspect.getsource(tf_layers._group_norm)
+    term = f"{broken} = "
+    assert source.count(term) == 1
+    scope = vars(tf_layers).copy()
+    exec(source.replace(term, f"{broken} = 0 * "), scope)
+    monkeypatch.setattr(tf_layers, "_group_norm", scope["_group_norm"])
+    exact, port = _group_norm_gradients("float64", 1.0)
+    assert _relative_gap(port[0], exact[0]) > 1e-3
 
 
 @pytest.mark.parametrize("execution", ["eager", "graph", "xla"])
