@@ -71,12 +71,15 @@ def train(request: Request) -> dict[str, Path]:
                 "--resume is not given",
                 "Choose another folder, or continue the run with --resume.",
             )
+    shares = both or (request.sides == ("tf",) and settings.initial is not None)
+    if settings.initial is not None and not (request.out / INITIAL).is_file():
+        _refuse_weights_that_do_not_fit(settings, shares)
     try:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
         with replacing(request.out / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings.to_dict(), indent=1), encoding="utf-8")
-        if both or (request.sides == ("tf",) and settings.initial is not None):
+        if shares:
             shared = _write_initial(settings, request.out / INITIAL)
             settings = dataclasses.replace(settings, initial=str(shared))
         for name, folder in folders.items():
@@ -102,6 +105,22 @@ def _settings(request: Request) -> RunSettings:
     if request.resume and (request.out / SETTINGS).is_file():
         before = RunSettings.from_dict(json.loads((request.out / SETTINGS).read_text()))
     return settle(given, before)
+
+
+def _refuse_weights_that_do_not_fit(settings: RunSettings, complete: bool) -> None:
+    """Reads the initial weights as the run will, before anything is written.
+
+    PyTorch alone takes those of a backbone too; what both sides share is `complete`.
+    """
+    import torch_reference
+    from replication.pair import load_weights
+    from torch_reference.initial_weights import load_initial
+
+    config = settings.entry.model
+    if complete:
+        load_weights(settings.initial, config)
+    else:
+        load_initial(torch_reference.build(config), settings.initial)
 
 
 def _write_initial(settings: RunSettings, path: Path) -> Path:

@@ -212,3 +212,47 @@ def test_overlapping_masks_do_not_fit_an_id_map():
         tf_matcher.pad_targets(targets, 2)
     dense = tf_matcher.pad_targets(targets, 2, overlapping=True)
     assert dense.masks.shape == (1, 2, 3, 3)
+
+
+def _vanishing_targets(same_class=True):
+    """Two targets of one pixel each that the nearest rule leaves out of the costs' 8x8 masks."""
+    masks = np.zeros((3, 32, 32), bool)
+    masks[0, 5, 5] = masks[1, 21, 22] = masks[2, 8:16, 8:16] = True
+    return {"labels": np.array([1, 1 if same_class else 2, 0]), "masks": masks}
+
+
+def _pairs_of_vanishing(target):
+    """Costs [Q,T] in float64 and the targets' queries [T], of both sides, for random outputs."""
+    rng = np.random.default_rng(0)
+    logits, masks = rng.normal(size=(1, 5, 4)), rng.normal(size=(1, 5, 8, 8))
+    weights = LossConfig()
+    reference = torch_matcher.HungarianMatcher(weights)
+    tensors = torch.tensor(logits), torch.tensor(masks)
+    cost = reference.costs(tensors[0][0], tensors[1][0], _as_torch(target)).numpy()
+    query, matched = reference(
+        {"pred_logits": tensors[0], "pred_masks": tensors[1]}, [_as_torch(target)]
+    )[0]
+    port = tf_matcher.match(
+        tf.constant(logits)[None],
+        tf.constant(masks)[None],
+        tf_matcher.pad_targets([target], 3),
+        weights,
+    )
+    return cost, query.numpy()[matched.argsort().numpy()], port.query_of_target[0, 0].numpy()
+
+
+def test_targets_that_vanish_at_mask_resolution_tie_exactly():
+    """So either side may give them in either order, at the same total cost (docs/compatibility)."""
+    cost, *found = _pairs_of_vanishing(_vanishing_targets())
+    assert np.array_equal(cost[:, 0], cost[:, 1])
+    totals = [cost[queries, np.arange(3)].sum() for queries in found]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-15)
+    assert set(found[0][:2]) == set(found[1][:2])
+    assert found[0][2] == found[1][2]
+
+
+def test_vanishing_targets_of_two_classes_do_not_tie():
+    """The twin: another class tells the two apart, and both sides pair them alike."""
+    cost, *found = _pairs_of_vanishing(_vanishing_targets(same_class=False))
+    assert not np.array_equal(cost[:, 0], cost[:, 1])
+    assert np.array_equal(*found)

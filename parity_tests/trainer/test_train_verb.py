@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from maskformer.errors import InputError
 from maskformer.panoptic_quality import PanopticCounts
@@ -140,16 +142,32 @@ def test_wrong_words_are_one_clear_error(parity, tmp_path, words, fact):
 
 
 def test_the_trainers_own_error_reaches_the_user(parity, scenes, tmp_path):
-    """The weights are looked at by the trainer's process alone."""
+    """The loss is looked at by the trainer's process alone."""
     status, _, error = parity(
         *("train", "--side", "torch", "--config", "scenes_tiny", "--data", scenes),
-        *("--out", tmp_path / "run", "--steps", 1, "--initial", tmp_path / "none.safetensors"),
+        *("--out", tmp_path / "run", "--steps", 3, "--record-every", 1),
+        *("--solver", "base_lr=1e30", "--solver", "warmup_iters=0"),
     )
     assert status == 2
     message = error.strip().splitlines()[-3:]
-    assert message[0].startswith("parity: the initial weights")
-    assert message[0].endswith("do not exist")
+    assert message[0].startswith("parity: the training diverged at step")
     assert all(line.startswith("  ") for line in message[1:])
+
+
+@pytest.mark.parametrize("side", ["torch", "tf", "both"])
+@pytest.mark.parametrize("kind", ["missing", "of another model"])
+def test_refused_initial_weights_leave_nothing_behind(parity, scenes, tmp_path, side, kind):
+    given = tmp_path / "given.safetensors"
+    if kind == "of another model":
+        save_file({"weight": torch.zeros(2)}, given)
+    status, _, error = parity(
+        *("train", "--side", side, "--config", "scenes_tiny", "--data", scenes),
+        *("--out", tmp_path / "run", "--steps", 1, "--initial", given),
+    )
+    assert status == 2
+    assert "parity: " in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
