@@ -22,10 +22,10 @@ from parity.audit_result import (
     build_result,
     isolated_claim,
 )
-from parity.calls import Axes, fill, flatten
+from parity.calls import fill, flatten
 from parity.names import Names
 from parity.record import json_text
-from parity.trace import Trace, tap_key
+from parity.trace import Axes, Trace, tap_key
 from parity.weights import Weights
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ import numpy as np
 from parity.masks import Drawn, Feed, Keeps, Masks
 from parity.names import Naming
 from parity.pairing import align
-from parity.trace import Tap, Trace, TraceError, shown
+from parity.trace import Axes, Tap, Trace, TraceError, shown
 
-Axes = Callable[[str, str, str, int], str]
 Sink = Callable[[Tap], None]
 Feeds = Mapping[str, Tap]
 NOT_NAMED = ("training",)
@@ -217,10 +216,9 @@ class Watch:
     _counts: Counter = field(default_factory=Counter)
     _signatures: dict[int, inspect.Signature] = field(default_factory=dict)
 
-    @property
-    def current(self) -> Call | None:
-        """The innermost call that is running."""
-        return self._stack[-1][1] if self._stack else None
+    def place(self) -> tuple[str, int] | None:
+        """Path and number of the innermost call that is running, None outside any."""
+        return (self._stack[-1][1].path, self._stack[-1][1].call) if self._stack else None
 
     def resume(self, call: Call) -> None:
         """Count the calls of the run to come as if it were `call`, in the midst of its own run."""
@@ -482,7 +480,7 @@ class Recorder(ABC):
         if self.masks is None:
             yield
             return
-        with self._fed(Feed(self.masks, lambda: watch.current, watch.drawn)):
+        with self._fed(Feed(self.masks, watch.place, watch.drawn)):
             yield
 
     @abstractmethod

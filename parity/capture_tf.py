@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from parity import calls
-from parity.calls import Axes, Call, Collector, Sink, Slot, Watch, fill, flatten, watching
+from parity.calls import Call, Collector, Sink, Slot, Watch, fill, flatten, watching
 from parity.masks import Drawn, Keeps, Masks
 from parity.masks_tf import fed_masks
 from parity.metrics import Gap, gap
 from parity.names import Naming
 from parity.provenance import provenance
-from parity.trace import Tap, Trace, TraceError, shown, tap_key
+from parity.trace import Axes, Tap, Trace, TraceError, shown, tap_key
 
 EXECUTIONS = ("eager", "graph", "xla")
 # Grappler's rewrites that look at which tensors are fetched: with them, reading a tensor would

@@ -12,14 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity import calls
-from parity.calls import Axes, Call, Collector, Feeds, Sink, Slot, Watch, fill, flatten, watching
+from parity.calls import Call, Collector, Feeds, Sink, Slot, Watch, fill, flatten, watching
 from parity.masks import Keeps, Masks
 from parity.masks_torch import FedMasks
 from parity.metrics import Gap, perturb_ulp, worst
 from parity.names import Naming
 from parity.pairing import Comparison, tap_gap
 from parity.provenance import provenance
-from parity.trace import Tap, Trace, TraceError
+from parity.trace import Axes, Tap, Trace, TraceError
 
 
 class Recorder(calls.Recorder):

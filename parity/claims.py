@@ -147,6 +147,11 @@ def judge(measured: Measured, limits: Limits = DEFAULT) -> Judged:
     return replace(judged, otherwise=measured.get("otherwise", "fails"))
 
 
+def located(one: Mapping[str, Any], place: str, cause: str | None) -> dict[str, Any]:
+    """A failed claim with where, and why where that is known; one that holds stays as it is."""
+    return dict(one) if one["verdict"] == "holds" else {**one, "place": place, "cause": cause}
+
+
 def failure(one: Mapping[str, Any]) -> str:
     """One line on a claim that fails: what, where, why."""
     place = f" [{one['place']}]" if one.get("place") else ""

@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from parity import calls, capture_tf
-from parity.calls import Axes, Call, Sink, fill, flatten
+from parity.calls import Call, Sink, fill, flatten
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
 from parity.provenance import provenance
-from parity.trace import Tap, Trace
+from parity.trace import Axes, Tap, Trace
 
 Parameters = Mapping[str, tuple[tf.Variable, str]]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from parity import capture_torch
-from parity.calls import Axes, Call, Sink, Watch, watching
+from parity.calls import Call, Sink, Watch, watching
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
 from parity.provenance import provenance
-from parity.trace import Tap, Trace
+from parity.trace import Axes, Tap, Trace
 
 LETTERS = "ABCDEFGH"  # axes of parameters, in PyTorch's order
 

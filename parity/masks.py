@@ -9,14 +9,10 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.trace import shown
-
-if TYPE_CHECKING:
-    from parity.calls import Axes, Call
+from parity.trace import Axes, shown
 
 Keeps = Callable[[tuple[int, ...], float], np.ndarray]
 
@@ -40,7 +36,7 @@ class Masks:
     """
 
     seed: int
-    axes: "Axes"
+    axes: Axes
 
     def kept(self, place: str, path: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
         """bool of `shape`: which elements the mask drawn at `place` keeps."""
@@ -60,19 +56,18 @@ class Feed:
 
     Args:
         masks: what is drawn.
-        current: the module call that is running, None outside any.
+        current: path and number of the module call that is running, None outside any.
         drawn: what was drawn so far, by place.
     """
 
     masks: Masks
-    current: "Callable[[], Call | None]"
+    current: Callable[[], tuple[str, int] | None]
     drawn: dict[str, Drawn] = field(default_factory=dict)
     _counts: Counter = field(default_factory=Counter)
 
     def __call__(self, shape: tuple[int, ...], keep: float) -> np.ndarray:
         """bool of `shape`: which elements are kept, each with probability `keep`."""
-        call = self.current()
-        path, number = ("", 0) if call is None else (call.path, call.call)
+        path, number = self.current() or ("", 0)
         module = f"{shown(path)}@{number}"
         place = f"{module}#{self._counts[module]}"
         self._counts[module] += 1

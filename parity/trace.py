@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from maskformer.errors import InputError
 
 KINDS = ("input", "output", "grad_input", "grad_output", "param", "param_grad", "update")
 FORMAT = 1
+
+Axes = Callable[[str, str, str, int], str]
+"""axes(path, kind, name, rank) names the axes of a tap, one letter each."""
 
 
 class TraceError(InputError):

@@ -244,7 +244,7 @@ def preflight(story: Story) -> list[Path]:
     """The small model's training step, compiled by the TPU's own compiler, without a TPU."""
     from maskformer import zoo
     from maskformer.images import parse_size
-    from replication.preflight import Request, preflight
+    from replication.preflight_run import Request, preflight
 
     request = Request(
         entry=zoo.get(SMALL),

@@ -100,11 +100,11 @@ class TrainingBench:
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
         from maskformer.images import batch_images, parse_size, synthetic_image
-        from replication import pair, training_audit
+        from replication import pair, training_reference
 
         images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
         loaded = pair.load_weights(weights, config)
-        self._reference = training_audit.reference_step(
+        self._reference = training_reference.reference_step(
             config, solver, loaded, images, sizes, Steps(total=0, quiet=True)
         )
         self._model = pair.build_port(config, loaded, "float64")

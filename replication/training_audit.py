@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, margin_claim, matching_place, relative_gap
+from parity.claims import claim, located, margin_claim, matching_place, relative_gap
 from parity.judge import DEFAULT
 from replication.progress import Steps
+from replication.training_reference import ReferenceStep, layer_names, layers_of, reference_step
 
 if TYPE_CHECKING:
     from maskformer.config import ModelConfig
@@ -23,118 +24,6 @@ if TYPE_CHECKING:
 STEPS = 7  # that `training_claims` announces
 SCHEMA = "maskformer-replication/training/1"
 Claim = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceStep:
-    """One float64 training step of the reference without dropout, and how rounding moves it.
-
-    `targets` are those of both sides: segments per image, or labels for a per-pixel head.
-    `gradients` is the trace, with its `floors`; `outputs` are the model's, tensors; `pairs` int
-    [L,B,Q] the target of each query or -1. `after` are the weights by key after one update;
-    `update_floors` their gaps to a run whose weights started moved by up to one unit in the last
-    place.
-    """
-
-    config: "ModelConfig"
-    solver: "SolverConfig"
-    images: np.ndarray
-    sizes: np.ndarray
-    targets: Any
-    model: Any
-    batch: Any
-    recorder: Any
-    inputs: Mapping[str, Any]
-    gradients: Any
-    floors: Mapping[str, Any]
-    outputs: Any
-    pairs: np.ndarray | None
-    losses: Mapping[str, float]
-    weights: "Weights"
-    after: Mapping[str, np.ndarray]
-    update_floors: Mapping[str, Any]
-
-    def before(self, name: str) -> np.ndarray:
-        """The weights of one parameter before the update, float64."""
-        return self.weights.state[name].astype(np.float64)
-
-    def gradient(self, name: str) -> np.ndarray | None:
-        """The gradient of one parameter; None where it has none."""
-        from parity.gradients import parameter_key
-
-        key = parameter_key(name)
-        return self.gradients[key].array if key in self.gradients else None
-
-
-def reference_step(
-    config: "ModelConfig",
-    solver: "SolverConfig",
-    weights: "Weights",
-    images: np.ndarray,
-    sizes: np.ndarray,
-    steps: Steps,
-) -> ReferenceStep:
-    """Runs the reference; arguments as of `training_claims`."""
-    import torch
-
-    from parity import capture_torch
-    from parity.gradients_torch import GradientRecorder
-    from parity.metrics import gap
-    from replication import pair, training_pair
-    from torch_reference import train_step
-    from torch_reference.optimizer import build_optimizer
-
-    # The first rate of a warm-up may be zero.
-    solver = dataclasses.replace(solver, warmup_iters=0)
-    targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
-    if config.is_per_pixel:
-        targets = training_pair.label_map(targets, config.ignore_value)
-    inputs = pair.reference_inputs(images, sizes, "float64")
-    with steps("training step of the reference, float64"):
-        model = pair.build_reference(config, weights, "float64")
-        batch = training_pair.reference_batch(config, images, sizes, targets, "float64")
-        loss = training_pair.reference_loss(model, batch.targets)
-        recorder = GradientRecorder(model, pair.REFERENCE_AXES, loss)
-        _, gradients = recorder(inputs)
-        losses, _ = train_step.backward(model, batch)
-        with torch.no_grad():
-            outputs = model(batch.images, batch.sizes)
-            pairs = None if config.is_per_pixel else _pairs(model, outputs, batch.targets)
-    with steps("rounding floor of the gradients"):
-        floors = capture_torch.measure_floors(recorder, inputs, gradients)
-    with steps("one update of the reference and its twin"):
-
-        def updated() -> dict[str, np.ndarray]:
-            train_step.train_step(model, build_optimizer(model, solver), batch)
-            return {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
-
-        with recorder.perturbed(0):
-            twin = updated()
-        after = updated()
-        update_floors = {key: gap(twin.pop(key), array) for key, array in after.items()}
-        model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(weights.state[key]))
-    return ReferenceStep(
-        config,
-        solver,
-        images,
-        sizes,
-        targets,
-        model,
-        batch,
-        recorder,
-        inputs,
-        gradients,
-        floors,
-        outputs,
-        pairs,
-        {name: float(value) for name, value in losses.items()},
-        weights,
-        after,
-        update_floors,
-    )
 
 
 def training_claims(
@@ -275,32 +164,9 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
     return [*claims, _update_claim(reference, port.model, found.values, claims[-1], command)]
 
 
-def located(one: Claim, place: str, cause: str | None) -> Claim:
-    """A failed claim with where, and why where that is known; one that holds stays as it is."""
-    return one if one["verdict"] == "holds" else {**one, "place": place, "cause": cause}
-
-
-def layer_names(outputs: Any) -> list[str]:
-    """What the decoder layers of a model's outputs are called, the final one first."""
-    return ["final", *(f"aux {index}" for index in range(len(outputs.get("aux_outputs", ()))))]
-
-
-def _layers(outputs: Any) -> list[Any]:
-    return [outputs, *outputs.get("aux_outputs", ())]
-
-
-def _pairs(model: Any, outputs: Any, targets: Any) -> np.ndarray:
-    layers = _layers(outputs)
-    pairs = np.full((len(layers), *outputs["pred_logits"].shape[:2]), -1)
-    for index, layer in enumerate(layers):
-        for image, (queries, chosen) in enumerate(model.criterion.matcher(layer, targets)):
-            pairs[index, image, queries] = chosen
-    return pairs
-
-
 def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]]:
     """(layer, image, logits [Q,K+1], masks [Q,h,w], target), tensors of the reference."""
-    for layer, outputs in enumerate(_layers(reference.outputs)):
+    for layer, outputs in enumerate(layers_of(reference.outputs)):
         for image, target in enumerate(reference.batch.targets):
             yield layer, image, outputs["pred_logits"][image], outputs["pred_masks"][image], target
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from maskformer.solver import SolverConfig
-    from replication.training_audit import ReferenceStep
+    from replication.training_reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim
+from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def reduction_claim(
     from multiprocessing import get_context
 
     from parity.metrics import perturb_ulp
-    from replication.training_audit import located
 
     solver = dataclasses.replace(solver, warmup_iters=0)
     gradients = _gradients(solver)

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer import zoo
 from maskformer.errors import InputError
-from replication import preflight
+from replication import preflight_run
 from replication.cli import app
-from replication.preflight import Request, largest_batch, matcher_bound, schedule
+from replication.preflight_run import Request, largest_batch, matcher_bound, schedule
 from tf_impl import preflight as compiler
 from tf_impl.lowering import NotCompilableError, Program
 from tf_impl.preflight import CHIPS, Compiled
@@ -40,7 +40,7 @@ def test_largest_batch_is_the_largest_that_fits(first, each, bend):
         return compiled(used(batch))
 
     found = largest_batch(compile_batch)
-    fitting = [n for n in range(1, preflight.LARGEST_BATCH + 1) if used(n) <= CHIPS["v5e"].hbm]
+    fitting = [n for n in range(1, preflight_run.LARGEST_BATCH + 1) if used(n) <= CHIPS["v5e"].hbm]
     assert found == (max(fitting) if fitting else 0)
     assert len(asked) == len(set(asked))
 
@@ -87,8 +87,8 @@ def without_compiling(monkeypatch):
 
     monkeypatch.setattr(compiler, "compile_for", compile_for)
     program = Program(b"", 1)
-    monkeypatch.setattr(preflight.Programs, "train", lambda self, batch: program)
-    monkeypatch.setattr(preflight.Programs, "evaluation", lambda self, batch: program)
+    monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch: program)
+    monkeypatch.setattr(preflight_run.Programs, "evaluation", lambda self, batch: program)
     return answers
 
 
@@ -121,7 +121,7 @@ def test_command_says_why_a_step_cannot_be_lowered(without_compiling, monkeypatc
     def refuse(self, batch):
         raise NotCompilableError("no XLA kernel", "EagerPyFunc", "replace it")
 
-    monkeypatch.setattr(preflight.Programs, "train", refuse)
+    monkeypatch.setattr(preflight_run.Programs, "train", refuse)
     found = run("--config", "tiny")
     assert found.exit_code == 1
     assert "EagerPyFunc" in found.output

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from parity.claims import claim, failure
+from parity.claims import claim, failure, located
 from parity_tests.training import planted
-from replication.training_audit import SCHEMA, located, summary
+from replication.training_audit import SCHEMA, summary
 from reports.render import render
 
 COMMAND = ("audit", "--train", "--config", "tiny", "--size", "64x64", "--execution", "eager")

@@ -1,0 +1,260 @@
+"""Lowers and compiles the steps of a training for TPU topologies, and says what they would take."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from parity.claims import claim
+
+if TYPE_CHECKING:
+    from maskformer.zoo import Entry
+    from tf_impl.lowering import Program
+    from tf_impl.preflight import Compiled
+
+SCHEMA = "preflight/1"
+PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
+CORES_PER_CHIP = {"v2": 2, "v3": 2}
+LARGEST_BATCH = 512
+STATE_ARRAYS = 16  # [columns, problems] arrays that one step of the assignment reads or writes
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compiled: one entry of the zoo, one batch shape, some topologies."""
+
+    entry: "Entry"
+    topologies: tuple[str, ...]
+    size: tuple[int, int]
+    per_core_batch: int = 1
+    precision: str = "bf16"
+    replicas: int = 1
+    targets: int = 100
+    find_batch: bool = False
+    evaluation: bool = True
+    effort: float = 0.0
+    command: str = "parity preflight"
+
+
+class Programs:
+    """The programs of a request by per-core batch; each is traced and lowered once."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._model: Any = None
+        self._train: dict[int, Program] = {}
+
+    @property
+    def model(self) -> Any:
+        """The model in the precision that was asked for."""
+        if self._model is None:
+            import tf_impl
+
+            self._model = tf_impl.build(
+                self.request.entry.model, PRECISIONS[self.request.precision]
+            )
+        return self._model
+
+    def train(self, batch: int) -> "Program":
+        """The training step of `batch` images per replica."""
+        if batch not in self._train:
+            from tf_impl.lowering import lower_train_step
+            from tf_impl.optimizer import build_optimizer
+
+            optimizer = build_optimizer(self.model, self.request.entry.solver, "float32")
+            self._train[batch] = lower_train_step(
+                self.model, optimizer, self._shapes(batch), self.request.replicas
+            )
+        return self._train[batch]
+
+    def evaluation(self, batch: int) -> "Program":
+        """The forward pass of `batch` images."""
+        from tf_impl.lowering import lower_forward
+
+        return lower_forward(self.model, self._shapes(batch))
+
+    def _shapes(self, batch: int) -> Any:
+        from tf_impl.lowering import Shapes
+
+        return Shapes(batch, *self.request.size, self.request.targets)
+
+
+def preflight(
+    request: Request,
+    note: Callable[[str], None] = lambda text: None,
+    programs: Programs | None = None,
+) -> dict[str, Any]:
+    """What the TPU's compiler says of the request, one result per topology (`SCHEMA`).
+
+    `note` receives a line for each step of the work; `programs` may be those of a request that
+    differs in topologies and batch alone. Raises InputError where a topology has no
+    such kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
+    """
+    from tf_impl.lowering import NotCompilableError
+    from tf_impl.preflight import chip_of
+
+    for topology in request.topologies:
+        chip_of(topology)
+    programs = programs or Programs(request)
+    rows = []
+    for topology in request.topologies:
+        try:
+            rows.append(_row(request, programs, topology, note))
+        except NotCompilableError as error:
+            rows.append({"topology": topology, "passed": False, "reason": str(error)})
+    claims = [one for row in rows for one in _claims(row, request.command)]
+    return {
+        "schema": SCHEMA,
+        "claims": claims,
+        "command": request.command,
+        "config": request.entry.name,
+        "precision": request.precision,
+        "image_size": list(request.size),
+        "per_core_batch": request.per_core_batch,
+        "replicas": request.replicas,
+        "targets": request.targets,
+        "effort": request.effort,
+        "topologies": rows,
+        "passed": all(one["verdict"] == "holds" for one in claims),
+    }
+
+
+def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
+    """That every step compiles for the row's topology, and what it takes of the memory there."""
+    topology = row["topology"]
+    steps = {name: row[name] for name in ("train", "evaluation") if name in row}
+    refused = [f"{name}: {one['reason']}" for name, one in steps.items() if not one["compiles"]]
+    if "reason" in row:
+        refused.append(row["reason"])
+    shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
+    claims = [
+        claim(
+            f"compiles/{topology}",
+            f"Every step compiles for {topology}",
+            {"rule": "none", "of": max(1, len(steps)), "found": refused},
+            "steps that the TPU's own compiler refuses",
+            command,
+        )
+    ]
+    if shares:
+        claims.append(
+            claim(
+                f"memory/{topology}",
+                f"Every step fits into the memory of a core of {topology}",
+                {"rule": "largest", "values": shares, "limit": 1},
+                "largest share of the core's memory that a step takes, by the compiler's account",
+                command,
+            )
+        )
+    return claims
+
+
+def _row(
+    request: Request, programs: Programs, topology: str, note: Callable[[str], None]
+) -> dict[str, Any]:
+    from tf_impl.preflight import chip_of, compile_for
+
+    def compiled(program: "Program", title: str) -> "Compiled":
+        note(f"{topology}: compiling {title}")
+        return compile_for(program, topology, request.effort)
+
+    def train(batch: int) -> "Compiled":
+        note(f"{topology}: lowering the training step, {batch} images per core")
+        return compiled(programs.train(batch), f"the training step, {batch} images per core")
+
+    step = train(request.per_core_batch)
+    chip = chip_of(topology)
+    row: dict[str, Any] = {
+        "topology": topology,
+        "passed": step.compiles,
+        "chip": asdict(chip),
+        "train": described(step),
+    }
+    if step.compiles:
+        row["matcher"] = matcher_bound(request, chip.bandwidth)
+        row["schedule"] = schedule(request, topology, step.roofline_seconds)
+    if request.evaluation:
+        forward = compiled(programs.evaluation(request.per_core_batch), "the evaluation step")
+        row["evaluation"] = described(forward)
+        row["passed"] = row["passed"] and forward.compiles
+    if request.find_batch:
+        row["largest_per_core_batch"] = largest_batch(
+            lambda batch: step if batch == request.per_core_batch else train(batch)
+        )
+    return row
+
+
+def described(found: "Compiled") -> dict[str, Any]:
+    """A compilation as JSON; memory in bytes."""
+    if not found.compiles:
+        return {"compiles": False, "kind": found.kind, "reason": found.reason}
+    return {
+        "compiles": True,
+        "compile_seconds": found.seconds,
+        "memory": found.memory,
+        "hbm_used": found.hbm_used,
+        "hbm_share": found.hbm_used / found.chip.hbm,
+        "flops": found.flops,
+        "bytes_accessed": found.bytes_accessed,
+        "roofline_seconds": found.roofline_seconds,
+    }
+
+
+def matcher_bound(request: Request, bandwidth: float) -> dict[str, Any]:
+    """The most that the assignment's loops can add: the compiler counts their bodies once.
+
+    With R real targets a row is scanned at most R times and its path has at most R hops
+    (`tf_impl.linear_sum_assignment`); the time is that of reading and writing its state.
+    """
+    from tf_impl.linear_sum_assignment import BIDS_PER_ROW
+
+    config = request.entry.model
+    if config.is_per_pixel:
+        return {"most_steps": 0, "seconds": 0.0}
+    queries = config.predictor.num_queries
+    layers = config.predictor.dec_layers if config.predictor.deep_supervision else 1
+    rows, columns = sorted((request.targets, queries))
+    steps = BIDS_PER_ROW * rows + rows * (2 * rows + 1)
+    state = STATE_ARRAYS * 4 * columns * layers * request.per_core_batch
+    return {"most_steps": steps, "seconds": steps * state / bandwidth}
+
+
+def schedule(request: Request, topology: str, seconds: float) -> dict[str, Any]:
+    """An estimate from below of the published schedule: its images at the roofline's pace."""
+    solver = request.entry.solver
+    images = solver.max_iter * solver.ims_per_batch
+    steps = math.ceil(images / (request.per_core_batch * request.replicas))
+    cores = CORES_PER_CHIP.get(topology.partition(":")[0], 1)
+    hours = steps * seconds / 3600
+    return {
+        "estimate": "from below: every step at the roofline, data never late",
+        "images": images,
+        "steps": steps,
+        "hours": hours,
+        "chip_hours": hours * math.ceil(request.replicas / cores),
+    }
+
+
+def largest_batch(compiled: "Callable[[int], Compiled]") -> int:
+    """The largest number of images per core whose step fits, 0 where not even one does.
+
+    Memory grows by about the same for each image: two compilations give a guess, which is then
+    confirmed by one batch that fits and one that does not.
+    """
+    one = compiled(1)
+    if not one.compiles:
+        return 0
+    two = compiled(2)
+    if not two.compiles:
+        return 1
+    per_image = max(two.hbm_used - one.hbm_used, 1)
+    guess = 1 + int((one.chip.hbm - one.hbm_used) // per_image)
+    guess = min(max(guess, 2), LARGEST_BATCH)
+    fits, fails = 2, LARGEST_BATCH + 1
+    while fails - fits > 1:
+        guess = min(max(guess, fits + 1), fails - 1)
+        if compiled(guess).compiles:
+            fits, guess = guess, guess + 1
+        else:
+            fails, guess = guess, guess - 1
+    return fits
