@@ -19,6 +19,7 @@ from parity.metrics import Gap
 from parity.trace import Trace
 
 SCHEMA = "maskformer-replication/audit/1"
+NAMED = 3  # tensors that a claim's place names
 BY_IDENTITY = "both module trees have the same names: pairing is by identity"
 
 
@@ -38,8 +39,10 @@ class Measured:
 
     `function` are the float64 port's gaps, `floors` the float64 floors, `reference32` and
     `floors32` the same of the float32 reference. `tensors_converted` counts the weights that the
-    port was given, None where it came with its own; `returned_sha256` is the digest of those that
-    came back. `effects` are what reading the taps changes, by execution.
+    port was given, None where it came with its own; `port_source` is a checkpoint of its own, where
+    it was not given the reference's. `returned_sha256` is the digest of those that came back, and
+    `tensors_changed` are those that the reference does not have so. `effects` are what reading the
+    taps changes, by execution.
     """
 
     trace: Trace
@@ -53,6 +56,7 @@ class Measured:
     tensors_converted: int | None = 0
     tensors_changed: Sequence[str] = ()
     returned_sha256: str = ""
+    port_source: str = ""
     effects: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -135,13 +139,7 @@ def _claims(
         "returned_sha256": measured.returned_sha256,
     }
     claims = [
-        claim(
-            "weights",
-            "Every weight is converted exactly once and comes back bit for bit",
-            weights,
-            "a layout rule moves axes and never values: no tensor may change on the way back",
-            command,
-        ),
+        _weights_claim(measured, weights, command),
         claim(
             "pairing",
             "Every tensor that goes into or comes out of a module has its counterpart",
@@ -220,6 +218,27 @@ def _claims(
                 )
             )
     return claims
+
+
+def _weights_claim(measured: Measured, weights: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """That the port has the reference's weights, bit for bit; where it fails, which it has not."""
+    if measured.port_source:
+        title = "The port's own checkpoint holds the reference's weights, bit for bit"
+        derivation = (
+            f"every tensor of {measured.port_source}, in the reference's layout: a conversion "
+            "moves axes and never values"
+        )
+    else:
+        title = "Every weight is converted exactly once and comes back bit for bit"
+        derivation = (
+            "a layout rule moves axes and never values: no tensor may change on the way back"
+        )
+    one = claim("weights", title, weights, derivation, command)
+    changed = list(measured.tensors_changed)
+    if one["verdict"] == "holds":
+        return one
+    more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+    return {**one, "place": ", ".join(changed[:NAMED]) + more, "cause": None}
 
 
 def isolated_claim(

@@ -118,6 +118,13 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
         ] = None,
         weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+        port_weights: Annotated[
+            str | None,
+            typer.Option(
+                help="The port's own checkpoint, such as a converted one; else it has --weights.",
+                metavar="CHECKPOINT",
+            ),
+        ] = None,
         images: Annotated[
             list[Path] | None,
             typer.Option(help="Image files, several after one another.", metavar="FILE..."),
@@ -170,6 +177,7 @@ def register(app: typer.Typer) -> None:
             given = {
                 "--config": config,
                 "--config-file": config_file,
+                "--port-weights": port_weights,
                 "--images": images or more_images,
                 "--batch": batch != 1,
                 "--short-side": short_side,
@@ -206,6 +214,7 @@ def register(app: typer.Typer) -> None:
         request = Request(
             config=chosen.model,
             weights=weights,
+            port_weights=port_weights,
             images=(*(images or ()), *(more_images or ())),
             size=size or "128x160",
             batch=batch,
@@ -219,6 +228,7 @@ def register(app: typer.Typer) -> None:
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
+        total += port_weights is not None
         if train:
             from replication.training_audit import STEPS
 

@@ -39,7 +39,8 @@ class Request:
     images of `size` ("HxW") are drawn. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
-    With `train`, one training step by this solver is compared as well.
+    With `train`, one training step by this solver is compared as well. The port has the reference's
+    `weights`, or those of a file of its own, `port_weights`.
     """
 
     config: "ModelConfig"
@@ -54,6 +55,7 @@ class Request:
     isolate: bool = False
     capture_effect: bool = False
     train: "SolverConfig | None" = None
+    port_weights: str | None = None
     command: str = "parity audit"
 
 
@@ -136,10 +138,14 @@ class ReferenceSide:
 
 @dataclass
 class PortSide:
-    """The TensorFlow model in float64 and, where float32 is audited, in float32."""
+    """The TensorFlow model in float64 and, where float32 is audited, in float32.
+
+    `weights` are its own where it has not the reference's.
+    """
 
     model64: Any
     model32: Any = None
+    weights: "Weights | None" = None
 
 
 def audit(request: Request, steps: Steps) -> dict[str, Any]:
@@ -205,16 +211,20 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
 
 
 def build_port(reference: ReferenceSide, steps: Steps) -> PortSide:
-    """The port with the reference's weights, in the precisions that the audit asks for."""
+    """The port with its weights, in the precisions that the audit asks for."""
     from replication import pair
 
-    request = reference.request
+    request, own = reference.request, None
+    if request.port_weights is not None:
+        with steps("load the port's weights"):
+            own = pair.load_weights(request.port_weights, request.config)
     with steps("build the port"):
         return PortSide(
             *(
-                pair.build_port(request.config, reference.weights, dtype)
+                pair.build_port(request.config, own or reference.weights, dtype)
                 for dtype in ("float64", *(["float32"] if request.executions else []))
-            )
+            ),
+            weights=own,
         )
 
 
@@ -261,6 +271,8 @@ def judge_port(
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     _measure_conversion(measured, weights, port.model32 or port.model64)
+    if port.weights is not None:
+        measured.port_source = port.weights.source
     port_inputs32, port_outputs32 = pair.port_inputs(batch, sizes, "float32"), {}
     for execution in request.executions:
         with steps(f"port, float32, {execution}"):
@@ -340,6 +352,7 @@ def judge_port(
                 request.command,
                 steps,
                 isolate=request.isolate,
+                port_weights=port.weights,
             ),
         ]
         not_verified = tuple(text for text in not_verified if text != TRAINING)
@@ -356,6 +369,14 @@ def judge_port(
             weights=weights.source,
             weights_sha256=weights.sha256,
             reference=request.reference,
+            **(
+                {}
+                if port.weights is None
+                else {
+                    "port_weights": port.weights.source,
+                    "port_weights_sha256": port.weights.sha256,
+                }
+            ),
         ),
         stage=stage_of,
         not_verified=(*not_verified, witness.NOT_VERIFIED) if by_table else not_verified,

@@ -28,6 +28,13 @@ def command(
         Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
     ] = None,
     weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+    port_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="TensorFlow's own checkpoint, such as a converted one; else it has --weights.",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
     side: Annotated[str, typer.Option(help="torch, tf or both.")] = "both",
     split: Annotated[str, typer.Option(help="Split, or the beginning of its name.")] = "val",
     limit: Annotated[int | None, typer.Option(help="The first N images only.")] = None,
@@ -59,6 +66,7 @@ def command(
         config=entry.model,
         inputs=entry.inputs,
         weights=weights,
+        port_weights=port_weights,
         data=data,
         sides=sides_of(side),
         split=split,

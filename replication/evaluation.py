@@ -38,6 +38,7 @@ class Request:
 
     `data` is the data set's folder; `limit` its first images only; `augmented` means multi-scale
     and mirrored testing of labels; `worst` is how many images to draw; `workers` are threads.
+    TensorFlow has the `weights` of PyTorch, or those of a file of its own, `port_weights`.
     """
 
     config: ModelConfig
@@ -52,6 +53,7 @@ class Request:
     margin: float = MARGIN
     resamples: int = 2000
     workers: int = 2
+    port_weights: str | None = None
     command: str = "parity evaluate"
 
 
@@ -68,10 +70,13 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     start = time.perf_counter()
     data = open_data(request.data, request.split, request.config, request.limit)
     weights = pair.load_weights(request.weights, request.config)
+    by_side = dict.fromkeys(request.sides, weights)
+    if request.port_weights is not None:
+        by_side["tf"] = pair.load_weights(request.port_weights, request.config)
     with output_folder(out) as folder:
         predicted, scored, seconds = {}, {}, {}
         for name in request.sides:
-            side = open_side(name, request.config, request.inputs, weights, data.canvas)
+            side = open_side(name, request.config, request.inputs, by_side[name], data.canvas)
             began = time.perf_counter()
             with images_shown(f"predict, {name}", data.count, visible) as advance:
                 predict_all(side, data, folder / name, request.augmented, advance)
@@ -85,6 +90,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
             "config_sha256": request.config.digest,
             "weights": weights.source,
             "weights_sha256": weights.sha256,
+            **_own(by_side, request),
             "data": str(request.data),
             "layout": data.images.kind,
             "split": data.split,
@@ -121,6 +127,14 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     return result
 
 
+def _own(by_side: Mapping[str, pair.Weights], request: Request) -> dict[str, str]:
+    """What is recorded of TensorFlow's own weights, where it has some."""
+    if request.port_weights is None:
+        return {}
+    own = by_side["tf"]
+    return {"port_weights": own.source, "port_weights_sha256": own.sha256}
+
+
 def _versions() -> dict[str, str]:
     """Versions of the packages that took part: those that are loaded."""
     names = ("torch", "tensorflow", "numpy", "PIL")
@@ -129,6 +143,12 @@ def _versions() -> dict[str, str]:
 
 def _check(request: Request) -> None:
     """Raises InputError for a combination of options that has no meaning."""
+    if request.port_weights is not None and len(request.sides) != 2:
+        raise InputError(
+            f"--port-weights does not go with --side {request.sides[0]}",
+            "they are TensorFlow's, beside --weights for PyTorch",
+            "leave --side out, or give the one checkpoint as --weights",
+        )
     if request.augmented and request.config.inference.panoptic_on:
         raise InputError(
             f"--tta does not fit {request.config.name}",

@@ -26,16 +26,19 @@ def command(
 
     Exit status: 0 nothing that was run fails, 1 a claim fails, 2 wrong usage or input.
     """
+    from parity.claims import failure
     from reports.evidence import load
     from reports.render import DATA, write_report
 
     page = write_report(load(runs), out)
     text = page.with_name(DATA).read_text(encoding="utf-8")
-    failed = [claim for claim in json.loads(text)["claims"] if claim["verdict"] == "fails"]
+    document = json.loads(text)
+    failed = [claim for claim in document["claims"] if claim["verdict"] == "fails"]
     if as_json:
         print(text, end="")
     else:
         for claim in failed:
-            print(f"fails: {claim['title']} ({claim['file']})")
+            print(f"{failure(claim)} ({claim['file']})")
+        print(f"Is the difference acceptable? {document['answer']}")
         print(f"report: {page}")
     raise typer.Exit(1 if failed else 0)

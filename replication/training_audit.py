@@ -36,6 +36,7 @@ def training_claims(
     steps: Steps,
     *,
     isolate: bool = False,
+    port_weights: "Weights | None" = None,
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
 
@@ -47,13 +48,14 @@ def training_claims(
         solver: gives the optimizer, its groups, the clip norm and the schedule; the update itself
             is compared without warm-up.
         isolate: also run the backward pass of every module alone.
+        port_weights: the port's, where it has not the reference's `weights`.
     """
     from replication import pair
     from replication.training_replicas import reduction_claim
 
     reference = reference_step(config, solver, weights, images, sizes, steps)
     with steps("training step of the port, float64"):
-        port = port_step(reference, pair.build_port(config, weights, "float64"))
+        port = port_step(reference, pair.build_port(config, port_weights or weights, "float64"))
     with steps("training claims"):
         claims = step_claims(reference, port, command)
         if isolate:

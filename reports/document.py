@@ -178,11 +178,15 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Summary:
-    """What stands before all chapters: the verdict in one line, and sections about all results."""
+    """What stands before all chapters: the verdict in one line, and sections about all results.
+
+    `answer` is what the verdict means to who asks whether a difference is acceptable.
+    """
 
     verdict: str
     tone: str
     headline: str
+    answer: str
     sections: tuple[Section, ...]
 
 

@@ -303,6 +303,16 @@ def _run(result: Result) -> tuple[Block, ...]:
         ("command", result["command"]),
         ("config, sha256", f"{result['config']}, {result['config_sha256']}"),
         ("weights, sha256", f"{result['weights']}, {result['weights_sha256']}"),
+        *(
+            [
+                (
+                    "TensorFlow's own, sha256",
+                    f"{result['port_weights']}, {result['port_weights_sha256']}",
+                )
+            ]
+            if "port_weights" in result
+            else []
+        ),
         ("data", f"{result['data']}, {result['split']} ({result['layout']})"),
         ("size of images", f"short side {short}, long side at most {long} pixels"),
         ("multi-scale and mirrored", number(result["augmented"])),

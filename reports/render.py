@@ -129,6 +129,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         "schema": SCHEMA,
         "verdict": top.verdict,
         "headline": top.headline,
+        "answer": top.answer,
         "chapters": [
             {"title": one.title, "verdict": one.verdict, "headline": one.headline}
             for one in chapters

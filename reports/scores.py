@@ -172,6 +172,8 @@ def _evaluated_rows(config: str, found: Sequence[Evidence]) -> list[Row]:
         content = one.content
         random = content["weights"].startswith("seeded:")
         weights = f"{'random' if random else 'converted'}, {content['weights']}"
+        if "port_weights" in content:
+            weights += f"; TensorFlow's {content['port_weights']}"
         for label in SCORES.values():
             ends = [_score(content["sides"].get(side), label) for side in ("torch", "tf")]
             if ends == [None, None]:

@@ -28,6 +28,9 @@ ON_THE_LADDER = {
 }
 """What an audit names as not verified, and rungs of the ladder say better."""
 
+PLACES = 3
+"""How many places of claims that fail the answer names."""
+
 EXECUTION = "Execution on a TPU: a preflight compiles for it and runs nothing there."
 
 
@@ -39,6 +42,7 @@ def summary(found: Sequence[Evidence], claims: Sequence[Claim]) -> Summary:
         verdict=verdict(claims),
         tone=words.tone(verdict(claims)),
         headline=headline(steps, claims),
+        answer=answer(claims),
         sections=(
             Section("Ladder of claims", (Steps(tuple(steps)),)),
             Section("Beside the ladder", (Steps(tuple(beside), numbered=False),)),
@@ -121,6 +125,32 @@ def headline(steps: Sequence[Step], claims: Sequence[Claim]) -> str:
     if missing:
         text += f"; not run: {', '.join(missing)}"
     return f"{text}."
+
+
+def answer(claims: Sequence[Claim]) -> str:
+    """Whether the differences that were found are acceptable, in a sentence or two.
+
+    What stands beside the ladder says nothing of it.
+    """
+    on_ladder = [claim for claim in claims if claim["rung"] not in {rung.id for rung in BESIDE}]
+    judged = verdict(on_ladder)
+    if judged == "not decided":
+        return "Not decided: no claim in these results that compares the two sides was judged."
+    if judged == "holds":
+        undecided = sum(one["verdict"] not in ("holds", "not run") for one in on_ladder)
+        left = f" {_count(undecided, 'claim')} could not be decided." if undecided else ""
+        return (
+            "Yes, for what was run: no difference is above its limit, and every claim says where "
+            f"its limit comes from.{left} What was not verified is listed below."
+        )
+    failing = [claim for claim in on_ladder if claim["verdict"] == "fails"]
+    places = list(dict.fromkeys(claim["place"] for claim in failing if claim.get("place")))
+    text = f"No: {_count(len(failing), 'claim')} {'fails' if len(failing) == 1 else 'fail'}"
+    if places:
+        more = len(places) - PLACES
+        text += f", at {', '.join(places[:PLACES])}"
+        text += f" and {_count(more, 'other place')}" if more > 0 else ""
+    return f"{text}. The rungs that are open below say what was measured, and its limit."
 
 
 def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:

@@ -112,6 +112,35 @@ def test_audit_refuses_weights_that_do_not_fit(parity, tmp_path, checkpoint, how
     assert not out_dir.exists()
 
 
+def test_a_port_with_a_checkpoint_of_its_own_is_compared_with_the_reference_s(
+    parity, tmp_path, checkpoint
+):
+    source, sound, damaged = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c"))
+    key = "backbone.res3.0.conv2.weight"
+    changed = checkpoint[key].copy()
+    changed[3, 1, 0, 2] += 1e-3
+    for path, state in ((source, checkpoint), (sound, checkpoint)):
+        save_file(state, path)
+    save_file({**checkpoint, key: changed}, damaged)
+    words = ("--config", "tiny", "--weights", source, "--size", "64x96", "--execution", "eager")
+    status, out, _ = parity("audit", *words, "--port-weights", sound, "--json")
+    result = json.loads(out)
+    assert (status, result["verdict"]) == (0, "equal")
+    assert result["provenance"]["port_weights"] == str(sound)
+    folder = tmp_path / "out"
+    status, out, _ = parity("audit", *words, "--port-weights", damaged, "--json", "--out", folder)
+    result = json.loads(out)
+    claims = {one["id"]: one for one in result["claims"]}
+    assert (status, result["verdict"]) == (1, "different")
+    assert claims["weights"]["measured"]["found"] == [key]
+    assert claims["weights"]["place"] == key
+    assert [one["path"] for one in result["localisations"]] == ["backbone.res3.0.conv2"]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["answer"].startswith("No: ")
+    assert key in report["answer"]
+    assert key in report["headline"]
+
+
 def write(path, content):
     path.write_bytes(content)
     return path

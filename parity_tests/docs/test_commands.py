@@ -71,6 +71,8 @@ def workplace(tmp_path_factory):
     config = zoo.model_config("coco_r50")
     save_file(load_weights("seeded:7", config).state, folder / "weights.safetensors")
     convert(folder / "weights.safetensors", folder / "model_final_6f60dc.pkl", "torch", config)
+    scenes = load_weights("seeded:1", zoo.model_config("scenes_tiny"))
+    save_file(scenes.state, folder / "scenes.safetensors")
     for name in ("before", "after"):
         (folder / "runs" / name).mkdir(parents=True)
         (folder / "runs" / name / "audit.json").write_bytes(json_bytes(recorded.audit()))

@@ -1,0 +1,44 @@
+"""The report says in a sentence whether a difference is acceptable, and where it is not."""
+
+import json
+
+from parity.claims import claim
+from parity_tests.reports import recorded
+from parity_tests.reports.test_render import Page
+from reports.render import render
+
+
+def answered(*results):
+    files = render(list(results))
+    said = json.loads(files["report.json"])["answer"]
+    question = "Is the difference acceptable?"
+    assert f"{question} {said}" in " ".join(Page(files["report.html"]).text.split())
+    assert f"**{question}** {said}" in files["report.md"].replace("\\", "")
+    return said
+
+
+def test_the_report_answers_whether_a_difference_is_acceptable():
+    assert answered(recorded.audit()).startswith("Yes, for what was run")
+    said = answered(recorded.audit(1e6, 1e6), recorded.training_step(2.6))
+    assert said.startswith("No: ")
+    broken = recorded.audit()
+    measured = {**broken["claims"][0]["measured"], "found": [f"t{index}" for index in range(5)]}
+    failing = claim("weights", "Every weight is the same", measured, "none may differ", "run")
+    broken["claims"][0] = {**failing, "place": "backbone.stem.conv1.weight"}
+    assert answered(broken).startswith("No: 1 claim fails, at backbone.stem.conv1.weight.")
+
+
+def test_an_answer_says_what_could_not_be_decided():
+    measured = {"rule": "largest", "values": {"PQ": 0.2}, "limit": 0.05, "otherwise": "not shown"}
+    open_claim = claim("train_scores", "Scores are equivalent", measured, "p", "run")
+    result = recorded.training_step()
+    result["claims"].append(open_claim)
+    assert "1 claim could not be decided" in answered(result)
+    only = {**result, "claims": [open_claim]}
+    assert answered(only).startswith("Not decided")
+
+
+def test_what_stands_beside_the_ladder_does_not_answer_for_the_port():
+    alarm = recorded.clean_audits(("same_function",))
+    assert answered(alarm).startswith("Not decided")
+    assert answered(recorded.audit(), alarm).startswith("Yes, for what was run")
