@@ -46,6 +46,7 @@ def _headline(result: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    diverge = any(row["first_divergence"] for row in rows)
     found = []
     for row in rows:
         nearest = row["nearest"]
@@ -59,7 +60,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 Cell(number(float(row["worst_gap"])), float(row["worst_gap"])),
                 Cell(words.margin(value, limit), value / limit if limit else 0.0),
                 Cell(nearest["tap"]),
-                Cell(row["first_divergence"] or ""),
+                *([Cell(row["first_divergence"] or "")] if diverge else []),
                 Cell(f"{row['seconds']:.0f}", row["seconds"]),
                 Cell(", ".join(row["covers"][1:])),
             )
@@ -71,7 +72,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("Worst gap", numeric=True),
         Column("Nearest to its limit"),
         Column("Tensor", code=True),
-        Column("First divergence", code=True),
+        *([Column("First divergence", code=True)] if diverge else []),
         Column("Seconds", numeric=True),
         Column("Also stands for"),
     )

@@ -52,13 +52,25 @@ class Scale:
             if last > first:
                 step = -(-(last - first + 1) // max(most, 2))
                 return [10.0**power for power in range(first, last + 1, step)]
+            found = [
+                value
+                for power in range(first - 1, last + 1)
+                for value in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
+                if self.low <= value <= self.high
+            ]
+            if len(found) > 1:
+                return found
         span = self.high - self.low
         rough = span / max(most, 1)
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(one * power for one in (1, 2, 5, 10) if one * power >= rough * 0.999)
-        first = math.ceil(self.low / step)
-        count = math.floor(self.high / step + 1e-9) - first + 1
-        return [round((first + index) * step, 12) for index in range(count)]
+        steps = [one * power for one in (10, 5, 2, 1, 0.5, 0.2)]
+        wide = max(index for index, step in enumerate(steps) if step >= rough * 0.999)
+        for step in steps[wide:]:
+            first = math.ceil(self.low / step)
+            count = math.floor(self.high / step + 1e-9) - first + 1
+            if count > 1:
+                break
+        return [float(f"{(first + index) * step:.12g}") for index in range(count)]
 
 
 def tick_label(value: float) -> str:

@@ -8,7 +8,7 @@ claim whose schema does not say its rung has the id "RUNG/...", with a rung of `
 import itertools
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from maskformer import statistics
@@ -16,6 +16,7 @@ from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
 from parity.claims import claim
 from reports.evidence import (
+    AUDIT_ALL,
     EVALUATION,
     RECEIPT,
     RUN,
@@ -60,6 +61,8 @@ def all_claims(found: Sequence[Evidence]) -> list[Claim]:
             for each in (*claims_of(one), *claims_of_run(one)):
                 rung = rung_of(one.schema, each["id"])
                 words = {name: each[name] for name in ("id", "title", "verdict", "command")}
+                if one.schema == AUDIT_ALL:  # each architecture has the same claims
+                    words["title"] += f" ({each['id'].partition('/')[0]})"
                 claims.append({**dict.fromkeys(KEYS), **each, **words, "rung": rung, "file": file})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise incomplete(one, error) from error
@@ -249,7 +252,8 @@ def _of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
     found = [
         claim(
             f"metric_code/{name}",
-            f"Group scores of {name} are the means of their classes', and PQ is SQ x RQ",
+            f"Group scores of {SIDES.get(name, name)} are the means of their classes', and PQ is "
+            "SQ x RQ",
             {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
             f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
             command,
@@ -305,7 +309,10 @@ def _recomputed(side: Mapping[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
-    """Of a checkpoint that both sides loaded: each score is equivalent within its margin."""
+    """Of a checkpoint that both sides loaded: each score is equivalent within its margin.
+
+    Where both sides score 0 nothing is claimed: two models that find nothing are alike in that.
+    """
     return [
         claim(
             f"metric_converted/{name}",
@@ -323,8 +330,17 @@ def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
             content["command"],
         )
         for name, one in content["comparison"]["scores"].items()
-        if "holds" in (shown := one["equivalence"])
+        if "holds" in (shown := one["equivalence"]) and any(_scored(content, name))
     ]
+
+
+def _scored(content: Mapping[str, Any], name: str) -> Iterator[float]:
+    """What each side scored."""
+    for side in content["sides"].values():
+        if name == "mIoU":
+            yield side["miou"]
+        else:
+            yield side["panoptic"][name.removeprefix("PQ ")]["pq"]
 
 
 def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:

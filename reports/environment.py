@@ -38,7 +38,10 @@ def _sides(found: Sequence[Evidence]) -> dict[str, dict[str, list[str]]]:
             side = one.content["side"]
             if side in sides:
                 for name, value in one.content["versions"].items():
-                    add(side, _version(name), value)
+                    if name in FRAMEWORKS.values():
+                        add(side, "framework", f"{name} {value}")
+                    else:
+                        add(side, name, value)
                 for name in ("device", "replicas", "threads"):
                     add(side, name, one.content.get(name))
             continue
@@ -55,10 +58,6 @@ def _sides(found: Sequence[Evidence]) -> dict[str, dict[str, list[str]]]:
             for key in SHARED:
                 add(side, key, provenance.get(key))
     return sides
-
-
-def _version(name: str) -> str:
-    return "framework" if name in FRAMEWORKS.values() else name
 
 
 def _named(name: str, packages: Mapping[str, Any]) -> str | None:

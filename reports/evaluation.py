@@ -21,7 +21,7 @@ from reports.document import (
     Text,
     number,
 )
-from reports.evidence import EVALUATED, Evidence
+from reports.evidence import EVALUATED, SIDES, Evidence
 from reports.pictures import embedded
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
@@ -69,7 +69,7 @@ def _headline(result: Result) -> str:
     for name, side in result["sides"].items():
         panoptic = side.get("panoptic", {}).get("All")
         quality = f"PQ {_percent(panoptic['pq'])}, " if panoptic else ""
-        parts.append(f"{name}: {quality}mIoU {_percent(side['miou'])}")
+        parts.append(f"{SIDES.get(name, name)}: {quality}mIoU {_percent(side['miou'])}")
     text = f"{'; '.join(parts)} ({number(result['images'])} images)"
     if "comparison" in result:
         unexplained = result["comparison"]["unexplained"]

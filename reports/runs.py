@@ -112,7 +112,8 @@ def _figure(
 def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple[Block, ...]:
     caption = (
         "A line is the median of a side's runs, its band their least and largest value at each "
-        "step; curves of more than 150 rows are medians over equal parts."
+        "step; curves of more than 150 rows are medians over equal parts. Where one side's line "
+        "is not to be seen, it lies below the other's."
     )
     found = _figure(runs, names, split, caption)
     if found is None:

@@ -225,7 +225,8 @@ def _scatters(found: Sequence[Evidence]) -> list[Plot]:
     for one in found:
         if one.schema == EVALUATION and {"torch", "tf"} <= one.content["sides"].keys():
             both = [one.content["sides"][side]["per_class"] for side in ("torch", "tf")]
-            key = "pq" if any(row.get("pq") is not None for row in both[0]) else "iou"
+            # A plot of classes that all have PQ 0 is a dot in a corner.
+            key = "pq" if any(row.get("pq") for side in both for row in side) else "iou"
             points = [
                 (
                     row["name"],
@@ -240,9 +241,12 @@ def _scatters(found: Sequence[Evidence]) -> list[Plot]:
             plots += _scatter(points, f"{'PQ' if key == 'pq' else 'IoU'}, {kind} weights")
     for theirs, ours in pairs_of_runs([one for one in found if one.schema == RUN]):
         if theirs.counts is not None and ours.counts is not None:
-            key, first = _class_scores(theirs.counts)
-            other, second = _class_scores(ours.counts)
-            if key == other:
+            scores = _class_scores(theirs.counts), _class_scores(ours.counts)
+            shared = [name for name in scores[0] if name in scores[1]]
+            nonzero = [name for name in shared if any(np.nansum(one[name]) > 0 for one in scores)]
+            if nonzero:
+                key = nonzero[0]
+                first, second = (one[key] for one in scores)
                 points = [
                     (f"class {i}", 100 * a, 100 * b, THING if thing else STUFF)
                     for i, (a, b, thing) in enumerate(
@@ -255,14 +259,18 @@ def _scatters(found: Sequence[Evidence]) -> list[Plot]:
     return plots
 
 
-def _class_scores(counts: ImageCounts) -> tuple[str, np.ndarray]:
+def _class_scores(counts: ImageCounts) -> dict[str, np.ndarray]:
+    """The classes' scores, PQ first."""
+    found = {}
     if counts.panoptic is not None:
-        return "PQ", panoptic_quality.class_qualities(counts.panoptic.total())[0]
-    return "IoU", semantic_iou.score(counts.semantic.total()).iou
+        found["PQ"] = panoptic_quality.class_qualities(counts.panoptic.total())[0]
+    if counts.semantic is not None:
+        found["IoU"] = semantic_iou.score(counts.semantic.total()).iou
+    return found
 
 
 def _scatter(points: Sequence[tuple[str, float, float, str]], title: str) -> list[Plot]:
-    if not points:
+    if not any(first or second for _, first, second, _ in points):
         return []
     apart = max(points, key=lambda point: abs(point[1] - point[2]))
     description = (
