@@ -222,14 +222,15 @@ def _of_receipt(content: Mapping[str, Any]) -> list[Claim]:
             "weights/receipt",
             "Every tensor of the converted checkpoint comes from a tensor of its source",
             {"rule": "none", "of": len(tensors), "found": unsourced},
-            "the receipt names the source, the rule and the sha256 of every tensor",
+            "as the receipt records it, which names the source, the rule and the sha256 of every "
+            "tensor; the command reads both files again",
             command,
         ),
         claim(
             "weights/bits",
             "Every tensor that is copied without a change of layout kept its bits",
             {"rule": "none", "of": sum(map(_copied, tensors)), "found": changed},
-            "sha256 of the tensor before and after",
+            "sha256 of the tensor before and after, as the receipt records them",
             command,
         ),
     ]

@@ -114,7 +114,7 @@ class Evidence:
         text = f"{TITLES[self.schema]} of {self.config}" if self.config else TITLES[self.schema]
         if self.schema == RUN:
             seed = content["settings"].get("seed")
-            text += f", {content['side']}" + ("" if seed is None else f", seed {seed}")
+            text += f", {SIDES[content['side']]}" + ("" if seed is None else f", seed {seed}")
         elif self.schema == TRAJECTORY:
             text += f", {content['dtype']}"
         elif self.schema == EVALUATION:

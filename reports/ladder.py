@@ -73,7 +73,7 @@ RUNGS = (
     Rung(
         "data",
         "Data",
-        "both sides read the same examples",
+        "both trainers read the same images and annotations",
         TRAIN,
     ),
     Rung(
@@ -85,7 +85,7 @@ RUNGS = (
     Rung(
         "metric_code",
         "Metric code",
-        "the scores are computed alike",
+        "the recorded scores follow from what was counted",
         "parity evaluate --config CONFIG --data DIR",
     ),
     Rung(

@@ -18,7 +18,7 @@ from reports.document import (
     Text,
     number,
 )
-from reports.evidence import Evidence
+from reports.evidence import EVALUATION, RUN, Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 
 Claim = Mapping[str, Any]
@@ -27,6 +27,9 @@ ON_THE_LADDER = {
     "training runs and the PQ or mIoU they reach",
 }
 """What an audit names as not verified, and rungs of the ladder say better."""
+
+WEAK = 5.0
+"""Percent, below which a score shows little."""
 
 PLACES = 3
 """How many places of claims that fail the answer names."""
@@ -168,9 +171,31 @@ def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
     for text, titles in said.items():
         of = titles[0] if len(set(titles)) == 1 else f"{len(titles)} results"
         items.append(f"{text[:1].upper()}{text[1:]} (said by: {of}).")
+    items += weak_scores(found)
     if not any(text.startswith("execution on a TPU") for text in said):
         items.append(EXECUTION)
     return Items(tuple(items))
+
+
+def weak_scores(found: Sequence[Evidence]) -> list[str]:
+    """Results whose models score next to nothing, so that scoring alike says little."""
+    items = []
+    for one in found:
+        if one.schema == RUN and one.counts is not None:
+            values = [one.run.last(name) for name in one.counts.values()]
+        elif one.schema == EVALUATION and not one.content["weights"].startswith("seeded:"):
+            sides = one.content["sides"].values()
+            values = [100 * side["miou"] for side in sides]
+            values += [100 * side["panoptic"]["All"]["pq"] for side in sides if "panoptic" in side]
+        else:
+            continue
+        best = max((value for value in values if value is not None), default=0.0)
+        if best < WEAK:
+            items.append(
+                f"{one.title}: no score is above {best:.2g} %. Models that find nearly nothing "
+                "score alike whether or not they learn alike."
+            )
+    return items
 
 
 def known_errata(found: Sequence[Evidence]) -> tuple[Block, ...]:

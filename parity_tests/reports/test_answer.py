@@ -42,3 +42,22 @@ def test_what_stands_beside_the_ladder_does_not_answer_for_the_port():
     alarm = recorded.clean_audits(("same_function",))
     assert answered(alarm).startswith("Not decided")
     assert answered(recorded.audit(), alarm).startswith("Yes, for what was run")
+
+
+def ids(files):
+    return {one["id"] for one in json.loads(files["report.json"])["claims"]}
+
+
+def test_models_that_find_nothing_are_said_to_show_little():
+    evaluated = recorded.evaluation()
+    assert "score alike whether or not they learn alike" not in render([evaluated])["report.md"]
+    for side in evaluated["sides"].values():
+        side["miou"] = 0.001
+        for row in side["per_class"]:
+            row |= {"pq": 0.0, "sq": 0.0, "rq": 0.0, "iou": 0.001}
+        for group in side["panoptic"].values():
+            group |= {"pq": 0.0, "sq": 0.0, "rq": 0.0}
+    files = render([evaluated])
+    assert "no score is above 0.1 %" in files["report.md"]
+    assert "metric_converted/PQ All" not in ids(files)
+    assert "metric_converted/PQ All" in ids(render([recorded.evaluation()]))
