@@ -210,6 +210,12 @@ def register(app: typer.Typer) -> None:
                 "gradients run through the whole built-in reference",
                 "leave the other options out",
             )
+        if isolate and only is not None:
+            raise InputError(
+                "--isolate does not go with --only",
+                "a module runs alone on the tensors around it, which --only leaves out",
+                "leave --only out; the table of modules in the report can be filtered",
+            )
         chosen = resolve(config or (None if config_file else "coco_r50"), config_file)
         request = Request(
             config=chosen.model,

@@ -185,6 +185,12 @@ def test_audit_bad_options_give_one_clear_error(parity, tmp_path, case, monkeypa
     assert not out_dir.exists()
 
 
+def test_modules_that_run_alone_need_the_tensors_around_them(parity):
+    status, out, err = parity("audit", *SMALL, "--only", "backbone", "--isolate")
+    assert (status, out) == (2, "")
+    assert "--isolate does not go with --only" in err
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "too small"])
 def test_audit_bad_images_give_one_clear_error(parity, tmp_path, kind):
     good = jpeg(tmp_path)
