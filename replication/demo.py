@@ -81,7 +81,7 @@ class Clock:
         """Runs one stage."""
         number = list(self.stages).index(stage) + 1
         minutes = max(1, round(self.left() / 60))
-        title = stage.title.format(config=self.scale.config)
+        title = stage.title.format(**vars(self.scale))
         print(
             f"{number} of {len(self.stages)}: {title}; about {minutes} min left",
             file=sys.stderr,

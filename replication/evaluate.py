@@ -130,7 +130,7 @@ def summary(result: dict[str, Any]) -> list[str]:
 def _difference(one: dict[str, Any]) -> str:
     difference, equivalence = one["difference"], one["equivalence"]
     if "reason" in difference:
-        return f"no interval ({difference['reason']})"
+        return f"no interval: {difference['reason']}"
     interval = difference["interval"]
     text = (
         f"{100 * interval['value']:+.3f} points, {100 * interval['confidence']:.0f} % interval "

@@ -95,11 +95,18 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+NOTHING = "both score 0, which says nothing"
+
+
 def compare(first: Scored, second: Scored, margin: float, resamples: int) -> dict[str, Any]:
     """Paired statistics of (second - first) for every score that both have."""
     scores = {}
     for name in sorted(first.samples.keys() & second.samples.keys()):
         samples = (second.samples[name], first.samples[name])
+        if samples[0].value == samples[1].value == 0:
+            nothing = {"reason": NOTHING}
+            scores[name] = {"difference": nothing, "equivalence": nothing}
+            continue
         scores[name] = {
             "difference": _interval(lambda s=samples: statistics.compare(*s, resamples=resamples)),
             "equivalence": _interval(

@@ -192,7 +192,8 @@ def _table(
 def _share(module: Module | None) -> Cell:
     if module is None:
         return Cell("", "")
-    return Cell(f"{number(100 * module.share)} %", module.share, "" if module.passed else "bad")
+    percent = 100 * module.share
+    return Cell(f"{number(percent)} %", percent, "" if module.passed else "bad")
 
 
 def _verdict(ways: Iterable[tuple[Module | None, Module | None]]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -33,13 +34,14 @@ from reports import (
 )
 from reports import runs as trained
 from reports.derived import all_claims, incomplete
-from reports.document import Chapter
+from reports.document import Cell, Chapter
 from reports.evidence import Evidence, names, of_result
 from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.plots import stage_class
 from reports.summary import nearest_to_limit, summary
 
 SCHEMA = "maskformer-replication/report/2"
+SHOWN = 0.051  # relative: what is left out of a number that is shown with two digits
 PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
 FOLDER = "evidence"
 CHAPTERS: Mapping[str, Callable[[Evidence, Sequence[Mapping[str, Any]]], Chapter]] = {
@@ -116,6 +118,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
         "stage": stage_class,
         "order": _order,
     }
+    environment.tests["plain"] = _is_plain
     script = _asset(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         summary=top,
@@ -218,6 +221,16 @@ def _told_apart(chapters: Sequence[Chapter]) -> tuple[Chapter, ...]:
 def _asset(environment: Environment, name: str) -> Markup:
     source, _, _ = environment.loader.get_source(environment, name)
     return Markup(source)
+
+
+def _is_plain(cell: Cell) -> bool:
+    """Whether a script can read the number that a cell is sorted by from its text."""
+    text = cell.text.replace(",", "").removesuffix(" %")
+    try:
+        found = float(text)
+    except ValueError:
+        return False
+    return math.isclose(found, cell.value, rel_tol=SHOWN)
 
 
 def _order(value: float) -> str:

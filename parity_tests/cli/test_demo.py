@@ -25,7 +25,7 @@ def test_a_told_story_is_a_verified_report(tmp_path, capsys):
     assert list(seconds) == ["audit", "scenes"]
     assert (tmp_path / "out" / "report.html").is_file()
     assert not (tmp_path / "out" / "work").exists()
-    assert "1 of 2: audit of tiny; about 1 min left" in capsys.readouterr().err
+    assert "1 of 2: audit of scenes_tiny; about 1 min left" in capsys.readouterr().err
 
 
 def test_a_story_with_a_claim_that_fails_does_not_hold(tmp_path):

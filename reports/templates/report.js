@@ -5,7 +5,9 @@ for (const block of document.querySelectorAll("[data-interactive]")) {
   const heads = [...table.tHead.rows[0].cells];
   const rows = [...body.rows].map((row, order) => ({
     row, order, texts: [...row.cells].map((cell) => cell.textContent),
-    values: [...row.cells].map((cell) => Number.parseFloat(cell.dataset.value)),
+    values: [...row.cells].map((cell) => Number.parseFloat(
+      cell.dataset.value ?? (cell.classList.contains("number")
+        ? cell.textContent.replaceAll(",", "") : ""))),
   }));
   const name = table.caption.textContent;
 
