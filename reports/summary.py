@@ -78,7 +78,7 @@ def step(rung: Rung, claims: Sequence[Claim]) -> Step:
         verdict=judged,
         tone=words.tone(judged),
         margin="" if nearest is None else words.margin(nearest["value"], nearest["limit"]),
-        cases="" if not own else f"{number(cases)} cases, {_count(len(own), 'claim')}",
+        cases="" if not own else f"{_count(cases, 'case')}, {_count(len(own), 'claim')}",
         command=rung.command,
         claims=tuple(words.in_words(claim) for claim in own),
     )
@@ -118,10 +118,10 @@ def headline(steps: Sequence[Step], claims: Sequence[Claim]) -> str:
         text += f"{'fails' if len(failing) == 1 else 'fail'}, {len(held)} of {len(steps)} rungs "
         text += "hold"
     else:
-        cases = number(sum(claim["cases"] or 0 for claim in claims))
+        cases = _count(sum(claim["cases"] or 0 for claim in claims), "case")
         text = (
             f"{len(held)} of {len(steps)} rungs hold, none fails: {_count(len(claims), 'claim')} "
-            f"on {cases} cases"
+            f"on {cases}"
         )
     if undecided:
         text += f"; not decided: {', '.join(undecided)}"

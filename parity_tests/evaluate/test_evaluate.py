@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from maskformer import panoptic_quality, semantic_iou, zoo
 from maskformer.dataset_layout import open_split
@@ -90,6 +91,24 @@ def test_swapped_classes_of_one_side_are_unexplained(
     assert result["comparison"]["unexplained"] > 100
     red = pixels(out / result["pictures"][0]) == (255, 0, 60)
     assert red.all(axis=2).sum() > 100
+
+
+def test_tensorflow_s_own_checkpoint_is_compared_with_pytorch_s(
+    parity: Parity, scenes: Path, tmp_path: Path, small: zoo.Entry
+) -> None:
+    state = pair.load_weights("seeded:1", small.model).state
+    key = "sem_seg_head.predictor.class_embed.bias"
+    for name, changed in (("a", state), ("b", {**state, key: np.roll(state[key], 1)})):
+        save_file(dict(changed), tmp_path / f"{name}.safetensors")
+    source, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    words = ("evaluate", "--config", "scenes_tiny", "--data", scenes, "--limit", 2, "--json")
+    words = (*words, "--weights", source, "--port-weights")
+    status, text, _ = parity(*words, source)
+    assert (status, json.loads(text)["port_weights"]) == (0, str(source))
+    status, text, _ = parity(*words, other)
+    result = json.loads(text)
+    assert (status, result["verdict"]) == (1, "different")
+    assert result["port_weights_sha256"] != result["weights_sha256"]
 
 
 @pytest.mark.usefixtures("semantic")
@@ -187,6 +206,10 @@ def test_broken_data_is_one_error_and_writes_nothing(
         (("--config", "ade20k_r50"), "ade20k_r50 predicts 150 classes, the data set has 17"),
         (("--config", "scenes_tiny", "--side", "jax"), "--side is 'jax'"),
         (("--config", "scenes_tiny", "--limit", 0), "--limit is 0"),
+        (
+            ("--config", "scenes_tiny", "--side", "tf", "--port-weights", "x.pkl"),
+            "--port-weights does not go with --side tf",
+        ),
         (("--config", "scenes_tiny", "--split", "test"), "has no split 'test'"),
         (("--config", "scenes_tiny", "--tta"), "--tta does not fit scenes_tiny"),
         (("--config", "ade20k_r50", "--tta"), "--tta does not go with --side both"),
