@@ -18,7 +18,7 @@ from reports.document import (
     Text,
     number,
 )
-from reports.evidence import EVALUATION, RUN, Evidence
+from reports.evidence import EVALUATION, RECEIPT, RUN, Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 
 Claim = Mapping[str, Any]
@@ -27,6 +27,11 @@ ON_THE_LADDER = {
     "training runs and the PQ or mIoU they reach",
 }
 """What an audit names as not verified, and rungs of the ladder say better."""
+
+RECEIPTS = (
+    "That converted files are still what their receipts say: parity convert --verify RECEIPT reads "
+    "them again, and parity audit --port-weights CONVERTED compares them with their source."
+)
 
 WEAK = 5.0
 """Percent, below which a score shows little."""
@@ -172,6 +177,8 @@ def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
         of = titles[0] if len(set(titles)) == 1 else f"{len(titles)} results"
         items.append(f"{text[:1].upper()}{text[1:]} (said by: {of}).")
     items += weak_scores(found)
+    if any(one.schema == RECEIPT for one in found):
+        items.append(RECEIPTS)
     if not any(text.startswith("execution on a TPU") for text in said):
         items.append(EXECUTION)
     return Items(tuple(items))
