@@ -29,14 +29,12 @@ FAULTS = (
 class Scale:
     """How much a demo does; the function is the same at any size, a small one is over sooner.
 
-    `config` is converted, and audited on photographs with `short_side` pixels by `executions`;
-    `stepped` makes one training step. Scenes are `scene_size` pixels; `pictures` are drawn of those
-    that are predicted worst.
+    `config` is converted, and audited on photographs with `short_side` pixels by `executions`.
+    Scenes are `scene_size` pixels; `pictures` are drawn of those that are predicted worst.
     """
 
     command: str
     config: str
-    stepped: str
     short_side: int
     executions: tuple[str, ...]
     trajectory_steps: int
@@ -50,7 +48,6 @@ class Scale:
 FULL = Scale(
     "parity demo",
     config="coco_r50",
-    stepped=SMALL,
     short_side=320,
     executions=("eager", "graph", "xla"),
     trajectory_steps=60,
@@ -63,7 +60,6 @@ FULL = Scale(
 SHORT = Scale(
     "parity demo --small",
     config=TRAINED,
-    stepped=TRAINED,
     short_side=96,
     executions=("eager",),
     trajectory_steps=12,
@@ -178,8 +174,8 @@ def training_step(story: Story) -> list[Path]:
     from maskformer import zoo
     from replication.training_audit import training_result
 
-    entry = zoo.get(story.scale.stepped)
-    command = f"parity audit --config {story.scale.stepped} --size {SIZE} --train --isolate"
+    entry = zoo.get(SMALL)
+    command = f"parity audit --config {SMALL} --size {SIZE} --train --isolate"
     result = training_result(entry.model, entry.solver, SIZE, command, story.steps, isolate=True)
     return [story.record(result, "training.json")]
 
@@ -300,7 +296,7 @@ def faults(story: Story) -> list[Path]:
 STAGES = (
     Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
     Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
-    Stage("training_step", "compare one training step of {stepped}", 7, 60, 30, training_step),
+    Stage("training_step", f"compare one training step of {SMALL}", 7, 60, 30, training_step),
     Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
     Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),
     Stage("training", f"train {TRAINED} on both sides", 1, 130, 80, training),
