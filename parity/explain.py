@@ -6,7 +6,8 @@ and related to those of the reference: a multiple, other axes, another module's 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ PARALLEL = 0.999  # least cosine between the effect of a scaled operation and th
 SCALE_STEP = 1e-3
 PARTIAL = 0.5  # what removes less than half of a difference is no explanation
 KEPT = 3
+FACTORS = (0.5, 2.0, 0.25, 4.0, math.sqrt(0.5), math.sqrt(2.0), 0.125, 8.0, -1.0)
+BASES, MOST_PAIRS = 3, 1000
+MOST_JOINED = 24  # tensors of which sums of two are looked at
 ROLLS = (1, -1, 2, -2)
 NORM_EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3)
 
@@ -78,6 +82,7 @@ class Case:
         run: runs the reference's module in the same way, and returns its taps; takes other feeds.
         again: runs the port's module once more.
         trace: the reference's whole trace.
+        called: paths of the modules that the port's call calls, in order.
     """
 
     call: Call
@@ -89,6 +94,7 @@ class Case:
     run: Callable[..., Mapping[str, Tap]]
     again: Callable[[], Mapping[str, Tap]]
     trace: Mapping[str, Tap]
+    called: tuple[str, ...] = ()
 
 
 def explain(reference: Any, case: Case) -> list[Explanation]:
@@ -100,16 +106,21 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
     """
     judge = _Judge(case)
     tried: list[Explanation] = []
+    made: list[tuple[Explanation, Any]] = []
+    called = list(_called_otherwise(case, judge))
     for candidate in itertools.chain(
         _conditions(case, judge),
-        _mistakes(reference, case, judge),
+        _mistakes(reference, case, judge, made),
+        called,
         _relations(reference, case, judge),
     ):
         tried.append(candidate)
-        if sum(one.exact and one.complete for one in tried) == KEPT:
+        if sum(one.exact and one.complete for one in tried) == KEPT + len(called):
             break
+    if not any(one.exact and one.complete for one in tried):
+        tried += itertools.islice(_pairs(reference, case, judge, made), KEPT)
     exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
-    return (exact or sorted(tried, key=lambda one: one.after))[:KEPT]
+    return (exact or sorted(tried, key=lambda one: one.after))[: KEPT + len(called)]
 
 
 def explain_values(
@@ -121,12 +132,15 @@ def explain_values(
         run: computes with PyTorch and returns numbers or arrays by name.
         ours: the port's, for some of the names.
         limit: largest relative difference (l2) that rounding leaves.
-    Returns: at most `KEPT`, all exact.
+    Returns: at most `KEPT`, all exact; none where the values are the reference's within `limit`,
+        which any mistake that hardly matters would explain.
     """
     from parity import mistakes_torch
 
     exact = run()
     before = _relative(ours, exact)
+    if before <= limit:
+        return []
     found = []
     _, mistakes = mistakes_torch.operations(run)
     for mistake in mistakes:
@@ -172,12 +186,20 @@ class _Judge:
         found = tap_gap(self.case.port[key], taps[key])
         if found.problem is not None or not found.l2 < (1 - PARTIAL) * self.before.l2:
             return None
-        complete = all(
-            other in taps and self._passes(other, tap_gap(tap, taps[other]))
-            for other, tap in self.case.port.items()
-            if other in self.case.expected
-        )
+        complete = self._agree(taps, self.case.port)
         return Explanation(text, self.before.l2, found.l2, self._passes(key, found), complete)
+
+    def fact(self, text: str) -> Explanation:
+        """What the port's run shows by itself."""
+        return Explanation(text, self.before.l2, 0.0, True, True)
+
+    def _agree(self, taps: Mapping[str, Tap], keys: Iterable[str]) -> bool:
+        """Whether the port's taps of `keys` are those of `taps`, where the reference has any."""
+        return all(
+            key in taps and self._passes(key, tap_gap(self.case.port[key], taps[key]))
+            for key in keys
+            if key in self.case.expected
+        )
 
     def observation(self, text: str, array: np.ndarray) -> Explanation | None:
         """What is explained by the port's tensor being `array`, in the reference's axes."""
@@ -186,15 +208,19 @@ class _Judge:
         found = tap_gap(self.case.port[self.case.key], tap)
         if found.problem is not None or not self._passes(self.case.key, found):
             return None
-        return Explanation(text, self.before.l2, found.l2, True)
+        others = [key for key in self.case.port if key != self.case.key]
+        complete = self._agree(self.case.expected, others)
+        return Explanation(text, self.before.l2, found.l2, True, complete)
 
     def _passes(self, key: str, found: Gap) -> bool:
         floor = self.case.floors.get(key, Gap(0.0, 0.0))
         return function_verdict(key, found, floor).passed
 
 
-def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:
-    """The mistakes that, made by the reference, bring it nearer to the port."""
+def _mistakes(
+    reference: Any, case: Case, judge: _Judge, made: list[tuple[Explanation, Any]]
+) -> Iterator[Explanation]:
+    """The mistakes that, made by the reference, bring it nearer to the port; kept in `made`."""
     from parity import mistakes_torch
 
     module = reference.modules[case.call.path]
@@ -207,16 +233,45 @@ def _mistakes(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation
     for mistake in itertools.chain(mistakes, switched, loaded):
         found = _made(case, judge, mistake)
         if found is not None:
+            made.append((found, mistake))
             yield found
     for text, feeds in mistakes_torch.argument_mistakes(case.feeds):
         found = judge.explanation(text, _ran(lambda feeds=feeds: case.run(feeds)))
         if found is not None:
             yield found
     for operation in operations:
+        for factor in FACTORS if operation.scalable else ():
+            found = _made(case, judge, operation.scaled(factor))
+            if found is not None and found.exact:
+                yield found
+    for operation in operations:
         if operation.scalable:
             found = _fitted_scale(case, judge, operation)
             if found is not None:
                 yield found
+
+
+def _pairs(
+    reference: Any, case: Case, judge: _Judge, made: list[tuple[Explanation, Any]]
+) -> Iterator[Explanation]:
+    """Two mistakes at once that explain all: one that removes most of the difference, and another.
+
+    Mistakes that leave little are tried first, with at most `MOST_PAIRS` others in all.
+    """
+    from parity import mistakes_torch
+
+    module = reference.modules[case.call.path]
+    start = len(case.call.path) + 1 if case.call.path else 0
+    called = [child.path[start:] for child in case.call.children]
+    _, mistakes = mistakes_torch.operations(case.run)
+    every = [*mistakes, *mistakes_torch.parameter_mistakes(module, {}, called)]
+    first = [one for _, one in sorted(made, key=lambda pair: pair[0].after)]
+    pairs = ((one, other) for one in first[:BASES] for other in every)
+    for one, other in itertools.islice(pairs, MOST_PAIRS):
+        together = mistakes_torch.both(one, other)
+        found = None if together is None else _made(case, judge, together)
+        if found is not None and found.exact and found.complete:
+            yield found
 
 
 def _made(case: Case, judge: _Judge, mistake: Any) -> Explanation | None:
@@ -280,7 +335,35 @@ def _conditions(case: Case, judge: _Judge) -> Iterator[Explanation]:
         texts += _precision(port, theirs)
         if port.shape == theirs.shape:
             texts += _dropped(port, theirs)
-    yield from (Explanation(text, judge.before.l2, 0.0, True) for text in texts)
+    yield from map(judge.fact, texts)
+
+
+def _called_otherwise(case: Case, judge: _Judge) -> Iterator[Explanation]:
+    """Modules that the port calls at another time, or more often and others less often.
+
+    What it only never calls may be a function there instead of a module.
+    """
+    theirs = [child.path for child in case.call.children]
+    ours = list(case.called)
+    counts = {path: (ours.count(path), theirs.count(path)) for path in [*theirs, *ours]}
+    other = {path: pair for path, pair in counts.items() if pair[0] != pair[1]}
+    texts = []
+    if any(times > wanted > 0 for times, wanted in other.values()):
+        for path, (times, wanted) in sorted(other.items(), key=lambda one: -one[1][0]):
+            texts.append(f"{path} is called {_times(times)} instead of {_times(wanted)}")
+    tap = case.expected[case.key]
+    if not texts and tap.kind == "input" and tap.path in ours:
+        before, wanted = ours[: ours.index(tap.path)], theirs[: theirs.index(tap.path)]
+        late = [path for path in wanted if path not in before]
+        early = [path for path in before if path not in wanted]
+        texts += [f"{tap.path} is called before {path} instead of after it" for path in late[:1]]
+        texts += [f"{path} is called before {tap.path} instead of after it" for path in early[:1]]
+    if texts:
+        yield judge.fact("; ".join(texts[:3]))
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:
@@ -295,6 +378,7 @@ def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanatio
             if found is not None:
                 yield found
     yield from _elsewhere(case, judge, port)
+    yield from _joined(case, judge, port)
     yield from _passed_through(reference, case, judge)
 
 
@@ -321,6 +405,9 @@ def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.nda
             yield text, centred / np.sqrt(variance + epsilon)
     for axis in range(theirs.ndim):
         if theirs.shape[axis] > 1:
+            first = np.take(theirs, [0], axis)
+            text = f"the reference's tensor with the first of axis {axis} in place of all"
+            yield text, np.broadcast_to(first, theirs.shape)
             yield f"the reference's tensor reversed along axis {axis}", np.flip(theirs, axis)
             for shift in ROLLS:
                 yield (
@@ -377,6 +464,32 @@ def _elsewhere(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanat
         found = judge.observation(f"the port has {key} here", array)
         if found is not None:
             yield found
+
+
+def _joined(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanation]:
+    """Sums and differences of two tensors that the module is given or gets from those it calls."""
+    expected = case.expected[case.key]
+    known: dict[str, np.ndarray] = {}
+    taps = {name or "input": tap for name, tap in case.feeds.items()}
+    for child in case.call.children:
+        for slot in slots(child.results):
+            key = tap_key(child.path, "output", slot.name, child.call)
+            if key in case.trace:
+                taps[key] = case.trace[key]
+    for key, tap in taps.items():
+        # The same tokens may be a map in one place and a row in another.
+        if tap.array.size == port.size and tap.array.dtype.kind == "f":
+            array = align(tap, expected.axes)
+            known[key] = (tap.array if array is None else array).reshape(port.shape)
+    for (first, a), (second, b) in itertools.combinations(list(known.items())[:MOST_JOINED], 2):
+        for text, array in (
+            (f"{first} + {second}", a + b),
+            (f"{first} - {second}", a - b),
+            (f"{second} - {first}", b - a),
+        ):
+            found = judge.observation(f"the port has {text} here", array)
+            if found is not None:
+                yield found
 
 
 def _passed_through(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanation]:

@@ -228,8 +228,10 @@ def rewritten(function: Callable, old: str, new: str) -> Callable:
     # AutoGraph, and whoever reads a traceback, look for the source there.
     linecache.cache[name] = (len(changed), None, changed.splitlines(keepends=True), name)
     code = compile(changed, name, "exec")
-    exec(code, scope)
-    return scope[function.__name__]
+    # A method may be called as a function that it uses.
+    defined: dict[str, Any] = {}
+    exec(code, scope, defined)
+    return defined[function.__name__]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ and, argument by argument, to what it is given (`grad_input`). A module's `grad_
 be judged alone: given the reference's inputs and the reference's output gradients.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key
 
 Arrays = Mapping[str, Tap]
+MOST_STOPS = 400  # gradients that are stopped by way of trial in one module
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
 
 
@@ -104,6 +106,8 @@ class ReferenceGradientRecorder(GradientRecorder, Protocol):
     """What it needs of the reference besides."""
 
     def perturbed(self, seed: int) -> Any: ...
+
+    def stopped_gradients(self, alone: Isolated) -> Iterable[Any]: ...
 
 
 def gradient_verdicts(gaps: Mapping[str, Gap], floors: Mapping[str, Gap]) -> list[Verdict]:
@@ -212,11 +216,38 @@ class _Judged:
         floors = dict.fromkeys(gaps, NO_FLOOR)
         if not all(gradient_verdict(key, gaps[key], NO_FLOOR).passed for key in gaps):
             floors |= _isolated_floors(reference, alone, exact)
+        wrong = []
         for key, found in gaps.items():
             place = key if ":param_grad" in key else f"{key}#{theirs.call}"
             self.gaps[place], self.floors[place] = found, floors[key]
             if key in exact and not gradient_verdict(key, found, floors[key]).passed:
                 self.causes[place] = _cause(ours.get(key), exact[key])
+                wrong.append(place)
+        if wrong and all(self.causes[place] is None for place in wrong):
+            self.causes[wrong[0]] = _stopped(reference, alone, ours, floors)
+
+
+def _stopped(
+    reference: ReferenceGradientRecorder,
+    alone: Isolated,
+    ours: Mapping[str, Tap],
+    floors: Mapping[str, Gap],
+) -> str | None:
+    """The first gradient that, stopped in the reference, makes it pass back what the port does."""
+    for mistake in itertools.islice(reference.stopped_gradients(alone), MOST_STOPS):
+        try:
+            with mistake.planted():
+                theirs = reference.isolate_gradients(alone, alone.call)
+        except RuntimeError:  # nothing is left that could be differentiated
+            continue
+        if all(
+            key in theirs
+            and gradient_verdict(key, tap_gap(tap, theirs[key]), floors.get(key, NO_FLOOR)).passed
+            for key, tap in ours.items()
+            if np.any(tap.array)
+        ) and all(key in ours or not np.any(tap.array) for key, tap in theirs.items()):
+            return mistake.text
+    return None
 
 
 def _cause(ours: Tap | None, exact: Tap) -> str | None:

@@ -1,6 +1,6 @@
 """Gradients of a PyTorch model between its modules and of its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +11,8 @@ from parity import capture_torch
 from parity.calls import Call, Sink, Watch, watching
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
+from parity.mistakes_gradient import stopped
+from parity.mistakes_source import Mistake
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
@@ -99,6 +101,10 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             {n: (array, "" if array is None else LETTERS[: array.ndim]) for n, array in own},
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
+
+    def stopped_gradients(self, alone: Isolated) -> Iterator[Mistake]:
+        """The mistakes of stopping one gradient in a call that is run alone."""
+        return stopped(lambda: self.isolate_gradients(alone, alone.call))
 
     def _gradient_watch(
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None

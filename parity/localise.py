@@ -362,6 +362,7 @@ def _explanations(
         lambda given=feeds: reference.isolate(fault.theirs, given, children),
         lambda: port.isolate(fault.call, feeds, children),
         trace,
+        tuple(child.path for child in fault.call.children),
     )
     return explain(reference, case)
 

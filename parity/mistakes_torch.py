@@ -30,6 +30,7 @@ from parity.trace import Tap
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 BASES = (1e3, 1e4, 1e5, 20.0, 100.0)
 ROOT_OF_HALF = float(np.float32(math.sqrt(0.5)))
+CUBIC = float(np.float32(0.044715))
 FILLS = (0.0, -1.0, -10.0, -100.0, -1e9, -math.inf)
 _ATEN = torch.ops.aten
 _HERE = f"{Path(__file__).parent}{os.sep}"
@@ -73,6 +74,24 @@ def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
     return recording.operations, [*recording.mistakes, *recording.repeated()]
 
 
+def both(first: Mistake, second: Mistake) -> Mistake | None:
+    """The mistake of making two at once; None where both are made at one operation."""
+    text = f"{first.text}; and {second.text}"
+    changes = [_changes(one) for one in (first, second)]
+    if None in changes:
+        return Mistake(text, partial(_all, (first.planted, second.planted)))
+    if changes[0].keys() & changes[1].keys():
+        return None
+    return Mistake(text, partial(_Changed, {**changes[0], **changes[1]}))
+
+
+def _changes(mistake: Mistake) -> "dict[int, Any] | None":
+    """The operations that a mistake is made at, by number; None where it is made elsewhere."""
+    planted = mistake.planted
+    at_operations = isinstance(planted, partial) and planted.func is _Changed
+    return dict(planted.args[0]) if at_operations else None
+
+
 def parameter_mistakes(
     module: torch.nn.Module, others: Mapping[str, Tensor], apart: Sequence[str] = ()
 ) -> Iterator[Mistake]:
@@ -104,11 +123,18 @@ def parameter_mistakes(
 
 
 def argument_mistakes(feeds: Mapping[str, Tap]) -> Iterator[tuple[str, dict[str, Tap]]]:
-    """Wrong tensors for the arguments of a call: reversed, or those of another argument."""
+    """Wrong tensors for the arguments of a call: turned, shifted, or those of another argument."""
     for name, tap in feeds.items():
         shown = name or "input"
         for axis, size in enumerate(tap.array.shape):
+            for shift in (1, -1) if size > 2 else ():
+                rolled = replace(tap, array=np.roll(tap.array, shift, axis))
+                text = f"argument {shown} is rolled by {shift} along axis {axis}"
+                yield text, {**feeds, name: rolled}
             if 1 < size <= 4:
+                first = replace(tap, array=np.repeat(np.take(tap.array, [0], axis), size, axis))
+                text = f"argument {shown} has the first of axis {axis} in place of all"
+                yield text, {**feeds, name: first}
                 turned = replace(tap, array=np.flip(tap.array, axis).copy())
                 yield f"argument {shown} is reversed along axis {axis}", {**feeds, name: turned}
         for other, twin in feeds.items():
@@ -352,16 +378,45 @@ def _group_norm(operation: Any, args: tuple, kwargs: dict, result: Any) -> Itera
     for other in (1, 8, 16, 32, 64, channels):
         if other != groups and channels % other == 0:
             yield f"{other} groups instead of {groups}", partial(run, groups=other)
+
+    def interleaved() -> Any:
+        dealt = torch.arange(channels).reshape(-1, groups).T.reshape(-1)
+        back = torch.argsort(dealt)
+        normal = operation(x[:, dealt], None, None, n, channels, pixels, groups, own)[0][:, back]
+        for term, join in ((weight, torch.mul), (bias, torch.add)):
+            if term is not None:
+                normal = join(normal, term.reshape(1, -1, *[1] * (x.dim() - 2)))
+        return (normal, *result[1:])
+
+    def of_batch() -> Any:
+        pooled = x.transpose(0, 1).reshape(1, channels, -1)
+        normal = operation(pooled, weight, bias, 1, channels, n * pixels, groups, own)[0]
+        back = normal.reshape(channels, n, *x.shape[2:]).transpose(0, 1)
+        return (back.contiguous(), *result[1:])
+
+    if n > 1:
+        yield "with the statistics of all images together", of_batch
+    if 1 < groups < channels:
+        yield "channels are dealt to groups in turn", interleaved
     yield "left out", lambda: (x.clone(), *result[1:])
 
 
 def _batch_norm(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
-    own = args[-1]
+    x, weight, bias, own = args[0], args[1], args[2], args[-1]
 
     def run(epsilon: float) -> Any:
         return operation(*args[:-1], epsilon)
 
+    def of_batch() -> Any:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
+        deviation = (x.var(axes, correction=0, keepdim=True) + own).sqrt()
+        normal = (x - x.mean(axes, keepdim=True)) / deviation
+        scaled = normal if weight is None else normal * weight.reshape(shape)
+        return (scaled if bias is None else scaled + bias.reshape(shape), *result[1:])
+
     yield from _epsilons(run, own)
+    yield "with the statistics of this batch instead of the stored ones", of_batch
     yield "left out", lambda: (args[0].clone(), *result[1:])
 
 
@@ -395,6 +450,14 @@ def _convolution(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iter
             yield (
                 f"{mode} padding instead of zeros",
                 lambda mode=mode: run(F.pad(x, pads, mode=mode), padding=[0, 0]),
+            )
+    for other in (1, 2):
+        if other != max(stride):
+            yield (
+                f"stride {other} instead of {max(stride)}",
+                lambda other=other: operation(
+                    x, weight, bias, [other, other], padding, dilation, False, outer, groups
+                ),
             )
     if weight.shape[2] == weight.shape[3] > 1:
         yield (
@@ -434,6 +497,8 @@ def _max_pool(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterato
 def _added_product(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
     bias, a, b = args[:3]
     yield "without its bias", lambda: operation(torch.zeros_like(bias), a, b, **kwargs)
+    yield "its bias is added twice", lambda: operation(2 * bias, a, b, **kwargs)
+    yield from _rounded_factors(lambda a, b: operation(bias, a, b, **kwargs), a, b)
     if b.shape[-1] == b.shape[-2]:
         yield (
             "its matrix transposed",
@@ -441,8 +506,23 @@ def _added_product(operation: Any, args: tuple, kwargs: dict, result: Any) -> It
         )
 
 
+def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype).to(x.dtype)
+
+
+def _rounded_factors(product: Callable[..., Any], a: Tensor, b: Tensor) -> Iterator[Variant]:
+    """Factors with fewer digits; float16 has the ten bits that TF32 keeps."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        short = partial(_rounded, dtype=dtype)
+        yield f"its factors are rounded to {name}", lambda short=short: product(short(a), short(b))
+        yield f"its first factor is rounded to {name}", lambda short=short: product(short(a), b)
+        yield f"its second factor is rounded to {name}", lambda short=short: product(a, short(b))
+
+
 def _product(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
     a, b = args[:2]
+    yield from _rounded_factors(operation, a, b)
     if b.shape[-1] == b.shape[-2]:
         yield "its second matrix transposed", lambda: operation(a, b.transpose(-1, -2))
     if a.shape[-1] == a.shape[-2]:
@@ -457,6 +537,13 @@ def _softmax(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator
                 f"softmax over axis {other} instead of {axis % x.dim()}",
                 partial(operation, x, other, *rest),
             )
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        yield (
+            f"computed in {name}",
+            lambda dtype=dtype: operation(x.to(dtype), axis, *rest).to(x.dtype),
+        )
+        yield f"its result is rounded to {name}", partial(_rounded, result, dtype)
     yield "sigmoid instead of softmax", lambda: x.sigmoid()
     yield "log-softmax instead of softmax", lambda: x.log_softmax(axis)
     if x.dim() >= 2 and x.shape[-1] == x.shape[-2] > 1:
@@ -559,8 +646,11 @@ def _replaced_by(*names: str) -> Callable[..., Iterator[Variant]]:
         "relu": F.relu,
         "gelu": F.gelu,
         "gelu (tanh)": lambda x: F.gelu(x, approximate="tanh"),
-        # As tf.nn.gelu in float64.
+        # As tf.nn.gelu in float64, whose constants are float32 first.
         "gelu with its constant in float32": lambda x: 0.5 * x * torch.erfc(-x * ROOT_OF_HALF),
+        "gelu (tanh) with its constant in float32": lambda x: (
+            0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + CUBIC * x**3)))
+        ),
         "silu": F.silu,
         "sigmoid": torch.sigmoid,
         "leaky relu": F.leaky_relu,
@@ -656,6 +746,21 @@ def _viewed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[
                     x.reshape(turned).transpose(axis, axis + 1).contiguous()
                 ),
             )
+    for axis in range(len(after) - 2):
+        sizes = after[axis : axis + 3]
+        if before != [*after[:axis], math.prod(sizes), *after[axis + 3 :]] or min(sizes) == 1:
+            continue
+        for order in itertools.permutations(range(3)):
+            if order == (0, 1, 2):
+                continue
+            split = [*after[:axis], *(sizes[i] for i in order), *after[axis + 3 :]]
+            axes = [*range(axis), *(axis + order.index(i) for i in range(3))]
+            axes += range(axis + 3, len(after))
+            named = " x ".join(str(sizes[i]) for i in order)
+            yield (
+                f"an axis is split into {named} instead of {' x '.join(map(str, sizes))}",
+                lambda split=split, axes=axes: x.reshape(split).permute(axes).contiguous(),
+            )
     for axis in range(len(after) - 1):
         kept = before[:axis] == after[:axis] and before[axis + 2 :] == after[axis + 2 :]
         if len(before) == len(after) and kept and before[axis + 1] > after[axis + 1] > 1:
@@ -746,6 +851,23 @@ def _class_loss(operation: Any, args: tuple, kwargs: dict, result: Any) -> Itera
         )
 
 
+def _chosen(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    _, *choices = args
+    for name, choice in zip(("first", "second"), choices, strict=False):
+        if isinstance(choice, Tensor):
+            yield (
+                f"its {name} choice everywhere",
+                lambda choice=choice: choice.expand_as(result).to(result.dtype).clone(),
+            )
+
+
+def _compared(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    own = operation.overloadpacket.__name__
+    other = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}[own]
+    text = "or equal too" if other.endswith("e") else "without what is equal"
+    yield text, lambda: getattr(torch, other)(*args)
+
+
 def _bounded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
     yield "not clamped", lambda: args[0].clone()
 
@@ -785,7 +907,12 @@ _VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.relu_: _replaced_by("identity", "gelu", "leaky relu"),
     _ATEN.relu: _replaced_by("identity", "gelu", "leaky relu"),
     _ATEN.gelu: _replaced_by(
-        "gelu (tanh)", "gelu with its constant in float32", "relu", "silu", "identity"
+        "gelu (tanh)",
+        "gelu with its constant in float32",
+        "gelu (tanh) with its constant in float32",
+        "relu",
+        "silu",
+        "identity",
     ),
     _ATEN.sigmoid: _replaced_by("identity", "relu"),
     _ATEN.sin: _replaced_by("cos"),
@@ -807,6 +934,11 @@ _VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.sum: _reduced,
     _ATEN.mean: _reduced,
     _ATEN.nll_loss_forward: _class_loss,
+    _ATEN.where: _chosen,
+    _ATEN.lt: _compared,
+    _ATEN.le: _compared,
+    _ATEN.gt: _compared,
+    _ATEN.ge: _compared,
     _ATEN.clamp: _bounded,
     _ATEN.clamp_min: _bounded,
 }

@@ -131,9 +131,11 @@ def register(app: typer.Typer) -> None:
         ] = None,
         size: Annotated[
             str | None,
-            typer.Option(help="HxW of synthetic images; 128x160, or 64x96 with --all."),
+            typer.Option(
+                help="HxW of synthetic images, several by commas; 128x160, or 64x96 with --all."
+            ),
         ] = None,
-        batch: Annotated[int, typer.Option(help="How many synthetic images.")] = 1,
+        batch: Annotated[int, typer.Option(help="How many synthetic images of each size.")] = 1,
         short_side: Annotated[
             int | None, typer.Option(help="Resize --images to this short side, in pixels.")
         ] = None,

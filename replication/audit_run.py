@@ -29,6 +29,7 @@ NOT_VERIFIED = (
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
+PADDED = "images that are padded in a batch, as `--size 64x96,48x80` has them"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Request:
     """What to audit; without `executions` the float64 claim only.
 
     `images` are files, resized to `short_side` pixels where given; without any, `batch` synthetic
-    images of `size` ("HxW") are drawn. `only`
+    images of each `size` ("HxW", several by commas) are drawn and padded to the largest. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
@@ -77,17 +78,17 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict
     else:
         if request.batch < 1:
             raise InputError(f"--batch is {request.batch}", "expected at least 1 image")
-        height, width = parse_size(request.size)
+        shapes = [parse_size(one) for one in request.size.split(",")] * request.batch
         # Checked before drawing, which a size of zero would break.
-        if min(height, width) < request.config.minimum_size:
+        if min(map(min, shapes)) < request.config.minimum_size:
             raise InputError(
                 f"--size {request.size} is too small",
                 f"{request.config.name} needs at least {request.config.minimum_size} pixels in "
                 "both directions, the stride of its coarsest features",
                 "give a larger size, such as 64x96",
             )
-        images = [synthetic_image(height, width, index) for index in range(request.batch)]
-        names = [f"synthetic {index}" for index in range(request.batch)]
+        images = [synthetic_image(*shape, index) for index, shape in enumerate(shapes)]
+        names = [f"synthetic {index}" for index in range(len(images))]
     batch, sizes = batch_images(images, request.config)
     described = [
         {
@@ -338,6 +339,8 @@ def judge_port(
                 request.command,
             )
     not_verified = NOT_VERIFIED
+    if (sizes == batch.shape[1:3]).all():
+        not_verified = (*not_verified, PADDED)
     if request.train is not None:
         from replication.training_audit import training_claims
 

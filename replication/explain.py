@@ -114,6 +114,10 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     if explained:
         lines.append("   The reference computes the same as the port if it makes this mistake:")
         lines += [f"   - {each['text']}" for each in explained]
+        if not any(each["complete"] for each in explained):
+            lines.append(
+                "   That explains this tensor, not all that the module returns: look for another."
+            )
     elif nearest:
         lines.append("   No mistake that was tried explains all of it; nearest:")
         lines += [f"   - {each['text']} (removes {each['removed']:.0%})" for each in nearest]

@@ -1,7 +1,9 @@
 """The cases that faults are planted in: the reference measured once, the port judged each time."""
 
 import dataclasses
+import linecache
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,15 +15,24 @@ from maskformer import zoo
 from maskformer.config import ModelConfig, SwinConfig
 from maskformer.solver import SolverConfig
 from parity.faults import Named, conventional
-from replication.audit_run import Request, build_port, judge_port, measure_reference
+from replication.audit_run import (
+    PortSide,
+    ReferenceSide,
+    Request,
+    build_port,
+    judge_port,
+    measure_reference,
+)
 from replication.progress import Steps
 
 WEIGHTS = "seeded:5"
 SEMANTIC, PER_PIXEL = "ade20k_r50", "ade20k_pp"
-OUTPUTS = ("pred_logits", "pred_masks")
+OUTPUTS = ("pred_logits", "pred_masks", "sem_seg")
 SWIN = SwinConfig(
-    embed_dim=16, num_heads=(2, 2, 2, 2), window_size=4, depths=(2, 2, 1, 1), drop_path_rate=0.0
+    embed_dim=16, num_heads=(2, 2, 2, 2), window_size=5, depths=(2, 2, 1, 1), drop_path_rate=0.0
 )
+
+SMALLER, DROP_PATH = (16, 24), 0.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class ForwardBench:
     """The whole model on one synthetic image, forward."""
 
     def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
-        quiet = Steps(total=0, quiet=True)
+        quiet = _quiet()
         request = Request(config, weights, size=size, executions=("eager",))
         measured = measure_reference(request, quiet)
         self._port = build_port(measured, quiet)
@@ -70,22 +81,13 @@ class ForwardBench:
             outputs = self._outputs()
         except Exception as error:
             return broken("model", error)
-        result = judge_port(
-            self._reference, self._port, Steps(total=0, quiet=True), predictions=False
-        )
+        result = judge_port(self._reference, self._port, _quiet(), predictions=False)
         claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
-        named = tuple(
-            Named(
-                one["path"],
-                one["edge"],
-                tuple(e["text"] for e in one["explanations"] if e["exact"]),
-            )
-            for one in result["localisations"]
-        )
-        return Finding(claims, named, conventional(outputs, self._expected()))
+        return Finding(claims, _places(result), conventional(outputs, self._expected()))
 
     def _expected(self) -> dict[str, np.ndarray]:
-        return {name: self._reference.outputs32[name] for name in OUTPUTS}
+        outputs = self._reference.outputs32
+        return {name: outputs[name] for name in OUTPUTS if name in outputs}
 
     def _outputs(self) -> dict[str, np.ndarray]:
         from replication import pair
@@ -102,10 +104,14 @@ class TrainingBench:
         from maskformer.images import batch_images, parse_size, synthetic_image
         from replication import pair, training_reference
 
-        images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
+        shapes = [parse_size(one) for one in size.split(",")]
+        images, sizes = batch_images(
+            [synthetic_image(*shape, index) for index, shape in enumerate(shapes)], config
+        )
         loaded = pair.load_weights(weights, config)
+        self._request = Request(config, weights, size=size, executions=())
         self._reference = training_reference.reference_step(
-            config, solver, loaded, images, sizes, Steps(total=0, quiet=True)
+            config, solver, loaded, images, sizes, _quiet()
         )
         self._model = pair.build_port(config, loaded, "float64")
 
@@ -134,7 +140,84 @@ class TrainingBench:
         claims = training_audit.step_claims(self._reference, step, "")
         losses = {name: np.array(float(value)) for name, value in step.found.losses.items()}
         expected = {name: np.array(value) for name, value in self._reference.losses.items()}
-        return of_claims(claims, conventional(losses, expected))
+        found = of_claims(claims, conventional(losses, expected))
+        if found.claims and not found.named:  # all is inherited from the forward pass
+            named = _places(
+                judge_port(self._forward, PortSide(self._model), _quiet(), predictions=False)
+            )
+            return dataclasses.replace(found, named=named)
+        return found
+
+    @cached_property
+    def _forward(self) -> ReferenceSide:
+        """The reference's forward pass, for faults that the training step inherits."""
+        return measure_reference(self._request, _quiet())
+
+
+class DropoutBench(TrainingBench):
+    """The forward pass in training mode, both sides fed the same masks."""
+
+    def audit(self) -> Finding:
+        """What the claim on dropout says of the port as it is now."""
+        from replication import training_audit
+
+        try:
+            claims = training_audit.dropout_claims(self._reference, self._model, "")
+        except Exception as error:
+            return broken("training step", error)
+        return of_claims(claims, {})
+
+
+class StepsBench:
+    """Two training steps of each side, the port's as a graph; what one step cannot show."""
+
+    def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
+        from replication import pair, trajectory
+
+        solver = dataclasses.replace(solver, base_lr=trajectory.CALM_RATE, warmup_iters=0)
+        self._request = trajectory.Request(config, solver, steps=2, size=size, weights=weights)
+        self._weights = pair.load_weights(weights, config)
+        self._expected = self._reference(None)
+        self._twin = self._reference(0)
+
+    def _reference(self, seed: int | None) -> list[tuple[Any, Any]]:
+        from replication import trajectory
+
+        return self._steps(trajectory.ReferenceRun(self._request, self._weights, "float64", seed))
+
+    def _steps(self, run: Any) -> list[tuple[Any, Any]]:
+        """What each step gives, and the weights after it."""
+        from replication import trajectory
+
+        found = []
+        for batch in trajectory.batches(self._request):
+            one = run.step(*batch)
+            found.append((one, {key: value.copy() for key, value in run.weights().items()}))
+        return found
+
+    def audit(self) -> Finding:
+        """What the claims on a trajectory say of the port as it is now."""
+        from replication import trajectory, trajectory_causes
+
+        try:
+            ours = self._steps(trajectory.PortRun(self._request, self._weights, "float64"))
+        except Exception as error:
+            return broken("training step", error)
+        steps = []
+        for number, (theirs, after) in enumerate(self._expected):
+            row = {"step": number, "total": theirs["total"], "losses": theirs["losses"]}
+            for name, found in (("twin", self._twin), ("port", ours)):
+                gap = trajectory.weight_gap(found[number][1], after)
+                row[name] = trajectory.compare_step(found[number][0], theirs, gap)
+            steps.append(row)
+        claims = trajectory.float64_claims(self._request, steps)
+        failed = [one for one in claims if one["verdict"] == "fails"]
+        if not failed:
+            return Finding((), (), {})
+        place, causes = trajectory_causes.place_and_causes(
+            self._request, self._weights, ours, self._expected, steps
+        )
+        return Finding(tuple(one["id"] for one in failed), (Named(*place, causes),), {})
 
 
 class ScheduleBench:
@@ -155,21 +238,58 @@ class ReplicaBench:
 
     prepare: Any = None
 
-    def __init__(self, solver: SolverConfig) -> None:
-        self._solver = solver
+    def __init__(self, config: ModelConfig, solver: SolverConfig) -> None:
+        self._config, self._solver = config, solver
 
     def audit(self) -> Finding:
-        """What the claim on the reduction over replicas says."""
+        """What the claims on the losses of replicas and on their reduction say."""
+        from replication.training_replica_losses import losses_claim
         from replication.training_replicas import reduction_claim
 
-        return of_claims([reduction_claim(self._solver, "", self.prepare)], {})
+        claims = [
+            losses_claim(self._config, "", self.prepare),
+            reduction_claim(self._solver, "", self.prepare),
+        ]
+        return of_claims(claims, {})
+
+
+def _quiet() -> Steps:
+    return Steps(total=0, quiet=True)
+
+
+def _places(result: Mapping[str, Any]) -> tuple[Named, ...]:
+    """The places that an audit of the forward pass names, with the causes that explain all."""
+    return tuple(
+        Named(
+            one["path"],
+            one["edge"],
+            tuple(each["text"] for each in one["explanations"] if each["exact"]),
+        )
+        for one in result["localisations"]
+    )
 
 
 def broken(place: str, error: Exception) -> Finding:
-    """What is said of a port that cannot be run, which every check notices."""
+    """What is said of a port that cannot be run, which every check notices.
+
+    The innermost function of the port that was running is named beside `place`.
+    """
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     names = conventional({}, {"": np.zeros(1)})
-    return Finding(("runs",), (Named(place, f"{place}: {text}"),), dict.fromkeys(names, True))
+    named = Named(place, _innermost(error), (text,))
+    return Finding(("runs",), (named,), dict.fromkeys(names, True))
+
+
+def _innermost(error: Exception) -> str:
+    """The innermost function of the port in a traceback, with its line."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("tf_impl"):
+            code = frame.f_code
+            text = linecache.getline(code.co_filename, line).strip()
+            found = f"{code.co_name}: `{text}`"
+    return found
 
 
 def of_claims(claims: Sequence[Mapping[str, Any]], noticed: Mapping[str, bool]) -> Finding:
@@ -196,6 +316,30 @@ def _swin(config: str, size: str) -> ForwardBench:
     return ForwardBench(model, WEIGHTS, size)
 
 
+def _batch(config: str, size: str) -> ForwardBench:
+    """Two images, of which the second is smaller and padded."""
+    from maskformer.images import parse_size
+
+    height, width = parse_size(size)
+    return _forward(config, f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}")
+
+
+def _dropout(config: str, size: str) -> DropoutBench:
+    """A configuration whose backbone drops no path is given a small Swin that does."""
+    entry = zoo.get(config)
+    model = entry.model
+    if getattr(model.backbone, "drop_path_rate", 0.0) == 0.0:
+        model = dataclasses.replace(
+            model, backbone=dataclasses.replace(SWIN, drop_path_rate=DROP_PATH)
+        )
+    return DropoutBench(model, entry.solver, WEIGHTS, f"{size},{size}")
+
+
+def _steps(config: str, size: str) -> StepsBench:
+    entry = zoo.get(config)
+    return StepsBench(entry.model, entry.solver, WEIGHTS, size)
+
+
 def _training(config: str, size: str) -> TrainingBench:
     entry = zoo.get(config)
     return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
@@ -220,7 +364,10 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "swin": _swin,
     "training": _training,
     "schedule": lambda config, size: ScheduleBench(),
-    "replicas": lambda config, size: ReplicaBench(zoo.get(config).solver),
+    "replicas": lambda config, size: ReplicaBench(zoo.get(config).model, zoo.get(config).solver),
+    "batch": _batch,
+    "dropout": _dropout,
+    "steps": _steps,
     "data": _data,
     "inference": _inference,
 }

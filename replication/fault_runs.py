@@ -30,8 +30,9 @@ class Notes:
     sound: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     def read(self) -> None:
-        """Takes over what an earlier run of the same case has noted."""
+        """Takes over what an earlier run of the same case has noted, if there was one."""
         if self.path is None or not self.path.is_file():
+            self.start()
             return
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:

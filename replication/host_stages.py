@@ -107,6 +107,8 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
 
     wanted = {key: value for key, value in found.items() if key[0] == place}
     wrong = [key for key in differing(part, found) if key in wanted]
+    # What differs by rounding alone, any mistake that hardly matters would explain.
+    wrong = [key for key in wrong if not _equal(found[key], part.expected[key], EXPLAINED)]
     if not wrong:
         return []
 

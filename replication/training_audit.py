@@ -5,6 +5,7 @@ fails says where: at a stage with an error of its own, or at an earlier one that
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
+TOTAL = "total"  # the weighted sum among the losses
 STEPS = 7  # that `training_claims` announces
 SCHEMA = "maskformer-replication/training/1"
 Claim = dict[str, Any]
@@ -51,6 +53,7 @@ def training_claims(
         port_weights: the port's, where it has not the reference's `weights`.
     """
     from replication import pair
+    from replication.training_replica_losses import losses_claim
     from replication.training_replicas import reduction_claim
 
     reference = reference_step(config, solver, weights, images, sizes, steps)
@@ -64,6 +67,8 @@ def training_claims(
         claims += dropout_claims(reference, port.model, command)
     with steps("schedule, and two replicas"):
         claims += [schedule_claim(solver, command), reduction_claim(solver, command)]
+        if not config.is_per_pixel:
+            claims.append(losses_claim(config, command))
     return claims
 
 
@@ -161,7 +166,7 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         costs = _cost_claim(reference, targets, command)
         pairs = _matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
-    claims.append(_loss_claim(reference, port.model, targets, found.losses, command))
+    claims.append(_loss_claim(reference, port.model, targets, found, command))
     claims += _gradient_claims(reference, port, command)
     return [*claims, _update_claim(reference, port.model, found.values, claims[-1], command)]
 
@@ -218,6 +223,11 @@ def _cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if not verdicts[key].passed:
                 causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
+    key = "costs that are not finite"
+    ours = _not_finite(reference, targets)
+    verdicts[key] = function_verdict(key, gap(ours, np.ones_like(ours)), gap(ours, ours))
+    if not verdicts[key].passed:
+        causes.append("costs that are not finite are replaced by numbers, and matched")
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
     one = margin_claim(
         "train_costs",
@@ -225,10 +235,28 @@ def _cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         verdicts,
         "largest gap of a class, mask or dice cost in units of its limit, min(32 x floor, 1e-9); "
         "the floor is the reference's own gap when predictions move by one unit in the last place; "
-        "targets brought to the size of the predictions must be equal",
+        "targets brought to the size of the predictions must be equal, and an image with a cost "
+        "that is not finite must be refused, as the reference's solver refuses it",
         command,
     )
     return located(one, f"matcher: {'; '.join(wrong[:3])}", _first(causes))
+
+
+def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:
+    """1 for each image that the port's matcher refuses when one class logit is no number."""
+    import tensorflow as tf
+
+    from tf_impl import matcher as port
+    from tf_impl.linear_sum_assignment import NOT_FINITE
+
+    logits, masks = (
+        reference.outputs[name].numpy()[None].copy() for name in ("pred_logits", "pred_masks")
+    )
+    logits[..., 0, 0] = np.nan
+    found = port.match(
+        tf.constant(logits), tf.constant(masks), targets, reference.config.loss
+    ).status.numpy()
+    return (found == NOT_FINITE).astype(np.float64)
 
 
 def _first(causes: Sequence[str | None]) -> str | None:
@@ -247,11 +275,14 @@ def _matching_claim(
     names = layer_names(reference.outputs)
     in_place = _both_ways(matching)
     alone = _both_ways(model.criterion.match(_constants(reference.outputs), targets))
+    in_reference = [
+        [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
+        for layer in reference.pairs
+    ]
     places, own = [], []
     for layer, image, logits, masks, target in _images(reference):
         place = f"{names[layer]} layer, image {image}"
-        theirs = reference.pairs[layer, image]
-        wanted = [(int(query), int(theirs[query])) for query in np.flatnonzero(theirs >= 0)]
+        wanted = in_reference[layer][image]
         cost = reference.model.criterion.matcher.costs(logits, masks, target).numpy()
         solved = linear_sum_assignment(tf.constant(cost[None]), tf.constant([cost.shape[1]]))
         chosen = alone["target_of_query"][layer][image]
@@ -284,6 +315,9 @@ def _matching_claim(
         return located(one, "inherited from the matching costs", costs["cause"])
     shuffled = all(text.startswith("query_of_target") for text in own)
     cause = "targets are taken in another order than their queries" if shuffled else None
+    layers = alone["target_of_query"]
+    if layers[0] == in_reference[0] and all(one == layers[0] for one in layers):
+        cause = "all layers have the final layer's pairs"
     return located(one, f"matcher: {'; '.join(own[:3])}", cause)
 
 
@@ -314,16 +348,19 @@ def _constants(outputs: Any) -> Any:
 
 
 def _loss_claim(
-    reference: ReferenceStep, model: Any, targets: Any, losses: Mapping[str, Any], command: str
+    reference: ReferenceStep, model: Any, targets: Any, found: Any, command: str
 ) -> Claim:
-    """Every loss by name; alone, on the reference's predictions and pairs, where one differs."""
+    """Every loss by name, and their weighted sum; alone, on the reference's predictions and pairs,
+    where one differs."""
     from replication import training_causes
 
-    ours = {name: float(value) for name, value in losses.items()}
-    pairs = _loss_pairs(ours, reference.losses)
+    ours = {name: float(value) for name, value in found.losses.items()}
+    ours[TOTAL] = float(found.total)
+    theirs = {**reference.losses, TOTAL: reference.total}
+    pairs = _loss_pairs(ours, theirs)
     one = claim(
         "train_losses",
-        "Every loss of every decoder layer is the same in float64",
+        "Every loss of every decoder layer, and their sum, is the same in float64",
         {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
         "largest relative gap; thousands of float64 roundings of the sums over pixels",
         command,
@@ -333,11 +370,15 @@ def _loss_claim(
     alone = _losses_alone(reference, model, targets)
     own = [
         name
-        for name, pair in _loss_pairs(alone, reference.losses).items()
+        for name, pair in _loss_pairs(alone, theirs).items()
         if relative_gap(*pair) > DEFAULT.loss_gap
     ]
     if not own:
         return located(one, "inherited from the predictions or the matching", None)
+    if own == [TOTAL]:
+        cause = training_causes.of_total(reference, alone[TOTAL])
+        return located(one, "criterion: the weighted sum of the losses", cause)
+    own = [name for name in own if name != TOTAL]
     missing = [name for name in own if name not in alone]
     if missing:
         return located(one, f"criterion: {', '.join(missing)}", "the loss is not computed")
@@ -356,12 +397,12 @@ def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[st
     """The port's losses on the reference's predictions and pairs."""
     import tensorflow as tf
 
+    from tf_impl import train_step
     from tf_impl.matcher import Matching
-    from tf_impl.train_step import batch_losses
 
     outputs = _constants(reference.outputs)
     if reference.config.is_per_pixel:
-        losses, _ = batch_losses(model, outputs, targets)
+        losses, _ = train_step.batch_losses(model, outputs, targets)
     else:
         pairs = reference.pairs
         back = np.full((*pairs.shape[:2], targets.classes.shape[1]), -1)
@@ -373,7 +414,8 @@ def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[st
             tf.zeros(pairs.shape[:2], tf.int32),
         )
         losses = model.criterion.losses(outputs, targets, given)
-    return {name: float(value) for name, value in losses.items()}
+    total = train_step.weighted_total(losses, model.config.loss)
+    return {name: float(value) for name, value in {**losses, TOTAL: total}.items()}
 
 
 def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
@@ -487,9 +529,25 @@ def _update_claim(
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
     if not wrong:
         return located(one, "inherited from the gradients", None)
+    if set(wrong) <= _loaded_otherwise(reference, model):
+        return located(one, "inherited from the weights before the update", None)
     count = f"{len(wrong)} of {len(reference.after)} parameters"
     place = f"optimizer: {count}, such as {wrong[0]}"
     return located(one, place, training_causes.of_update(reference, ours))
+
+
+def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
+    """The keys of parameters that are not the reference's before the update already."""
+    from parity.trace import tap_key
+    from replication import training_pair
+
+    ours = training_pair.keyed(model, [one.numpy() for one in model.trainable_variables])
+    other = set()
+    for name in reference.after:
+        if not np.array_equal(ours[name], reference.before(name)):
+            path, _, own = name.rpartition(".")
+            other.add(tap_key(path, "update", own))
+    return other
 
 
 def _update_verdicts(reference: ReferenceStep, ours: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -551,6 +609,7 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
     """
     from parity import capture_tf, capture_torch
+    from parity.explain import explain
     from parity.judge import same_function
     from parity.localise import localise
     from parity.masks import Masks, mask_differences
@@ -585,11 +644,14 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
         )
         if one["verdict"] == "holds":
             return [one]
-        found = localise(theirs, ours, trace, inputs, floors)
+        found = localise(theirs, ours, trace, inputs, floors, explain)
     finally:
         reference.model.eval()
     place = f"{found[0].path}, at {found[0].edge}" if found else "no module differs alone"
     if other:
+        # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
+        path = re.split("[@:]", other[0])[0]
+        place = f"{path}, at {other[0]}" if path not in place else place
         return [located(one, place, f"dropout is in another place: {other[0]}")]
     return [located(one, place, found[0].cause if found else None)]
 

@@ -99,6 +99,30 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
     return _any_mistake(losses, ours)
 
 
+def of_total(reference: "ReferenceStep", total: float) -> str | None:
+    """The round factor on some of the losses with which their weighted sum is the port's."""
+    from torch_reference.criterion import weighted_total
+
+    def kind(text: str) -> list[str]:
+        return [name for name in reference.losses if name.startswith(text)]
+
+    some = {
+        "all losses": list(reference.losses),
+        "auxiliary losses": [name for name in reference.losses if name[-1].isdigit()],
+        **{f"losses called {text}": kind(text) for text in ("loss_ce", "loss_mask", "loss_dice")},
+    }
+    layers = 1 + len(reference.outputs.get("aux_outputs", ()))
+    for text, names in some.items():
+        weighted = {name: reference.losses[name] for name in names}
+        if weighted:
+            part = float(weighted_total(weighted, reference.config.loss))
+            factor = 1 + (total - reference.total) / part
+            for wanted in (round(factor, 3), 1 / layers):
+                if abs(factor - wanted) <= EXPLAINED:
+                    return f"{text} are multiplied by {wanted:.6g}"
+    return None
+
+
 def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str, float]]]:
     """The reference's losses with one mistake made on purpose, and its name."""
     import torch
@@ -129,6 +153,19 @@ def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str
     ):
         with patch.dict(criterion._buffers, {"empty_weight": wrong}):
             yield cause, losses()
+    yield "each target has the label of the one before it", _of_other_labels(reference)
+
+
+def _of_other_labels(reference: "ReferenceStep") -> dict[str, float]:
+    """The reference's losses with each target's label that of the target before it."""
+    import torch
+
+    criterion, targets = reference.model.criterion, reference.batch.targets
+    rolled = [{**one, "labels": one["labels"].roll(1)} for one in targets]
+    with torch.no_grad():
+        pairs = criterion.match(reference.outputs, targets)
+        found = criterion.losses(reference.outputs, rolled, pairs)
+    return {name: float(value) for name, value in found.items()}
 
 
 def _dice_loss(logits: Any, targets: Any) -> Any:
@@ -207,10 +244,11 @@ def _mistaken_updates(
     def change(
         epsilon: float = solver.eps,
         scale: Callable[[np.ndarray], float] = lambda value: clipped,
-        decay: Callable[[float], float] = lambda own: own,
+        decay: Callable[[str, float], float] = lambda name, own: own,
         rate: Callable[[float], float] = lambda own: own,
         coupled: bool = False,
         corrections: tuple[float, float] = (1.0, 1.0),
+        under_root: bool = False,
     ) -> Callable[[str], np.ndarray]:
         def of(name: str) -> np.ndarray:
             lr, weight_decay = groups[name]
@@ -221,8 +259,9 @@ def _mistaken_updates(
             if coupled:
                 gradient = gradient + weight_decay * before
             first, root = corrections
-            step = first * gradient / (root * np.abs(gradient) + epsilon)
-            kept = 0.0 if coupled else decay(weight_decay)
+            size = np.sqrt(gradient**2 + epsilon) if under_root else np.abs(gradient)
+            step = first * gradient / (root * size + (0.0 if under_root else epsilon))
+            kept = 0.0 if coupled else decay(name, weight_decay)
             return -rate(lr) * (kept * before + step)
 
         return of
@@ -232,8 +271,13 @@ def _mistaken_updates(
         yield cause, change(epsilon / uncorrected)
     yield "epsilon is 1e-7", change(1e-7)
     everywhere = solver.weight_decay
-    yield "norms and embeddings are decayed too", change(decay=lambda own: everywhere)
-    yield "nothing is decayed", change(decay=lambda own: 0.0)
+    yield "norms and embeddings are decayed too", change(decay=lambda name, own: everywhere)
+    yield "nothing is decayed", change(decay=lambda name, own: 0.0)
+    yield (
+        "biases are not decayed",
+        change(decay=lambda name, own: 0.0 if name.endswith("bias") else own),
+    )
+    yield f"epsilon ({solver.eps:g}) is added under the root", change(under_root=True)
     yield "the decay is added to the gradient", change(coupled=True)
     biased = (1 - solver.betas[0], uncorrected)
     yield "moments are not corrected for their bias", change(corrections=biased)

@@ -43,6 +43,13 @@ class ReferenceStep:
     after: Mapping[str, np.ndarray]
     update_floors: Mapping[str, Any]
 
+    @property
+    def total(self) -> float:
+        """The weighted sum of the losses."""
+        from torch_reference.criterion import weighted_total
+
+        return float(weighted_total(self.losses, self.config.loss))
+
     def before(self, name: str) -> np.ndarray:
         """The weights of one parameter before the update, float64."""
         return self.weights.state[name].astype(np.float64)

@@ -126,6 +126,7 @@ _AUDIT_RUNGS = (  # the first prefix that fits a claim's id
     ("inference", "inference"),
     ("metric", "inference"),
     ("train_losses", "losses"),
+    ("train_replica_losses", "losses"),
     ("train_dropout", "losses"),
     ("train_costs", "matching"),
     ("train_matching", "matching"),

@@ -103,9 +103,10 @@ def matching_costs(
     probability = tf.sigmoid(flat)
     positive = FOCAL_ALPHA * (1 - probability) ** FOCAL_GAMMA * tf.nn.softplus(-flat)
     negative = (1 - FOCAL_ALPHA) * probability**FOCAL_GAMMA * tf.nn.softplus(flat)
-    # A target's pixels count as positive, all others as negative.
-    focal = tf.matmul(positive - negative, wanted, transpose_b=True)
-    focal = (focal + tf.reduce_sum(negative, axis=2, keepdims=True)) / (h * w)
+    # A target's pixels count as positive, all others as negative. Two products of what is positive:
+    # one of their difference would cancel most digits where a mask is nearly right.
+    focal = tf.matmul(positive, wanted, transpose_b=True)
+    focal = (focal + tf.matmul(negative, 1 - wanted, transpose_b=True)) / (h * w)
 
     overlap = 2 * tf.matmul(probability, wanted, transpose_b=True)
     total = tf.reduce_sum(probability, axis=2)[:, :, None] + tf.reduce_sum(wanted, axis=2)[:, None]

@@ -20,7 +20,7 @@ SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
 
 def test_audit_json_says_equal(parity, tmp_path):
     status, out, _ = parity(
-        "audit", *SMALL, "--size", "70x90", "--batch", 2, "--json", "--out", tmp_path / "out"
+        "audit", *SMALL, "--size", "70x90,48x66", "--json", "--out", tmp_path / "out"
     )
     result = json.loads(out)
     assert status == 0
@@ -29,6 +29,8 @@ def test_audit_json_says_equal(parity, tmp_path):
     assert result["unpaired"] == {"reference": [], "port": []}
     assert result["first_divergence"] is None
     assert result["localisation"] is None
+    assert [one["size"] for one in result["inputs"]] == ["70x90", "48x66"]
+    assert not any("padded" in text for text in result["not_verified"])
     assert 0 < result["float64"]["worst_gap"] < result["float64"]["limit"] < 1e-9
     assert 0 < result["float32"]["eager"]["worst_ratio"] < result["float32"]["eager"]["limit"]
     assert {claim["verdict"] for claim in result["claims"]} == {"holds"}

@@ -539,7 +539,8 @@ PRECISION = (
                 tf.cast(tf.cast(x, tf.float16), x.dtype)
             ),
         ),
-        f"{DECODER}.layers.1.linear1", (), "default of GPUs in TensorFlow",
+        f"{DECODER}.layers.1.linear1", ("factor is rounded to float16",),
+        "default of GPUs in TensorFlow",
     ),
 )  # fmt: skip
 

@@ -127,6 +127,13 @@ DATA = (
         ("[seed, index, epoch]",), "the Model Garden's fixed op seeds",
     ),
     _fault(
+        "data", "data-epochs-alike", "every epoch repeats the draws of the first",
+        method(dataset.TrainingData, "steps_at", "self._draw(epoch, index, labels)",
+               "self._draw(0, index, labels)"),
+        ("draws Crop", "draws Flip", "draws Resize"), ("epoch",),
+        "the Model Garden's fixed op seeds",
+    ),
+    _fault(
         "data", "data-nearest-photographs", "photographs are resized by the nearest rule",
         _edited(mapper, "Image.Resampling.BILINEAR", "Image.Resampling.NEAREST"), ("photograph",),
         ("NEAREST",),

@@ -14,7 +14,7 @@ from replication.host_benches import audited
 from replication.host_stages import Part
 
 Key = tuple[str, str]
-COUNTS = ("tp", "fp", "fn", "iou")
+COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted
 SCORES = ("mIoU", "fwIoU", "mACC", "pACC")
 LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
 

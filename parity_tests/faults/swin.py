@@ -1,11 +1,14 @@
 """Faults of the Swin backbone, planted in a small one."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 import tf_impl.modeling.swin as swin
 from parity.faults import Fault, Plant
-from parity_tests.faults.planting import constant, line, weights
+from parity_tests.faults.forward import epsilon
+from parity_tests.faults.planting import constant, function, line, weights
 
 BLOCK = "backbone.layers.0.blocks"
 ATTENTION = f"{BLOCK}.1.attn"
@@ -60,13 +63,13 @@ FAULTS = (
             "tf.reshape(tf.transpose(self.relative_position_index), (-1,))",
         ),
         (ATTENTION, f"{ATTENTION}.attn_drop:input"),
-        ("its table of indices is transposed",),
+        ("its table of indices is transposed", "axes 0 and 1 are merged in the other order"),
     ),
     _fault(
         "swin-bias-table-transposed",
         "rows and columns of the bias table are swapped",
         weights(
-            lambda a: a.reshape(7, 7, -1).transpose(1, 0, 2).reshape(49, -1),
+            lambda a: a.reshape(*2 * (math.isqrt(len(a)),), -1).swapaxes(0, 1).reshape(a.shape),
             f"{ATTENTION}.relative_position_bias_table",
         ),
         (ATTENTION,),
@@ -141,7 +144,7 @@ FAULTS = (
         "GELU rounds sqrt(2) to float32",
         constant(swin, "gelu", lambda x: tf.nn.gelu(x, approximate=False)),
         (f"{BLOCK}.0.mlp", f"{BLOCK}.0.mlp.drop:input"),
-        (),
+        ("gelu with its constant in float32",),
         "tf.nn.gelu",
     ),
     _fault(
@@ -152,6 +155,40 @@ FAULTS = (
         ("left out",),
     ),
     _fault(
+        "swin-norm-epsilon-1e-6",
+        "a LayerNorm uses epsilon 1e-6",
+        line(f"{BLOCK}.1.norm2", *epsilon(1e-6)),
+        (f"{BLOCK}.1.norm2",),
+        ("epsilon 1e-06 instead of 1e-05",),
+        "timm's Swin",
+    ),
+    _fault(
+        "swin-mask-of-the-unpadded-map",
+        "the shift mask is that of the map without its padding",
+        function(
+            swin,
+            "shift_mask",
+            "(place >= padded - window).astype(int) + (place >= padded - shift)",
+            "(place >= count - window).astype(int) + (place >= count - shift)",
+        ),
+        ("backbone.layers.0", f"{BLOCK}.1:input.shift_mask", f"{BLOCK}.0:input.shift_mask"),
+        (),
+    ),
+    _fault(
+        "swin-packed-by-head",
+        "q, k and v are packed head by head",
+        line(
+            f"{BLOCK}.0.attn",
+            "(count, places, 3, self.num_heads, -1))\n"
+            "    q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))",
+            "(count, places, self.num_heads, 3, -1))\n"
+            "    q, k, v = tf.unstack(tf.transpose(qkv, (3, 0, 2, 1, 4)))",
+        ),
+        (f"{BLOCK}.0.attn", f"{BLOCK}.0.attn.attn_drop:input"),
+        ("an axis is split into",),
+        "BLOOM's and GPT-NeoX's packing",
+    ),
+    _fault(
         "swin-residual-of-norm",
         "the residual connection starts after the norm",
         line(
@@ -160,6 +197,6 @@ FAULTS = (
             "shortcut = self.norm1(x)\n    x = tf.reshape(shortcut, ",
         ),
         (f"{BLOCK}.0", f"{BLOCK}.0.norm2:input"),
-        (),
+        ("norm1:output + ",),
     ),
 )

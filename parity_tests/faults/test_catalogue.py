@@ -22,7 +22,34 @@ STAGES = {
     "input", "backbone", "pixel_decoder", "transformer", "heads", "matching", "loss", "gradient",
     "update", "schedule", "data", "inference", "metric",
 }  # fmt: skip
-MODELS = {"model": None, "training": None, "swin": fault_benches.SWIN}
+MODELS = {"swin": fault_benches.SWIN, "dropout": fault_benches.SWIN}
+SEED = {
+    "SAME padding": "stem-same-padding",
+    "norm eps 1e-3": "layer-norm-epsilon-1e-3",
+    "no attention biases": "attention-without-biases",
+    "extra encoder norm": "extra-encoder-norm",
+    "memory after conv, GN and ReLU": "memory-after-convolution",
+    "feature-derived position mask": "position-mask-from-features",
+    "no-object class first": "no-object-first",
+    "GN eps": "group-norm-epsilon-1e-3",
+    "TF nearest": "fpn-nearest-centres",
+    "no-object weight 0.001": "loss-no-object-0.001",
+    "bilinear soft targets in the matcher": "matcher-bilinear-targets",
+    "NaN cost replaced by 80": "matcher-nan-for-80",
+    "clip 0.1": "clip-0.1",
+    "decay on norms and embeddings": "decay-on-norms",
+    "Adam epsilon": "adam-epsilon-hat",
+    "CE normalised globally": "loss-normalised-globally",
+    "crowd as targets": "data-crowds-are-targets",
+    "cropped-away segments as class 0": "data-cropped-segments-class-0",
+    "long side capped": "data-long-side-at-96",
+    "crop probability 0.7": "data-crop-probability-0.7",
+    "images cast to bfloat16": "images-bfloat16",
+    "evaluation at a squashed square": "data-squashed-test-image",
+    "float(loss) in the train step": "loss-as-a-number",
+    "deep supervision off by default": "auxiliary-left-out",
+}
+"""What the published TensorFlow replication had wrong, and the fault that imitates it."""
 
 
 class Models:
@@ -50,6 +77,11 @@ def test_catalogue_has_enough_faults_with_names_of_their_own():
     assert len({one.id for one in FAULTS}) == len(FAULTS)
     assert {one.stage for one in FAULTS} == STAGES
     assert all(one.what and one.places for one in FAULTS)
+
+
+def test_everything_that_the_published_replication_had_wrong_is_a_fault():
+    known = {one.id: one for one in FAULTS}
+    assert all("2404.18801" in known[fault].imitates for fault in SEED.values())
 
 
 @pytest.mark.parametrize("bench", dict.fromkeys(one.bench for one in FAULTS))

@@ -5,11 +5,13 @@ import pytest
 
 from maskformer import zoo
 from maskformer.images import batch_images, synthetic_image
+from parity_tests.faults.circumstances import normalise_over_replicas
 from parity_tests.training import planted
 from replication import training_audit
 from replication.pair import build_port, load_weights
 from replication.progress import Steps
 from replication.training_pair import keyed
+from replication.training_replica_losses import losses_claim
 from replication.training_replicas import reduction_claim
 
 ENTRY = zoo.get("tiny")
@@ -96,6 +98,17 @@ def test_clipping_before_the_reduction_is_named():
     place, cause = failed([claim])["train_reduction"]
     assert place == "update: reduction over replicas"
     assert cause == "gradients are clipped before the reduction over replicas"
+
+
+def test_replicas_divide_their_losses_as_ranks_do():
+    assert failed([losses_claim(ENTRY.model, "test")]) == {}
+
+
+def test_a_class_loss_normalised_over_replicas_is_named():
+    claim = losses_claim(ENTRY.model, "test", normalise_over_replicas)
+    place, cause = failed([claim])["train_replica_losses"]
+    assert place == "criterion: replica 0, loss_ce, replica 1, loss_ce"
+    assert cause == "the class loss is normalised over all replicas"
 
 
 def test_dropout_is_in_the_same_places(sound):

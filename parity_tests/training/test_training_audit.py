@@ -17,8 +17,10 @@ CLAIMS = [
     "train_gradients_pairing",
     "train_gradients",
     "train_update",
+    "train_dropout",
     "train_schedule",
     "train_reduction",
+    "train_replica_losses",
 ]
 
 

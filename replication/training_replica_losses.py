@@ -1,0 +1,177 @@
+"""The claim on what two replicas divide their losses by, which one process cannot show."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.claims import claim
+from parity.judge import FUNCTION_FACTOR
+
+if TYPE_CHECKING:
+    from maskformer.config import ModelConfig
+
+COUNTS = (5, 1)  # segments of each replica's image
+QUERIES, GRID, STRIDE = 12, (6, 8), 4
+EXPLAINED = 1e-9  # relative
+Losses = list[dict[str, float]]
+
+
+def losses_claim(
+    config: "ModelConfig", command: str, prepare: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Each of two replicas has the losses that the original's normalisation gives its rank.
+
+    The class loss is a mean weighted by the rank's own weights; masks are counted over all ranks.
+    TensorFlow fixes its devices when it starts, so the replicas run in a process of their own, in
+    which `prepare` is called first.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from replication.training_audit import located
+
+    outputs, targets = _case(config)
+    exact = _reference(config, outputs, targets)
+    floor = max(
+        float(np.finfo(np.float64).eps),
+        *(_gap(_reference(config, _moved(outputs, seed), targets), exact) for seed in (0, 1)),
+    )
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        ours = pool.submit(_port, config, outputs, targets, prepare).result()
+    gaps = {
+        f"replica {index}, {name}": _relative(one[name], exact[index][name])
+        for index, one in enumerate(ours)
+        for name in one
+    }
+    one = claim(
+        "train_replica_losses",
+        "On two replicas every loss is divided as the original's ranks divide it",
+        {"rule": "largest", "values": gaps, "limit": {"name": "floor_factor", "times": floor}},
+        f"relative gap of a loss; the limit is {FUNCTION_FACTOR:g} x the reference's own gap when "
+        "predictions move by one unit in the last place",
+        command,
+    )
+    wrong = [name for name, gap in gaps.items() if gap > FUNCTION_FACTOR * floor]
+    return located(one, f"criterion: {', '.join(wrong[:3])}", _cause(config, ours, exact))
+
+
+def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """Predictions of one image per replica, and its segments: as many as `COUNTS` says."""
+    rng = np.random.default_rng(5)
+    replicas = len(COUNTS)
+    outputs = {
+        "pred_logits": rng.normal(size=(replicas, QUERIES, config.num_classes + 1)),
+        "pred_masks": rng.normal(size=(replicas, QUERIES, *GRID)),
+    }
+    targets = []
+    for count in COUNTS:
+        owner = rng.integers(0, count, [STRIDE * side for side in GRID])
+        masks = owner == np.arange(count)[:, None, None]
+        targets.append({"labels": rng.integers(0, config.num_classes, count), "masks": masks})
+    return outputs, targets
+
+
+def _moved(outputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    from parity.metrics import perturb_ulp
+
+    return {name: perturb_ulp(array, seed) for name, array in outputs.items()}
+
+
+def _reference(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
+    """The losses of each rank: those of its image alone, with masks counted over all ranks."""
+    import torch
+
+    from torch_reference.criterion import SetCriterion
+
+    criterion = SetCriterion(config).double()
+    shared = max(sum(COUNTS) / len(COUNTS), 1.0)
+    found = []
+    for index, count in enumerate(COUNTS):
+        one = {
+            name: torch.from_numpy(array[index : index + 1].copy())
+            for name, array in outputs.items()
+        }
+        wanted = {name: torch.from_numpy(array) for name, array in targets[index].items()}
+        losses = {name: float(value) for name, value in criterion(one, [wanted]).items()}
+        for name in losses:
+            if name != "loss_ce":
+                losses[name] *= count / shared
+        found.append(losses)
+    return found
+
+
+def _port(
+    config: "ModelConfig", outputs: Any, targets: Any, prepare: Callable[[], None] | None
+) -> Losses:
+    """The same on two replicas of TensorFlow; in a fresh process."""
+    import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
+    import tensorflow as tf
+
+    from tf_impl.criterion import SetCriterion
+    from tf_impl.matcher import Targets, pad_targets
+
+    if prepare is not None:
+        prepare()
+    processor = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * len(COUNTS)
+    tf.config.set_logical_device_configuration(processor, devices)
+    names = [f"CPU:{index}" for index in range(len(COUNTS))]
+    strategy = tf.distribute.MirroredStrategy(names)
+    with strategy.scope():
+        criterion = SetCriterion(config, dtype="float64")
+    padded = pad_targets(targets, max(COUNTS))
+    given = {name: tf.constant(array) for name, array in outputs.items()}
+
+    def losses() -> dict[str, tf.Tensor]:
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = Targets(*(tf.gather(part, [index]) for part in padded))
+        return criterion({name: tf.gather(one, [index]) for name, one in given.items()}, own)
+
+    found = strategy.run(losses)
+    local = {name: strategy.experimental_local_results(value) for name, value in found.items()}
+    return [
+        {name: float(values[index]) for name, values in local.items()}
+        for index in range(len(COUNTS))
+    ]
+
+
+def _relative(ours: float, exact: float) -> float:
+    gap = abs(ours - exact) / abs(exact)
+    return gap if np.isfinite(gap) else np.inf
+
+
+def _gap(ours: Losses, exact: Losses) -> float:
+    return max(
+        _relative(one[name], own[name])
+        for one, own in zip(ours, exact, strict=True)
+        for name in own
+    )
+
+
+def _cause(config: "ModelConfig", ours: Losses, exact: Losses) -> str | None:
+    """The other way of dividing that gives the port's losses."""
+    share = [count + (QUERIES - count) * config.loss.no_object_weight for count in COUNTS]
+    mean_share, mean_count = (sum(one) / len(one) for one in (share, COUNTS))
+    known = {
+        "the class loss is normalised over all replicas": (
+            ("loss_ce",),
+            [one / mean_share for one in share],
+        ),
+        "masks are counted per replica": (
+            ("loss_mask", "loss_dice"),
+            [mean_count / count for count in COUNTS],
+        ),
+        "masks of all replicas are not divided by their number": (
+            ("loss_mask", "loss_dice"),
+            [1 / len(COUNTS)] * len(COUNTS),
+        ),
+    }
+    for cause, (names, factors) in known.items():
+        if all(
+            _relative(one[name], own[name] * factor) <= EXPLAINED
+            for one, own, factor in zip(ours, exact, factors, strict=True)
+            for name in names
+        ):
+            return cause
+    return None
