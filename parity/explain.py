@@ -8,7 +8,7 @@ and related to those of the reference: a multiple, other axes, another module's 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,9 +107,10 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
     judge = _Judge(case)
     tried: list[Explanation] = []
     made: list[tuple[Explanation, Any]] = []
+    conditions = list(_conditions(case, judge))
     called = list(_called_otherwise(case, judge))
     for candidate in itertools.chain(
-        _conditions(case, judge),
+        conditions,
         _mistakes(reference, case, judge, made),
         called,
         _relations(reference, case, judge),
@@ -117,9 +118,11 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
         tried.append(candidate)
         if sum(one.exact and one.complete for one in tried) == KEPT + len(called):
             break
-    if not any(one.exact and one.complete for one in tried):
+    if not conditions and not any(one.exact and one.complete for one in tried):
         tried += itertools.islice(_pairs(reference, case, judge, made), KEPT)
     exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
+    if exact and all(one in conditions for one in exact):
+        exact = [replace(one, complete=True) for one in exact]
     return (exact or sorted(tried, key=lambda one: one.after))[: KEPT + len(called)]
 
 
@@ -189,9 +192,9 @@ class _Judge:
         complete = self._agree(taps, self.case.port)
         return Explanation(text, self.before.l2, found.l2, self._passes(key, found), complete)
 
-    def fact(self, text: str) -> Explanation:
+    def fact(self, text: str, complete: bool) -> Explanation:
         """What the port's run shows by itself."""
-        return Explanation(text, self.before.l2, 0.0, True, True)
+        return Explanation(text, self.before.l2, 0.0, True, complete)
 
     def _agree(self, taps: Mapping[str, Tap], keys: Iterable[str]) -> bool:
         """Whether the port's taps of `keys` are those of `taps`, where the reference has any."""
@@ -335,7 +338,8 @@ def _conditions(case: Case, judge: _Judge) -> Iterator[Explanation]:
         texts += _precision(port, theirs)
         if port.shape == theirs.shape:
             texts += _dropped(port, theirs)
-    yield from map(judge.fact, texts)
+    # A mistake that explains all may leave few digits too.
+    yield from (judge.fact(text, complete=False) for text in texts)
 
 
 def _called_otherwise(case: Case, judge: _Judge) -> Iterator[Explanation]:
@@ -359,7 +363,7 @@ def _called_otherwise(case: Case, judge: _Judge) -> Iterator[Explanation]:
         texts += [f"{tap.path} is called before {path} instead of after it" for path in late[:1]]
         texts += [f"{path} is called before {tap.path} instead of after it" for path in early[:1]]
     if texts:
-        yield judge.fact("; ".join(texts[:3]))
+        yield judge.fact("; ".join(texts[:3]), complete=True)
 
 
 def _times(count: int) -> str:

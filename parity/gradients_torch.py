@@ -11,7 +11,7 @@ from parity import capture_torch
 from parity.calls import Call, Sink, Watch, watching
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
-from parity.mistakes_gradient import stopped
+from parity.mistakes_gradient_torch import stopped
 from parity.mistakes_source import Mistake
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace

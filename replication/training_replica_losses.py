@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim
+from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ def losses_claim(
     """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
-
-    from replication.training_audit import located
 
     outputs, targets = _case(config)
     exact = _reference(config, outputs, targets)
@@ -151,7 +149,8 @@ def _gap(ours: Losses, exact: Losses) -> float:
 
 def _cause(config: "ModelConfig", ours: Losses, exact: Losses) -> str | None:
     """The other way of dividing that gives the port's losses."""
-    share = [count + (QUERIES - count) * config.loss.no_object_weight for count in COUNTS]
+    nothing = float(np.float32(config.loss.no_object_weight))  # as the buffer holds it
+    share = [count + (QUERIES - count) * nothing for count in COUNTS]
     mean_share, mean_count = (sum(one) / len(one) for one in (share, COUNTS))
     known = {
         "the class loss is normalised over all replicas": (

@@ -1,12 +1,14 @@
 """Faults that one image, one step, one replica or inference does not show."""
 
+import tensorflow as tf
+
 import tf_impl.criterion as criterion
 import tf_impl.modeling.swin as swin
 import tf_impl.optimizer as optimizer
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import DECODER, ENCODER, PIXELS, PORT
-from parity_tests.faults.planting import attribute, function, inside, line, method
+from parity_tests.faults.planting import attribute, call, function, inside, line, method
 
 INPUT = ("model", "backbone:input")
 
@@ -23,6 +25,17 @@ def _fault(
     family: str = "",
 ) -> Fault:
     return Fault(id, family or bench, stage, what, bench, plant, places, causes, imitates)
+
+
+def _over_the_batch(original, module):
+    """A norm that takes all images for one."""
+
+    def run(input):
+        shape = tf.shape(input)
+        whole = tf.reshape(input, (1, shape[0] * shape[1], shape[2], input.shape[-1]))
+        return tf.reshape(original(whole), shape)
+
+    return run
 
 
 BATCH = (
@@ -45,10 +58,7 @@ BATCH = (
     _fault(
         "batch", "group-norm-over-the-batch", "pixel_decoder",
         "a norm's statistics are those of all images",
-        line(f"{PIXELS}.layer_2.norm",
-             "mean = tf.reduce_mean(x, axis=(1, 2))",
-             "mean = tf.reduce_mean(x, axis=(1, 2))\n"
-             "    mean = tf.reduce_mean(mean, axis=0, keepdims=True) + 0 * mean", "_group_mean"),
+        call(f"{PIXELS}.layer_2.norm", _over_the_batch),
         (f"{PIXELS}.layer_2.norm",), ("statistics of all images",), "", "normalisation",
     ),
 )  # fmt: skip
@@ -85,7 +95,7 @@ DROPOUT = (
              "input * dropout(tf.ones(shape, input.dtype), self.rate, training)",
              "input * dropout(tf.ones(shape, input.dtype), self.rate, training)"
              " * (1.0 - self.rate)"),
-        ("backbone.layers.0.blocks.1.drop_path",), ("times", "multiplied by"),
+        ("backbone.layers.0.blocks.1.drop_path",), ("divisor is left out", "times"),
     ),
 )  # fmt: skip
 

@@ -394,7 +394,8 @@ ATTENTION = (
         "decoder.norm is applied to the last output only",
         line(DECODER, "outputs.append(self.norm(tgt))\n    if not",
              "outputs.append(self.norm(tgt) if layer is self.layers[-1] else tgt)\n    if not"),
-        (DECODER, f"{DECODER}:output"), (), "transformers' MaskFormer",
+        (DECODER, f"{DECODER}:output"), ("norm instead of after it",),
+        "transformers' MaskFormer",
     ),
     _fault(
         "memory-after-convolution", "attention", "pixel_decoder",
@@ -503,7 +504,7 @@ CONVERSION = (
         "queries-shifted", "conversion", "transformer", "the query table is off by one row",
         weights(lambda a: np.roll(a, 1, 0), f"{PREDICTOR}.query_embed.weight"),
         (f"{PREDICTOR}", f"{PREDICTOR}.transformer:input.query_embed"),
-        ("rolled by 1",),
+        ("rolled by one", "rolled by 1"),
     ),
 )  # fmt: skip
 

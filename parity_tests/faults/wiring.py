@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_impl.criterion as criterion
+import tf_impl.layers as layers
 import tf_impl.matcher as matcher
 import tf_impl.modeling.position_encoding as position_encoding
 import tf_impl.optimizer as optimizer
@@ -50,6 +51,22 @@ def _scaled_gradient(factor):
         return run
 
     return wrong
+
+
+def _interleaved(original, module):
+    """A group norm whose groups take every n-th channel."""
+
+    def run(input):
+        channels, groups = input.shape[-1], module.num_groups
+        dealt = np.arange(channels).reshape(-1, groups).T.reshape(-1)
+        x, weight, bias = (
+            tf.gather(tf.convert_to_tensor(one), dealt, axis=-1)
+            for one in (input, module.weight, module.bias)
+        )
+        out = layers._group_norm(x, weight, bias, groups, layers.NORM_EPSILON)
+        return tf.gather(out, np.argsort(dealt), axis=-1)
+
+    return run
 
 
 def _eighty_for_nothing(logits, masks, targets, given):
@@ -145,13 +162,7 @@ VALUES = (
     ),
     _fault(
         "group-norm-interleaved", "pixel_decoder", "channels are dealt to groups in turn",
-        line(f"{PIXELS}.layer_2.norm",
-             "mean = tf.reshape(mean, (-1, self.num_groups, channels // self.num_groups))\n"
-             "    mean = tf.reduce_mean(mean, axis=2, keepdims=True)\n"
-             "    mean = tf.tile(mean, (1, 1, channels // self.num_groups))",
-             "mean = tf.reshape(mean, (-1, channels // self.num_groups, self.num_groups))\n"
-             "    mean = tf.reduce_mean(mean, axis=1, keepdims=True)\n"
-             "    mean = tf.tile(mean, (1, channels // self.num_groups, 1))", "_group_mean"),
+        call(f"{PIXELS}.layer_2.norm", _interleaved),
         f"{PIXELS}.layer_2.norm", ("channels are dealt to groups in turn",), "", "normalisation",
     ),
     _fault(
