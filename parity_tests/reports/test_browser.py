@@ -7,6 +7,7 @@ import pytest
 
 from parity_tests.reports import browser, recorded
 from parity_tests.reports.results import different_result
+from parity_tests.reports.test_samples import SAMPLE
 from reports.render import write_report
 
 pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "ready")
@@ -35,6 +36,14 @@ LABELS = """() => [...document.querySelectorAll("svg.plot")].flatMap((svg) => {
         return box.left < frame.left - 1 || box.right > frame.right + 1
             || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
     }).map((text) => `${svg.getAttribute("aria-label").slice(0, 40)}: ${text.textContent}`);
+})"""
+OVERLAPS = """() => [...document.querySelectorAll("svg.plot")].flatMap((svg) => {
+    const found = [...svg.querySelectorAll("text")];
+    const texts = found.map((one) => [one, one.getBoundingClientRect()]);
+    return texts.flatMap(([one, a], index) => texts.slice(index + 1).filter(([, b]) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
+    ).map(([other]) => `${one.textContent} and ${other.textContent}`));
 })"""
 OPEN_ALL = "() => document.querySelectorAll('details').forEach((one) => { one.open = true; })"
 
@@ -182,6 +191,41 @@ def test_nothing_is_wider_than_the_screen_and_no_label_is_cut(opened, width):
     assert page.evaluate("() => document.documentElement.scrollWidth") == width
     assert page.evaluate(WIDER) == []
     assert page.evaluate(LABELS) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_sample_is_not_wider_than_the_screen_and_its_labels_are_whole_and_apart(opened, width):
+    page = opened(viewport={"width": width, "height": 900})
+    page.goto((SAMPLE / "report.html").as_uri())
+    page.evaluate(OPEN_ALL)
+    assert page.evaluate(WIDER) == []
+    assert page.evaluate(LABELS) == []
+    assert page.evaluate(OVERLAPS) == []
+    page.evaluate(
+        "() => document.querySelectorAll('svg.plot text').forEach((one, index) => "
+        "{ if (index % 9 === 0) one.after(one.cloneNode(true)); })"
+    )
+    assert page.evaluate(OVERLAPS) != []
+
+
+def test_the_modules_of_the_sample_are_sorted_and_filtered_by_their_own_errors(opened):
+    page = opened()
+    page.goto((SAMPLE / "report.html").as_uri())
+    page.evaluate(OPEN_ALL)
+    for way in ("forward", "backward"):
+        title = f"Own error, {way}"
+        table = page.locator("[data-interactive]").filter(has_text=title).first
+        column = table.locator("th").all_text_contents().index(title) + 1
+        button = table.locator(f"th:nth-child({column}) button")
+        for turn in (1, -1):
+            button.click()
+            texts = [text for text in shown(table, column) if text]
+            values = [turn * float(text.removesuffix(" %").replace(",", "")) for text in texts]
+            assert len(values) > 100
+            assert values == sorted(values)
+        table.locator("input[type=search]").fill("decoder.layers.1.")
+        assert 5 < len(shown(table, 2)) < 40
+        assert set(shown(table, 4)) == {"holds"}
 
 
 def violations(page, rules=None):
