@@ -758,7 +758,8 @@ def _viewed(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[
             axes += range(axis + 3, len(after))
             named = " x ".join(str(sizes[i]) for i in order)
             yield (
-                f"an axis is split into {named} instead of {' x '.join(map(str, sizes))}",
+                f"an axis is split into {named} instead of {' x '.join(map(str, sizes))}, "
+                f"in the order {order}",
                 lambda split=split, axes=axes: x.reshape(split).permute(axes).contiguous(),
             )
     for axis in range(len(after) - 1):
