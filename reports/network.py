@@ -55,7 +55,7 @@ TEXT = (
     "share of that tensor's limit."
 )
 OWN = (
-    "Own error, {name}: each module ran alone, given {given}, in place of the modules it calls "
+    "Own error, {name}: each module ran alone, given {given}; in place of the modules it calls "
     "stood what these do in the reference. Nothing that is shown is inherited."
 )
 IN_PLACE = (

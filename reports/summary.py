@@ -36,6 +36,9 @@ RECEIPTS = (
 WEAK = 5.0
 """Percent, below which a score shows little."""
 
+INHERITED = "inherited from "
+"""How the place of a claim begins that fails for what another claim found."""
+
 PLACES = 3
 """How many places of claims that fail the answer names."""
 
@@ -152,7 +155,8 @@ def answer(claims: Sequence[Claim]) -> str:
             f"its limit comes from.{left} What was not verified is listed below."
         )
     failing = [claim for claim in on_ladder if claim["verdict"] == "fails"]
-    places = list(dict.fromkeys(claim["place"] for claim in failing if claim.get("place")))
+    named = dict.fromkeys(claim["place"] for claim in failing if claim.get("place"))
+    places = [place for place in named if not place.startswith(INHERITED)]
     text = f"No: {_count(len(failing), 'claim')} {'fails' if len(failing) == 1 else 'fail'}"
     if places:
         more = len(places) - PLACES

@@ -28,6 +28,15 @@ def test_the_report_answers_whether_a_difference_is_acceptable():
     assert answered(broken).startswith("No: 1 claim fails, at backbone.stem.conv1.weight.")
 
 
+def test_an_answer_names_no_place_that_inherits():
+    result = recorded.training_step(2.6)
+    failing = next(one for one in result["claims"] if one["verdict"] == "fails")
+    failing["place"] = "inherited from the predictions"
+    assert "inherited" not in answered(recorded.audit(), result)
+    failing["place"] = "criterion: loss_mask"
+    assert ", at criterion: loss_mask." in answered(recorded.audit(), result)
+
+
 def test_an_answer_says_what_could_not_be_decided():
     measured = {"rule": "largest", "values": {"PQ": 0.2}, "limit": 0.05, "otherwise": "not shown"}
     open_claim = claim("train_scores", "Scores are equivalent", measured, "p", "run")
