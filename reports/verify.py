@@ -71,9 +71,11 @@ def verify(report: Path, limits: Limits = DEFAULT) -> Verification:
     if found:
         complete = complete and len(problems) == before
         problems += _rechecked(found)
-        # Rendered from a part of the evidence, all of the report would differ.
-        if complete:
-            problems += _rendered(folder, [one for _, one in found])
+        drawn = _rendered(folder, [one for _, one in found])
+        # Rendered from a part of the evidence, all of the report would differ; where nothing but
+        # report.json does, the evidence is whole, and the list of it is wrong.
+        if complete or all(one.file == DATA for one in drawn):
+            problems += drawn
     claims = _judged([one for _, one in found], limits) if found else ()
     return Verification(folder, tuple(problems), claims, 3 + len(present))
 

@@ -124,7 +124,7 @@ def test_an_edited_cell_is_named_by_table_row_and_column(report, tmp_path, parit
     shutil.copytree(report, folder)
     text = (folder / "report.html").read_text()
     row = re.findall(r"<td[^>]*>backbone\.stem\.conv1:input</td>.*?</tr>", text, re.S)[-1]
-    cell = re.search(r'<td class="number" [^>]*>([^<]+e-1[56])</td>', row).group(1)
+    cell = re.search(r'<td class="number"[^>]*>([^<]+e-1[56])</td>', row).group(1)
     (folder / "report.html").write_text(text.replace(row, row.replace(f">{cell}<", ">1.0e-20<", 1)))
     status, out, _ = parity("verify", folder)
     assert status == 1
@@ -155,6 +155,20 @@ def test_evidence_that_is_missing_or_not_listed_is_named(report, tmp_path):
     texts = [str(one) for one in verify(folder).problems]
     assert any(text.startswith("evidence/01-audit.json: the file is missing") for text in texts)
     assert any(text.startswith("evidence/09-audit.json: the file is not listed") for text in texts)
+
+
+def test_a_wrong_name_in_the_list_of_evidence_is_a_fault_of_the_list(report, tmp_path):
+    folder = tmp_path / "report"
+    shutil.copytree(report, folder)
+    replace_in(
+        folder / "report.json",
+        '"file": "evidence/01-audit.json", "sha256"',
+        '"file": "evidence/11-audit.json", "sha256"',
+    )
+    assert any(
+        one.file == "report.json" and "evidence/11-audit.json" in one.found
+        for one in verify(folder).problems
+    )
 
 
 def changed(result, places, value):
