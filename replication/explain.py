@@ -60,10 +60,14 @@ def _findings(result: Mapping[str, Any]) -> dict[str, Any]:
         "places": result["localisations"],
         "training": [
             {"claim": one["id"], "place": one["place"], "cause": one["cause"]}
-            for one in failed
-            if "place" in one
+            for one in _in_training(failed)
         ],
     }
+
+
+def _in_training(failed: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The claims on a training step that say where they fail."""
+    return [one for one in failed if one["id"].startswith("train_") and "place" in one]
 
 
 def story(result: Mapping[str, Any]) -> list[str]:
@@ -83,7 +87,10 @@ def story(result: Mapping[str, Any]) -> list[str]:
         lines.append(_count(len(places)))
     for number, one in enumerate(places, 1):
         lines += ["", *_place(number, one)]
-    training = [one for one in failed if "place" in one]
+    weights = [one["place"] for one in failed if one["id"] == "weights" and one.get("place")]
+    if weights:
+        lines += ["", f"Weights that come back otherwise: {'; '.join(weights)}."]
+    training = _in_training(failed)
     if training:
         lines += ["", "In the training step:"]
         lines += [_stage(one) for one in training]
@@ -112,7 +119,7 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     explained = [each for each in one.get("explanations", ()) if each["exact"]]
     nearest = one.get("explanations", ())
     if explained:
-        lines.append("   The reference computes the same as the port if it makes this mistake:")
+        lines.append("   Each of these explains the port's result to rounding:")
         lines += [f"   - {each['text']}" for each in explained]
         if not any(each["complete"] for each in explained):
             lines.append(

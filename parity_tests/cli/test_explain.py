@@ -47,6 +47,20 @@ def test_explain_names_place_and_mistake(tmp_path):
     assert parsed["places"][0]["explanations"] == [CAUSE]
 
 
+def test_explain_says_what_a_cause_leaves_and_tells_weights_from_training(tmp_path):
+    result = different_result()
+    place = result["localisation"]
+    some = {**CAUSE, "complete": False}
+    place |= {"explanations": [some], "evidence": "layer: own error\n  its inputs agree"}
+    result["localisations"] = [place]
+    weights = {**result["claims"][0], "id": "weights", "verdict": "fails", "place": "a.bias"}
+    result["claims"] = [weights, *result["claims"][1:]]
+    out = explain(write(tmp_path, result)).stdout
+    assert "That explains this tensor, not all that the module returns" in out
+    assert "Weights that come back otherwise: a.bias." in out
+    assert "In the training step:" not in out
+
+
 def test_explain_claims_no_cause_that_leaves_a_gap(tmp_path):
     result = different_result()
     place = result["localisation"]
