@@ -124,8 +124,8 @@ STEPS = (
     ),
     _fault(
         "steps", "beta-2-0.99", "update", "beta_2 is 0.99 instead of 0.999",
-        method(optimizer.TorchAdamW, "build", "self._first = self._slots(var_list, \"m\")",
-               "self.beta_2 = 0.99\n    self._first = self._slots(var_list, \"m\")"),
+        function(optimizer, "build_optimizer", "*solver.betas, solver.eps",
+                 "solver.betas[0], 0.99, solver.eps"),
         ("update",), ("beta_2 is 0.99",),
     ),
 )  # fmt: skip
