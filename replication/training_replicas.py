@@ -77,13 +77,16 @@ def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarr
     import torch
 
     from torch_reference.optimizer import build_optimizer
+    from torch_reference.schedule import SolverSchedule
 
     module = torch.nn.Module()
     module.weight = torch.nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
     optimizer = build_optimizer(module, solver)
+    schedule = SolverSchedule(optimizer, solver)
     for gradient in gradients:
         module.weight.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
+        schedule.step()
     return module.weight.detach().numpy()
 
 

@@ -97,7 +97,8 @@ class GroupNorm(tf_keras.layers.Layer):
 def group_mean(x: tf.Tensor, num_groups: int) -> tf.Tensor:
     """[N,H,W,C] -> [N,1,1,C]: the mean of each channel's group over all places."""
     channels = x.shape[-1]
-    mean = tf.reduce_mean(x, axis=(1, 2))
+    # One axis after the other: short sums round less than a long one.
+    mean = tf.reduce_mean(tf.reduce_mean(x, axis=2), axis=1)
     mean = tf.reshape(mean, (-1, num_groups, channels // num_groups))
     mean = tf.reduce_mean(mean, axis=2, keepdims=True)
     mean = tf.tile(mean, (1, 1, channels // num_groups))

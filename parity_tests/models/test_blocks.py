@@ -153,6 +153,40 @@ def test_group_norm_gradients_equal_the_reference(scale):
         assert _relative_gap(mine, value) <= 4 * max(_relative_gap(theirs, value), 2.0**-24)
 
 
+def _group_norm_errors():
+    """Error in float32 of reference and port over a large map, whose sums are long."""
+    x = (3 + normal(1, 64, 96, 128)).astype(np.float32)
+    exact = torch.nn.GroupNorm(32, 64, dtype=torch.float64)(torch.from_numpy(np.float64(x)))
+    exact = exact.detach().numpy()
+    reference = torch.nn.GroupNorm(32, 64)(torch.from_numpy(x)).detach().numpy()
+    port = tf_layers.GroupNorm(64)(tf.constant(x.transpose(0, 2, 3, 1)))
+    port = port.numpy().transpose(0, 3, 1, 2)
+    return [np.linalg.norm(np.float64(y) - exact) for y in (reference, port)]
+
+
+def test_group_norm_of_a_large_map_is_as_exact_as_the_reference():
+    reference, port = _group_norm_errors()
+    assert port <= 4 * reference
+
+
+def test_group_norm_with_one_long_sum_is_noticed(monkeypatch):
+    """The twin: a mean that adds all places one by one."""
+
+    def one_by_one(x, num_groups):
+        flat = tf.transpose(x, (1, 2, 0, 3))
+        flat = tf.reshape(flat, (-1, *flat.shape[2:]))
+        mean = tf.cumsum(flat)[-1] / flat.shape[0]
+        return tf.repeat(
+            tf.reduce_mean(tf.reshape(mean, (1, num_groups, -1)), axis=2),
+            x.shape[-1] // num_groups,
+            axis=1,
+        )[:, None, None]
+
+    monkeypatch.setattr(tf_layers, "group_mean", one_by_one)
+    reference, port = _group_norm_errors()
+    assert port > 4 * reference
+
+
 @pytest.mark.parametrize("broken", ["through_mean", "through_variance"])
 def test_group_norm_gradients_notice_a_dropped_term(broken, monkeypatch):
     """The twin: the input's gradient without what runs through a statistic."""

@@ -89,8 +89,12 @@ def test_a_milestone_one_iteration_late_is_named(monkeypatch):
     assert cause == "a milestone acts one iteration late"
 
 
-def test_two_replicas_reduce_before_they_clip():
-    assert failed([reduction_claim(ENTRY.solver, "test")]) == {}
+@pytest.mark.parametrize(
+    "solver", [ENTRY.solver, zoo.get("scenes_tiny").solver], ids=["step", "poly"]
+)
+def test_two_replicas_reduce_before_they_clip(solver):
+    """A rate that falls from the first step on is the reference's, too."""
+    assert failed([reduction_claim(solver, "test")]) == {}
 
 
 def test_clipping_before_the_reduction_is_named():
