@@ -37,7 +37,7 @@ def trained(folder, data, ranks, normalisation, steps):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     newest = checkpointing.list_checkpoints(folder / CHECKPOINTS)[-1]
     record = read_run(folder)
     assert record.column("loss")[0].tolist() == list(range(1, steps + 1))
