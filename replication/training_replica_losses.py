@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
+from replication.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
     from maskformer.config import ModelConfig
@@ -26,17 +27,13 @@ def losses_claim(
     TensorFlow fixes its devices when it starts, so the replicas run in a process of their own, in
     which `prepare` is called first.
     """
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     outputs, targets = _case(config)
     exact = _reference(config, outputs, targets)
     floor = max(
         float(np.finfo(np.float64).eps),
         *(_gap(_reference(config, _moved(outputs, seed), targets), exact) for seed in (0, 1)),
     )
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        ours = pool.submit(_port, config, outputs, targets, prepare).result()
+    ours = in_fresh_process(_port, config, outputs, targets, prepare)
     gaps = {
         f"replica {index}, {name}": _relative(one[name], exact[index][name])
         for index, one in enumerate(ours)
@@ -111,11 +108,7 @@ def _port(
 
     if prepare is not None:
         prepare()
-    processor = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * len(COUNTS)
-    tf.config.set_logical_device_configuration(processor, devices)
-    names = [f"CPU:{index}" for index in range(len(COUNTS))]
-    strategy = tf.distribute.MirroredStrategy(names)
+    strategy = mirrored(len(COUNTS))
     with strategy.scope():
         criterion = SetCriterion(config, dtype="float64")
     padded = pad_targets(targets, max(COUNTS))

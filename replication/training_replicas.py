@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
+from replication.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
@@ -24,8 +25,6 @@ def reduction_claim(
     which `prepare` is called first.
     """
     import dataclasses
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
 
     from parity.metrics import perturb_ulp
 
@@ -35,8 +34,7 @@ def reduction_claim(
     moved = [perturb_ulp(gradients.mean(axis=1), seed) for seed in (0, 1)]
     least = float(np.finfo(np.float64).eps)
     floor = max(least, *(_gap(_reference_update(solver, one), exact) for one in moved))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        copies = pool.submit(_port_update, solver, gradients, prepare).result()
+    copies = in_fresh_process(_port_update, solver, gradients, prepare)
     gaps = {f"replica {index}": _gap(copy, exact) for index, copy in enumerate(copies)}
     one = claim(
         "train_reduction",
@@ -101,10 +99,7 @@ def _port_update(
 
     if prepare is not None:
         prepare()
-    processor = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
-    tf.config.set_logical_device_configuration(processor, devices)
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(REPLICAS)])
+    strategy = mirrored(REPLICAS)
     with strategy.scope():
         module = tf.Module()
         module.weight = tf.Variable(np.zeros(SIZE))

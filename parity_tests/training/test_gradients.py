@@ -151,16 +151,16 @@ def test_gradient_stopped_on_mask_features_is_named(both, monkeypatch):
     assert "has no gradient" in found.evidence
 
 
-def test_halved_gradient_inside_a_convolution_is_named(both, monkeypatch):
+def halved(call):
+    """The call with half the gradient of its input."""
     import tensorflow as tf
 
+    return lambda input: call(0.5 * tf.stop_gradient(input) + 0.5 * input)
+
+
+def test_halved_gradient_inside_a_convolution_is_named(both, monkeypatch):
     path = "backbone.res5.0.conv2"
-    plant(
-        monkeypatch,
-        both,
-        path,
-        lambda call: lambda input: call(0.5 * tf.stop_gradient(input) + 0.5 * input),
-    )
+    plant(monkeypatch, both, path, halved)
     (found,) = localised(both)
     assert (found.path, found.edge) == (path, f"{path}:grad_input")
 
@@ -182,8 +182,6 @@ def test_attention_that_forgets_the_gradient_of_its_keys_is_named(both, monkeypa
 def test_every_backward_pass_runs_alone_and_only_a_wrong_one_has_an_error_of_its_own(
     both, monkeypatch
 ):
-    import tensorflow as tf
-
     def wrong():
         """Modules of all verdicts, and of those that fail."""
         found = []
@@ -206,10 +204,5 @@ def test_every_backward_pass_runs_alone_and_only_a_wrong_one_has_an_error_of_its
     assert failed == set()
     assert len(judged) >= 180
     path = "backbone.res5.0.conv2"
-    plant(
-        monkeypatch,
-        both,
-        path,
-        lambda call: lambda input: call(0.5 * tf.stop_gradient(input) + 0.5 * input),
-    )
+    plant(monkeypatch, both, path, halved)
     assert wrong() == (judged, {path})
