@@ -100,9 +100,9 @@ def run_tf(output):
 
     import tensorflow as tf  # isort: skip
 
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    from replication.logical_replicas import mirrored
+
+    strategy = mirrored(2)
 
     from replication.pair import build_port
     from replication.training_pair import keyed, port_batch
