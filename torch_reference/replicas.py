@@ -1,6 +1,8 @@
 """The processes of a data-parallel run, as `torchrun` starts them; one process is a run of one."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,16 +52,20 @@ class Replicas:
         return batch // self.world
 
 
-def join(device: str) -> Replicas:
-    """The replicas of this process, from the environment that `torchrun` sets."""
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Replicas]:
+    """The replicas of this process, from the environment that `torchrun` sets.
+
+    The processes of a run that succeeds leave together: one that goes ahead cuts connections
+    while another still writes its files. After an error none waits.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Replicas()
+        yield Replicas()
+        return
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return Replicas(distributed.get_rank(), world)
-
-
-def leave(replicas: Replicas) -> None:
-    """Ends the process group, where there is one."""
-    if replicas.world > 1:
+    try:
+        yield Replicas(distributed.get_rank(), world)
+        distributed.barrier()
+    finally:
         distributed.destroy_process_group()

@@ -207,13 +207,12 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         settings = settings_from(arguments)
         # Heavy imports after the checks that need none.
-        from torch_reference import replicas as processes
+        from torch_reference.replicas import joined
         from torch_reference.trainer import Machine, run
 
         device = check_device(arguments.device)
         machine = Machine(device, threads_per_process(arguments.threads), arguments.workers)
-        replicas = processes.join(device)
-        try:
+        with joined(device) as replicas:
             run(
                 settings,
                 arguments.out,
@@ -224,8 +223,6 @@ def main(words: Sequence[str] | None = None) -> int:
                 commit=git_commit(),
                 progress=Lines(settings.steps),
             )
-        finally:
-            processes.leave(replicas)
     except InputError as error:
         print(error, file=sys.stderr, flush=True)
         return 2

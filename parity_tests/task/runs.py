@@ -25,8 +25,18 @@ def start(scenario: str, *arguments: object) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, folder: Path) -> dict:
     """The result of a scenario that must succeed."""
-    output = process.communicate()[0].decode()
-    assert process.returncode == 0, output[-3000:]
+    return finish_all([process], folder)
+
+
+def finish_all(processes: list[subprocess.Popen], folder: Path) -> dict:
+    """The result of processes that must all succeed; shows all that did not, in their order."""
+    outputs = [process.communicate()[0].decode() for process in processes]
+    failures = [
+        f"process {index} ended with {process.returncode}:\n{output[-3000:]}"
+        for index, (process, output) in enumerate(zip(processes, outputs, strict=True))
+        if process.returncode
+    ]
+    assert not failures, "\n".join(failures)
     return json.loads((folder / "result.json").read_text())
 
 

@@ -1,10 +1,13 @@
 """Two replicas, in one process or in two, train as one process does on the whole batch."""
 
-import socket
+import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
 
+from parity_tests.loopback import free_ports
 from parity_tests.task import runs
 
 LIMIT = 1e-9  # relative, in float64: sums in another order, and Adam's division by small roots
@@ -32,16 +35,15 @@ def problems(folder, name, steps):
     return found
 
 
+def start_workers(folder, steps):
+    """Starts both on loopback."""
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    return [runs.start("worker", folder, index, hosts, steps) for index in (0, 1)]
+
+
 def two_workers(folder, steps):
-    """Runs both on loopback."""
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("127.0.0.1", 0))
-        ports = [free.getsockname()[1] for free in (one, other)]
-    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-    workers = [runs.start("worker", folder, index, hosts, steps) for index in (0, 1)]
-    for process in workers:
-        runs.finish(process, folder)
+    """Runs both to the end."""
+    runs.finish_all(start_workers(folder, steps), folder)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,19 @@ def test_twenty_steps_of_two_replicas_and_of_two_workers(tmp_path):
 def test_two_workers_train_as_one(short):
     two_workers(short, 2)
     assert problems(short, "workers", 2) == []
+
+
+@pytest.mark.slow
+def test_a_worker_may_be_silent_for_longer_than_ten_seconds(short):
+    """TensorFlow's own limit would end the run, as would a worker that is dead."""
+    shutil.rmtree(short / "workers", ignore_errors=True)
+    workers = start_workers(short, 12)
+    record = short / "workers" / "metrics.jsonl"
+    while not (record.exists() and record.read_text()):
+        assert all(process.poll() is None for process in workers), "a worker ended early"
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGSTOP)
+    time.sleep(20)
+    workers[1].send_signal(signal.SIGCONT)
+    runs.finish_all(workers, short)
+    assert len(runs.rows_of(short / "workers")) == 12

@@ -20,7 +20,7 @@ def main(out: str, data: str, batch: str, normalisation: str, steps: str) -> Non
     sizes = {"min_sizes_train": (72,), "max_size_train": 96}
     inputs = dataclasses.replace(entry.inputs, **sizes)
     zoo.ENTRIES[small.NAME] = dataclasses.replace(entry, model=model, inputs=inputs)
-    from torch_reference import replicas as processes
+    from torch_reference.replicas import joined
     from torch_reference.trainer import run
 
     settings = small.settings(
@@ -33,11 +33,8 @@ def main(out: str, data: str, batch: str, normalisation: str, steps: str) -> Non
         checkpoint_every=0,
         solver={"base_lr": 1e-6, "warmup_iters": 0},
     )
-    replicas = processes.join("cpu")
-    try:
+    with joined("cpu") as replicas:
         run(settings, Path(out), replicas=replicas)
-    finally:
-        processes.leave(replicas)
 
 
 if __name__ == "__main__":

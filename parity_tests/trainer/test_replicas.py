@@ -33,7 +33,7 @@ def trained(folder, data, ranks, normalisation, steps):
     done = subprocess.run(
         [sys.executable, *(launcher if ranks > 1 else []), *words, str(steps)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         capture_output=True,
         text=True,
     )

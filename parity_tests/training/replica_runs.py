@@ -84,13 +84,11 @@ def run_torch(output, world):
     if world == 1:
         torch_rank(0, 1, 0, output)
         return
-    import socket
-
     from torch import multiprocessing
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    from parity_tests.loopback import free_ports
+
+    port = free_ports(1)[0]
     multiprocessing.spawn(torch_rank, (world, port, output), nprocs=world)
 
 
