@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,7 +318,7 @@ def judge_port(
                 trace,
                 port_inputs64,
                 measured.floors,
-                explain,
+                partial(explain, weights=_loaded_otherwise(port.model64, measured)),
                 everywhere=request.isolate,
                 observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             )
@@ -400,6 +400,16 @@ def _measure_conversion(measured: Any, weights: Any, model: Any) -> None:
         for key, array in weights.state.items()
         if returned[key].tobytes() != array.tobytes() or returned[key].shape != array.shape
     ]
+
+
+def _loaded_otherwise(model: Any, measured: Any) -> dict[str, "np.ndarray"]:
+    """The weights of the float64 port that are not the reference's, in the reference's layout."""
+    from weight_conversion.layouts import tf_to_torch
+
+    if not measured.tensors_changed:
+        return {}
+    returned = tf_to_torch(model)
+    return {key: returned[key] for key in measured.tensors_changed}
 
 
 def _returned(weights: Any, model: Any) -> dict[str, "np.ndarray"]:
