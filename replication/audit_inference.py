@@ -108,6 +108,7 @@ def _compare(
             floor = worst(gap(predict("torch", one, ("scores",)).scores, scores) for one in moved)
             ported = gap(predict("tf", port, ("scores",)).scores, scores)
             verdict = function_verdict(f"image {index}: class scores", ported, floor)
+            del scores
         predictions = [predict("torch", reference, results), predict("tf", port, results)]
         found.append(_compared(config, verdict, predictions, certain))
     return found

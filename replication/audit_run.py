@@ -1,6 +1,5 @@
 """One audit: the reference measured once, a port judged against it as often as wanted."""
 
-import gc
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskformer.errors import InputError
+from replication.memory import give_back
 from replication.progress import Steps
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
         floors = capture_torch.measure_floors(
             recorder, inputs64, trace, observe=lambda run: moved.append(_last_layer(run))
         )
+    give_back()
     found = ReferenceSide(
         request, batch, sizes, described, weights, recorder, outputs, trace, floors, moved
     )
@@ -268,11 +269,11 @@ def judge_port(
     port_outputs, localisations, alone, evidence = _judge_float64(reference, port, measured, steps)
     if once:
         reference.recorder = port.model64 = None
-        gc.collect()  # modules and programs refer to each other
+        give_back()
     port_outputs32 = _judge_float32(reference, port, measured, steps)
     if once:
         reference.trace, port.model32 = Trace(), None
-        gc.collect()
+        give_back()
     claims = []
     if request.isolate and alone:
         claims.append(isolated_claim(alone, localisations, request.command))
@@ -435,8 +436,8 @@ def _judge_float32(
                 measured.effects[execution] = _capture_effects(
                     recorder, inputs, outputs[execution], execution
                 )
-            del recorder
-            gc.collect()  # a program and its compiled form, before the next one is made
+            del recorder, comparison, decided
+        give_back()  # a program and its compiled form, before the next one is made
     return outputs
 
 

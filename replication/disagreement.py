@@ -233,7 +233,8 @@ def _query_probabilities(
     masks = sem_seg_postprocess(masks, masks.shape[-2:], padded)
     masks = sem_seg_postprocess(masks, valid, size)
     classes = outputs["pred_logits"][0].softmax(dim=-1)
-    return classes.numpy().astype(np.float64), masks.sigmoid().numpy().astype(np.float64)
+    masks = masks.sigmoid()
+    return tuple(one.numpy().astype(np.float64, copy=False) for one in (classes, masks))
 
 
 def _top_margin(scores: np.ndarray) -> np.ndarray:
