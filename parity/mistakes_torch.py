@@ -112,6 +112,10 @@ def parameter_mistakes(
             if twin is not tensor and twin.shape == tensor.shape:
                 text = f"{name} has the values of {other}"
                 yield Mistake(text, partial(_loaded, tensor, twin.detach()))
+    for (first, a), (second, b) in itertools.combinations(own.items(), 2):
+        if a.shape == b.shape:
+            swapped = (partial(_loaded, a, b.detach()), partial(_loaded, b, a.detach()))
+            yield Mistake(f"{first} and {second} have each other's values", partial(_all, swapped))
     for text, planted in alike.items():
         if len(planted) > 1:
             names = " and ".join(planted)

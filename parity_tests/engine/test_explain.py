@@ -75,6 +75,15 @@ def test_explain_names_a_weight_with_other_values(port):
     assert len(found.explanations) == 1
 
 
+def test_explain_names_two_weights_that_are_swapped(port):
+    norm = port.modules["decoder.layers.0.norm2"]
+    reference = pairs.reference()[0].modules["decoder.layers.0.norm2"]
+    norm.weight.assign(reference.bias.detach().numpy())
+    norm.bias.assign(reference.weight.detach().numpy())
+    (found,) = explained(port)
+    assert found.cause == "weight and bias have each other's values"
+
+
 def test_explain_names_two_weights_that_only_together_explain_a_norm(port):
     path = "decoder.layers.0.norm2"
     norm, rng = port.modules[path], np.random.default_rng(1)
