@@ -1,6 +1,7 @@
 """What isolation costs: an audit that runs every module alone, beside one that does not.
 
-    python -m benchmarks.audit_cost --config tiny --config coco_r50 --rounds 3 --json
+    python -m benchmarks.audit_cost --config tiny --config coco_r50 --rounds 3
+    python -m benchmarks.audit_cost --config coco_r50 --size 640x640 --rounds 1
 
 Both are whole audits, in turns and each in a process of its own: reading the weights, building both
 models, every execution, inference and metrics. Seconds are those of the audit, without the imports
@@ -18,6 +19,7 @@ from typing import Any
 
 KINDS = {"audit": False, "audit --isolate": True}
 LIMIT = 2.5  # times an audit without isolation
+MOST_BYTES = 8e9  # resident, of a full-size audit
 
 
 def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def compare(config: str, size: str, executions: str, rounds: int) -> dict[str, A
         "median_seconds": medians,
         "ratio": isolated / plain,
         "limit": LIMIT,
+        "most_bytes": MOST_BYTES,
         "peak_bytes": {
             kind: max(one["peak_bytes"] for one in values) for kind, values in found.items()
         },
@@ -115,7 +118,7 @@ def main() -> None:
             every = [value["seconds"] for value in one["all"][kind]]
             print(
                 f"  {kind:16} {seconds:7.1f} s ({min(every):.1f} to {max(every):.1f}), "
-                f"peak {one['peak_bytes'][kind] / 1e9:.2f} GB"
+                f"peak {one['peak_bytes'][kind] / 1e9:.2f} GB of {MOST_BYTES / 1e9:g}"
             )
         print(f"  isolation costs {one['ratio']:.2f}x, limit {one['limit']}x")
 

@@ -127,7 +127,7 @@ def audit(
         reference = recorder_of("float64")
         _, trace = reference(inputs64)
     with steps("rounding floor, float64"):
-        measured = Measured(trace, measure_floors(reference, inputs64, trace))
+        measured = Measured(trace.places(), measure_floors(reference, inputs64, trace))
     if executions:
         with steps("reference and rounding floor, float32"):
             reference32, inputs32 = recorder_of("float32"), _cast(pair.inputs, "float32")

@@ -16,7 +16,7 @@ from parity.claims import claim, margin_claim
 from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.metrics import Gap
-from parity.trace import Trace
+from parity.trace import Place
 
 SCHEMA = "maskformer-replication/audit/1"
 NAMED = 3  # tensors that a claim's place names
@@ -35,17 +35,17 @@ class Precision:
 
 @dataclass
 class Measured:
-    """Everything an audit measured, before it is judged.
+    """Everything an audit measured, before it is judged; numbers only, no tensor is kept.
 
-    `function` are the float64 port's gaps, `floors` the float64 floors, `reference32` and
-    `floors32` the same of the float32 reference. `tensors_converted` counts the weights that the
-    port was given, None where it came with its own; `port_source` is a checkpoint of its own, where
-    it was not given the reference's. `returned_sha256` is the digest of those that came back, and
-    `tensors_changed` are those that the reference does not have so. `effects` are what reading the
-    taps changes, by execution.
+    `places` are the reference's taps (`Trace.places`), `function` are the float64 port's gaps,
+    `floors` the float64 floors, `reference32` and `floors32` the same of the float32 reference.
+    `tensors_converted` counts the weights that the port was given, None where it came with its own;
+    `port_source` is a checkpoint of its own, where it was not given the reference's.
+    `returned_sha256` is the digest of those that came back, and `tensors_changed` are those that
+    the reference does not have so. `effects` are what reading the taps changes, by execution.
     """
 
-    trace: Trace
+    places: Mapping[str, Place]
     floors: Mapping[str, Gap] = field(default_factory=dict)
     function: Mapping[str, Gap] = field(default_factory=dict)
     unpaired: Sequence[str] = ()
@@ -92,14 +92,14 @@ def build_result(
     claims = [*_claims(measured, function, precision, command, pairing), *further_claims]
     failed = [
         key
-        for key in measured.trace
+        for key in measured.places
         if any(
             key in by_key and not by_key[key].passed for by_key in (function, *precision.values())
         )
     ]
     unpaired = {"reference": list(measured.missing), "port": list(measured.unpaired)}
     equal = all(claim["verdict"] == "holds" for claim in claims)
-    first = measured.trace[failed[0]].path if failed else None
+    first = measured.places[failed[0]].path if failed else None
     if not first and localisations:
         first = localisations[0].path
     elif first == "":
@@ -145,7 +145,7 @@ def _claims(
             "Every tensor that goes into or comes out of a module has its counterpart",
             {
                 "rule": "none",
-                "of": len(measured.trace),
+                "of": len(measured.places),
                 "found": [*measured.missing, *measured.unpaired],
             },
             pairing,
@@ -264,7 +264,7 @@ def _output_error(measured: Measured) -> float:
     return max(
         max(found.l2, least_floor(found, measured.floors32[key], np.float32)["l2"])
         for key, found in measured.reference32.items()
-        if measured.trace[key].path == "" and measured.trace[key].kind == "output"
+        if measured.places[key].path == "" and measured.places[key].kind == "output"
     )
 
 
@@ -276,14 +276,14 @@ def _layers(
 ) -> list[dict[str, Any]]:
     rows = []
     for key, verdict in function.items():
-        tap = measured.trace[key]
+        tap = measured.places[key]
         row = {
             "key": key,
             "path": tap.path,
             "kind": tap.kind,
             "stage": "input" if tap.path == "" and tap.kind == "input" else stage(tap.path),
             "axes": tap.axes,
-            "shape": list(tap.array.shape),
+            "shape": list(tap.shape),
             "float64": function_figures(verdict) | {"measured_floor": measured.floors[key].l2},
             "float32": {},
         }

@@ -177,24 +177,25 @@ def measure_floors(
     *,
     seeds: Sequence[int] = (0,),
     reorder: bool = True,
+    observe: Callable[[Any], None] = lambda outputs: None,
 ) -> dict[str, Gap]:
     """How far rounding alone moves each tap of a model from the same taps of `reference`.
 
     The model is run once per seed with inputs and weights moved by up to one unit in the last
     place, and once with its sums reordered; the largest gap of each tap counts. With a float64
     model and its own trace this is the floor of the float64 claim; with a float32 model and the
-    float64 trace that of the float32 claim.
+    float64 trace that of the float32 claim. `observe` receives the outputs of each of these runs.
     """
     found: list[dict[str, Gap]] = []
     for seed in seeds:
         comparison = Comparison(reference)
         with perturbed(recorder.model, seed):
-            recorder(perturb_inputs(inputs, seed), comparison)
+            observe(recorder(perturb_inputs(inputs, seed), comparison)[0])
         found.append(comparison.gaps)
     if reorder:
         comparison = Comparison(reference)
         with reordered():
-            recorder(inputs, comparison)
+            observe(recorder(inputs, comparison)[0])
         found.append(comparison.gaps)
     keys = [key for key in reference if any(key in gaps for gaps in found)]
     return {key: worst(gaps[key] for gaps in found if key in gaps) for key in keys}

@@ -28,6 +28,7 @@ BASES, MOST_PAIRS = 3, 1000
 MOST_JOINED = 24  # tensors of which sums of two are looked at
 ROLLS = (1, -1, 2, -2)
 NORM_EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3)
+NO_WEIGHTS: Mapping[str, np.ndarray] = {}
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,15 @@ class Case:
     called: tuple[str, ...] = ()
 
 
-def explain(reference: Any, case: Case) -> list[Explanation]:
+def explain(
+    reference: Any, case: Case, weights: Mapping[str, np.ndarray] = NO_WEIGHTS
+) -> list[Explanation]:
     """The best explanations of `case`, those that remove the whole difference first.
 
     Args:
         reference: the recorder of the float64 reference (`capture_torch.Recorder`).
+        weights: the port's tensors that are not the reference's, in the reference's names and
+            layout; what they explain is given after every mistake that says more.
     Returns: at most `KEPT`; where none removes the whole difference, those that remove most of it.
     """
     judge = _Judge(case)
@@ -114,6 +119,7 @@ def explain(reference: Any, case: Case) -> list[Explanation]:
         _mistakes(reference, case, judge, made),
         called,
         _relations(reference, case, judge),
+        _loaded_otherwise(reference, case, judge, weights),
     ):
         tried.append(candidate)
         if sum(one.exact and one.complete for one in tried) == KEPT + len(called):
@@ -229,9 +235,7 @@ def _mistakes(
     module = reference.modules[case.call.path]
     others = dict(reference.model.named_parameters())
     operations, mistakes = mistakes_torch.operations(case.run)
-    start = len(case.call.path) + 1 if case.call.path else 0
-    called = [child.path[start:] for child in case.call.children]
-    loaded = mistakes_torch.parameter_mistakes(module, others, called)
+    loaded = mistakes_torch.parameter_mistakes(module, others, _called_within(case))
     switched = mistakes_torch.attribute_mistakes(module)
     for mistake in itertools.chain(mistakes, switched, loaded):
         found = _made(case, judge, mistake)
@@ -254,6 +258,27 @@ def _mistakes(
                 yield found
 
 
+def _loaded_otherwise(
+    reference: Any, case: Case, judge: _Judge, weights: Mapping[str, np.ndarray]
+) -> Iterator[Explanation]:
+    """What the reference computes with the port's values of the weights that differ."""
+    from parity import mistakes_torch
+
+    module = reference.modules[case.call.path]
+    for mistake in mistakes_torch.loaded_otherwise(
+        module, case.call.path, weights, _called_within(case)
+    ):
+        found = _made(case, judge, mistake)
+        if found is not None:
+            yield found
+
+
+def _called_within(case: Case) -> list[str]:
+    """The modules that the call calls, by their paths within it."""
+    start = len(case.call.path) + 1 if case.call.path else 0
+    return [child.path[start:] for child in case.call.children]
+
+
 def _pairs(
     reference: Any, case: Case, judge: _Judge, made: list[tuple[Explanation, Any]]
 ) -> Iterator[Explanation]:
@@ -264,10 +289,8 @@ def _pairs(
     from parity import mistakes_torch
 
     module = reference.modules[case.call.path]
-    start = len(case.call.path) + 1 if case.call.path else 0
-    called = [child.path[start:] for child in case.call.children]
     _, mistakes = mistakes_torch.operations(case.run)
-    every = [*mistakes, *mistakes_torch.parameter_mistakes(module, {}, called)]
+    every = [*mistakes, *mistakes_torch.parameter_mistakes(module, {}, _called_within(case))]
     first = [one for _, one in sorted(made, key=lambda pair: pair[0].after)]
     pairs = ((one, other) for one in first[:BASES] for other in every)
     for one, other in itertools.islice(pairs, MOST_PAIRS):

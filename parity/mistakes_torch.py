@@ -101,11 +101,7 @@ def parameter_mistakes(
         others: tensors by name whose values may have been loaded in its place.
         apart: paths of modules within, whose parameters are left alone.
     """
-    own = {
-        name: tensor
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
-        if tensor.is_floating_point() and not name.startswith(tuple(f"{one}." for one in apart))
-    }
+    own = _held(module, apart)
     alike: dict[str, dict[str, Planted]] = {}
     for name, tensor in own.items():
         for text, value in _wrong_values(tensor.detach()):
@@ -116,10 +112,57 @@ def parameter_mistakes(
             if twin is not tensor and twin.shape == tensor.shape:
                 text = f"{name} has the values of {other}"
                 yield Mistake(text, partial(_loaded, tensor, twin.detach()))
+    for (first, a), (second, b) in itertools.combinations(own.items(), 2):
+        if a.shape == b.shape:
+            swapped = (partial(_loaded, a, b.detach()), partial(_loaded, b, a.detach()))
+            yield Mistake(f"{first} and {second} have each other's values", partial(_all, swapped))
     for text, planted in alike.items():
         if len(planted) > 1:
             names = " and ".join(planted)
             yield Mistake(f"{names}: each {text}", partial(_all, tuple(planted.values())))
+
+
+def loaded_otherwise(
+    module: torch.nn.Module,
+    path: str,
+    weights: Mapping[str, np.ndarray],
+    apart: Sequence[str] = (),
+) -> Iterator[Mistake]:
+    """The port's own values of the parameters and buffers that `module` itself holds.
+
+    All of them at once; where there are several, each alone first.
+
+    Args:
+        path: of the module, with which the names of its tensors begin in `weights`.
+        weights: those of the port that are not the reference's, in its names and layout.
+        apart: paths of modules within, whose parameters are left alone.
+    """
+    given: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, tensor in _held(module, apart).items():
+        value = weights.get(f"{path}.{name}" if path else name)
+        if value is not None and value.shape == tuple(tensor.shape):
+            given[name] = (tensor, torch.from_numpy(np.ascontiguousarray(value)).to(tensor.dtype))
+    for name, (tensor, value) in given.items():
+        flat, own = value.flatten(), tensor.detach().flatten()
+        index = int((flat - own).abs().argmax())
+        where = [int(one) for one in np.unravel_index(index, value.shape)]
+        text = (
+            f"{name} has other values, which are furthest apart at {where}: "
+            f"{flat[index].item():.9g} instead of {own[index].item():.9g}"
+        )
+        yield Mistake(text, partial(_loaded, tensor, value))
+    if len(given) > 1:
+        planted = tuple(partial(_loaded, *one) for one in given.values())
+        yield Mistake(f"{' and '.join(given)} have other values", partial(_all, planted))
+
+
+def _held(module: torch.nn.Module, apart: Sequence[str]) -> dict[str, Tensor]:
+    """The float parameters and buffers of a module by name, without those below `apart`."""
+    return {
+        name: tensor
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+        if tensor.is_floating_point() and not name.startswith(tuple(f"{one}." for one in apart))
+    }
 
 
 def argument_mistakes(feeds: Mapping[str, Tap]) -> Iterator[tuple[str, dict[str, Tap]]]:

@@ -84,6 +84,16 @@ class Tap:
         return tap_key(self.path, self.kind, self.name, self.call)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tap was taken and what its array looks like, without the values; as in `Tap`."""
+
+    path: str
+    kind: str
+    axes: str
+    shape: tuple[int, ...]
+
+
 @dataclass
 class Trace(Mapping[str, Tap]):
     """The taps of one run by key, in order of execution, with the run's provenance."""
@@ -99,6 +109,13 @@ class Trace(Mapping[str, Tap]):
 
     def __len__(self) -> int:
         return len(self._taps)
+
+    def places(self) -> dict[str, Place]:
+        """What is known of each tap without its values, by key, in order of execution."""
+        return {
+            key: Place(tap.path, tap.kind, tap.axes, tap.array.shape)
+            for key, tap in self._taps.items()
+        }
 
     def add(self, tap: Tap) -> None:
         """Append a tap; a key that is already there raises TraceError."""

@@ -81,24 +81,6 @@ def inference_claims(
     return claims
 
 
-def reference_floors(recorder: Any, inputs: dict[str, Any]) -> list[Outputs]:
-    """The reference's outputs with inputs and weights moved by one place, and sums reordered.
-
-    Args: recorder: of the float64 reference, with its inputs; its captured tensors are dropped.
-    """
-    from parity.capture_torch import perturb_inputs, perturbed, reordered
-
-    with perturbed(recorder.model, 0):
-        moved, _ = recorder(perturb_inputs(inputs, 0), _dropped)
-    with reordered():
-        summed, _ = recorder(inputs, _dropped)
-    return [moved, summed]
-
-
-def _dropped(tap: Any) -> None:
-    """Receives captured tensors that nobody needs."""
-
-
 def _compare(
     config: ModelConfig,
     inputs: Inputs,
@@ -126,6 +108,7 @@ def _compare(
             floor = worst(gap(predict("torch", one, ("scores",)).scores, scores) for one in moved)
             ported = gap(predict("tf", port, ("scores",)).scores, scores)
             verdict = function_verdict(f"image {index}: class scores", ported, floor)
+            del scores
         predictions = [predict("torch", reference, results), predict("tf", port, results)]
         found.append(_compared(config, verdict, predictions, certain))
     return found

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskformer.errors import InputError
+from replication.memory import give_back
 from replication.progress import Steps
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from maskformer.config import ModelConfig
     from maskformer.solver import SolverConfig
+    from parity.audit_result import Measured
     from parity.judge import Verdict
     from parity.metrics import Gap
     from parity.trace import Trace
@@ -105,8 +107,10 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict
 class ReferenceSide:
     """What an audit measures of the reference: it can be compared with any number of ports.
 
-    `outputs` and `trace` are those in float64, `floors` how far rounding moves each tap; `errors32`
-    and `floors32` the same of the float32 reference, empty where only float64 is audited.
+    `outputs` and `trace` are those in float64, `floors` how far rounding moves each tap, and
+    `output_floors` the outputs, those of the last layer alone, with their roundings moved;
+    `errors32` and `floors32` the same of the float32 reference, empty where only float64 is
+    audited.
     """
 
     request: Request
@@ -118,6 +122,7 @@ class ReferenceSide:
     outputs: Any
     trace: "Trace"
     floors: "Mapping[str, Gap]"
+    output_floors: list[Any]
     outputs32: Any = None
     errors32: "Mapping[str, Gap]" = field(default_factory=dict)
     floors32: "Mapping[str, Gap]" = field(default_factory=dict)
@@ -128,13 +133,6 @@ class ReferenceSide:
         from replication import pair
 
         return pair.reference_inputs(self.batch, self.sizes, "float64")
-
-    @cached_property
-    def output_floors(self) -> list[Any]:
-        """The float64 outputs with their roundings moved, for the claims on predictions."""
-        from replication.audit_inference import reference_floors
-
-        return reference_floors(self.recorder, self.inputs64)
 
 
 @dataclass
@@ -155,7 +153,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
     Raises InputError for images or weights that cannot be used.
     """
     reference = measure_reference(request, steps)
-    return judge_port(reference, build_port(reference, steps), steps)
+    return judge_port(reference, build_port(reference, steps), steps, once=True)
 
 
 def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
@@ -196,9 +194,13 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
                 "give a module path such as sem_seg_head.pixel_decoder",
             )
     with steps("rounding floor, float64"):
-        floors = capture_torch.measure_floors(recorder, inputs64, trace)
+        moved: list[Any] = []
+        floors = capture_torch.measure_floors(
+            recorder, inputs64, trace, observe=lambda run: moved.append(_last_layer(run))
+        )
+    give_back()
     found = ReferenceSide(
-        request, batch, sizes, described, weights, recorder, outputs, trace, floors
+        request, batch, sizes, described, weights, recorder, outputs, trace, floors, moved
     )
     if request.executions:
         with steps("reference and rounding floor, float32"):
@@ -209,6 +211,11 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
             found.errors32 = comparison.gaps
             found.floors32 = capture_torch.measure_floors(recorder32, inputs32, trace)
     return found
+
+
+def _last_layer(outputs: Any) -> dict[str, Any]:
+    """A model's outputs without those of its earlier layers, which nothing is predicted from."""
+    return {name: value for name, value in outputs.items() if name != "aux_outputs"}
 
 
 def build_port(reference: ReferenceSide, steps: Steps) -> PortSide:
@@ -230,98 +237,43 @@ def build_port(reference: ReferenceSide, steps: Steps) -> PortSide:
 
 
 def judge_port(
-    reference: ReferenceSide, port: PortSide, steps: Steps, *, predictions: bool = True
+    reference: ReferenceSide,
+    port: PortSide,
+    steps: Steps,
+    *,
+    predictions: bool = True,
+    once: bool = False,
 ) -> dict[str, Any]:
     """The audit's result for one port; its models are run as they are found.
 
-    Without `predictions`, the claims on post-processing and metrics are left out.
+    Without `predictions`, the claims on post-processing and metrics are left out. With `once`, both
+    sides lose their models and tensors as soon as nothing needs them, and serve for no other audit.
     """
     from maskformer.tensor_axes import stage_of
-    from parity import capture_tf  # after tf_impl, which selects tf_keras
-    from parity.audit_result import (
-        BY_IDENTITY,
-        Measured,
-        Precision,
-        build_result,
-        isolated_claim,
-    )
-    from parity.explain import explain
-    from parity.judge import same_decisions
-    from parity.localise import localise
-    from parity.pairing import Comparison
+    from parity.audit_result import BY_IDENTITY, Measured, build_result, isolated_claim
     from parity.provenance import provenance
-    from replication import pair
+    from parity.trace import Trace
 
     request, config, weights = reference.request, reference.request.config, reference.weights
-    batch, sizes, trace = reference.batch, reference.sizes, reference.trace
+    batch, sizes = reference.batch, reference.sizes
     by_table = request.reference == "hf"
     if by_table:
         from replication import witness
 
-    def compared(sink: Any) -> Any:
-        return witness.declared_only(config, sink) if by_table else sink
-
     measured = Measured(
-        trace, reference.floors, reference32=reference.errors32, floors32=reference.floors32
+        reference.trace.places(),
+        reference.floors,
+        reference32=reference.errors32,
+        floors32=reference.floors32,
     )
-    with steps("port, float64"):
-        port64 = capture_tf.Recorder(port.model64, pair.PORT_AXES, "eager", only=request.only)
-        port_inputs64 = pair.port_inputs(batch, sizes, "float64")
-        comparison = Comparison(trace)
-        port_outputs, _ = port64(port_inputs64, compared(comparison))
-        measured.function = comparison.gaps
-        measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
-    _measure_conversion(measured, weights, port.model32 or port.model64)
-    if port.weights is not None:
-        measured.port_source = port.weights.source
-    port_inputs32, port_outputs32 = pair.port_inputs(batch, sizes, "float32"), {}
-    for execution in request.executions:
-        with steps(f"port, float32, {execution}"):
-            recorder = capture_tf.Recorder(
-                port.model32, pair.PORT_AXES, execution, only=request.only
-            )
-            comparison = Comparison(trace, ulps=lambda key: True)
-            decided = _Decisions(comparison, trace)
-            port_outputs32[execution], _ = recorder(port_inputs32, compared(decided))
-            decisions = [
-                same_decisions(key, array, trace[key].array, _score_error(key, measured))
-                for key, array in decided.logits.items()
-            ]
-            measured.executions[execution] = Precision(comparison.gaps, decisions)
-            if request.capture_effect:
-                measured.effects[execution] = _capture_effects(
-                    recorder, port_inputs32, port_outputs32[execution], execution
-                )
-    localisations, evidence = [], None
-    alone: dict[str, Verdict] = {}
-    if by_table and request.only is None:
-        from replication import witness_evidence
-
-        with steps("explain the outputs"):
-            localisations, sources = witness_evidence.explain(
-                config, weights, trace, port_outputs, measured.function, measured.floors
-            )
-            evidence = {
-                "sources_of_outputs": sources,
-                "loss": witness_evidence.effect_on_loss(
-                    config, reference.outputs, port_outputs, LOSS_SEED
-                ),
-                "training": witness_evidence.training_differences(
-                    reference.recorder.model, reference.inputs64
-                ),
-            }
-    elif (measured.differs or request.isolate) and request.only is None:
-        with steps("localise"):
-            localisations = localise(
-                reference.recorder,
-                port64,
-                trace,
-                port_inputs64,
-                measured.floors,
-                explain,
-                everywhere=request.isolate,
-                observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
-            )
+    port_outputs, localisations, alone, evidence = _judge_float64(reference, port, measured, steps)
+    if once:
+        reference.recorder = port.model64 = None
+        give_back()
+    port_outputs32 = _judge_float32(reference, port, measured, steps)
+    if once:
+        reference.trace, port.model32 = Trace(), None
+        give_back()
     claims = []
     if request.isolate and alone:
         claims.append(isolated_claim(alone, localisations, request.command))
@@ -388,6 +340,116 @@ def judge_port(
     return result if evidence is None else {**result, "witness": evidence}
 
 
+def _judge_float64(
+    reference: ReferenceSide, port: PortSide, measured: "Measured", steps: Steps
+) -> tuple[Any, list[Any], dict[str, "Verdict"], dict[str, Any] | None]:
+    """Measures the float64 port, and finds the places at fault.
+
+    Returns its outputs, the places, the verdicts on modules that were run alone, by key, and the
+    evidence of the library that the reference is, None where it is none.
+    """
+    from parity import capture_tf  # after tf_impl, which selects tf_keras
+    from parity.explain import explain
+    from parity.localise import localise
+    from parity.pairing import Comparison
+    from replication import pair
+
+    request, trace = reference.request, reference.trace
+    with steps("port, float64"):
+        recorder = capture_tf.Recorder(port.model64, pair.PORT_AXES, "eager", only=request.only)
+        inputs = pair.port_inputs(reference.batch, reference.sizes, "float64")
+        comparison = Comparison(trace)
+        outputs, _ = recorder(inputs, _compared(request, comparison))
+        measured.function = comparison.gaps
+        measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
+    _measure_conversion(measured, reference.weights, port.model32 or port.model64)
+    if port.weights is not None:
+        measured.port_source = port.weights.source
+    if request.only is not None:
+        return outputs, [], {}, None
+    if request.reference == "hf":
+        with steps("explain the outputs"):
+            return outputs, *_witnessed(reference, outputs, measured)
+    if not (measured.differs or request.isolate):
+        return outputs, [], {}, None
+    alone: dict[str, Verdict] = {}
+    with steps("localise"):
+        localisations = localise(
+            reference.recorder,
+            recorder,
+            trace,
+            inputs,
+            measured.floors,
+            partial(explain, weights=_loaded_otherwise(port.model64, measured)),
+            everywhere=request.isolate,
+            observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
+        )
+    return outputs, localisations, alone, None
+
+
+def _witnessed(
+    reference: ReferenceSide, outputs: Any, measured: "Measured"
+) -> tuple[list[Any], dict[str, "Verdict"], dict[str, Any]]:
+    """The places, no verdicts, and the evidence where the reference is another library's model."""
+    from replication import witness_evidence
+
+    config = reference.request.config
+    localisations, sources = witness_evidence.explain(
+        config, reference.weights, reference.trace, outputs, measured.function, measured.floors
+    )
+    evidence = {
+        "sources_of_outputs": sources,
+        "loss": witness_evidence.effect_on_loss(config, reference.outputs, outputs, LOSS_SEED),
+        "training": witness_evidence.training_differences(
+            reference.recorder.model, reference.inputs64
+        ),
+    }
+    return localisations, {}, evidence
+
+
+def _judge_float32(
+    reference: ReferenceSide, port: PortSide, measured: "Measured", steps: Steps
+) -> dict[str, Any]:
+    """Measures every float32 execution of the port; returns its outputs by execution."""
+    from parity import capture_tf
+    from parity.audit_result import Precision
+    from parity.judge import same_decisions
+    from parity.pairing import Comparison
+    from replication import pair
+
+    request, trace = reference.request, reference.trace
+    inputs, outputs = pair.port_inputs(reference.batch, reference.sizes, "float32"), {}
+    for execution in request.executions:
+        with steps(f"port, float32, {execution}"):
+            recorder = capture_tf.Recorder(
+                port.model32, pair.PORT_AXES, execution, only=request.only
+            )
+            comparison = Comparison(trace, ulps=lambda key: True)
+            decided = _Decisions(comparison, trace)
+            outputs[execution], _ = recorder(inputs, _compared(request, decided))
+            decisions = [
+                same_decisions(key, array, trace[key].array, _score_error(key, measured))
+                for key, array in decided.logits.items()
+            ]
+            measured.executions[execution] = Precision(comparison.gaps, decisions)
+            if request.capture_effect:
+                measured.effects[execution] = _capture_effects(
+                    recorder, inputs, outputs[execution], execution
+                )
+            del recorder, comparison, decided
+        give_back()  # a program and its compiled form, before the next one is made
+    return outputs
+
+
+def _compared(request: Request, sink: Any) -> Any:
+    """The sink for the port's taps: of all, or of those that another library's model has too."""
+    if request.reference != "hf":
+        return sink
+    from replication import witness
+
+    return witness.declared_only(request.config, sink)
+
+
 def _measure_conversion(measured: Any, weights: Any, model: Any) -> None:
     """What came back from the port's variables, compared with what was given."""
     from replication import pair
@@ -400,6 +462,16 @@ def _measure_conversion(measured: Any, weights: Any, model: Any) -> None:
         for key, array in weights.state.items()
         if returned[key].tobytes() != array.tobytes() or returned[key].shape != array.shape
     ]
+
+
+def _loaded_otherwise(model: Any, measured: Any) -> dict[str, "np.ndarray"]:
+    """The weights of the float64 port that are not the reference's, in the reference's layout."""
+    from weight_conversion.layouts import tf_to_torch
+
+    if not measured.tensors_changed:
+        return {}
+    returned = tf_to_torch(model)
+    return {key: returned[key] for key in measured.tensors_changed}
 
 
 def _returned(weights: Any, model: Any) -> dict[str, "np.ndarray"]:

@@ -184,22 +184,44 @@ def _certain_segments(
     kept = class_is_sure & (label != config.num_classes) & (score > threshold + allowed)
     dropped = (class_is_sure & (label == config.num_classes)) | (score <= threshold - allowed)
 
-    weights = score[:, None, None] * masks
-    moved_weights = moved_classes.max(axis=1)[:, None, None] * moved_masks
-    best = np.where(kept[:, None, None], weights, -np.inf).max(axis=0)
+    # One query at a time: all of them weighted would be as much memory again as all masks.
+    weights = _Weighted(score, masks)
+    moved_weights = _Weighted(moved_classes.max(axis=1), moved_masks)
+    best = np.full(masks.shape[1:], -np.inf)
+    for query in np.flatnonzero(kept):
+        np.maximum(best, weights[query], out=best)
     # Every query that may own the pixel, whatever rounding does.
     reach = 2 * _allowed(weights, moved_weights, epsilon)
-    possible = ~dropped[:, None, None] & (weights + reach >= best)
+    possible = np.zeros(masks.shape, bool)
+    for query in np.flatnonzero(~dropped):
+        possible[query] = weights[query] + reach >= best
     owners = possible.sum(axis=0)
     owner = possible.argmax(axis=0)
 
     mask_allowed = _allowed(masks, moved_masks, epsilon)
-    full = [(masks >= 0.5 + sign * mask_allowed).sum(axis=(1, 2)) for sign in (1, -1)]
+    full = [
+        np.array([np.count_nonzero(one >= 0.5 + sign * mask_allowed) for one in masks])
+        for sign in (1, -1)
+    ]
     area = [(possible & (owners == 1)).sum(axis=(1, 2)), possible.sum(axis=(1, 2))]
     stays = (area[0] > 0) & (full[0] > 0) & (area[0] >= overlap * full[1])
     goes = (area[1] == 0) | (full[1] == 0) | (area[1] < overlap * full[0])
     sure = kept & (stays | goes)
     return (owners == 0) | ((owners == 1) & sure[owner])
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Mask probabilities [Q,H,W] times the class score of their query, made when asked for."""
+
+    scores: np.ndarray
+    masks: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, query: int) -> np.ndarray:
+        return self.scores[query] * self.masks[query]
 
 
 def _query_probabilities(
@@ -211,21 +233,29 @@ def _query_probabilities(
     masks = sem_seg_postprocess(masks, masks.shape[-2:], padded)
     masks = sem_seg_postprocess(masks, valid, size)
     classes = outputs["pred_logits"][0].softmax(dim=-1)
-    return classes.numpy().astype(np.float64), masks.sigmoid().numpy().astype(np.float64)
+    masks = masks.sigmoid()
+    return tuple(one.numpy().astype(np.float64, copy=False) for one in (classes, masks))
 
 
 def _top_margin(scores: np.ndarray) -> np.ndarray:
     """Largest minus second largest along axis 0; infinite where there is only one."""
     if len(scores) == 1:
         return np.full(scores.shape[1:], np.inf)
-    top = np.partition(scores, len(scores) - 2, axis=0)[-2:]
-    return top[1] - top[0]
+    largest, second = np.maximum(scores[0], scores[1]), np.minimum(scores[0], scores[1])
+    for one in scores[2:]:
+        np.maximum(second, np.minimum(largest, one), out=second)
+        np.maximum(largest, one, out=largest)
+    return largest - second
 
 
-def _allowed(exact: np.ndarray, moved: np.ndarray, epsilon: float) -> float:
+def _allowed(exact: np.ndarray | _Weighted, moved: np.ndarray | _Weighted, epsilon: float) -> float:
     """What the precision claim allows one score to be off: 4 x the reference's own largest error.
 
     That error is at least one rounding of the largest score.
     """
-    error = float(np.abs(moved - exact).max())
-    return PRECISION_FACTOR * max(error, epsilon * float(np.abs(exact).max()))
+    error = largest = 0.0
+    for index in range(len(exact)):
+        ours, theirs = exact[index], moved[index]
+        error = np.maximum(error, np.abs(theirs - ours).max())  # also where that is no number
+        largest = np.maximum(largest, np.abs(ours).max())
+    return PRECISION_FACTOR * float(np.maximum(error, epsilon * largest))

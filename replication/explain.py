@@ -10,6 +10,21 @@ import typer
 from maskformer.errors import InputError
 
 AUDIT = "audit.json"
+SHOWN = 3  # targets of a changed matching that are listed
+STAGES = {
+    "train_costs": "matching costs",
+    "train_matching": "matching",
+    "train_losses": "losses",
+    "train_replica_losses": "losses of replicas",
+    "train_gradients_pairing": "gradients that are lost",
+    "train_gradients": "gradients",
+    "train_gradients_isolated": "gradients of single modules",
+    "train_update": "update",
+    "train_dropout": "forward pass with dropout",
+    "train_schedule": "learning rate",
+    "train_reduction": "reduction over replicas",
+}
+INHERITED = "inherited from "
 
 
 def register(app: typer.Typer) -> None:
@@ -84,6 +99,7 @@ def story(result: Mapping[str, Any]) -> list[str]:
     if result["first_divergence"] is not None:
         lines += ["", f"The tensors differ first at {result['first_divergence']}."]
     if places:
+        lines += _largest(result, places)
         lines.append(_count(len(places)))
     for number, one in enumerate(places, 1):
         lines += ["", *_place(number, one)]
@@ -93,7 +109,8 @@ def story(result: Mapping[str, Any]) -> list[str]:
     training = _in_training(failed)
     if training:
         lines += ["", "In the training step:"]
-        lines += [_stage(one) for one in training]
+        for one in training:
+            lines += _stage(one, places)
     if not places and not training:
         lines += ["", "No module differs when it is run alone on the reference's tensors."]
     return lines
@@ -101,10 +118,13 @@ def story(result: Mapping[str, Any]) -> list[str]:
 
 def _count(places: int) -> str:
     if places == 1:
-        return "One place has an error of its own; all other differences are inherited from it."
+        return (
+            "One place has an error of its own; every other module in which something differs "
+            "computes what the reference does when it is run alone: there it is inherited."
+        )
     return (
         f"{places} places have errors of their own, each found with the others' results replaced "
-        "by the reference's; all other differences are inherited."
+        "by the reference's; what differs elsewhere is inherited."
     )
 
 
@@ -119,7 +139,8 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     explained = [each for each in one.get("explanations", ()) if each["exact"]]
     nearest = one.get("explanations", ())
     if explained:
-        lines.append("   Each of these explains the port's result to rounding:")
+        which = "This explains" if len(explained) == 1 else "Each of these explains"
+        lines.append(f"   {which} the port's result to rounding:")
         lines += [f"   - {each['text']}" for each in explained]
         if not any(each["complete"] for each in explained):
             lines.append(
@@ -133,6 +154,51 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _stage(one: Mapping[str, Any]) -> str:
+def _largest(result: Mapping[str, Any], places: list[Mapping[str, Any]]) -> list[str]:
+    """Where the difference is largest, if that is not where it is made."""
+    from parity.trace import module_of
+
+    key = result["float64"]["worst_tap"]
+    if module_of(key) in {one["path"] for one in places}:
+        return []
+    gap = float(result["float64"]["worst_gap"])
+    return [f"They differ most at {key}, by {gap:.2g}, but are not made wrong there."]
+
+
+def _stage(one: Mapping[str, Any], places: list[Mapping[str, Any]]) -> list[str]:
+    """Where a stage of the training step fails, and whether it is at fault itself."""
+    name, place = STAGES.get(one["id"], one["id"]), one["place"]
     cause = f": {one['cause']}" if one["cause"] else ""
-    return f"- {one['place']}{cause}"
+    if not place.startswith(INHERITED):
+        module = place.partition(", at ")[0]
+        known = [number for number, other in enumerate(places, 1) if other["path"] == module]
+        if known:
+            return [f"- {name}: a consequence of place {known[0]}, {module}{cause}"]
+        return [f"- {name}: {place}{cause}"]
+    lines = [f"- {name}: a consequence, {place}{cause}"]
+    if one["id"] == "train_matching":
+        lines += _changed_pairs(one["measured"])
+        if place == f"{INHERITED}the predictions":
+            lines.append(
+                "  Given the reference's predictions, the port matches as the reference does: "
+                "the matching is not the cause."
+            )
+    return lines
+
+
+def _changed_pairs(measured: Mapping[str, Any]) -> list[str]:
+    """The targets that have another query than in the reference, by layer and image."""
+    lines = []
+    for one in measured["places"]:
+        ours = next((pairs for way, pairs in one["differing"].items() if "in place" in way), None)
+        if ours is None:
+            continue
+        queries = {target: query for query, target in ours}
+        changed = [
+            f"target {target} has query {queries.get(target, 'none')} instead of {query}"
+            for query, target in sorted(one["pairs"], key=lambda pair: pair[1])
+            if queries.get(target) != query
+        ]
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        lines.append(f"  {one['place']}: {'; '.join(changed[:SHOWN])}{more}")
+    return lines

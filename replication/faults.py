@@ -4,7 +4,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,8 +86,7 @@ def run(
     """
     from replication.fault_runs import NOTES, Notes
 
-    if resume and out is None:
-        raise InputError("--resume continues nothing", "no folder is given", "give --out FOLDER")
+    _check_resume(resume, out)
     if every == bool(ids):
         raise InputError(
             "which faults?", "expected either names or --all", "`parity faults list` shows them"
@@ -95,13 +95,39 @@ def run(
     case = {"config": config, "size": size, "catalogue": catalogue}
     notes = Notes(None if out is None else out / NOTES, case)
     notes.read() if resume else notes.start()
-    result = fault_score(chosen, notes, shlex.join(["parity", *sys.argv[1:]]))
+    with _interruptible(notes.path, f"{len(chosen)} faults"):
+        result = fault_score(chosen, notes, shlex.join(["parity", *sys.argv[1:]]))
     if out is not None:
         from replication.audit import write_json
 
         write_json(result, out, "faults.json")
     print(json.dumps(result) if as_json else _summary(result))
     raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+
+
+def _check_resume(resume: bool, out: Path | None) -> None:
+    if resume and out is None:
+        raise InputError("--resume continues nothing", "no folder is given", "give --out FOLDER")
+
+
+@contextmanager
+def _interruptible(notes: Path | None, wanted: str) -> Iterator[None]:
+    """Ctrl-C ends the program with 130, and says whether what is known of `wanted` is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if notes is None:
+            kept = "nothing is kept: without --out there is no folder for it"
+            action = "give --out FOLDER, and what is known when a run is ended stays there"
+        else:
+            known = len(notes.read_text(encoding="utf-8").splitlines()) if notes.is_file() else 0
+            kept = f"{known} finished entries are in {notes}"
+            action = "repeat the command with --resume to go on from there"
+        print(
+            f"parity: interrupted before all {wanted} were run\n  {kept}\n  {action}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
 
 
 def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "list[Fault]":
@@ -259,12 +285,12 @@ def clean(
 
     if runs < 1:
         raise InputError(f"--runs is {runs}", "expected at least 1")
-    if resume and out is None:
-        raise InputError("--resume continues nothing", "no folder is given", "give --out FOLDER")
+    _check_resume(resume, out)
     zoo.model_config(config)
     wanted = clean_audits.cases(runs, config, parse_executions(execution), first_seed)
     notes = None if out is None else out / clean_audits.NOTES
-    outcomes = clean_audits.run_cases(wanted, notes, resume)
+    with _interruptible(notes, f"{runs} audits"):
+        outcomes = clean_audits.run_cases(wanted, notes, resume)
     result = clean_audits.result(outcomes, shlex.join(["parity", *sys.argv[1:]]))
     if out is not None:
         write_json(result, out, "clean.json")

@@ -5,6 +5,7 @@ fails says where: at a stage with an error of its own, or at an earlier one that
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -279,7 +280,7 @@ def _matching_claim(
         [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
         for layer in reference.pairs
     ]
-    places, own = [], []
+    places, own, dearer = [], [], None
     for layer, image, logits, masks, target in _images(reference):
         place = f"{names[layer]} layer, image {image}"
         wanted = in_reference[layer][image]
@@ -295,6 +296,7 @@ def _matching_claim(
             for way, pairs in both.items()
             if pairs[layer][image] != wanted
         }
+        dearer = dearer or _dearer(cost, chosen, wanted, place)
         ours = [way for way, pairs in alone.items() if pairs[layer][image] != wanted]
         own += [f"{way}, {place}" for way in ours]
         if not certificate.holds:
@@ -318,7 +320,19 @@ def _matching_claim(
     layers = alone["target_of_query"]
     if layers[0] == in_reference[0] and all(one == layers[0] for one in layers):
         cause = "all layers have the final layer's pairs"
-    return located(one, f"matcher: {'; '.join(own[:3])}", cause)
+    return located(one, f"matcher: {'; '.join(own[:3])}", cause or dearer)
+
+
+def _dearer(
+    cost: np.ndarray, ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], place: str
+) -> str | None:
+    """That the port matches every target, but not at the least cost, or None."""
+    if sorted(target for _, target in ours) != sorted(target for _, target in theirs):
+        return None
+    own, least = (math.fsum(cost[query, target] for query, target in one) for one in (ours, theirs))
+    if own - least <= DEFAULT.loss_gap * abs(least):
+        return None
+    return f"the matching is not optimal: {place} costs {own:.6g}, where {least:.6g} is possible"
 
 
 def _both_ways(matching: Any) -> dict[str, list[list[list[tuple[int, int]]]]]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from parity.claims import claim, located
 from parity_tests.reports.results import audit_result, different_result
 from replication.cli import app
 
@@ -59,6 +60,49 @@ def test_explain_says_what_a_cause_leaves_and_tells_weights_from_training(tmp_pa
     assert "That explains this tensor, not all that the module returns" in out
     assert "Weights that come back otherwise: a.bias." in out
     assert "In the training step:" not in out
+    assert "This explains the port's result to rounding:" in out
+
+
+def flipped(place: str) -> dict:
+    """A matching claim as an audit with `--train` has it, with one changed pair of targets."""
+    certificate = {"pairs": 2, "cost": 1.0, "bound": 1.0, "limit": 1e-9, "dtype": "float64"}
+    differing = {"query_of_target, in place": [[3, 1], [7, 0]]}
+    differing = {"target_of_query, in place": [[3, 1], [7, 0]], **differing}
+    places = [
+        {"place": "aux 0 layer, image 0", "pairs": [[3, 0], [7, 1]], "differing": differing},
+        {"place": "final layer, image 0", "pairs": [[3, 0], [7, 1]], "differing": {}},
+    ]
+    places = [{**one, "certificate": {**certificate, "faults": []}} for one in places]
+    one = claim("train_matching", "matched alike", {"rule": "matching", "places": places}, "", "")
+    return located(one, place, None)
+
+
+def test_explain_tells_a_matching_that_flips_from_one_that_is_wrong(tmp_path):
+    result = different_result()
+    place = result["localisation"]
+    place |= {"explanations": [CAUSE], "evidence": "layer: own error\n  its inputs agree"}
+    result["localisations"] = [place]
+    result["float64"]["worst_tap"] = "some.later.module:output"
+    dropout = {**result["claims"][0], "id": "train_dropout", "verdict": "fails", "cause": None}
+    dropout["place"] = f"{place['path']}, at {place['edge']}"
+    result["claims"] += [flipped("inherited from the predictions"), dropout]
+    out = explain(write(tmp_path, result)).stdout
+    assert "They differ most at some.later.module:output, by" in out
+    told = [
+        "In the training step:",
+        "- matching: a consequence, inherited from the predictions",
+        "  aux 0 layer, image 0: target 0 has query 7 instead of 3; "
+        "target 1 has query 3 instead of 7",
+        "  Given the reference's predictions, the port matches as the reference does: "
+        "the matching is not the cause.",
+        f"- forward pass with dropout: a consequence of place 1, {place['path']}",
+    ]
+    assert out.splitlines()[-5:] == told
+    result["claims"][-2] = flipped("matcher: target_of_query, aux 0 layer, image 0")
+    out = explain(write(tmp_path, result)).stdout
+    assert "- matching: matcher: target_of_query, aux 0 layer, image 0" in out
+    assert "not the cause" not in out
+    assert "consequence, inherited" not in out
 
 
 def test_explain_claims_no_cause_that_leaves_a_gap(tmp_path):

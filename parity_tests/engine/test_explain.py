@@ -1,6 +1,6 @@
 """Causes of planted faults are named, in words and by the line of the reference, or none is."""
 
-from functools import wraps
+from functools import partial, wraps
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def port():
     return recorder
 
 
-def explained(port):
+def explained(port, how=explain):
     recorder, trace, floors = pairs.reference()
-    return localise(recorder, port, trace, (pairs.nhwc(pairs.image()),), floors, explain)
+    return localise(recorder, port, trace, (pairs.nhwc(pairs.image()),), floors, how)
 
 
 @pytest.mark.parametrize(("path", "fault", "cause"), CAUSES)
@@ -56,6 +56,55 @@ def test_explain_names_another_epsilon(port, epsilon):
     port.modules["decoder.layers.0.norm2"].epsilon = epsilon
     (found,) = explained(port)
     assert found.cause == f"`native_layer_norm`: epsilon {epsilon:g} instead of 1e-05"
+
+
+def test_explain_names_a_weight_with_other_values(port):
+    bias, path = port.modules["decoder.layers.1.linear1"].bias, "decoder.layers.1.linear1"
+    drawn = np.random.default_rng(0).normal(size=bias.shape)
+    drawn[2] = 9.0
+    own = bias.numpy()[2]
+    bias.assign_add(drawn)
+    (found,) = explained(port)
+    assert found.cause is None
+    (found,) = explained(port, partial(explain, weights={f"{path}.bias": bias.numpy()}))
+    assert found.path == path
+    assert found.cause == (
+        "bias has other values, which are furthest apart at [2]: "
+        f"{bias.numpy()[2]:.9g} instead of {own:.9g}"
+    )
+    assert len(found.explanations) == 1
+
+
+def test_explain_names_two_weights_that_are_swapped(port):
+    norm = port.modules["decoder.layers.0.norm2"]
+    reference = pairs.reference()[0].modules["decoder.layers.0.norm2"]
+    norm.weight.assign(reference.bias.detach().numpy())
+    norm.bias.assign(reference.weight.detach().numpy())
+    (found,) = explained(port)
+    assert found.cause == "weight and bias have each other's values"
+
+
+def test_explain_names_two_weights_that_only_together_explain_a_norm(port):
+    path = "decoder.layers.0.norm2"
+    norm, rng = port.modules[path], np.random.default_rng(1)
+    changed = {}
+    for name in ("weight", "bias"):
+        variable = getattr(norm, name)
+        variable.assign_add(rng.normal(size=variable.shape))
+        changed[f"{path}.{name}"] = variable.numpy()
+    (found,) = explained(port, partial(explain, weights=changed))
+    assert found.cause == "weight and bias have other values"
+
+
+def test_a_weight_with_other_values_that_explains_nothing_is_not_named(port):
+    port.modules["decoder.layers.0.norm2"].epsilon = 1e-3
+    other = {
+        "decoder.layers.0.norm2.bias": np.full(
+            pairs.reference()[0].modules["decoder.layers.0.norm2"].bias.shape, 5.0
+        )
+    }
+    (found,) = explained(port, partial(explain, weights=other))
+    assert all("other values" not in one.text for one in found.explanations)
 
 
 def test_explain_names_weights_of_another_module(port):

@@ -19,6 +19,18 @@ FAULTS = (
 
 
 @pytest.mark.slow
+def test_a_matching_that_an_earlier_fault_flips_is_not_blamed():
+    words = ["faults", "run", "above-a-flipped-matching", "--json"]
+    run = CliRunner().invoke(app, words)
+    assert run.exit_code == 0, run.output
+    (found,) = json.loads(run.stdout.splitlines()[-1])["outcomes"]
+    assert "train_matching" in found["claims"]
+    assert "train_costs" not in found["claims"]
+    assert found["place_exact"], found
+    assert found["cause_named"], found
+
+
+@pytest.mark.slow
 def test_a_fault_of_every_bench_is_found_and_explained():
     run = CliRunner().invoke(app, ["faults", "run", *FAULTS, "--json"])
     assert run.exit_code == 0, run.output

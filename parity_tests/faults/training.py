@@ -59,7 +59,7 @@ def _sorted_queries(found):
     return found._replace(query_of_target=tf.where(queries == largest, -1, queries))
 
 
-def _greedy(costs, counts):
+def greedy_assignment(costs, counts):
     """Pairs [N,T] and [N,Q] target by target, on the host."""
     from tf_impl.linear_sum_assignment import Assignment
 
@@ -118,7 +118,7 @@ MATCHING = (
     ),
     _fault(
         "matching", "matcher-greedy", "each target takes the cheapest query that is left",
-        constant(matcher, "linear_sum_assignment", lambda *given: _greedy(*given)), MATCHER,
+        constant(matcher, "linear_sum_assignment", greedy_assignment), MATCHER,
         ("not optimal",), "shortcuts for accelerators",
     ),
 )  # fmt: skip

@@ -295,7 +295,7 @@ TRAINING = (
     ),
     _fault(
         "above-a-flipped-matching", "heads", "a bias of the classes that changes the matching",
-        weights(lambda a: a + np.linspace(0, 1e-2, len(a)).astype(a.dtype),
+        weights(lambda a: a + np.linspace(0, 3, len(a)).astype(a.dtype),
                 f"{PREDICTOR}.class_embed.bias"),
         f"{PREDICTOR}.class_embed", ("bias",), "", "several", "training",
     ),

@@ -44,7 +44,7 @@ def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
     key = list(trace)[3]
     function[key] = Gap(function[key].l2 * worst, function[key].max * worst, peak=4.0)
     measured = Measured(
-        trace,
+        trace.places(),
         floors=_gaps(trace, 0, 1e-15),
         function=function,
         reference32=_gaps(trace, 2, 1e-7),

@@ -1,11 +1,15 @@
 """Faults that ports really have, planted in a training step: each is named, with its place."""
 
+import re
+
 import numpy as np
 import pytest
 
+import tf_impl.matcher as tf_matcher
 from maskformer import zoo
 from maskformer.images import batch_images, synthetic_image
 from parity_tests.faults.circumstances import normalise_over_replicas
+from parity_tests.faults.training import greedy_assignment
 from parity_tests.training import planted
 from replication import training_audit
 from replication.pair import build_port, load_weights
@@ -79,6 +83,19 @@ def test_a_fault_in_the_optimizer_is_named(sound, monkeypatch, fault, where, cau
     assert place.startswith("optimizer: ")
     assert place.endswith(f"parameters, such as {where}")
     assert named == cause
+
+
+def test_a_matching_that_is_not_optimal_is_named_with_its_cost(sound, monkeypatch):
+    monkeypatch.setattr(tf_matcher, "linear_sum_assignment", greedy_assignment)
+    place, cause = failed(training_audit.step_claims(*sound, "test"))["train_matching"]
+    assert place.startswith("matcher: target_of_query, ")
+    found = re.fullmatch(
+        r"the matching is not optimal: (final|aux 0) layer, image 0 costs (\S+), "
+        r"where (\S+) is possible",
+        cause,
+    )
+    assert found, cause
+    assert float(found[2]) > float(found[3])
 
 
 def test_a_milestone_one_iteration_late_is_named(monkeypatch):
