@@ -182,7 +182,7 @@ def _float32(result: Result) -> tuple[Block, ...]:
         Column("Worst ratio", numeric=True),
         Column("Limit", numeric=True),
         Column("Tensor", code=True),
-        Column("Distance in ulp"),
+        Column("Distance in ulp (units in the last place)"),
     )
     caption = (
         "The port's float32 error divided by the reference's own, both measured against the "

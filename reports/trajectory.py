@@ -30,7 +30,7 @@ MEASURES = {
     "pairs_differ": "queries matched otherwise",
 }
 BESIDE = {
-    "twin": "the reference, started 1 ulp away",
+    "twin": "the reference, started one unit in the last place away",
     "torch": "PyTorch in float32",
 }
 PORT, OTHER, REFERENCE = "a1", "a0", "a2"
