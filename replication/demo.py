@@ -123,8 +123,9 @@ def described(found: "Verification", seconds: Mapping[str, float], out: Path) ->
 
 def _print_claims(found: "Verification") -> None:
     """Every claim with its verdict, and what it was judged from."""
-    from rich.console import Console
     from rich.table import Table
+
+    from replication.tables import print_table
 
     table = Table(title="Claims")
     for name in ("claim", "verdict", "measured", "limit", "evidence"):
@@ -133,7 +134,7 @@ def _print_claims(found: "Verification") -> None:
         figures = ("" if x is None else f"{x:.3g}" for x in (one.value, one.limit))
         evidence = Path(one.file).parent.name if "/" in one.file[9:] else Path(one.file).stem
         table.add_row(one.title, one.verdict or one.recorded, *figures, evidence)
-    Console().print(table)
+    print_table(table)
 
 
 def _print_end(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:

@@ -117,7 +117,7 @@ def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple
         "TensorFlow's line is dashed: where both sides have the same values, PyTorch's shows "
         "between the dashes."
     )
-    if names is COURSE:
+    if names is COURSE and any(series_of(runs, name, split) for name in SENTINELS):
         caption += (
             " Of each training batch: matched class accuracy is the share of matched queries "
             "whose class is right, matched IoU how far matched masks cover their targets, the "
@@ -127,7 +127,9 @@ def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple
     if found is None:
         return (Text("No run recorded any of these values."),)
     collapsed = [
-        one.title for one in runs if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
+        _short(one)
+        for one in runs
+        if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
     ]
     if names is COURSE and collapsed:
         return (found, Text(f"Nearly every query ends as no-object in: {'; '.join(collapsed)}."))
@@ -183,6 +185,12 @@ def _numeric(value: float | None) -> Cell:
     return Cell(number(value), value)
 
 
+def _short(run: Evidence) -> str:
+    """A run among others of its config."""
+    seed = run.content["settings"].get("seed")
+    return SIDES[run.content["side"]] + ("" if seed is None else f", seed {seed}")
+
+
 def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     """What all runs share as facts, what differs as a table."""
     flat = [
@@ -200,7 +208,7 @@ def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     blocks: list[Block] = [Facts(tuple(shared))]
     if differing:
         rows = tuple(
-            (Cell(one.title), *(Cell(settings.get(name, "")) for name in differing))
+            (Cell(_short(one)), *(Cell(settings.get(name, "")) for name in differing))
             for one, settings in zip(runs, flat, strict=True)
         )
         columns = (Column("Run"), *(Column(name.replace("_", " ")) for name in differing))
