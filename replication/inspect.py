@@ -58,7 +58,7 @@ def _table(found: dict[str, Any], numbers: tuple[str, ...]):
         caption=f"{len(found['tensors'])} tensors, {found['parameters']:,} values, "
         f"{found['bytes']:,} bytes",
     )
-    table.add_column("tensor", overflow="fold", min_width=36)
+    table.add_column("tensor", overflow="fold", min_width=36 if numbers else 30)
     table.add_column("shape")
     table.add_column("dtype")
     for column in (*numbers, "not finite"):
