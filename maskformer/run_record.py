@@ -1,6 +1,7 @@
 """The record of a training run, one schema for both sides: `run.json` and `metrics.jsonl`.
 
-`run.json` says what ran (`SCHEMA`): the side, the settings, versions, hashes of data and weights.
+`run.json` says what ran (`SCHEMA`): the side, the settings, versions, hashes of data and weights,
+and, where it was started by one, the command that runs it again.
 `metrics.jsonl` has one object per line: {"step": int, "split": "train" | "eval", "seconds": float,
 ...values}. Steps count updates that are done: the row of step 1 is that of the first update. An
 evaluation's row has the step of the weights it used. Seconds are wall time since the run's start,

@@ -14,6 +14,9 @@ from replication.audit_run import EXECUTIONS, Request, audit
 from replication.progress import Steps
 from replication.threads import set_threads
 
+DEFAULT = "coco_r50"
+"""The configuration of weights that fit any."""
+
 
 def parse_executions(text: str) -> tuple[str, ...]:
     """The executions in a comma-separated list; raises InputError for an unknown or empty one."""
@@ -112,7 +115,8 @@ def register(app: typer.Typer) -> None:
             list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)
         ] = None,
         config: Annotated[
-            str | None, typer.Option(help="Name of a zoo configuration; coco_r50 by default.")
+            str | None,
+            typer.Option(help="Name of a zoo configuration; else the one that fits --weights."),
         ] = None,
         config_file: Annotated[
             Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
@@ -198,8 +202,10 @@ def register(app: typer.Typer) -> None:
                 words,
                 as_json,
             )
+        from maskformer import zoo
         from maskformer.detectron2_config import resolve
         from parity.metrics import strict
+        from replication.fitting import entry_that_fits
         from replication.pair import REFERENCES
 
         if reference not in REFERENCES:
@@ -218,7 +224,11 @@ def register(app: typer.Typer) -> None:
                 "a module runs alone on the tensors around it, which --only leaves out",
                 "leave --only out; the table of modules in the report can be filtered",
             )
-        chosen = resolve(config or (None if config_file else "coco_r50"), config_file)
+        if config is None and config_file is None:
+            seeded = weights.startswith("seeded:")
+            chosen = zoo.get(DEFAULT) if seeded else entry_that_fits(Path(weights))
+        else:
+            chosen = resolve(config, config_file)
         request = Request(
             config=chosen.model,
             weights=weights,

@@ -9,6 +9,7 @@ import typer
 
 from maskformer.detectron2_config import resolve
 from maskformer.errors import InputError
+from replication.fitting import entry_that_fits
 
 if TYPE_CHECKING:
     from maskformer.config import ModelConfig
@@ -86,18 +87,7 @@ def _config(
         return resolve(config, config_file, overrides).model
     if overrides:
         raise InputError("overrides are given without --config-file", " ".join(overrides))
-    from weight_conversion.checkpoints import open_source
-    from weight_conversion.plan import fitting
-
-    with open_source(source, ema=ema) as opened:
-        fits = fitting(opened)
-    if not fits:
-        raise InputError(
-            f"no config of the zoo fits {source}",
-            "give --config NAME to see what differs, or --config-file X.yaml",
-            "`parity inspect` shows what the file holds",
-        )
-    return resolve(fits[0]).model
+    return entry_that_fits(source, ema).model
 
 
 def _verify(path: Path, as_json: bool) -> None:

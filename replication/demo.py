@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replication.demo_stages import FULL, SHORT, STAGES, Scale, Stage, Story
-from replication.output_folder import output_folder
+from replication.kept_folder import kept_folder
 from replication.progress import Steps
 
 if TYPE_CHECKING:
     from reports.verify import Verification
 
 OUT = Path("reports/out/demo")
+KEPT = "kept"
+"""What the stages made: the converted checkpoint, the scenes, the runs, each result."""
+
 SCHEMA = "maskformer-replication/demo/1"
 
 
@@ -51,20 +53,21 @@ def demo(
 def tell(
     out: Path, stages: Sequence[Stage] = STAGES, scale: Scale = FULL
 ) -> "tuple[Verification, dict[str, float]]":
-    """Runs the stages and writes the report into `out`; its verification, and seconds by stage."""
+    """Runs the stages and writes the report into `out`; its verification, and seconds by stage.
+
+    What the stages made stays in `out/kept`, so that the report's commands can be run; nothing of
+    it stays where a stage breaks off.
+    """
     from reports.evidence import load
     from reports.render import write_report
     from reports.verify import verify
 
     clock, recorded = Clock(stages, scale), []
-    with output_folder(out) as folder:
-        work = folder / "work"
-        work.mkdir()
+    with kept_folder(out, KEPT) as kept:
         for stage in stages:
             with clock(stage):
-                recorded += stage.run(Story(work, out, Steps(total=stage.steps), scale))
-        write_report(load(recorded), folder)
-        shutil.rmtree(work)
+                recorded += stage.run(Story(kept, out, Steps(total=stage.steps), scale))
+        write_report(load(recorded), out)
     return verify(out), clock.seconds
 
 
@@ -120,8 +123,9 @@ def described(found: "Verification", seconds: Mapping[str, float], out: Path) ->
 
 def _print_claims(found: "Verification") -> None:
     """Every claim with its verdict, and what it was judged from."""
-    from rich.console import Console
     from rich.table import Table
+
+    from replication.tables import print_table
 
     table = Table(title="Claims")
     for name in ("claim", "verdict", "measured", "limit", "evidence"):
@@ -130,7 +134,7 @@ def _print_claims(found: "Verification") -> None:
         figures = ("" if x is None else f"{x:.3g}" for x in (one.value, one.limit))
         evidence = Path(one.file).parent.name if "/" in one.file[9:] else Path(one.file).stem
         table.add_row(one.title, one.verdict or one.recorded, *figures, evidence)
-    Console().print(table)
+    print_table(table)
 
 
 def _print_end(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:

@@ -73,10 +73,10 @@ SHORT = Scale(
 
 @dataclass(frozen=True)
 class Story:
-    """Where a demo works: `work` holds results, runs and checkpoints while it lasts, `out` is the
-    folder of the report, which keeps the data set, so that commands in the report can be run."""
+    """Where a demo works: `out` is the folder of the report, `kept` the folder in it for results,
+    data, runs and checkpoints, so that commands in the report can be run."""
 
-    work: Path
+    kept: Path
     out: Path
     steps: Steps
     scale: Scale = FULL
@@ -89,13 +89,13 @@ class Story:
     @property
     def data(self) -> Path:
         """The folder of the procedural data set."""
-        return self.out / "scenes"
+        return self.kept / "scenes"
 
     def record(self, result: dict[str, Any], name: str) -> Path:
         """Writes a result as its command would."""
         from replication.audit import write_json
 
-        return write_json(result, self.work, name)
+        return write_json(result, self.kept, name)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def conversion(story: Story) -> list[Path]:
     from weight_conversion.verification import verify
 
     config = zoo.model_config(story.scale.config)
-    source = story.work / f"{config.name}.safetensors"
-    target = story.work / f"{config.name}_tf"
+    source = story.kept / f"{config.name}.safetensors"
+    target = story.kept / f"{config.name}_tf"
     with story.steps("convert the weights"):
         save_file(load_weights("seeded:0", config).state, source)
         convert(source, target, "tf", config)
@@ -202,13 +202,11 @@ def trajectory(story: Story) -> list[Path]:
 def scenes(story: Story) -> list[Path]:
     """A procedural data set in COCO's panoptic format."""
     from maskformer.scenes import write_scenes
-    from replication.output_folder import output_folder
 
     scale = story.scale
-    with story.steps(f"draw {scale.scenes} scenes"), output_folder(story.out) as folder:
+    with story.steps(f"draw {scale.scenes} scenes"):
         share = scale.held_out / scale.scenes
-        target = folder / story.data.name
-        write_scenes(target, scale.scenes, 0, size=scale.scene_size, val_share=share)
+        write_scenes(story.data, scale.scenes, 0, size=scale.scene_size, val_share=share)
     return []
 
 
@@ -224,7 +222,7 @@ def training(story: Story) -> list[Path]:
         "dtype": "float64",  # in which so few updates amplify no rounding to another prediction
         "seed": 0,
     }
-    request = Request(story.work / "runs", ("torch", "tf"), given, visible=False)
+    request = Request(story.kept / "runs", ("torch", "tf"), given, visible=False)
     with story.steps(f"train both sides for {story.scale.training_steps} steps"):
         folders = train(request)
     return list(folders.values())
@@ -238,8 +236,8 @@ def evaluation(story: Story) -> list[Path]:
     from weight_conversion.convert import convert
 
     entry, scale = zoo.get(TRAINED), story.scale
-    (trained,) = (story.work / "runs" / "torch").glob("checkpoints/*/model.safetensors")
-    weights = story.work / "trained.safetensors"
+    (trained,) = (story.kept / "runs" / "torch").glob("checkpoints/*/model.safetensors")
+    weights = story.kept / "trained.safetensors"
     convert(trained, weights, "safetensors", entry.model, dtype="float32")
     request = Request(
         config=entry.model,
@@ -250,7 +248,7 @@ def evaluation(story: Story) -> list[Path]:
         worst=scale.pictures,
         command=story.command,
     )
-    out = story.work / "evaluation"
+    out = story.kept / "evaluation"
     with story.steps(f"both sides on {scale.held_out} scenes"):
         result = evaluate(request, out, visible=False)
     described = {

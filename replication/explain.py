@@ -101,9 +101,10 @@ def story(result: Mapping[str, Any]) -> list[str]:
     if places:
         lines += _largest(result, places)
         lines.append(_count(len(places)))
-    for number, one in enumerate(places, 1):
-        lines += ["", *_place(number, one)]
     weights = [one["place"] for one in failed if one["id"] == "weights" and one.get("place")]
+    changed = [name for place in weights for name in place.partition(" and ")[0].split(", ")]
+    for number, one in enumerate(places, 1):
+        lines += ["", *_place(number, one, changed)]
     if weights:
         lines += ["", f"Weights that come back otherwise: {'; '.join(weights)}."]
     training = _in_training(failed)
@@ -128,7 +129,7 @@ def _count(places: int) -> str:
     )
 
 
-def _place(number: int, one: Mapping[str, Any]) -> list[str]:
+def _place(number: int, one: Mapping[str, Any], changed: list[str]) -> list[str]:
     what = (
         "computes something else than the reference"
         if one["kind"] == "own"
@@ -138,6 +139,9 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     lines += [f"   {text.strip()}" for text in one["evidence"].splitlines()[1:2]]
     explained = [each for each in one.get("explanations", ()) if each["exact"]]
     nearest = one.get("explanations", ())
+    own = [name for name in changed if name.rpartition(".")[0] == one["path"]]
+    if own:
+        lines.append(f"   Its weights are not the reference's: {', '.join(own)}.")
     if explained:
         which = "This explains" if len(explained) == 1 else "Each of these explains"
         lines.append(f"   {which} the port's result to rounding:")
@@ -149,7 +153,7 @@ def _place(number: int, one: Mapping[str, Any]) -> list[str]:
     elif nearest:
         lines.append("   No mistake that was tried explains all of it; nearest:")
         lines += [f"   - {each['text']} (removes {each['removed']:.0%})" for each in nearest]
-    else:
+    elif not own:
         lines.append("   No mistake that was tried explains it.")
     return lines
 

@@ -53,15 +53,16 @@ def show(
         ]
         print(json.dumps({"faults": described}, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from replication.tables import print_table
 
     table = Table(title=f"{len(found)} faults that ports have")
     for column in ("id", "stage", "what is planted", "imitates"):
         table.add_column(column)
     for one in found:
         table.add_row(one.id, one.stage, one.what, one.imitates)
-    Console().print(table)
+    print_table(table)
 
 
 @faults.command("run", epilog="Example: parity faults run layer-norm-epsilon-1e-6 no-object-first")

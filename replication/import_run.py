@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,9 @@ def import_run(source: Path, out: Path, config: str) -> None:
         "data_sha256": None,
         "checkpoint_sha256": None,
         "git_commit": None,
+        "command": shlex.join(
+            ["parity", "import-run", str(source), "--config", config, "--out", "DIR"]
+        ),
         "source": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }
     try:

@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from replication.tables import print_table
+
+NUMBERS = ("minimum", "maximum", "mean", "std")
+
 
 def register(app: typer.Typer) -> None:
     """Adds `parity inspect` to `app`."""
@@ -31,8 +35,8 @@ def show(
         return
     from rich.console import Console
 
-    console = Console()
-    console.print(_table(found))
+    print_table(_table(found, NUMBERS), narrow=_table(found, ()))
+    console = Console(soft_wrap=True)
     part = "backbone of " if found["is_backbone"] else ""
     console.print(f"kind: {found['kind']}, names: {found['naming']}", highlight=False)
     console.print(f"fits: {part}{', '.join(found['fits']) or 'no config of the zoo'}")
@@ -46,7 +50,7 @@ def show(
         console.print(f"problem: {problem}", style="bold", highlight=False)
 
 
-def _table(found: dict[str, Any]):
+def _table(found: dict[str, Any], numbers: tuple[str, ...]):
     from rich.table import Table
 
     table = Table(
@@ -54,17 +58,14 @@ def _table(found: dict[str, Any]):
         caption=f"{len(found['tensors'])} tensors, {found['parameters']:,} values, "
         f"{found['bytes']:,} bytes",
     )
-    table.add_column("tensor", overflow="fold", min_width=36)
+    table.add_column("tensor", overflow="fold", min_width=36 if numbers else 30)
     table.add_column("shape")
     table.add_column("dtype")
-    for column in ("minimum", "maximum", "mean", "std", "not finite"):
+    for column in (*numbers, "not finite"):
         table.add_column(column, justify="right")
     for entry in found["tensors"]:
-        numbers = [
-            f"{entry[key]:.4g}" if key in entry else ""
-            for key in ("minimum", "maximum", "mean", "std")
-        ]
+        values = [f"{entry[key]:.4g}" if key in entry else "" for key in numbers]
         broken = str(entry["not_finite"]) if entry.get("not_finite") else ""
         shape = " x ".join(map(str, entry["shape"])) or "scalar"
-        table.add_row(entry["name"], shape, entry["dtype"], *numbers, broken)
+        table.add_row(entry["name"], shape, entry["dtype"], *values, broken)
     return table

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -30,6 +31,10 @@ SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
 RECORDS = "records"
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
+ALWAYS_SAID = ("data", "steps", "batch", "seed")
+NOT_SAID = ("config", "solver", "normalisation")
+"""Said otherwise, or, the last, always the same here."""
+
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LINES = 10.0
 _WINDOWS = 20
@@ -62,6 +67,7 @@ def train(request: Request) -> dict[str, Path]:
     both = len(request.sides) == 2
     folders = {name: request.out / name if both else request.out for name in request.sides}
     settings = _settings(request)
+    command = again(settings, request)
     for split in (settings.train_split, settings.eval_split):
         open_data(Path(settings.data), split, settings.entry.model)
     for folder in folders.values():
@@ -83,7 +89,7 @@ def train(request: Request) -> dict[str, Path]:
             shared = _write_initial(settings, request.out / INITIAL)
             settings = dataclasses.replace(settings, initial=str(shared))
         for name, folder in folders.items():
-            words = _words(name, settings, folder, request)
+            words = [*_words(name, settings, folder, request), f"--command={command}"]
             _watch(name, words, folder, settings.steps, request.visible)
     except OSError as error:
         raise InputError(
@@ -92,6 +98,23 @@ def train(request: Request) -> dict[str, Path]:
             "Choose another folder, or free some space.",
         ) from None
     return folders
+
+
+def again(settings: RunSettings, request: Request) -> str:
+    """The command that trains so again, in a folder that is to be named."""
+    from torch_reference.train import default_settings
+
+    usual = default_settings(settings.config, settings.data).to_dict()
+    side = "both" if len(request.sides) == 2 else request.sides[0]
+    words = ["parity", "train", "--config", settings.config, "--side", side]
+    for name, value in settings.to_dict().items():
+        if name in ALWAYS_SAID or (name not in NOT_SAID and value != usual[name]):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in settings.to_dict()["solver"].items():
+        words += ["--solver", f"{name}={json.dumps(value)}"]
+    if request.threads:
+        words += ["--threads", str(request.threads)]
+    return shlex.join([*words, "--out", "DIR"])
 
 
 def _settings(request: Request) -> RunSettings:
@@ -367,6 +390,7 @@ def compare_runs(folders: Mapping[str, Path], resamples: int = 2000) -> dict[str
         "verdict": "trained",
         "config": first.description["settings"]["config"],
         "steps": int(first.column("loss")[0].max()),
+        "command": first.description.get("command"),
         "sides": {name: _reached(run) for name, run in runs.items()},
     }
     if len(runs) == 2:

@@ -77,6 +77,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
                 "Compare runs of the same settings.",
             )
     names = list(next(iter(folders.values())))
+    one_pair = first["command"] or "parity train --side both"
     scores = {
         name: {
             side: [one["sides"][side]["scores"].get(name) for one in seeds.values()]
@@ -108,7 +109,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
         },
         f"two one-sided t-tests over {len(seeds)} seeds, paired; the value is the larger p, the "
         f"limit its level; the margin of {margin:g} points is given with the command",
-        "parity train --side both --seeds",
+        f"{one_pair} --seeds {len(seeds)} --margin {margin:g}",
     )
     return {
         "schema": SCHEMA,

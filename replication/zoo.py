@@ -7,6 +7,13 @@ import typer
 
 from maskformer import zoo
 from maskformer.config import ResNetConfig
+from replication.tables import print_table
+
+COLUMNS = (
+    *("config", "backbone", "head", "classes", "PQ", "mIoU", "multi-scale", "memory (MB)"),
+    *("iterations", "batch", "checkpoint"),
+)
+SHORT = ("config", "backbone", "PQ", "mIoU", "checkpoint")
 
 
 def register(app: typer.Typer) -> None:
@@ -27,23 +34,25 @@ def show(
         values = [entry.to_dict() for entry in entries]
         print(json.dumps(values[0] if name else values, indent=1))
         return
-    from rich.console import Console
+    if name:
+        print_table(_details(entries[0]))
+    else:
+        print_table(_table(entries, COLUMNS), narrow=_table(entries, SHORT))
 
-    console = Console()
-    console.print(_details(entries[0]) if name else _table(entries))
 
-
-def _table(entries: list[zoo.Entry]):
+def _table(entries: list[zoo.Entry], columns: tuple[str, ...]):
     from rich.table import Table
 
-    table = Table(title="MaskFormer model zoo", caption=f"Published results: {zoo.SOURCE}")
-    for column in ("config", "backbone", "head", "classes"):
-        table.add_column(column, no_wrap=column == "config")
-    for column in ("PQ", "mIoU", "multi-scale", "memory (MB)", "iterations", "batch"):
-        table.add_column(column, justify="right")
-    table.add_column("checkpoint", no_wrap=True)
+    caption = f"Published results: {zoo.SOURCE}"
+    if columns != COLUMNS:
+        caption += "; `parity zoo NAME` shows all of an entry"
+    table = Table(title="MaskFormer model zoo", caption=caption)
+    left = ("config", "backbone", "head", "checkpoint")
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="left" if column in left else "right")
     for entry in entries:
-        table.add_row(*_row(entry))
+        row = dict(zip(COLUMNS, _row(entry), strict=True))
+        table.add_row(*(row[column] for column in columns))
     return table
 
 

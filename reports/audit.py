@@ -182,7 +182,7 @@ def _float32(result: Result) -> tuple[Block, ...]:
         Column("Worst ratio", numeric=True),
         Column("Limit", numeric=True),
         Column("Tensor", code=True),
-        Column("Distance in ulp"),
+        Column("Distance in ulp (units in the last place)"),
     )
     caption = (
         "The port's float32 error divided by the reference's own, both measured against the "
@@ -202,11 +202,10 @@ def _where(result: Result) -> tuple[Block, ...]:
             "own": "The module computes something else, on the reference's own inputs.",
             "wiring": "Every module is right alone; this connection carries another tensor.",
         }
+        names = {"edge": "tensor", "evidence": "evidence", "cause": "likely cause"}
         pairs = [("where", found["path"]), ("kind", kinds.get(found["kind"], found["kind"]))]
         pairs += [
-            (name, describe(found[name]))
-            for name in ("edge", "evidence", "cause")
-            if found.get(name)
+            (shown, describe(found[name])) for name, shown in names.items() if found.get(name)
         ]
         blocks.append(Facts(tuple(pairs)))
     elif result["verdict"] != "equal":

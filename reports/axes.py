@@ -20,22 +20,33 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    whole: bool = False
 
     @classmethod
-    def of(cls, values: Iterable[float], start: float, end: float, log: bool = False) -> "Scale":
-        """A scale on which all finite values fit; on a logarithmic one, all positive ones."""
+    def of(
+        cls,
+        values: Iterable[float],
+        start: float,
+        end: float,
+        log: bool = False,
+        whole: bool = False,
+    ) -> "Scale":
+        """A scale on which all finite values fit; on a logarithmic one, all positive ones.
+
+        A plain scale of `whole` numbers has ticks at whole numbers alone.
+        """
         shown = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
         if not shown:
             return cls(0.1 if log else 0.0, 1.0, start, end, log)
         low, high = min(shown), max(shown)
         if log:
             return cls(low / 1.2, high * 1.2, start, end, True)
-        room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+        room = (high - low) * 0.05 or (1.0 if whole else abs(high) * 0.05) or 1.0
         if low == high == 0:
-            return cls(0.0, 1.0, start, end)
+            return cls(0.0, 1.0, start, end, whole=whole)
         # A scale that could begin at zero does, unless that hides what varies.
         low = 0.0 if 0 <= low < 0.4 * high else low - room
-        return cls(low, high + room, start, end)
+        return cls(low, high + room, start, end, whole=whole)
 
     def place(self, value: float) -> float:
         """Where a value stands; beyond the ends it stays at the nearer one."""
@@ -64,7 +75,10 @@ class Scale:
         rough = span / max(most, 1)
         power = 10.0 ** math.floor(math.log10(rough))
         steps = [one * power for one in (10, 5, 2, 1, 0.5, 0.2)]
-        wide = max(index for index, step in enumerate(steps) if step >= rough * 0.999)
+        if self.whole:
+            steps = [one for one in steps if one >= 1] or [1.0]
+        fitting = [index for index, step in enumerate(steps) if step >= rough * 0.999]
+        wide = max(fitting, default=0)
         for step in steps[wide:]:
             first = math.ceil(self.low / step)
             count = math.floor(self.high / step + 1e-9) - first + 1

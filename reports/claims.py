@@ -39,6 +39,22 @@ def margin(value: Any, limit: Any) -> str:
     return f"{_factor(limit / value)} times below the limit"
 
 
+def _margin(claim: Mapping[str, Any]) -> str:
+    """A claim's margin; of one that fails for what only one side has, that."""
+    lacking = (claim.get("measured") or {}).get("lacking")
+    if lacking:
+        return f"only on one side: {', '.join(lacking)}"
+    return margin(claim["value"], claim["limit"])
+
+
+def _with_place(claim: Mapping[str, Any]) -> str:
+    """A claim's title, and where it fails."""
+    place = claim.get("place")
+    if not place:
+        return claim["title"]
+    return f"{claim['title']} ({place})"
+
+
 def _factor(ratio: float) -> str:
     """Two digits are enough for a margin."""
     return number(float(f"{ratio:.2g}"))
@@ -78,7 +94,7 @@ def in_words(claim: Mapping[str, Any]) -> Claim:
     """A claim as people read it."""
     facts = [("measured", describe(claim["value"])), ("limit", describe(claim["limit"]))]
     if is_number(claim["value"]) and is_number(claim["limit"]):
-        facts.append(("margin", margin(claim["value"], claim["limit"])))
+        facts.append(("margin", _margin(claim)))
     facts.append(("cases", describe(claim["cases"])))
     # Only a claim that fails has these.
     names = {"place": "where", "cause": "likely cause"}
@@ -100,10 +116,10 @@ def table(claims: Sequence[Mapping[str, Any]]) -> Table:
     rows = tuple(
         (
             Cell(claim["verdict"], tone=tone(claim["verdict"])),
-            Cell(claim["title"]),
+            Cell(_with_place(claim)),
             Cell(describe(claim["value"]), claim["value"] if is_number(claim["value"]) else ""),
             Cell(describe(claim["limit"]), claim["limit"] if is_number(claim["limit"]) else ""),
-            Cell(margin(claim["value"], claim["limit"])),
+            Cell(_margin(claim)),
             Cell(describe(claim["cases"]), claim["cases"] or 0),
         )
         for claim in claims

@@ -6,6 +6,7 @@ from typing import Any
 from reports import claims as words
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.labels import difference, label
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -31,8 +32,8 @@ def _headline(result: Mapping[str, Any]) -> str:
     parts = [
         f"{SIDES.get(side, side)}: "
         + ", ".join(
-            f"{label} {one['scores'][key]:.2f}"
-            for key, label in names.items()
+            f"{short} {one['scores'][key]:.2f}"
+            for key, short in names.items()
             if one["scores"].get(key) is not None
         )
         for side, one in result["sides"].items()
@@ -55,7 +56,7 @@ def _reached(sides: Mapping[str, Mapping[str, Any]]) -> Table:
     )
     columns = (
         Column("Side"),
-        *(Column(name.replace("_", " "), numeric=True) for name in scores),
+        *(Column(label(name), numeric=True) for name in scores),
         Column("Seconds", numeric=True),
         Column("A step", numeric=True),
         Column("Waiting for data", numeric=True),
@@ -71,7 +72,7 @@ def _numeric(value: float | None) -> Cell:
 def _losses(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = tuple(
         (
-            Cell(name.replace("_", " ")),
+            Cell(label(name)),
             _numeric(one["first_gap"]),
             _numeric(one["median_gap"]),
             _numeric(one["largest_gap"]),
@@ -97,15 +98,15 @@ def _losses(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
 def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = []
     for name, one in comparison["scores"].items():
-        label = Cell(name.replace("_", " "))
+        score = Cell(label(name))
         if "reason" in one:
-            rows.append((label, Cell(""), Cell(f"none: {one['reason']}"), Cell("")))
+            rows.append((score, Cell(""), Cell(f"none: {one['reason']}"), Cell("")))
             continue
         interval = one["interval"]
         bounds = f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
         rows.append(
             (
-                label,
+                score,
                 Cell(f"{100 * interval['value']:+.2f}", interval["value"]),
                 Cell(bounds),
                 _numeric(one["p_value"]),
@@ -119,5 +120,5 @@ def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("95 % interval"),
         Column("p", numeric=True),
     )
-    caption = f"{comparison['of']} on the same images, in points"
+    caption = f"{difference(comparison['of'])} on the same images, in points"
     return (Table(caption, columns, tuple(rows)),)

@@ -44,12 +44,15 @@ def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
 
 
 def band(curves: Sequence[Curve]) -> Band | None:
-    """The band over curves at the steps that all have; None where they have none in common."""
+    """The band over curves at the steps that all have, or at every step where they share none.
+
+    None where no value is finite.
+    """
     common = curves[0][0]
     for steps, _ in curves[1:]:
         common = np.intersect1d(common, steps)
     if not len(common):
-        return None
+        return _band_of_points([thinned(curve) for curve in curves])
     found = [thinned((common, values[np.searchsorted(steps, common)])) for steps, values in curves]
     values = np.stack([one[1] for one in found])
     keep = np.isfinite(values).all(axis=0)
@@ -58,6 +61,22 @@ def band(curves: Sequence[Curve]) -> Band | None:
     values = values[:, keep]
     return Band(
         found[0][0][keep], values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    )
+
+
+def _band_of_points(curves: Sequence[Curve]) -> Band | None:
+    """At each step, the values of those curves that have it."""
+    steps, values = (np.concatenate(parts) for parts in zip(*curves, strict=True))
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    if not len(steps):
+        return None
+    found = np.unique(steps)
+    at = [values[steps == step] for step in found]
+    return Band(
+        found,
+        np.array([one.min() for one in at]),
+        np.array([np.median(one) for one in at]),
+        np.array([one.max() for one in at]),
     )
 
 
@@ -70,7 +89,8 @@ def curve_plot(
 ) -> Markup | None:
     """An SVG of every series' band over the step; None where no series has a finite value.
 
-    A single point is drawn as a dot. `log` is given up where a value is not positive.
+    A single point is drawn as a dot, smaller for each series, so that equal ones show. `log` is
+    given up where a value is not positive.
     """
     bands = [(one, band(one.curves)) for one in series if one.curves]
     shown = [(one, found) for one, found in bands if found is not None]
@@ -79,7 +99,7 @@ def curve_plot(
     values = [float(v) for _, found in shown for v in (*found.low, *found.high)]
     log = log and min(values) > 0
     across, up = inside(size)
-    x = Scale.of([float(v) for _, found in shown for v in found.steps], *across)
+    x = Scale.of([float(v) for _, found in shown for v in found.steps], *across, whole=True)
     y = Scale.of(values, *up, log)
     parts = frame(x, y, title, "step", size, description)
     for one, found in shown:
@@ -87,13 +107,13 @@ def curve_plot(
             edge = [*zip(found.steps, found.high, strict=True)]
             edge += reversed([*zip(found.steps, found.low, strict=True)])
             parts.append(f'<path class="band {one.css}" d="{_path(edge, x, y)}Z"/>')
-    for one, found in shown:
+    for index, (one, found) in enumerate(shown):
         middle = [*zip(found.steps, found.middle, strict=True)]
         if len(middle) == 1:
             (step, value) = middle[0]
             parts.append(
                 f'<circle class="{one.css}" cx="{x.place(step):.1f}" cy="{y.place(value):.1f}" '
-                'r="4"/>'
+                f'r="{max(6 - 2 * index, 2)}"/>'
             )
         else:
             parts.append(f'<path class="curve {one.css}" d="{_path(middle, x, y)}"/>')

@@ -138,7 +138,7 @@ def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
 
 def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
     """What a run of each side with the same settings shows: the same data, scores alike."""
-    command = run_command(ours.content, "both")
+    command = pair_command(theirs.content, ours.content)
     digests = [one.content["data_sha256"] for one in (theirs, ours)]
     different = [] if digests[0] is not None and digests[0] == digests[1] else digests
     found = [
@@ -197,15 +197,26 @@ def compared(
     return found
 
 
-def run_command(content: Mapping[str, Any], side: str | None = None) -> str:
-    """The command that trains such a run again; an import has what was imported."""
-    settings = content["settings"]
+def run_command(content: Mapping[str, Any]) -> str:
+    """The command that makes such a run again, as it was recorded, or from what was recorded."""
+    if content.get("command"):
+        return content["command"]
     if content["side"] == "imported":
         source = next(iter(content.get("source", {"metrics.json": ""})))
-        return shlex.join(
-            ["parity", "import-run", source, "--config", settings["config"], "--out", "DIR"]
-        )
-    words = ["parity", "train", "--config", settings["config"], "--side", side or content["side"]]
+        config = content["settings"]["config"]
+        return shlex.join(["parity", "import-run", source, "--config", config, "--out", "DIR"])
+    return _training_command(content["settings"], content["side"])
+
+
+def pair_command(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The command that trains both of a pair again; the reference reads the data set itself."""
+    if theirs.get("command") and theirs["command"] == ours.get("command"):
+        return theirs["command"]
+    return _training_command(theirs["settings"], "both")
+
+
+def _training_command(settings: Mapping[str, Any], side: str) -> str:
+    words = ["parity", "train", "--config", settings["config"], "--side", side]
     for name in ("data", "steps", "batch", "seed"):
         words += [f"--{name}", str(settings[name])]
     return shlex.join([*words, "--out", "DIR"])
@@ -216,7 +227,9 @@ def _of_receipt(content: Mapping[str, Any]) -> list[Claim]:
     tensors = content["tensors"]
     unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
     changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
-    command = shlex.join(["parity", "convert", "--verify", "receipt.json"])
+    path = content["target"]["path"]
+    name = "receipt.json" if path == "." else f"{path}.receipt.json"
+    command = shlex.join(["parity", "convert", "--verify", f"DIR/{name}"])
     return [
         claim(
             "weights/receipt",
@@ -360,7 +373,8 @@ def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
             "No score of the trained models differs beyond its 95 % interval, as was recorded",
             {"rule": "none", "of": len(intervals), "found": away},
             "intervals of the paired difference over images, as recorded at the end of training",
-            shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
+            content.get("command")
+            or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
         )
     ]
 

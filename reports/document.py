@@ -228,5 +228,5 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(item, Mapping) and item:
             pairs += flatten(item, f"{prefix}{name}.")
         else:
-            pairs.append((f"{prefix}{name}", describe(item)))
+            pairs.append((f"{prefix}{name}", describe(item) or "none"))
     return pairs

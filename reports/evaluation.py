@@ -22,6 +22,7 @@ from reports.document import (
     number,
 )
 from reports.evidence import EVALUATED, SIDES, Evidence
+from reports.labels import difference as named
 from reports.pictures import embedded
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
@@ -192,7 +193,7 @@ def _comparison(result: Result) -> tuple[Block, ...]:
     ]
     first, second = result["sides"]
     facts += [
-        (f"{name} of {second} with {first} as the truth", f"{100 * value:.3f} %")
+        (f"{name} of {SIDES[second]} with {SIDES[first]} as the truth", f"{100 * value:.3f} %")
         for name, value in found["agreement"].items()
     ]
     rows = tuple(_compared(name, one) for name, one in found["scores"].items())
@@ -203,7 +204,7 @@ def _comparison(result: Result) -> tuple[Block, ...]:
         Column("p", numeric=True),
         Column("Equivalence"),
     )
-    caption = f"{found['of']} on the same images, in points; intervals by a paired bootstrap"
+    caption = f"{named(found['of'])} on the same images, in points; intervals by a paired bootstrap"
     blocks: list[Block] = [Facts(tuple(facts)), Table(caption, columns, rows)]
     if _random(result):
         blocks.append(
@@ -290,8 +291,9 @@ def _pictures(one: Evidence) -> tuple[Block, ...]:
         text = f"The images {which} first; they are beside the result, not in this report."
         return (Text(text), Items(tuple(names)))
     caption = (
-        f"The images {which} first: photograph, truth, predictions. Where the two sides disagree, "
-        "pixels are yellow where rounding explains it and red where it does not."
+        f"The images {which} first: photograph, truth, predictions, dark where nothing is "
+        "predicted. Where the two sides disagree, pixels are yellow where rounding explains it and "
+        "red where it does not."
     )
     alt = "Photograph, truth and predictions of"
     return (Pictures(caption, alt, tuple(embedded(name, one.files[name]) for name in kept)),)

@@ -65,6 +65,14 @@ TITLES = {
 
 SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
 
+TARGETS = {
+    "tf": "TensorFlow checkpoint",
+    "torch": "PyTorch checkpoint",
+    "hf": "Hugging Face folder",
+    "safetensors": "safetensors file",
+}
+"""What a conversion writes, by the kind in its receipt."""
+
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 _RECEIPT_FIRST = re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{')
 EVALUATED = "evaluation.json"
@@ -120,7 +128,8 @@ class Evidence:
         elif self.schema == EVALUATION:
             text += f" on {content['split']}"
         elif self.schema == RECEIPT:
-            text += f" to {content['target']['kind']}"
+            kind = content["target"]["kind"]
+            text += f" to a {TARGETS.get(kind, kind)}"
         return text
 
     @property

@@ -38,8 +38,9 @@ def _headline(result: Mapping[str, Any]) -> str:
         sum(bool(one[key]) for one in outcomes)
         for key in ("detected", "place_exact", "cause_named")
     )
+    planted = "1 fault" if len(outcomes) == 1 else f"{len(outcomes)} faults"
     return (
-        f"{len(outcomes)} faults planted: {detected} detected, {placed} named at their place, "
+        f"{planted} planted: {detected} detected, {placed} named at the right place, "
         f"{explained} explained."
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from reports import claims as words
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
-from reports.evidence import Evidence
+from reports.evidence import TARGETS, Evidence
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -30,11 +30,12 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
+    left_out = len(result["source"]["left_out"])
     values = sum(math.prod(out["shape"]) for entry in result["tensors"] for out in entry["targets"])
     return (
         f"{number(len(result['tensors']))} tensors with {number(values)} values from a "
-        f"{result['source']['kind']} checkpoint to {result['target']['kind']}; "
-        f"{number(len(result['source']['left_out']))} tensors of the source left out."
+        f"{result['source']['kind']} to a {TARGETS[result['target']['kind']]}; "
+        f"{number(left_out) if left_out else 'none'} of the source left out."
     )
 
 

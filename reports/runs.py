@@ -24,6 +24,7 @@ from reports.document import (
     number,
 )
 from reports.evidence import SIDES, Evidence
+from reports.labels import label
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
@@ -61,13 +62,13 @@ def _headline(runs: Sequence[Evidence]) -> str:
         if not own:
             continue
         text = f"{name}: {len(own)} run{'s' if len(own) > 1 else ''}"
-        for score, label in (("panoptic_quality", "PQ"), ("mean_iou", "mIoU")):
+        for score in ("panoptic_quality", "mean_iou"):
             values = [value for one in own if (value := one.run.last(score)) is not None]
             values = [value for value in values if value == value]
             if values:
                 low, high = min(values), max(values)
                 ends = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-                text += f", {label} {ends}"
+                text += f", {label(score)} {ends}"
         parts.append(text)
     pairs = len(pairs_of_runs(runs))
     ends = "" if pairs == 0 else f"; {number(pairs)} with the same settings on both sides"
@@ -99,7 +100,7 @@ def _figure(
         if not series:
             continue
         log = name in LOGARITHMIC or (name in LOSSES and split == "train")
-        title = name.replace("_", " ").replace("/", ", ")
+        title = label(name)
         drawn = curve_plot(series, title, described(series, title), SIZE, log)
         if drawn is not None:
             plots.append(Plot(title, drawn))
@@ -111,15 +112,24 @@ def _figure(
 
 def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple[Block, ...]:
     caption = (
-        "A line is the median of a side's runs, its band their least and largest value at each "
-        "step; curves of more than 150 rows are medians over equal parts. Where one side's line "
-        "is not to be seen, it lies below the other's."
+        "A line is the median of a side's runs, its band their least and largest value, at the "
+        "steps that all have; curves of more than 150 rows are medians over equal parts. "
+        "TensorFlow's line is dashed: where both sides have the same values, PyTorch's shows "
+        "between the dashes."
     )
+    if names is COURSE and any(series_of(runs, name, split) for name in SENTINELS):
+        caption += (
+            " Of each training batch: matched class accuracy is the share of matched queries "
+            "whose class is right, matched IoU how far matched masks cover their targets, the "
+            "no-object rate the share of all queries that say no-object."
+        )
     found = _figure(runs, names, split, caption)
     if found is None:
         return (Text("No run recorded any of these values."),)
     collapsed = [
-        one.title for one in runs if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
+        _short(one)
+        for one in runs
+        if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
     ]
     if names is COURSE and collapsed:
         return (found, Text(f"Nearly every query ends as no-object in: {'; '.join(collapsed)}."))
@@ -175,6 +185,12 @@ def _numeric(value: float | None) -> Cell:
     return Cell(number(value), value)
 
 
+def _short(run: Evidence) -> str:
+    """A run among others of its config."""
+    seed = run.content["settings"].get("seed")
+    return SIDES[run.content["side"]] + ("" if seed is None else f", seed {seed}")
+
+
 def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     """What all runs share as facts, what differs as a table."""
     flat = [
@@ -192,7 +208,7 @@ def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     blocks: list[Block] = [Facts(tuple(shared))]
     if differing:
         rows = tuple(
-            (Cell(one.title), *(Cell(settings.get(name, "")) for name in differing))
+            (Cell(_short(one)), *(Cell(settings.get(name, "")) for name in differing))
             for one, settings in zip(runs, flat, strict=True)
         )
         columns = (Column("Run"), *(Column(name.replace("_", " ")) for name in differing))

@@ -6,6 +6,7 @@ from typing import Any
 from reports import claims as words
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.labels import difference, label
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -31,10 +32,11 @@ def _headline(result: Mapping[str, Any]) -> str:
     interval = one["interval"]
     shown = "shown" if result["verdict"] == "equivalent" else "not shown"
     return (
-        f"{result['of']} over {len(result['seeds'])} seeds of {number(result['steps'])} steps: PQ "
-        f"{one['mean']:+.2f} points, {100 * interval['confidence']:.0f} % interval "
-        f"{interval['low']:+.2f} to {interval['high']:+.2f}; equivalence within "
-        f"{result['margin']:g} points {shown} (p {number(result['p_value'])})."
+        f"{difference(result['of'])} over {len(result['seeds'])} seeds of "
+        f"{number(result['steps'])} steps: PQ {one['mean']:+.2f} points, "
+        f"{100 * interval['confidence']:.0f} % interval {interval['low']:+.2f} to "
+        f"{interval['high']:+.2f}; equivalence within {result['margin']:g} points {shown} "
+        f"(p {number(result['p_value'])})."
     )
 
 
@@ -49,7 +51,7 @@ def _differences(result: Mapping[str, Any]) -> Table:
     sides = list(next(iter(result["scores"].values()))["between_seeds"])
     rows = tuple(
         (
-            Cell(name.replace("_", " ")),
+            Cell(label(name)),
             Cell(f"{one['mean']:+.2f}", one["mean"]),
             Cell(f"{one['standard_deviation']:.2f}", one["standard_deviation"]),
             Cell(f"{one['interval']['low']:+.2f} to {one['interval']['high']:+.2f}"),
@@ -72,7 +74,7 @@ def _differences(result: Mapping[str, Any]) -> Table:
             for what in ("mean gap", "largest gap")
         ),
     )
-    return Table(f"{result['of']}, in points", columns, rows)
+    return Table(f"{difference(result['of'])}, in points", columns, rows)
 
 
 def _seeds(result: Mapping[str, Any]) -> Table:
@@ -84,7 +86,7 @@ def _seeds(result: Mapping[str, Any]) -> Table:
             difference = one["differences"][index]
             rows.append(
                 (
-                    Cell(name.replace("_", " "), name),
+                    Cell(label(name), name),
                     Cell(str(seed), index),
                     *(Cell(f"{value:.2f}", value) for value in values),
                     Cell(f"{difference:+.2f}", difference),

@@ -24,9 +24,19 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         headline=headline,
         sections=(
             Section(
-                "Claims", (words.table(claims) if count else Text("No test recorded a claim."),)
+                "Claims",
+                (
+                    words.table([_of_test(claim) for claim in claims])
+                    if count
+                    else Text("No test recorded a claim."),
+                ),
             ),
             Section("How it was run", (Facts((("command", result["command"]),)),)),
             Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
         ),
     )
+
+
+def _of_test(claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The claim with its test in the title: a suite's tests may claim the same."""
+    return {**claim, "title": f"{claim['title']} ({claim['command'].removeprefix('pytest ')})"}

@@ -33,6 +33,12 @@ RECEIPTS = (
     "them again, and parity audit --port-weights CONVERTED compares them with their source."
 )
 
+LADDER = (
+    "From the ground up: weights first, trained models last. Open a rung for its claims: what was "
+    "measured, the limit and where it comes from, and the command that measures it again, in which "
+    "DIR is a folder of yours."
+)
+
 WEAK = 5.0
 """Percent, below which a score shows little."""
 
@@ -55,7 +61,7 @@ def summary(found: Sequence[Evidence], claims: Sequence[Claim]) -> Summary:
         headline=headline(steps, claims),
         answer=answer(claims),
         sections=(
-            Section("Ladder of claims", (Steps(tuple(steps)),)),
+            Section("Ladder of claims", (Text(LADDER), Steps(tuple(steps)))),
             Section("Beside the ladder", (Steps(tuple(beside), numbered=False),)),
             Section("What was not verified", (not_verified(found, [*steps, *beside]),)),
             *scores.sections(found),
@@ -217,17 +223,17 @@ def known_errata(found: Sequence[Evidence]) -> tuple[Block, ...]:
     rows = tuple(
         (
             Cell(", ".join(one.configs)),
-            Cell("yes" if one in own else "no"),
             Cell(one.text),
             Cell(one.source),
+            Cell("yes" if one in own else "no"),
         )
         for one in (*own, *others)
     )
     columns = (
-        Column("Configs", code=True),
-        Column("In this report"),
+        Column("Configs"),
         Column("What is known", prose=True),
         Column("Source"),
+        Column("In this report"),
     )
     text = (
         "Published numbers are compared as the zoo's table has them. These remarks say where a "

@@ -30,9 +30,10 @@ MEASURES = {
     "pairs_differ": "queries matched otherwise",
 }
 BESIDE = {
-    "twin": "the reference, started 1 ulp away",
+    "twin": "the reference, started one unit in the last place away",
     "torch": "PyTorch in float32",
 }
+SHORT = {"twin": "The reference's twin", "torch": "PyTorch in float32"}
 PORT, OTHER, REFERENCE = "a1", "a0", "a2"
 SIZE = (360, 260)
 
@@ -101,7 +102,7 @@ def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("Gap from the reference"),
         Column("Port, largest", numeric=True),
         Column("at step", numeric=True),
-        Column(f"{BESIDE[beside]}, largest", numeric=True),
+        Column(f"{SHORT[beside]}, largest", numeric=True),
         Column("at step", numeric=True),
     )
     caption = "Gap from the float64 reference at each step; zero is below every logarithmic axis."

@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -70,11 +71,16 @@ def parse(flag_values: Any) -> Experiment:
 
 
 def run(
-    params: Experiment, mode: str, model_dir: str, progress: Progress | None = None
+    params: Experiment,
+    mode: str,
+    model_dir: str,
+    progress: Progress | None = None,
+    command: str | None = None,
 ) -> dict[str, float]:
     """Runs an experiment in `model_dir` and returns the scores of its last evaluation.
 
-    A training that `model_dir` already holds is continued from its newest usable checkpoint.
+    A training that `model_dir` already holds is continued from its newest usable checkpoint; the
+    record keeps the `command` that began it.
     Raises InputError for data, checkpoints, folders and devices that cannot be used; nothing has
     been trained then.
     """
@@ -116,7 +122,8 @@ def run(
         optimizer = task.create_optimizer(params.trainer.optimizer_config, params.runtime)
         record = None
         if chief:
-            record = RunFolder(folder, description(params, settings, task.config.digest), resume)
+            described = description(params, settings, task.config.digest)
+            record = RunFolder(folder, described | {"command": command}, resume)
         trainer = Trainer(
             params,
             task,
@@ -347,7 +354,13 @@ def main(_: list[str]) -> None:
     tf.get_logger().setLevel("WARNING")
     try:
         params = parse(flags.FLAGS)
-        run(params, flags.FLAGS.mode, flags.FLAGS.model_dir, _print_row(params.trainer.train_steps))
+        run(
+            params,
+            flags.FLAGS.mode,
+            flags.FLAGS.model_dir,
+            _print_row(params.trainer.train_steps),
+            flags.FLAGS.command or shlex.join(["python", "-m", "tf_impl.train", *sys.argv[1:]]),
+        )
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -356,5 +369,6 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     model_garden_flags.define_flags()
     flags.adopt_module_key_flags(model_garden_flags)
+    flags.DEFINE_string("command", None, "What runs this again, for the record.")
     flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
     app.run(main)

@@ -13,6 +13,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=0, help="per process (default: the cores, shared)")
     add("--workers", type=int, default=0, help="processes that read data (default: 0)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--command", help="what runs this again, for the record (default: this command line)")
     return found
 
 
@@ -191,6 +193,13 @@ def threads_per_process(wanted: int) -> int:
     return wanted or max(1, len(os.sched_getaffinity(0)) // local)
 
 
+def command_line(words: Sequence[str]) -> str:
+    """The shell's words of this program, with the launcher that shares it among processes."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    launcher = ["torchrun", "--nproc-per-node", processes] if processes else ["python"]
+    return shlex.join([*launcher, "-m", "torch_reference.train", *words])
+
+
 def git_commit() -> str | None:
     """The commit of this source tree, None outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -221,6 +230,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 replicas=replicas,
                 versions={name: importlib.metadata.version(name) for name in PACKAGES},
                 commit=git_commit(),
+                command=arguments.command or command_line(sys.argv[1:] if words is None else words),
                 progress=Lines(settings.steps),
             )
     except InputError as error:

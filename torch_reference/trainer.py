@@ -69,17 +69,19 @@ def run(
     replicas: Replicas | None = None,
     versions: Mapping[str, str] | None = None,
     commit: str | None = None,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Trains until `settings.steps` updates are done; returns the scores of the final weights.
 
     `folder` receives the record (`maskformer.run_record`), TensorBoard files, `checkpoints/`, and
     the counts of the last evaluation. With `resume`, a run that `folder` holds is continued from
-    its newest whole checkpoint. All processes of `replicas` call this with equal arguments.
+    its newest whole checkpoint; the record keeps the `command` that began it. All processes of
+    `replicas` call this with equal arguments.
     Raises InputError for data, weights and folders that cannot be used, and a loss not finite.
     """
     return _Run(settings, Path(folder), machine or Machine(), replicas or Replicas()).train(
-        resume, versions or {}, commit, progress or (lambda step, split, values: None)
+        resume, versions or {}, commit, command, progress or (lambda step, split, values: None)
     )
 
 
@@ -125,6 +127,7 @@ class _Run:
         resume: bool,
         versions: Mapping[str, str],
         commit: str | None,
+        command: str | None,
         progress: Progress,
     ) -> dict[str, float]:
         """See `run`."""
@@ -137,7 +140,7 @@ class _Run:
         with contextlib.ExitStack() as opened:
             self.progress = progress
             if self.replicas.is_first:
-                description = self._description(versions, commit)
+                description = self._description(versions, commit, command)
                 resume_step = self.step if resume else None
                 self.record = opened.enter_context(
                     RunRecord.open(self.folder, description, resume_step)
@@ -310,7 +313,9 @@ class _Run:
             next(self.plan)
             yield {key: value.to(self.machine.device) for key, value in batch.items()}
 
-    def _description(self, versions: Mapping[str, str], commit: str | None) -> dict[str, Any]:
+    def _description(
+        self, versions: Mapping[str, str], commit: str | None, command: str | None
+    ) -> dict[str, Any]:
         return {
             "side": "torch",
             "settings": self.settings.to_dict(),
@@ -318,6 +323,7 @@ class _Run:
             "data_sha256": data_sha256(self.images),
             "checkpoint_sha256": self.initial_sha256,
             "git_commit": commit,
+            "command": command,
             "model_sha256": self.config.digest,
             "replicas": self.replicas.world,
             "threads": self.machine.threads,

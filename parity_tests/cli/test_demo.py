@@ -1,13 +1,21 @@
 """`parity demo`: the report is complete or not there, and says what the stages recorded."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
+from maskformer.errors import InputError
+from maskformer.run_record import REQUIRED, RunRecord
 from parity_tests.reports import recorded
 from replication import demo
 from replication.demo_stages import FULL, SHORT, STAGES, Stage
+from replication.kept_folder import kept_folder
 from reports.evidence import EVALUATED, KINDS
+
+TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")
 
 
 def stage(name, result, seconds=(30.0, 10.0)):
@@ -24,7 +32,7 @@ def test_a_told_story_is_a_verified_report(tmp_path, capsys):
     assert demo.holds(found)
     assert list(seconds) == ["audit", "scenes"]
     assert (tmp_path / "out" / "report.html").is_file()
-    assert not (tmp_path / "out" / "work").exists()
+    assert (tmp_path / "out" / "kept" / "audit.json").is_file()
     assert "1 of 2: audit of scenes_tiny; about 1 min left" in capsys.readouterr().err
 
 
@@ -46,6 +54,77 @@ def test_a_story_that_breaks_off_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def a_run(story):
+    """Records a run as a trainer would that reads and writes in the demo's folder."""
+    story.data.mkdir()
+    initial = story.kept / "initial.safetensors"
+    initial.touch()
+    settings = {"config": "scenes_tiny", "data": str(story.data), "initial": str(initial)}
+    said = {**dict.fromkeys(REQUIRED), "side": "torch", "versions": {}, "settings": settings}
+    said["command"] = shlex.join(["parity", "train", "--data", str(story.data), "--out", "DIR"])
+    with RunRecord.open(story.kept / "run", said) as record:
+        record.write(1, "train", {"loss": 1.0, "step_seconds": 0.5, "data_wait_share": 0.1})
+    return [story.kept / "run"]
+
+
+def paths_in(words):
+    """Words of a command that are paths, without the places that a reader fills in."""
+    found = [word for word in words if "/" in word and not word.startswith("DIR/")]
+    assert all(not word.startswith("-") for word in found)
+    return [Path(word) for word in found]
+
+
+def test_what_is_recorded_names_the_final_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = [stage("audit", recorded.audit()), Stage("run", "run", 0, 1.0, 1.0, a_run)]
+    demo.tell(Path("some/out"), stages, SHORT)
+    check_places(Path("some/out"))
+    report = (tmp_path / "some/out/report.md").read_text()
+    assert "some/out/kept/scenes" in report
+
+
+def check_places(out):
+    """No file of a report has a temporary name; what its settings and commands name is there."""
+    for file in (*out.glob("report.*"), *(out / "evidence").rglob("*")):
+        if file.suffix in (".html", ".md", ".json", ".jsonl"):
+            assert not TEMPORARY.search(file.read_text(encoding="utf-8")), file
+    for file in (out / "evidence").rglob("run.json"):
+        settings = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        assert Path(settings["data"]).is_dir()
+        assert list(Path(settings["initial"]).parent.glob(f"{Path(settings['initial']).name}*"))
+    commands = {one["command"] for one in json.loads((out / "report.json").read_text())["claims"]}
+    named = [path for command in commands for path in paths_in(shlex.split(command))]
+    assert [path for path in named if not path.exists()] == []
+    return commands
+
+
+def test_a_story_that_breaks_off_leaves_the_earlier_report(tmp_path):
+    def broken(story):
+        (story.kept / "half").touch()
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    demo.tell(out, [stage("audit", recorded.audit())])
+    before = (out / "report.html").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        demo.tell(out, [Stage("b", "b", 1, 1.0, 1.0, broken)])
+    assert (out / "report.html").read_bytes() == before
+    assert not (out / "kept").exists()
+
+
+def test_one_process_at_a_time_fills_a_folder_and_removes_what_a_killed_one_left(tmp_path):
+    out = tmp_path / "out"
+    (out / "kept" / "left").mkdir(parents=True)
+    with kept_folder(out, "kept") as folder:
+        assert folder == out / "kept"
+        assert list(folder.iterdir()) == []
+        (folder / "new").touch()
+        with pytest.raises(InputError, match="is being written"), kept_folder(out, "kept"):
+            pass
+        assert (folder / "new").exists()
+    assert (out / "kept" / "new").exists()
+
+
 def test_what_is_left_follows_the_pace_so_far():
     clock = demo.Clock([stage("a", None), stage("b", None), stage("c", None)], FULL)
     assert clock.left() == 90.0
@@ -61,6 +140,8 @@ def test_the_small_demo_tells_the_whole_story(tmp_path, monkeypatch, parity):
     result = json.loads(out)
     assert (status, result["verdict"], result["problems"]) == (0, "equal", [])
     assert list(result["seconds"]) == [one.name for one in STAGES]
+    commands = check_places(Path("reports/out/small"))
+    assert any("--data reports/out/small/kept/scenes" in command for command in commands)
     report = json.loads((tmp_path / "reports/out/small/report.json").read_text())
     kinds = {one["schema"] for one in report["evidence"] if one["file"].endswith(".json")}
     assert len(kinds) >= 7

@@ -105,6 +105,19 @@ def test_explain_tells_a_matching_that_flips_from_one_that_is_wrong(tmp_path):
     assert "consequence, inherited" not in out
 
 
+def test_explain_says_that_a_module_has_other_weights(tmp_path):
+    result = different_result()
+    place = result["localisation"]
+    place |= {"explanations": [], "evidence": "layer: own error\n  its inputs agree"}
+    result["localisations"] = [place]
+    changed = f"a.bias, {place['path']}.weight and 2 more"
+    weights = {**result["claims"][0], "id": "weights", "verdict": "fails", "place": changed}
+    result["claims"] = [weights, *result["claims"][1:]]
+    out = explain(write(tmp_path, result)).stdout
+    assert f"Its weights are not the reference's: {place['path']}.weight." in out
+    assert "No mistake that was tried explains it." not in out
+
+
 def test_explain_claims_no_cause_that_leaves_a_gap(tmp_path):
     result = different_result()
     place = result["localisation"]

@@ -26,3 +26,16 @@ def test_gaps_of_rounding_size_have_labels_of_their_own():
     assert [tick_label(tick) for tick in ticks] == ["2e-16", "5e-16", "1e-15", "2e-15", "5e-15"]
     ticks = Scale.of([3e-15, 4e-15], 0.0, 130.0).ticks(4)
     assert len({tick_label(tick) for tick in ticks}) == len(ticks) > 1
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(2, 6))
+def test_steps_have_ticks_at_whole_numbers(first, more, most):
+    scale = Scale.of([first, first + more], 0.0, 130.0, whole=True)
+    ticks = scale.ticks(most)
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+    assert all(scale.low - 1e-6 <= tick <= scale.high + 1e-6 for tick in ticks)
+
+
+def test_a_single_step_stands_between_its_neighbours():
+    assert Scale.of([12], 0.0, 130.0, whole=True).ticks(4) == [11, 12, 13]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from parity_tests.reports.results import audit_result, different_result
-from reports.claims import headline, ladder, margin
+from reports.claims import headline, in_words, ladder, margin, table
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,28 @@ def test_ladder_keeps_order_and_verdicts():
     assert dict(claims[0].facts)["measured"] == "2.4e-7"
     assert claims[2].facts == ()
     assert claims[2].evidence == "none recorded"
+
+
+FAILS = {
+    "title": "Every tensor agrees",
+    "verdict": "fails",
+    "value": 0.0,
+    "limit": 1.0,
+    "cases": 1,
+    "derivation": "its floor",
+    "evidence_sha256": None,
+    "command": "a command",
+}
+
+
+def test_a_claim_that_fails_for_a_tensor_of_one_side_says_so_and_not_that_it_is_exact():
+    claim = {**FAILS, "measured": {"rule": "verdicts", "lacking": ["z", "w"]}}
+    assert dict(in_words(claim).facts)["margin"] == "only on one side: z, w"
+    assert "only on one side: z, w" in [cell.text for cell in table([claim]).rows[0]]
+
+
+def test_the_table_says_where_a_claim_fails():
+    (row,) = table([{**FAILS, "place": "backbone.stem"}]).rows
+    assert row[1].text == "Every tensor agrees (backbone.stem)"
+    (row,) = table([FAILS]).rows
+    assert row[1].text == "Every tensor agrees"

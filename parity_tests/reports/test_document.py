@@ -43,5 +43,5 @@ def test_nested_values_are_described_on_one_line():
     assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": []}) == [
         ("a.b", "1"),
         ("a.c.d", "none"),
-        ("e", ""),
+        ("e", "none"),
     ]

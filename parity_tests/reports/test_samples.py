@@ -33,14 +33,26 @@ def test_the_sample_has_todays_schema_and_every_rung():
 
 
 def test_the_sample_is_small():
-    sizes = [path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()]
+    files = [*SAMPLE.glob("report.*"), *(SAMPLE / "evidence").rglob("*")]
+    sizes = [path.stat().st_size for path in files if path.is_file()]
     assert sum(sizes) < LARGEST
+
+
+def test_the_sample_names_its_own_folder_where_it_names_one():
+    """Places of a machine are forbidden in every tracked file (test_repository.py)."""
+    texts = [*SAMPLE.glob("report.*"), *(SAMPLE / "evidence").rglob("*.json")]
+    assert [path for path in texts if ".partial" in path.read_text(encoding="utf-8")] == []
+    runs = [json.loads(path.read_text()) for path in texts if path.name == "run.json"]
+    assert len(runs) == 2
+    for run in runs:
+        assert run["settings"]["initial"].startswith("reports/samples/demo/kept/")
+        assert "--data reports/samples/demo/kept/scenes " in run["command"]
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md", "report.json", "evidence"])
 def test_an_edited_copy_of_the_sample_is_not_verified(name, tmp_path, parity):
     folder = tmp_path / "copy"
-    shutil.copytree(SAMPLE, folder)
+    shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("kept"))
     path = folder / name
     if name == "evidence":
         path = next(path.glob("*-audit.json"))

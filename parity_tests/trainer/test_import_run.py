@@ -48,6 +48,8 @@ def test_detectron2s_log_becomes_a_run(tmp_path):
     run = read_run(tmp_path / "run")
     assert run.description["side"] == "imported"
     assert run.description["settings"] == {"config": "coco_r50"}
+    command = f"parity import-run {tmp_path}/metrics.json --config coco_r50 --out DIR"
+    assert run.description["command"] == command
     steps, losses = run.column("loss")
     assert (steps.tolist(), losses.tolist()) == ([20, 40], [98.5, 90.0])
     first = run.rows[0]

@@ -1,6 +1,7 @@
 """`parity train`: the front for both trainers, and the comparison of two recorded runs."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from maskformer.panoptic_quality import PanopticCounts
 from maskformer.run_record import REQUIRED, RunRecord, read_run
 from maskformer.run_scores import COUNTS, ImageCounts
 from maskformer.semantic_iou import SemanticCounts
-from replication.training_runs import compare_runs, last_message, last_row, loss_gap
+from replication import training_runs
+from replication.training_runs import Request, compare_runs, last_message, last_row, loss_gap
 
 IMAGES, CLASSES = 24, 4
 
@@ -115,9 +117,43 @@ def test_training_and_resuming_one_side(parity, scenes, tmp_path):
     assert result["verdict"] == "trained"
     assert result["steps"] == 2
     assert set(result["sides"]) == {"torch"}
+    command = read_run(out).description["command"]
+    assert command == (
+        f"parity train --config scenes_tiny --side torch --data {scenes} --steps 2 --batch 1 "
+        "--seed 0 --threads 1 --out DIR"
+    )
+    assert result["command"] == command
     status, _, error = parity(*words)
     assert status == 2
     assert "already holds a run" in error
+
+
+@pytest.mark.parametrize("side", ["torch", "tf", "both"])
+@pytest.mark.parametrize(
+    ("given", "solver"),
+    [
+        ({}, ()),
+        ({"steps": 7, "seed": 3, "dtype": "float64", "record_every": 2, "keep": 1}, ()),
+        ({"initial": "seeded:4", "train_split": "a b", "capacity": 5}, ("base_lr=0.5",)),
+        ({"eval_every": 3}, ("steps=[3, 4]", "schedule=WarmupPolyLR")),
+    ],
+)
+def test_the_recorded_command_has_the_same_settings(parity, monkeypatch, side, given, solver):
+    sides = {"both": ("torch", "tf")}.get(side, (side,))
+    given = {"config": "scenes_tiny", "data": "some data", **given}
+    asked = Request(None, sides, given, solver, threads=2)
+    settings = training_runs._settings(asked)
+    command = training_runs.again(settings, asked)
+
+    def train(request):
+        assert str(request.out) == "DIR"
+        assert (request.sides, request.threads) == (sides, 2)
+        assert training_runs._settings(request) == settings
+        raise InputError("nothing is trained")
+
+    monkeypatch.setattr(training_runs, "train", train)
+    status, _, error = parity(*shlex.split(command)[1:])
+    assert (status, error.strip()) == (2, "parity: nothing is trained")
 
 
 @pytest.mark.parametrize(
@@ -183,5 +219,9 @@ def test_both_sides_start_alike_and_are_compared(parity, scenes, tmp_path):
     comparison = result["comparison"]
     assert comparison["same_data"]
     assert comparison["losses"]["loss"]["first_gap"] < 1e-9
-    initial = {read_run(out / side).description["settings"]["seed"] for side in ("torch", "tf")}
-    assert initial == {0}
+    runs = [read_run(out / side).description for side in ("torch", "tf")]
+    assert {one["settings"]["seed"] for one in runs} == {0}
+    (command,) = {one["command"] for one in runs}
+    assert "--side both" in command
+    assert f"--data {scenes} " in command
+    assert "--dtype float64" in command

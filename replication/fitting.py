@@ -1,0 +1,25 @@
+"""The configuration that a checkpoint is of, where none is named."""
+
+from pathlib import Path
+
+from maskformer import zoo
+from maskformer.errors import InputError
+
+
+def entry_that_fits(source: Path, ema: bool = False) -> zoo.Entry:
+    """The best known entry of the zoo whose every tensor is in the checkpoint `source`.
+
+    Raises InputError for a file that cannot be read, and where none fits.
+    """
+    from weight_conversion.checkpoints import open_source
+    from weight_conversion.plan import fitting
+
+    with open_source(source, ema=ema) as opened:
+        fits = fitting(opened)
+    if not fits:
+        raise InputError(
+            f"no config of the zoo fits {source}",
+            "give --config NAME to see what differs, or --config-file X.yaml",
+            "`parity inspect` shows what the file holds",
+        )
+    return zoo.get(fits[0])
