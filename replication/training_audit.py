@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located, margin_claim, matching_place, relative_gap
+from parity.claims import claim, located, margin_claim, matching_place, relative_gap, verdicts_of
 from parity.judge import DEFAULT
 from replication.progress import Steps
 from replication.training_reference import ReferenceStep, layer_names, layers_of, reference_step
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from replication.pair import Weights
 
 TOTAL = "total"  # the weighted sum among the losses
+REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
 STEPS = 7  # that `training_claims` announces
 SCHEMA = "maskformer-replication/training/1"
 Claim = dict[str, Any]
@@ -224,7 +225,7 @@ def _cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if not verdicts[key].passed:
                 causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
-    key = "costs that are not finite"
+    key = REFUSED
     ours = _not_finite(reference, targets)
     verdicts[key] = function_verdict(key, gap(ours, np.ones_like(ours)), gap(ours, ours))
     if not verdicts[key].passed:
@@ -313,7 +314,11 @@ def _matching_claim(
     )
     if not own:
         return located(one, "inherited from the predictions", None)
-    if costs["verdict"] != "holds":
+    if any(
+        not verdict.passed
+        for key, verdict in verdicts_of(costs["measured"]).items()
+        if key != REFUSED
+    ):
         return located(one, "inherited from the matching costs", costs["cause"])
     shuffled = all(text.startswith("query_of_target") for text in own)
     cause = "targets are taken in another order than their queries" if shuffled else None

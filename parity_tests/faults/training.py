@@ -61,7 +61,7 @@ def _sorted_queries(found):
 
 def greedy_assignment(costs, counts):
     """Pairs [N,T] and [N,Q] target by target, on the host."""
-    from tf_impl.linear_sum_assignment import Assignment
+    from tf_impl.linear_sum_assignment import NOT_FINITE, Assignment
 
     rows = np.full((costs.shape[0], costs.shape[2]), -1, np.int32)
     columns = np.full(costs.shape[:2], -1, np.int32)
@@ -69,8 +69,9 @@ def greedy_assignment(costs, counts):
         for target in range(count):
             query = int(np.where(columns[problem] < 0, cost[:, target], np.inf).argmin())
             rows[problem, target], columns[problem, query] = query, target
-    nothing = tf.zeros(costs.shape[:1], tf.int32)
-    return Assignment(tf.constant(columns), tf.constant(rows), None, None, nothing)
+    finite = np.isfinite(costs.numpy()).all(axis=(1, 2))
+    status = tf.constant(np.where(finite, 0, NOT_FINITE), tf.int32)
+    return Assignment(tf.constant(columns), tf.constant(rows), None, None, status)
 
 
 MATCHER = ("matcher",)
