@@ -42,6 +42,8 @@ def test_four_scenes_reach_a_panoptic_quality_of_90(tmp_path):
     )
     seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr[-3000:]
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["command"].startswith("python -m tf_impl.train --experiment=maskformer_scenes")
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["split"] == "eval"
     print(f"\nPQ {rows[-1]['panoptic_quality']:.1f} after {STEPS} steps, {seconds:.0f} s")

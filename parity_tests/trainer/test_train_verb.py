@@ -15,6 +15,7 @@ from maskformer.run_scores import COUNTS, ImageCounts
 from maskformer.semantic_iou import SemanticCounts
 from replication import training_runs
 from replication.training_runs import Request, compare_runs, last_message, last_row, loss_gap
+from torch_reference.train import command_line
 
 IMAGES, CLASSES = 24, 4
 
@@ -126,6 +127,15 @@ def test_training_and_resuming_one_side(parity, scenes, tmp_path):
     status, _, error = parity(*words)
     assert status == 2
     assert "already holds a run" in error
+
+
+def test_a_trainer_without_a_front_records_its_own_command_line(monkeypatch):
+    words = ["--config", "scenes_tiny", "--data", "my data"]
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = "python -m torch_reference.train --config scenes_tiny --data 'my data'"
+    assert command_line(words) == alone
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert command_line(words) == alone.replace("python", "torchrun --nproc-per-node 2")
 
 
 @pytest.mark.parametrize("side", ["torch", "tf", "both"])
