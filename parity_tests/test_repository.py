@@ -32,7 +32,7 @@ NEVER = {  # frameworks that a package may not import, not even inside a functio
     "reports": TORCH | TENSORFLOW | {"jax"},
 }
 TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
-    "torch_reference": {"original", "initial_weights", "replicas"},
+    "torch_reference": {"original", "initial_weights"},
     "tf_impl": {
         "linear_sum_assignment",
         "tfrecord",

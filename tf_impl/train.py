@@ -34,7 +34,7 @@ from official.core import config_definitions, task_factory, train_lib, train_uti
 from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION
 from maskformer.run_settings import RunSettings, check_resumable
-from tf_impl import checkpointing, worker_cluster
+from tf_impl import checkpointing, replicas
 from tf_impl.experiments import RuntimeConfig, policy_of, settings_of
 from tf_impl.run_folder import RunFolder, check_writable
 from tf_impl.tfrecord import RecordFolder
@@ -302,7 +302,7 @@ def open_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 [f"CPU:{number}" for number in range(runtime.logical_cpus)]
             )
         if name == "multi_worker_mirrored":
-            worker_cluster.join(runtime.worker_hosts, runtime.task_index)
+            replicas.join(runtime.worker_hosts, runtime.task_index)
         return distribute_utils.get_distribution_strategy(
             distribution_strategy=name,
             num_gpus=runtime.num_gpus,

@@ -1,4 +1,4 @@
-"""The processes of a run on several workers, and how long one may be silent.
+"""The workers of a run in several processes, and how long one may be silent.
 
 TensorFlow ends a run of `MultiWorkerMirroredStrategy` when a worker has sent no heartbeat for 10 s,
 which is less than a busy machine may keep a process waiting. No public function of TensorFlow 2.20
