@@ -210,7 +210,11 @@ def train_steps(folder: Path, model_dir: str, steps: str) -> dict:
 
 
 def shared(data: Path, steps: int, **changes: dict) -> dict:
-    """Settings of a float64 run whose replicas can share a batch and must not differ."""
+    """Settings of a float64 run whose replicas can share a batch and must not differ.
+
+    Images have up to 96 pixels: where two targets of a class both vanish at the masks' size, they
+    are equal for the matching, and rounding alone decides which query learns which.
+    """
     values = overrides(
         data,
         steps,
@@ -219,6 +223,8 @@ def shared(data: Path, steps: int, **changes: dict) -> dict:
             "normalisation": "global",
             "init_checkpoint": str(data.parent / "initial"),
             "model": {"predictor": {"dropout": 0.0}},
+            "inputs": {"min_sizes_train": [72], "max_size_train": 96},
+            "train_data": {"buckets": ["96x96"]},
         },
         trainer={
             "checkpoint_interval": steps,
@@ -240,7 +246,7 @@ def together(folder: Path, steps: str) -> dict:
     """One device, then two replicas in this process."""
     from tf_impl import train
 
-    data, count = write_data(folder / "data"), int(steps)
+    data, count = write_data(folder / "data", images=5, size=96, seed=36), int(steps)
     plain_graphs()
     initial_weights(folder / "initial", shared(data, count))
     for name, changes in (("one", {}), ("mirrored", MIRRORED)):
