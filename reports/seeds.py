@@ -83,13 +83,13 @@ def _seeds(result: Mapping[str, Any]) -> Table:
     for name, one in result["scores"].items():
         for index, seed in enumerate(result["seeds"]):
             values = [one["scores"][side][index] for side in sides]
-            difference = one["differences"][index]
+            apart = one["differences"][index]
             rows.append(
                 (
                     Cell(label(name), name),
                     Cell(str(seed), index),
                     *(Cell(f"{value:.2f}", value) for value in values),
-                    Cell(f"{difference:+.2f}", difference),
+                    Cell(f"{apart:+.2f}", apart),
                 )
             )
     columns = (
