@@ -4,6 +4,7 @@ Framework-free, so that both trainers read one source; the record of a run holds
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,10 @@ MIXED = ("bfloat16",)
 NORMALISATIONS = ("ddp_mean", "global")
 MAY_CHANGE_ON_RESUME = frozenset({"data", "eval_every", "checkpoint_every", "keep"})
 """Settings that do not change what a run computes: the data set may have moved."""
+
+ALWAYS_SAID = ("data", "steps", "batch", "seed")
+NOT_SAID = frozenset({"config", "solver", "normalisation"})
+"""Said otherwise, or, the last, always the same in `parity train`."""
 
 _SIDE_MULTIPLE = 32
 
@@ -164,6 +169,38 @@ def _check_solver_value(name: str, value: Any) -> None:
         f"solver.{name} is {value!r}",
         f"a value such as {defaults[name]!r}",
     )
+
+
+def default_settings(config: str, data: str, **given: Any) -> RunSettings:
+    """Settings with the config's own steps, batch and number of queries where none are given.
+
+    Raises InputError as `RunSettings` does.
+    """
+    entry = zoo.get(config)
+    usual = {
+        "steps": entry.solver.max_iter,
+        "batch": entry.solver.ims_per_batch,
+        "capacity": entry.model.predictor.num_queries,
+    }
+    return RunSettings(config=config, data=data, **{**usual, **given})
+
+
+def training_words(settings: Mapping[str, Any], side: str) -> list[str]:
+    """The words of `parity train` that give these settings, but for its threads and folder.
+
+    `settings` are those of `RunSettings.to_dict`, or some of them, as a record holds them; values
+    that are the config's own are left out, but for `ALWAYS_SAID`. Raises InputError for a config
+    that is not in the zoo.
+    """
+    config = settings["config"]
+    usual = default_settings(config, settings["data"]).to_dict()
+    words = ["parity", "train", "--config", config, "--side", side]
+    for name, value in settings.items():
+        if name in ALWAYS_SAID or (name not in NOT_SAID and value != usual.get(name)):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in settings.get("solver", {}).items():
+        words += ["--solver", f"{name}={json.dumps(value)}"]
+    return words
 
 
 def check_resumable(before: RunSettings, now: RunSettings) -> None:

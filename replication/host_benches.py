@@ -15,6 +15,7 @@ from maskformer.config import ModelConfig
 from maskformer.inputs import CropConfig, InputConfig
 from parity.faults import conventional, replaced
 from parity.mistakes_source import Mistake, functions_of
+from replication.bench_finding import broken, of_claims
 from replication.host_stages import Part, Results, part_claim
 
 SEED, CAPACITY, TEST_IMAGES = 3, 8, 2
@@ -473,8 +474,6 @@ def customary(part: Part, found: Results) -> dict[str, bool]:
 
 def audited(part: Part, port: Callable[[], Results]) -> Any:
     """What the claim on one part says of the port as it is now; a port that breaks is noticed."""
-    from replication.fault_benches import broken, of_claims
-
     try:
         found = port()
     except Exception as error:

@@ -200,4 +200,6 @@ def _notes(row: dict[str, Any]) -> list[str]:
         )
     if "largest_per_core_batch" in row:
         found.append(f"{name}: largest per-core batch that fits: {row['largest_per_core_batch']}")
+    if "larger_batches" in row:
+        found.append(f"{name}: larger ones are not judged: {row['larger_batches']}")
     return found

@@ -178,9 +178,13 @@ def _row(
         row["evaluation"] = described(forward)
         row["passed"] = row["passed"] and forward.compiles
     if request.find_batch:
-        row["largest_per_core_batch"] = largest_batch(
-            lambda batch: step if batch == request.per_core_batch else train(batch)
+        largest = largest_batch(
+            lambda batch: step if batch == request.per_core_batch else train(batch),
+            request.per_core_batch,
         )
+        row["largest_per_core_batch"] = largest.batch
+        if largest.unknown:
+            row["larger_batches"] = largest.unknown
     return row
 
 
@@ -235,26 +239,44 @@ def schedule(request: Request, topology: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def largest_batch(compiled: "Callable[[int], Compiled]") -> int:
+@dataclass(frozen=True)
+class Largest:
+    """The most images per core whose step fits; `unknown` says why larger ones were not judged."""
+
+    batch: int
+    unknown: str = ""
+
+
+def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> Largest:
     """The largest number of images per core whose step fits, 0 where not even one does.
 
-    Memory grows by about the same for each image: two compilations give a guess, which is then
-    confirmed by one batch that fits and one that does not.
+    Memory grows by about the same for each image, so a line through what is known of batches that
+    fit and that do not gives the next guess, beginning at `first`. Where the line is wrong, steps
+    double. The end is one batch that fits beside one that does not. A compilation that ends
+    for another reason than memory ends the search.
     """
-    one = compiled(1)
-    if not one.compiles:
-        return 0
-    two = compiled(2)
-    if not two.compiles:
-        return 1
-    per_image = max(two.hbm_used - one.hbm_used, 1)
-    guess = 1 + int((one.chip.hbm - one.hbm_used) // per_image)
-    guess = min(max(guess, 2), LARGEST_BATCH)
-    fits, fails = 2, LARGEST_BATCH + 1
+    fits, fails = 0, LARGEST_BATCH + 1
+    up = down = 1
+    guess, used = first, {}
     while fails - fits > 1:
-        guess = min(max(guess, fits + 1), fails - 1)
-        if compiled(guess).compiles:
-            fits, guess = guess, guess + 1
+        lowest, highest = min(fits + up, fails - 1), max(fails - down, fits + 1)
+        guess = max(lowest, min(guess, highest))
+        step = compiled(guess)
+        if not step.compiles and step.kind != "memory":
+            return Largest(fits, f"{guess} images: {step.reason}")
+        if step.compiles:
+            up, down = 2 * up if guess == lowest else 1, 1
+            fits, used[guess] = guess, step.hbm_used
         else:
-            fails, guess = guess, guess - 1
-    return fits
+            up, down = 1, 2 * down if guess == highest else 1
+            fails, used[guess] = guess, step.needed
+        guess = _by_a_line({n: size for n, size in used.items() if size}, step.chip.hbm, fits)
+    return Largest(fits)
+
+
+def _by_a_line(used: dict[int, int], limit: int, otherwise: int) -> int:
+    """The batch at which a line through the two known sizes nearest to `limit` reaches it."""
+    (one, at_one), *more = sorted(used.items(), key=lambda item: abs(item[1] - limit)) or [(0, 0)]
+    two, at_two = more[0] if more else (0, 0)
+    slope = (at_one - at_two) / (one - two) if one != two else 0.0
+    return one + math.floor((limit - at_one) / slope) if slope > 0 else otherwise

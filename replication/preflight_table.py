@@ -168,6 +168,7 @@ def rows(results: list[dict[str, Any]], prices: Mapping[str, float]) -> Iterator
         start = (name, result["precision"], row["topology"], str(result["per_core_batch"]))
         largest = row.get("largest_per_core_batch")
         found = "" if largest is None else str(largest)
+        found += " or more" if "larger_batches" in row else ""
         if not step["compiles"]:
             yield (*start, "no", "", "", found, *[""] * 6)
             continue

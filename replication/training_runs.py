@@ -22,7 +22,7 @@ from maskformer.evaluation_data import open_data
 from maskformer.panoptic_format import replacing
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
-from maskformer.run_settings import RunSettings
+from maskformer.run_settings import RunSettings, training_words
 from replication.progress import images_shown
 
 SCHEMA = "maskformer-replication/training-runs/1"
@@ -31,9 +31,6 @@ SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
 RECORDS = "records"
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
-ALWAYS_SAID = ("data", "steps", "batch", "seed")
-NOT_SAID = ("config", "solver", "normalisation")
-"""Said otherwise, or, the last, always the same here."""
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LINES = 10.0
@@ -102,16 +99,8 @@ def train(request: Request) -> dict[str, Path]:
 
 def again(settings: RunSettings, request: Request) -> str:
     """The command that trains so again, in a folder that is to be named."""
-    from torch_reference.train import default_settings
-
-    usual = default_settings(settings.config, settings.data).to_dict()
     side = "both" if len(request.sides) == 2 else request.sides[0]
-    words = ["parity", "train", "--config", settings.config, "--side", side]
-    for name, value in settings.to_dict().items():
-        if name in ALWAYS_SAID or (name not in NOT_SAID and value != usual[name]):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    for name, value in settings.to_dict()["solver"].items():
-        words += ["--solver", f"{name}={json.dumps(value)}"]
+    words = training_words(settings.to_dict(), side)
     if request.threads:
         words += ["--threads", str(request.threads)]
     return shlex.join([*words, "--out", "DIR"])

@@ -14,6 +14,7 @@ from typing import Any
 from maskformer import statistics
 from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
+from maskformer.run_settings import training_words
 from parity.claims import claim
 from reports.evidence import (
     AUDIT_ALL,
@@ -216,10 +217,7 @@ def pair_command(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _training_command(settings: Mapping[str, Any], side: str) -> str:
-    words = ["parity", "train", "--config", settings["config"], "--side", side]
-    for name in ("data", "steps", "batch", "seed"):
-        words += [f"--{name}", str(settings[name])]
-    return shlex.join([*words, "--out", "DIR"])
+    return shlex.join([*training_words(settings, side), "--out", "DIR"])
 
 
 def _of_receipt(content: Mapping[str, Any]) -> list[Claim]:

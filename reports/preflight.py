@@ -88,6 +88,13 @@ def _steps(result: Mapping[str, Any]) -> tuple[Block, ...]:
     return (table, Items(tuple(reasons))) if reasons else (table,)
 
 
+def _largest(row: Mapping[str, Any]) -> str:
+    """The largest batch that fits; the search may have ended before it met one that does not."""
+    if "largest_per_core_batch" not in row:
+        return "not searched"
+    return number(row["largest_per_core_batch"]) + (" or more" if "larger_batches" in row else "")
+
+
 def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = tuple(
         (
@@ -97,7 +104,7 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
             Cell(number(row["schedule"]["hours"]), row["schedule"]["hours"]),
             Cell(number(row["schedule"]["chip_hours"]), row["schedule"]["chip_hours"]),
             Cell(f"{1e3 * row['matcher']['seconds']:.2f}", row["matcher"]["seconds"]),
-            Cell(number(row.get("largest_per_core_batch", "not searched"))),
+            Cell(_largest(row)),
         )
         for row in result["topologies"]
         if "schedule" in row

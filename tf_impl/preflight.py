@@ -61,6 +61,7 @@ class Compiled:
         compiles: whether there is an executable.
         reason: why not; empty where there is one.
         kind: of the reason: topology, shapes, host, memory or other.
+        needed: bytes that a program which does not fit needs; 0 where the compiler does not say.
         seconds: how long the compiler took.
         memory: bytes by kind: arguments, outputs that share no memory with them, temporaries, code.
         flops, bytes_accessed: of one run, the bodies of loops of unknown length counted once.
@@ -70,6 +71,7 @@ class Compiled:
     compiles: bool
     reason: str = ""
     kind: str = ""
+    needed: int = 0
     seconds: float = 0.0
     memory: dict[str, int] | None = None
     flops: float = 0.0
@@ -142,7 +144,7 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         return Compiled(topology, False, f"the compiler ended: {words[-1]}", "other")
     found = json.loads(lines[-1])
     if not found["compiles"]:
-        return Compiled(topology, False, found["reason"], found["kind"])
+        return Compiled(topology, False, found["reason"], found["kind"], found.get("needed", 0))
     return Compiled(
         topology,
         True,

@@ -32,6 +32,7 @@ def main() -> None:
         )
     except RefusedError as refused:
         found = {"compiles": False, "reason": str(refused), "kind": refused.kind}
+        found["needed"] = needed_bytes(str(refused))
     print(json.dumps(found))
 
 
@@ -158,6 +159,15 @@ def _first_line(error: Exception) -> str:
 def _memory_line(text: str) -> str | None:
     match = re.search(r"Used [\d.]+\w+ of [\d.]+\w+ \w+\.[^\n]*", text)
     return match.group() if match else None
+
+
+def needed_bytes(reason: str) -> int:
+    """The bytes that a program needs, from the compiler's refusal; 0 where that does not say.
+
+    libtpu 0.0.42 has two wordings: what is used of the memory, and what temporaries alone need.
+    """
+    match = re.search(r"(?:Used |temporaries \()([\d.]+)([KMGT]?)\b", reason)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ from typing import Any
 
 from maskformer.errors import InputError
 from maskformer.run_record import has_run, read_run
-from maskformer.run_settings import DTYPES, NORMALISATIONS, RunSettings, check_resumable
+from maskformer.run_settings import (
+    DTYPES,
+    NORMALISATIONS,
+    RunSettings,
+    check_resumable,
+    default_settings,
+)
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "safetensors")
 SECONDS_BETWEEN_LINES = 5.0
@@ -107,22 +113,6 @@ def settle(given: Mapping[str, Any], before: RunSettings | None) -> RunSettings:
                 "For example: --config scenes_tiny --data runs/scenes.",
             )
     return default_settings(**given)
-
-
-def default_settings(config: str, data: str, **given: Any) -> RunSettings:
-    """Settings with the config's own steps, batch and number of queries where none are given.
-
-    Raises InputError as `RunSettings` does.
-    """
-    from maskformer import zoo
-
-    entry = zoo.get(config)
-    usual = {
-        "steps": entry.solver.max_iter,
-        "batch": entry.solver.ims_per_batch,
-        "capacity": entry.model.predictor.num_queries,
-    }
-    return RunSettings(config=config, data=data, **{**usual, **given})
 
 
 def solver_changes(texts: Sequence[str]) -> dict[str, Any]:

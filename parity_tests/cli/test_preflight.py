@@ -13,7 +13,7 @@ from maskformer import zoo
 from maskformer.errors import InputError
 from replication import preflight_run
 from replication.cli import app
-from replication.preflight_run import Request, largest_batch, matcher_bound, schedule
+from replication.preflight_run import Largest, Request, largest_batch, matcher_bound, schedule
 from tf_impl import preflight as compiler
 from tf_impl.lowering import NotCompilableError, Program
 from tf_impl.preflight import CHIPS, Compiled
@@ -21,39 +21,66 @@ from tf_impl.preflight import CHIPS, Compiled
 GIB = 1 << 30
 
 
-def compiled(used, topology="v5e:2x2", flops=1e12):
+def compiled(used, topology="v5e:2x2", flops=1e12, told=False):
     """A result as the compiler gives it: it fits where the chip's memory holds `used` bytes."""
     if used > CHIPS["v5e"].hbm:
-        return Compiled(topology, False, f"Ran out of memory: {used}", "memory")
-    return Compiled(topology, True, "", "", 1.0, {"temporaries": int(used)}, flops, 1e9)
+        reason = f"Ran out of memory: {used}"
+        return Compiled(topology, False, reason, "memory", int(used) if told else 0)
+    return Compiled(
+        topology,
+        True,
+        seconds=1.0,
+        memory={"temporaries": int(used)},
+        flops=flops,
+        bytes_accessed=1e9,
+    )
 
 
-@given(first=st.floats(0.1, 20.0), each=st.floats(0.02, 6.0), bend=st.floats(-0.3, 0.3))
-def test_largest_batch_is_the_largest_that_fits(first, each, bend):
+@given(
+    base=st.floats(0.1, 20.0),
+    each=st.floats(0.02, 6.0),
+    bend=st.floats(-0.3, 0.3),
+    first=st.integers(1, 600),
+    told=st.booleans(),
+)
+def test_largest_batch_is_the_largest_that_fits(base, each, bend, first, told):
     def used(batch):
-        return (first + each * batch ** (1.0 + bend)) * GIB
+        return (base + each * batch ** (1.0 + bend)) * GIB
 
     asked = []
 
     def compile_batch(batch):
         asked.append(batch)
-        return compiled(used(batch))
+        return compiled(used(batch), told=told)
 
-    found = largest_batch(compile_batch)
+    found = largest_batch(compile_batch, first)
     fitting = [n for n in range(1, preflight_run.LARGEST_BATCH + 1) if used(n) <= CHIPS["v5e"].hbm]
-    assert found == (max(fitting) if fitting else 0)
+    assert found == Largest(max(fitting) if fitting else 0)
     assert len(asked) == len(set(asked))
 
 
-def test_two_compilations_and_two_more_find_a_batch_that_grows_evenly():
-    asked = []
+@pytest.mark.parametrize(
+    ("first", "each", "asked"),
+    [(1, 0.9, [1, 8, 16, 17]), (4, 0.25, [4, 32, 60, 61]), (30, 0.9, [30, 17, 16])],
+)
+def test_few_compilations_find_a_batch_that_grows_evenly(first, each, asked):
+    tried = []
 
     def compile_batch(batch):
-        asked.append(batch)
+        tried.append(batch)
+        return compiled((1.0 + each * batch) * GIB, told=True)
+
+    assert largest_batch(compile_batch, first) == Largest(int(15 / each))
+    assert tried == asked
+
+
+def test_a_batch_that_cannot_be_judged_is_not_said_to_be_too_large():
+    def compile_batch(batch):
+        if batch > 8:
+            return Compiled("v5e:2x2", False, "the compiler ended: killed", "other")
         return compiled((1.0 + 0.9 * batch) * GIB)
 
-    assert largest_batch(compile_batch) == 16
-    assert asked == [1, 2, 16, 17]
+    assert largest_batch(compile_batch) == Largest(8, "16 images: the compiler ended: killed")
 
 
 def test_schedule_counts_the_published_images():

@@ -9,7 +9,7 @@ from maskformer import panoptic_quality, semantic_iou
 from parity.mistakes_source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases
-from replication.fault_benches import Finding
+from replication.bench_finding import Finding
 from replication.host_benches import audited
 from replication.host_stages import Part
 

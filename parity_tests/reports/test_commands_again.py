@@ -38,6 +38,14 @@ def test_a_pair_of_other_commands_is_trained_from_the_data_set_not_from_records(
     assert pair_command(theirs, ours) == FROM_SETTINGS.format("both")
 
 
+def test_a_pair_is_trained_with_the_settings_that_were_changed():
+    settings = {**SETTINGS, "dtype": "float64", "keep": 3, "solver": {"base_lr": 3e-4}}
+    command = pair_command(run("torch", settings), run("tf", settings))
+    assert command == FROM_SETTINGS.format("both").replace(
+        "--out", "--dtype float64 --solver base_lr=0.0003 --out"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "name"), [(".", "receipt.json"), ("my model.pth", "'DIR/my model.pth.receipt.json'")]
 )
