@@ -1,5 +1,6 @@
 """Causes of planted faults are named, in words and by the line of the reference, or none is."""
 
+import itertools
 from functools import partial, wraps
 
 import numpy as np
@@ -150,6 +151,15 @@ def test_explain_names_dropout_and_chance(port):
     texts = [one.text for one in found.explanations]
     assert any("not deterministic" in text for text in texts)
     assert any("dropout of 0.25 is on" in text for text in texts)
+
+
+def test_explain_names_chance_before_what_one_result_looks_like(port):
+    layer = port.modules["decoder.layers.1.linear2"]
+    call, counter = layer.call, itertools.count(1)
+    layer.__dict__["call"] = lambda x: call(x) + 1e-6 * next(counter)
+    (found,) = explained(port)
+    assert "not deterministic" in found.cause
+    assert any("the reference's tensor plus" in one.text for one in found.explanations)
 
 
 def test_explain_names_another_setting_of_the_module(port):
