@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -60,3 +61,33 @@ def parity(
         return stopped.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str]:
+    """another_epsilon(layer, norm): every port built from now on has 1e-6 in that decoder norm.
+
+    Returns the path of the module that is wrong.
+    """
+    import tf_impl.layers as layers
+    from replication import pair
+
+    def plant(layer: int, norm: str) -> str:
+        build = pair.build_port
+
+        def faulty(*arguments: Any) -> Any:
+            model = build(*arguments)
+            module = getattr(model.sem_seg_head.predictor.transformer.decoder.layers[layer], norm)
+
+            def call(input: Any) -> Any:
+                with monkeypatch.context() as patch:
+                    patch.setattr(layers, "NORM_EPSILON", 1e-6)
+                    return layers.LayerNorm.call(module, input)
+
+            module.call = call
+            return model
+
+        monkeypatch.setattr(pair, "build_port", faulty)
+        return f"sem_seg_head.predictor.transformer.decoder.layers.{layer}.{norm}"
+
+    return plant

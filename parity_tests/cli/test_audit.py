@@ -9,10 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-import tf_impl.layers as layers
 from maskformer import zoo
 from maskformer.images import read_image
-from replication import pair
 from replication.pair import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
@@ -40,24 +38,9 @@ def test_audit_json_says_equal(parity, tmp_path):
     assert json.loads((tmp_path / "out" / "audit.json").read_text()) == result
 
 
-def test_audit_names_a_planted_fault(parity, monkeypatch):
+def test_audit_names_a_planted_fault(parity, another_epsilon):
     """The twin: one layer norm with another epsilon makes the verdict "different", by name."""
-    path = "sem_seg_head.predictor.transformer.decoder.layers.0.norm3"
-    build = pair.build_port
-
-    def faulty(*arguments):
-        model = build(*arguments)
-        norm = model.sem_seg_head.predictor.transformer.decoder.layers[0].norm3
-
-        def call(input):
-            with monkeypatch.context() as patch:
-                patch.setattr(layers, "NORM_EPSILON", 1e-6)
-                return layers.LayerNorm.call(norm, input)
-
-        norm.call = call
-        return model
-
-    monkeypatch.setattr(pair, "build_port", faulty)
+    path = another_epsilon(0, "norm3")
     status, out, _ = parity("audit", *SMALL, "--size", "64x96", "--json")
     result = json.loads(out)
     assert status == 1

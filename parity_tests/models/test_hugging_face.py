@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import tf_impl.layers as layers
 from maskformer import zoo
 from maskformer.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
@@ -110,26 +109,12 @@ def test_audit_of_a_repaired_library_is_equal(monkeypatch):
     assert loss["total_ratio"] == pytest.approx(1.0, abs=1e-9)
 
 
-def test_audit_names_a_fault_before_the_heads(monkeypatch):
+def test_audit_names_a_fault_before_the_heads(another_epsilon):
     """Another twin: a fault of the port is named first, not hidden by the known difference."""
-    build = pair.build_port
-
-    def faulty(*arguments):
-        model = build(*arguments)
-        norm = model.sem_seg_head.predictor.transformer.decoder.layers[0].norm2
-
-        def call(input):
-            with monkeypatch.context() as patch:
-                patch.setattr(layers, "NORM_EPSILON", 1e-6)
-                return layers.LayerNorm.call(norm, input)
-
-        norm.call = call
-        return model
-
-    monkeypatch.setattr(pair, "build_port", faulty)
+    path = another_epsilon(0, "norm2")
     result = audited(SMALL_SWIN)
     assert result["verdict"] == "different"
-    assert result["first_divergence"] == f"{DECODER}.layers.0.norm2"
+    assert result["first_divergence"] == path
 
 
 def test_the_library_s_auxiliary_loss_needs_hidden_states_asked_for():

@@ -1,15 +1,12 @@
 """Updates equal torch's over many steps; Keras' epsilon, or clipping too early, does not."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.solver import SolverConfig
+from replication.logical_replicas import in_fresh_process, mirrored
 from tf_impl.optimizer import (
     OptimizationConfig,
     TorchAdamW,
@@ -188,40 +185,25 @@ def test_state_survives_a_checkpoint(tmp_path):
     assert _gap(resumed.numpy(), whole) < 1e-15
 
 
-REPLICAS = """
-import json, sys
-import tf_impl
-import numpy as np, tensorflow as tf
-from tf_impl.optimizer import TorchAdamW
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-gradients = np.array(json.loads(sys.argv[1]))
-early = sys.argv[2] == "early"
-with strategy.scope():
-    variable = tf.Variable(np.zeros(gradients.shape[-1]))
-    optimizer = TorchAdamW(1e-4, 0.0, global_clipnorm=None if early else 0.01)
-    optimizer.build([variable])
-def step(gradient):
-    if early:
-        gradient = tf.clip_by_global_norm([gradient], 0.01)[0][0]
-    optimizer.apply_gradients([(gradient, variable)])
-for pair in gradients:
-    values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(pair[context.replica_id_in_sync_group]))
-    strategy.run(step, args=(values,))
-print(json.dumps([v.numpy().tolist() for v in strategy.experimental_local_results(variable)]))
-"""
+def _replicas(gradients, early):
+    """The variable of each of two replicas after a step for each pair of gradients."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        variable = tf.Variable(np.zeros(gradients.shape[-1]))
+        optimizer = TorchAdamW(1e-4, 0.0, global_clipnorm=None if early else 0.01)
+        optimizer.build([variable])
 
+    def step(gradient):
+        if early:
+            gradient = tf.clip_by_global_norm([gradient], 0.01)[0][0]
+        optimizer.apply_gradients([(gradient, variable)])
 
-def _replicas(gradients, when):
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS, json.dumps(gradients.tolist()), when],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return np.array(json.loads(done.stdout.splitlines()[-1]))
+    for pair in gradients:
+        values = strategy.experimental_distribute_values_from_function(
+            lambda context, pair=pair: tf.constant(pair[context.replica_id_in_sync_group])
+        )
+        strategy.run(step, args=(values,))
+    return np.array([one.numpy() for one in strategy.experimental_local_results(variable)])
 
 
 def test_clipping_follows_the_reduction_over_replicas():
@@ -236,10 +218,10 @@ def test_clipping_follows_the_reduction_over_replicas():
         torch.nn.utils.clip_grad_norm_([parameter], 0.01)
         reference.step()
     expected = parameter.detach().numpy()
-    both = _replicas(gradients, "late")
+    both = in_fresh_process(_replicas, gradients, early=False)
     assert np.array_equal(both[0], both[1])
     assert _gap(both[0], expected) < 1e-12
-    assert _gap(_replicas(gradients, "early")[0], expected) > 1e-6
+    assert _gap(in_fresh_process(_replicas, gradients, early=True)[0], expected) > 1e-6
 
 
 def test_published_solver_builds_optimizer_with_schedule():
