@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity_tests import golden_files
-from parity_tests.models.test_golden import torch_arrays
+from parity_tests.models.golden_runs import torch_arrays
 
 CASE = "tiny_64x96"
 

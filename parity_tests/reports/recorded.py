@@ -12,7 +12,7 @@ from parity.claims import claim, margin_claim, matching_place
 from parity.judge import function_verdict, gradient_verdict
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
-from parity_tests.reports.test_evaluation_chapter import result as evaluation_result
+from parity_tests.reports.results import evaluation_result
 from replication import clean_audits as clean
 from replication.training_audit import SCHEMA as TRAINING_STEP
 

@@ -4,7 +4,7 @@ import json
 
 from parity.claims import claim
 from parity_tests.reports import recorded
-from parity_tests.reports.test_render import Page
+from parity_tests.reports.page import Page
 from reports.render import render
 
 

@@ -9,102 +9,9 @@ from typing import Any
 import pytest
 
 from maskformer.errors import InputError
-from parity_tests.reports.test_render import HOSTILE, LADDER_ROWS, Page, hostile
-from parity_tests.reports.test_render import test_markdown_tables_are_rectangular as rectangular
+from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
+from parity_tests.reports.results import evaluation_result as result
 from reports.render import render
-
-CLASSES = (("person", True), ("car", True), ("sky", False))
-
-
-def interval(low: float, value: float, high: float) -> dict[str, Any]:
-    return {
-        "low": low, "value": value, "high": high, "confidence": 0.95, "resamples": 2000,
-        "images": 40, "seed": 0,
-    }  # fmt: skip
-
-
-def side(shift: float) -> dict[str, Any]:
-    groups = {"All": 0.41, "Things": 0.37, "Stuff": 0.47}
-    return {
-        "miou": 0.55 + shift,
-        "miou_2021": 0.54,
-        "fwiou": 0.61,
-        "macc": 0.66,
-        "pacc": 0.81,
-        "panoptic": {
-            group: {"pq": value + shift, "sq": 0.8, "rq": 0.5, "classes": 3}
-            for group, value in groups.items()
-        },
-        "intervals": {
-            "mIoU": interval(0.52, 0.55 + shift, 0.58),
-            "PQ All": interval(0.38, 0.41 + shift, 0.44),
-            "PQ Things": interval(0.3, 0.37 + shift, 0.43),
-            "PQ Stuff": {"reason": "only 1 image has stuff"},
-        },
-        "per_class": [
-            {
-                "id": i, "name": name, "isthing": thing, "iou": 0.5 + i / 10, "accuracy": 0.7,
-                "pq": None if i == 2 else 0.3 + i / 10, "sq": 0.8, "rq": 0.4,
-            }
-            for i, (name, thing) in enumerate(CLASSES)
-        ],
-        "seconds": 12.5,
-    }  # fmt: skip
-
-
-def result(verdict: str = "equal") -> dict[str, Any]:
-    """Both sides on 40 images; two pixels of one image differ."""
-    unexplained = 0 if verdict == "equal" else 2
-    compared = {
-        "difference": {"interval": interval(-0.0004, 0.0002, 0.0007), "p_value": 0.61},
-        "equivalence": {
-            "holds": True, "margin": 0.001, "alpha": 0.05, "p_value": 0.003,
-            "interval": interval(-0.0003, 0.0002, 0.0006),
-        },
-    }  # fmt: skip
-    return {
-        "schema": "maskformer-replication/evaluation/1",
-        "verdict": verdict,
-        "config": "coco_r50",
-        "config_sha256": "ab" * 32,
-        "weights": "model.pkl",
-        "weights_sha256": "cd" * 32,
-        "data": "coco",
-        "layout": "panoptic",
-        "split": "val2017",
-        "images": 40,
-        "test_size": [800, 1333],
-        "augmented": False,
-        "sides": {"torch": side(0.0), "tf": side(0.0002)},
-        "command": "parity evaluate --config coco_r50",
-        "versions": {"torch": "2.13.0", "tensorflow": "2.20.0"},
-        "comparison": {
-            "of": "tf - torch",
-            "images_that_differ": 1,
-            "pixels": 12_288_000,
-            "panoptic_pixels": 2,
-            "label_pixels": 1,
-            "segments": 0,
-            "unexplained": unexplained,
-            "disagreements": [
-                {
-                    "image": "139", "panoptic_pixels": 2, "label_pixels": 1, "segments": 0,
-                    "unexplained": unexplained,
-                }
-            ],
-            "agreement": {"mIoU": 0.9999, "PQ": 0.9998},
-            "scores": {
-                "PQ All": compared,
-                "PQ Stuff": {
-                    "difference": {"reason": "only 1 image"},
-                    "equivalence": {"reason": "only 1 image"},
-                },
-                "mIoU": compared | {"equivalence": {"reason": "too few images"}},
-            },
-        },
-        "pictures": ["worst/1_000000000139.png"],
-        "seconds": 40.0,
-    }  # fmt: skip
 
 
 def one_side() -> dict[str, Any]:
@@ -205,7 +112,7 @@ def test_markdown_has_the_same_rows() -> None:
     lines = [line for line in files["report.md"].splitlines() if line.startswith("| ")]
     drawn = [line for line in lines if not re.fullmatch(r"[|\s:-]+", line)]
     assert len(rows) + LADDER_ROWS == len(drawn)
-    rectangular(files)
+    assert_rectangular(files["report.md"])
 
 
 def test_hostile_names_are_shown_not_run() -> None:

@@ -6,56 +6,15 @@ import hashlib
 import itertools
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from maskformer.errors import InputError
+from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import audit_result, different_result
 from reports.document import number
-from reports.ladder import BESIDE, RUNGS
 from reports.plots import STAGES, stage_class
 from reports.render import render, write_report
-
-LADDER_ROWS = len(RUNGS) + len(BESIDE) + 2  # of Markdown's two tables; the page has lists
-VOID = {"meta", "link", "input", "br", "img", "hr"}
-HOSTILE = "<script>alert(1)</script> | `x` \"'&\n[link](javascript:alert(2))"
-
-
-class Page(HTMLParser):
-    """Collects what the tests ask about, and checks that every element is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.attributes, self.tables = [], [], [], []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.text += data
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -179,21 +138,7 @@ def test_twins_agree(different):
 
 
 def test_markdown_tables_are_rectangular(different):
-    width = None
-    for line in different["report.md"].splitlines():
-        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
-        assert width is None or cells is None or cells == width, line
-        width = cells
-
-
-def hostile(value):
-    """The same structure with every free text replaced by a hostile one."""
-    if isinstance(value, dict):
-        fixed = ("schema", "verdict")
-        return {k: v if k in fixed else hostile(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [hostile(item) for item in value]
-    return HOSTILE if isinstance(value, str) else value
+    assert_rectangular(different["report.md"])
 
 
 def test_hostile_texts_are_shown_not_run():
@@ -205,7 +150,7 @@ def test_hostile_texts_are_shown_not_run():
     markdown = re.sub(r"(?<!\\)`[^`\n]*`", "", files["report.md"])
     assert "<script>" not in markdown
     assert not re.search(r"(?<!\\)\]\(javascript:", markdown)
-    test_markdown_tables_are_rectangular(files)
+    assert_rectangular(files["report.md"])
     assert json.loads(files["report.json"])["claims"][0]["title"] == HOSTILE
 
 

@@ -18,7 +18,7 @@ import torch
 from maskformer import zoo
 from parity.judge import PRECISION_FACTOR
 from parity_tests import golden_files
-from parity_tests.models.test_golden import weights_of
+from parity_tests.models.golden_runs import weights_of
 from parity_tests.training import planted
 from parity_tests.training.cases import tf_case, torch_case
 from replication.training_pair import keyed, zero_in_theory
