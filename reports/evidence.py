@@ -127,6 +127,9 @@ class Evidence:
             text += f", {content['dtype']}"
         elif self.schema == EVALUATION:
             text += f" on {content['split']}"
+        elif self.schema == PREFLIGHT:
+            topologies = [row["topology"] for row in content["topologies"]]
+            text += f", {content['precision']}, {', '.join(topologies)}"
         elif self.schema == RECEIPT:
             kind = content["target"]["kind"]
             text += f" to a {TARGETS.get(kind, kind)}"

@@ -96,26 +96,26 @@ def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
     rows = tuple(
         (
             Cell(one["id"], one["id"]),
-            Cell(one["stage"], one["stage"], stage=one["stage"]),
             said(one["detected"]),
             said(one["place_exact"]),
             said(one["cause_named"]),
-            Cell(one["what"]),
-            Cell(one["named"][0]["place"] if one["named"] else one["problem"] or ""),
             Cell((one["named"][0]["causes"] or [""])[0] if one["named"] else ""),
+            Cell(one["named"][0]["place"] if one["named"] else one["problem"] or ""),
+            Cell(one["what"]),
+            Cell(one["stage"], one["stage"], stage=one["stage"]),
             Cell(one["imitates"]),
         )
         for one in outcomes
     )
     columns = (
         Column("Fault", code=True),
-        Column("Stage", choices=True),
         Column("Detected", choices=True),
         Column("Placed", choices=True),
         Column("Explained", choices=True),
-        Column("What was planted", prose=True),
-        Column("Place named", code=True),
         Column("Cause named", prose=True),
+        Column("Place named", code=True),
+        Column("What was planted", prose=True),
+        Column("Stage", choices=True),
         Column("Imitates"),
     )
     return Table("Planted faults, and what was said of each", columns, rows, interactive=True)
