@@ -22,6 +22,7 @@ STAGES = {
     "train_update": "update",
     "train_dropout": "forward pass with dropout",
     "train_schedule": "learning rate",
+    "train_applied": "learning rate and clip of the optimizer",
     "train_reduction": "reduction over replicas",
 }
 INHERITED = "inherited from "

@@ -15,6 +15,7 @@ from replication import training_audit
 from replication.pair import build_port, load_weights
 from replication.progress import Steps
 from replication.training_pair import keyed
+from replication.training_rates import schedule_claim
 from replication.training_replica_losses import losses_claim
 from replication.training_replicas import reduction_claim
 
@@ -46,7 +47,7 @@ def failed(claims):
 
 def test_every_claim_holds_without_a_fault(sound):
     claims = training_audit.step_claims(*sound, "test")
-    claims += [training_audit.schedule_claim(ENTRY.solver, "test")]
+    claims += [schedule_claim(ENTRY.solver, "test")]
     assert [claim["id"] for claim in claims] == [
         "train_costs",
         "train_matching",
@@ -100,7 +101,7 @@ def test_a_matching_that_is_not_optimal_is_named_with_its_cost(sound, monkeypatc
 
 def test_a_milestone_one_iteration_late_is_named(monkeypatch):
     planted.milestone_one_late(monkeypatch, None)
-    found = failed([training_audit.schedule_claim(ENTRY.solver, "test")])
+    found = failed([schedule_claim(ENTRY.solver, "test")])
     place, cause = found["train_schedule"]
     assert place == "schedule: iteration 369600 (0.0001 instead of 1e-05)"
     assert cause == "a milestone acts one iteration late"

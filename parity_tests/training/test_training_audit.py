@@ -19,6 +19,7 @@ CLAIMS = [
     "train_update",
     "train_dropout",
     "train_schedule",
+    "train_applied",
     "train_reduction",
     "train_replica_losses",
 ]
