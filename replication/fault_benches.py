@@ -230,13 +230,14 @@ class ReplicaBench:
         self._config, self._solver = config, solver
 
     def audit(self) -> Finding:
-        """What the claims on the losses of replicas and on their reduction say."""
+        """What the claims on the losses of replicas, their shares and their reduction say."""
         from replication.training_replica_losses import losses_claim
-        from replication.training_replicas import reduction_claim
+        from replication.training_replicas import reduction_claim, shares_claim
 
         claims = [
             losses_claim(self._config, "", self.prepare),
             reduction_claim(self._solver, "", self.prepare),
+            shares_claim("", self.prepare),
         ]
         return of_claims(claims, {})
 
@@ -262,11 +263,11 @@ def _forward(config: str, size: str) -> ForwardBench:
 
 
 def _swin(config: str, size: str) -> ForwardBench:
-    """A configuration that has no Swin backbone is given a small one."""
+    """Two images; a configuration that has no Swin backbone is given a small one."""
     model = zoo.get(config).model
     if not isinstance(model.backbone, SwinConfig):
         model = dataclasses.replace(model, backbone=SWIN)
-    return ForwardBench(model, WEIGHTS, size)
+    return ForwardBench(model, WEIGHTS, _two(size))
 
 
 def _batch(config: str, size: str) -> ForwardBench:

@@ -58,7 +58,7 @@ def training_claims(
     from replication import pair
     from replication.training_rates import rate_claims
     from replication.training_replica_losses import losses_claim
-    from replication.training_replicas import reduction_claim
+    from replication.training_replicas import reduction_claim, shares_claim
 
     reference = reference_step(config, solver, weights, images, sizes, steps)
     with steps("training step of the port, float64"):
@@ -71,6 +71,7 @@ def training_claims(
         claims += dropout_claims(reference, port.model, command)
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
+        claims.append(shares_claim(command))
         if not config.is_per_pixel:
             claims.append(losses_claim(config, command))
     return claims
@@ -718,8 +719,9 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
             command,
             other,
         )
+        drawn_claim = _draws_claim(reference, model, len(drawn), command)
         if one["verdict"] == "holds":
-            return [one]
+            return [one, drawn_claim]
         found = localise(theirs, ours, trace, inputs, floors, explain)
     finally:
         reference.model.eval()
@@ -728,5 +730,50 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
         # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
         path = re.split("[@:]", other[0])[0]
         place = f"{path}, at {other[0]}" if path not in place else place
-        return [located(one, place, f"dropout is in another place: {other[0]}")]
-    return [located(one, place, found[0].cause if found else None)]
+        return [located(one, place, f"dropout is in another place: {other[0]}"), drawn_claim]
+    return [located(one, place, found[0].cause if found else None), drawn_claim]
+
+
+def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:
+    """That the port's training step draws as many masks as the model has, each by its own seed."""
+    seeds = _seeds_of_a_step(reference, model)
+    found = [f"{len(seeds)} masks instead of {wanted}"] if len(seeds) < wanted else []
+    again = len(seeds) - len(set(seeds))
+    found += [f"{again} masks have the seed of another"] if again else []
+    one = claim(
+        "train_dropout_draws",
+        "The training step drops what the model drops, by a mask of its own at every place",
+        {"rule": "none", "of": wanted, "found": found},
+        "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
+        "are the same",
+        command,
+    )
+    cause = "several masks are drawn from one seed" if again else None
+    if not seeds:
+        cause = "the step calls the model without training=True"
+    return located(one, f"{STEP}: {'; '.join(found)}", cause)
+
+
+def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:
+    """The seeds of the masks that one training step of the port draws; nothing is dropped."""
+    from unittest.mock import patch
+
+    import tensorflow as tf
+
+    from replication import training_pair
+    from tf_impl import train_step
+    from tf_impl.layers import dropout_seed
+
+    seeds = []
+
+    def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
+        seeds.append(tuple(np.asarray(seed).tolist()))
+        return tf.convert_to_tensor(x)
+
+    batch = training_pair.port_batch(
+        reference.config, reference.images, reference.sizes, reference.targets, "float64"
+    )
+    noting = patch.object(tf.nn.experimental, "stateless_dropout", noted)
+    with noting, dropout_seed(tf.constant([1, 2])):
+        train_step.gradients(model, batch, training=True)
+    return seeds
