@@ -150,7 +150,9 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     from tf_impl import train_step
 
     config, images, sizes = reference.config, reference.images, reference.sizes
-    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64")
+    # With room for one more, so that what is padded shows where it counts.
+    room = None if config.is_per_pixel else 1 + max(len(one["labels"]) for one in reference.targets)
+    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64", room)
     recorder = GradientRecorder(
         model,
         pair.PORT_AXES,
