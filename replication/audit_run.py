@@ -31,6 +31,7 @@ NOT_VERIFIED = (
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
+ONE_IMAGE = "a training step of several images, as `--batch 2` has them"
 PADDED = "images that are padded in a batch, as `--size 64x96,48x80` has them"
 
 
@@ -311,6 +312,8 @@ def judge_port(
             ),
         ]
         not_verified = tuple(text for text in not_verified if text != TRAINING)
+        if len(batch) == 1:
+            not_verified = (*not_verified, ONE_IMAGE)
     result = build_result(
         measured,
         localisations,

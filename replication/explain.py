@@ -21,8 +21,11 @@ STAGES = {
     "train_gradients_isolated": "gradients of single modules",
     "train_update": "update",
     "train_dropout": "forward pass with dropout",
+    "train_dropout_draws": "dropout masks of the step",
     "train_schedule": "learning rate",
+    "train_applied": "learning rate and clip of the optimizer",
     "train_reduction": "reduction over replicas",
+    "train_shares": "gradients of replicas",
 }
 INHERITED = "inherited from "
 

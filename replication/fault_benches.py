@@ -86,7 +86,7 @@ class ForwardBench:
 
 
 class TrainingBench:
-    """One training step on one synthetic image, float64."""
+    """One training step on synthetic images, float64."""
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
         from maskformer.images import batch_images, parse_size, synthetic_image
@@ -209,15 +209,15 @@ class StepsBench:
 
 
 class ScheduleBench:
-    """The learning rates of published solvers: both rules, with and without a real warm-up."""
+    """Rates and updates of published solvers: both rules, with and without a real warm-up."""
 
     ENTRIES = ("coco_r50", "coco_swin_tiny", "ade20k_r50", "ade20k_swin_tiny")
 
     def audit(self) -> Finding:
-        """What the claims on the schedules say."""
-        from replication.training_audit import schedule_claim
+        """What the claims on the schedules say, and on what the optimizers make of them."""
+        from replication.training_rates import rate_claims
 
-        claims = [schedule_claim(zoo.get(name).solver, "") for name in self.ENTRIES]
+        claims = [one for name in self.ENTRIES for one in rate_claims(zoo.get(name).solver, "")]
         return of_claims(claims, {})
 
 
@@ -230,13 +230,14 @@ class ReplicaBench:
         self._config, self._solver = config, solver
 
     def audit(self) -> Finding:
-        """What the claims on the losses of replicas and on their reduction say."""
+        """What the claims on the losses of replicas, their shares and their reduction say."""
         from replication.training_replica_losses import losses_claim
-        from replication.training_replicas import reduction_claim
+        from replication.training_replicas import reduction_claim, shares_claim
 
         claims = [
             losses_claim(self._config, "", self.prepare),
             reduction_claim(self._solver, "", self.prepare),
+            shares_claim("", self.prepare),
         ]
         return of_claims(claims, {})
 
@@ -262,19 +263,23 @@ def _forward(config: str, size: str) -> ForwardBench:
 
 
 def _swin(config: str, size: str) -> ForwardBench:
-    """A configuration that has no Swin backbone is given a small one."""
+    """Two images; a configuration that has no Swin backbone is given a small one."""
     model = zoo.get(config).model
     if not isinstance(model.backbone, SwinConfig):
         model = dataclasses.replace(model, backbone=SWIN)
-    return ForwardBench(model, WEIGHTS, size)
+    return ForwardBench(model, WEIGHTS, _two(size))
 
 
 def _batch(config: str, size: str) -> ForwardBench:
-    """Two images, of which the second is smaller and padded."""
+    return _forward(config, _two(size))
+
+
+def _two(size: str) -> str:
+    """The sizes of two images, of which the second is smaller and padded."""
     from maskformer.images import parse_size
 
     height, width = parse_size(size)
-    return _forward(config, f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}")
+    return f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}"
 
 
 def _dropout(config: str, size: str) -> DropoutBench:
@@ -316,6 +321,7 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
     "training": _training,
+    "training_batch": lambda config, size: _training(config, _two(size)),
     "schedule": lambda config, size: ScheduleBench(),
     "replicas": lambda config, size: ReplicaBench(zoo.get(config).model, zoo.get(config).solver),
     "batch": _batch,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import augmentation, mapper, prediction
+from maskformer import augmentation, mapper, prediction, test_time_augmentation
 from maskformer.config import ModelConfig
 from maskformer.inputs import CropConfig, InputConfig
 from parity.faults import conventional, replaced
@@ -20,6 +20,8 @@ from replication.host_stages import Part, Results, part_claim
 
 SEED, CAPACITY, TEST_IMAGES = 3, 8, 2
 EXAMPLES = (*range(8), 10, 17)  # the last two are of later epochs
+MORE = (5, 7)  # rows and columns by which examples are padded, as a bucket pads them
+BATCH, BUCKET, RANKS = 4, (208, 208), 2
 LEVEL = 1  # by which the fast way may differ from Pillow, see docs/data.md
 KINDS = ("Crop", "Flip", "Color", "Pad", "Resize")
 PIPELINES = {
@@ -50,7 +52,11 @@ PIPELINES = {
         "training",
     ),
 }
-QUERIES, GRID, PADDED, VALID, OUTPUT = 64, (24, 32), (48, 64), (45, 61), (50, 55)
+QUERIES, GRID, PADDED = 64, (24, 32), (48, 64)
+VALID, OUTPUT = ((45, 61), (38, 64)), ((50, 55), (31, 62))  # of the two images of a batch
+CANVAS = (56, 66)  # larger than every output, as one canvas for a whole data set is
+TIES, AUGMENTED = "ties", "augmented"  # cases of results that are made of other inputs
+PHOTOGRAPH, SCALES, LONGEST, DIVISIBILITY = (40, 56), (32, 48), 100, 32
 
 
 class DataBench:
@@ -80,8 +86,8 @@ class DataBench:
             self.records[name] = RecordFolder(root / f"records_{name}")
         from torch_reference import dataset
 
-        orders = ("example_at", "_cached_order", "epoch_order")
-        drawing = [one for one in functions_of(augmentation) if one.__name__ not in orders]
+        orders = (augmentation.example_at, augmentation.epoch_order)
+        drawing = [one for one in functions_of(augmentation) if one not in orders]
         applying = [
             *functions_of(mapper),
             augmentation.source_indices,
@@ -101,8 +107,10 @@ class DataBench:
             self.reference(None),
             self.reference,
             {
+                "image": orders,
                 **{f"draws {kind}": drawing for kind in KINDS},
                 "test image": testing,
+                "batch": (),  # an edited plan of batches may never give one
                 "": applying,
             },
             list(self._settings.values()),
@@ -117,27 +125,30 @@ class DataBench:
         found: dict[tuple[str, str], Any] = {}
         wanted = None if keys is None else {case for _, case in keys}
         places = {place for place, _ in keys or ()}
-        drawn_only = bool(places) and all(one.startswith("draws") for one in places)
-        test_only = places == {"test image"}
+        drawn_only = bool(places) and all(one.startswith(("draws", "image")) for one in places)
+        test_only, batch_only = places == {"test image"}, places == {"batch"}
+        augmentation._cached_order.cache_clear()  # what was drawn with other code
         for name, images in self._images.items():
             data = TrainingData(images, self._settings[name], SEED, CAPACITY)
-            for position in () if test_only else EXAMPLES:
+            if keys is None or batch_only:
+                found |= self._reference_batches(name)
+            for position in () if test_only or batch_only else EXAMPLES:
                 case = f"{name} {position}"
                 if wanted is not None and case not in wanted:
                     continue
                 _, index, steps = _reference_steps(data, position)
-                found |= _drawn(case, steps)
+                found |= {("image", case): index, **_drawn(case, steps)}
                 if drawn_only:
                     continue
                 record = images.records[index]
-                shape = augmentation.output_shape(steps, record.height, record.width)
+                shape = _padded(augmentation.output_shape(steps, record.height, record.width))
                 found |= _example(case, _as_arrays(data[position, shape]))
             if keys is None or test_only:
                 for index in range(TEST_IMAGES):
                     photograph = images.load(index).image
                     image = evaluation_image(photograph, self._settings[name]).numpy()
                     found["test image", f"{name} {index}"] = image.transpose(1, 2, 0)
-        order = [*(f"draws {kind}" for kind in KINDS), *_EXAMPLE, "test image", "batch"]
+        order = ["image", *(f"draws {kind}" for kind in KINDS), *_EXAMPLE, "test image", "batch"]
         return dict(sorted(found.items(), key=lambda item: order.index(item[0][0])))
 
     def port(self) -> dict[tuple[str, str], Any]:
@@ -151,12 +162,12 @@ class DataBench:
             reference = self._reference_data(name)
             for position in EXAMPLES:
                 case = f"{name} {position}"
-                found |= _drawn(case, data.steps_at(position)[1])
+                index, steps = data.steps_at(position)
+                found |= {("image", case): index, **_drawn(case, steps)}
                 _, index, steps = _reference_steps(reference, position)
                 location = records.locations[index]
-                shape = np.array(
-                    augmentation.output_shape(steps, location.height, location.width), np.int32
-                )
+                size = augmentation.output_shape(steps, location.height, location.width)
+                shape = np.array(_padded(size), np.int32)
                 example = records.load(index)
                 image = dataset.apply_to_image(example.image, steps)
                 fast = data.prepare(index, steps, shape)
@@ -171,6 +182,7 @@ class DataBench:
                 if not colored and gap.max() > LEVEL:
                     values["photograph"] = quick
                 found |= _example(case, values)
+            found |= _port_batches(name, data)
             for index in range(TEST_IMAGES):
                 photograph = self._images[name].load(index).image
                 image = dataset.evaluation_image(photograph, settings)
@@ -181,10 +193,48 @@ class DataBench:
         """What the claim on the input pipelines says of the port as it is now."""
         return audited(self.part, self.port)
 
+    def _reference_batches(self, name: str) -> dict[tuple[str, str], Any]:
+        """Which images each of two ranks has in the second batch of a run."""
+        from torch_reference.dataset import training_loader
+
+        found = {}
+        for rank in range(RANKS):
+            loader = training_loader(
+                self._images[name],
+                self._settings[name],
+                seed=SEED,
+                batch_size=BATCH,
+                capacity=CAPACITY,
+                buckets=(BUCKET,),
+                rank=rank,
+                world_size=RANKS,
+            )
+            _, batch = (one for _, one in zip(range(2), loader, strict=False))
+            found["batch", f"{name}, rank {rank}"] = tuple(batch["index"].tolist())
+        return found
+
     def _reference_data(self, name: str) -> Any:
         from torch_reference.dataset import TrainingData
 
         return TrainingData(self._images[name], self._settings[name], SEED, CAPACITY)
+
+
+def _padded(size: Sequence[int]) -> tuple[int, int]:
+    """The shape of an example in a batch that is a little larger than it."""
+    return size[0] + MORE[0], size[1] + MORE[1]
+
+
+def _port_batches(name: str, data: Any) -> dict[tuple[str, str], Any]:
+    """The same of two replicas of a port that continues after the first batch."""
+    from tf_impl import dataset
+
+    how = {"batch_size": BATCH, "buckets": (BUCKET,)}
+    state = dataset.advance_plan(data, **how, steps=1)
+    batches = dataset.training_dataset(data, **how, state=state, replicas=RANKS)
+    return {
+        ("batch", f"{name}, rank {rank}"): tuple(one["index"].numpy().tolist())
+        for rank, one in enumerate(batches.take(RANKS))
+    }
 
 
 def _known_mistakes(place: str) -> list[Mistake]:
@@ -264,8 +314,11 @@ def _drawn(case: str, steps: Sequence[Any]) -> dict[tuple[str, str], Any]:
 def _first_draw(expected: Results, found: Results, wrong: list[tuple[str, str]]) -> str:
     """The place at fault: of draws, what differs first in most examples.
 
-    A step that is missing moves those after it, and another size moves the crop in it.
+    A step that is missing moves those after it, and another size moves the crop in it. Of another
+    image all draws are others.
     """
+    if any(place == "image" for place, _ in wrong):
+        return "image"
     places = Counter()
     for case in dict.fromkeys(case for place, case in wrong if place.startswith("draws")):
         kinds = [place for place, other in wrong if other == case and place.startswith("draws")]
@@ -312,7 +365,7 @@ class InferenceBench:
             "Both sides make the same scores, labels, segments and instances of outputs",
             expected,
             self.reference,
-            {"": [*functions_of(inference), *functions_of(prediction)]},
+            {"": functions_of(inference, prediction, test_time_augmentation)},
             [one.inference for one in self._settings.values()],
             _known_orders,
             {
@@ -335,14 +388,16 @@ class InferenceBench:
         from torch_reference import inference
 
         found: dict[tuple[str, str], Any] = {}
-        wanted = None if keys is None else {name for _, name in keys}
+        wanted = None if keys is None else {case for _, case in keys}
         places = {place for place, _ in keys or ()}
-        for name, (_, results) in self._configs.items():
-            if wanted is not None and name not in wanted:
+        for case, name, image in self._cases():
+            if wanted is not None and case not in wanted:
                 continue
+            results = self._configs[name][1]
             if places:
                 results = tuple(one for one in results if _needed(one, places))
-            config, outputs = self._settings[name], self._outputs[name]
+            config, valid, output = self._settings[name], VALID[image], OUTPUT[image]
+            outputs = {key: array[image : image + 1] for key, array in self._outputs[name].items()}
             if seed is not None:
                 outputs = {key: perturb_ulp(value, seed) for key, value in outputs.items()}
             tensors = {key: torch.from_numpy(value) for key, value in outputs.items()}
@@ -350,19 +405,39 @@ class InferenceBench:
                 not places or any(_needed("query", [one]) for one in places)
             ):
                 masks = inference._resize(tensors["pred_masks"][0], PADDED)
-                masks = inference.sem_seg_postprocess(masks, VALID, OUTPUT)
+                masks = inference.sem_seg_postprocess(masks, valid, output)
                 decided = inference.decide_queries(tensors["pred_logits"][0], masks, config)
                 found |= {
-                    (f"query {key}", name): np.asarray(getattr(decided, key))
-                    for key in ("score", "label", "keep", "owner", "area", "full_area")
+                    (f"query {key}", case): np.asarray(getattr(decided, key)) for key in _DECISIONS
                 }
             if results:
-                made = inference.predict(tensors, config, PADDED, [VALID], [OUTPUT], results)[0]
-                found |= _predicted(name, made)
+                made = inference.predict(tensors, config, PADDED, [valid], [output], results)[0]
+                found |= _predicted(case, made)
+        if wanted is None or TIES in wanted:
+            found |= _segments(TIES, inference.merge_queries(*_tied(self._settings["panoptic"])))
+        if wanted is None or AUGMENTED in wanted:
+            scores = inference.predict_with_augmentation(
+                lambda images, sizes: {
+                    key: torch.from_numpy(value)
+                    for key, value in _seen(images.numpy().transpose(0, 2, 3, 1)).items()
+                },
+                *_augmentation(self._settings["semantic"]),
+            )
+            # What is summed in another order moves as much as outputs do that are moved.
+            scores = scores if seed is None else perturb_ulp(scores, seed)
+            found["augmented scores", AUGMENTED] = np.asarray(scores)
         return _inference_order(found)
 
+    def _cases(self) -> list[tuple[str, str, int]]:
+        """Case, kind of model and image number of everything in the two batches."""
+        return [
+            (f"{name} {image}", name, image)
+            for name in self._configs
+            for image in range(len(VALID))
+        ]
+
     def port(self) -> dict[tuple[str, str], Any]:
-        """The port's results; those that it cannot make are missing."""
+        """The port's results of whole batches; those that it cannot make are missing."""
         import tensorflow as tf
 
         from tf_impl import inference
@@ -371,25 +446,44 @@ class InferenceBench:
         for name, (config, results) in self._configs.items():
             tensors = {key: tf.constant(value) for key, value in self._outputs[name].items()}
             grid = tuple(next(reversed(tensors.values())).shape[-2:])
-            plan = inference.resize_plan(config, grid, PADDED, [VALID], [OUTPUT], OUTPUT)
+            plan = inference.resize_plan(config, grid, PADDED, VALID, OUTPUT, CANVAS)
             given = {
                 key: tf.constant(value, tf.int32 if key == "sizes" else tf.float64)
                 for key, value in vars(plan).items()
                 if value is not None
             }
             if name == "panoptic":
-                decided = inference.infer(tensors, given, config, results, OUTPUT)
-                found |= {
-                    (f"query {key}", name): decided[f"query_{key}"].numpy()[0]
-                    for key in ("score", "label", "keep", "owner", "area", "full_area")
-                    if f"query_{key}" in decided
-                }
+                decided = inference.infer(tensors, given, config, results, CANVAS)
+                for image, (height, width) in enumerate(OUTPUT):
+                    values = {
+                        key: decided[f"query_{key}"].numpy()[image]
+                        for key in _DECISIONS
+                        if f"query_{key}" in decided
+                    }
+                    if "owner" in values:
+                        values["owner"] = values["owner"][:height, :width]
+                    found |= {
+                        (f"query {key}", f"{name} {image}"): one for key, one in values.items()
+                    }
             inference.compiled.cache_clear()
             made = inference.predict(
-                tensors, config, PADDED, [VALID], [OUTPUT], results, jit_compile=False
-            )[0]
+                tensors, config, PADDED, VALID, OUTPUT, results, canvas=CANVAS, jit_compile=False
+            )
             inference.compiled.cache_clear()
-            found |= _predicted(name, made)
+            for image, one in enumerate(made):
+                found |= _predicted(f"{name} {image}", one)
+        found |= _segments(TIES, inference.merge_queries(*_tied(self._configs["panoptic"][0])))
+        tf.config.run_functions_eagerly(True)  # or XLA compiles every scale
+        try:
+            found["augmented scores", AUGMENTED] = inference.predict_with_augmentation(
+                lambda images, sizes: {
+                    key: tf.constant(value) for key, value in _seen(images.numpy()).items()
+                },
+                *_augmentation(self._configs["semantic"][0]),
+            )
+        finally:
+            tf.config.run_functions_eagerly(False)
+            inference.compiled.cache_clear()
         return _inference_order(found)
 
     def audit(self) -> Any:
@@ -410,8 +504,7 @@ def _predicted(name: str, made: Any) -> dict[tuple[str, str], Any]:
     if made.labels is not None:
         found["labels", name] = made.labels
     if made.panoptic is not None:
-        found["segments", name] = tuple((one.id, one.category_id) for one in made.panoptic.segments)
-        found["segment map", name] = made.panoptic.ids
+        found |= _segments(name, made.panoptic)
     if made.instances is not None:
         found["instance labels", name] = tuple(one.category_id for one in made.instances)
         found["instance scores", name] = np.array([one.score for one in made.instances])
@@ -419,10 +512,56 @@ def _predicted(name: str, made: Any) -> dict[tuple[str, str], Any]:
     return found
 
 
+def _segments(case: str, made: Any) -> dict[tuple[str, str], Any]:
+    return {
+        ("segments", case): tuple((one.id, one.category_id) for one in made.segments),
+        ("segment map", case): made.ids,
+    }
+
+
+def _tied(config: ModelConfig) -> tuple[Any, Sequence[int], float]:
+    """Arguments of `merge_queries` in which one query keeps exactly the least share of its mask."""
+    inference = config.inference
+    full = np.array([100, 100, 100])
+    area = np.rint(full * inference.overlap_threshold).astype(int)
+    area += np.array((0, 1, -1))
+    owner = np.repeat(np.arange(len(full)), area)[None]
+    labels, keep = np.array(inference.thing_ids[:3]), np.ones(len(full), bool)
+    decisions = prediction.QueryDecisions(np.ones(len(full)), labels, keep, owner, area, full)
+    return decisions, inference.thing_ids, inference.overlap_threshold
+
+
+def _augmentation(config: ModelConfig) -> tuple[np.ndarray, ModelConfig, InputConfig, Any]:
+    """What multi-scale testing takes besides a model."""
+    from maskformer.images import synthetic_image
+
+    inputs = dataclasses.replace(
+        PIPELINES["ade20k"][0], tta_min_sizes=SCALES, tta_max_size=LONGEST, tta_flip=True
+    )
+    smaller = dataclasses.replace(config, size_divisibility=DIVISIBILITY)
+    return synthetic_image(*PHOTOGRAPH, 0), smaller, inputs, PHOTOGRAPH
+
+
+def _seen(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs float64 that follow what images [1,H,W,3] show, as those of a model would."""
+    from maskformer import zoo
+
+    config = zoo.model_config("ade20k_r50")
+    rng = np.random.default_rng(6)
+    levels = images[:, ::4, ::4].astype(np.float64) / 64 - 2
+    mixture = rng.normal(size=(QUERIES, 3))
+    masks = np.einsum("qc,nhwc->nqhw", mixture, levels)
+    return {
+        "pred_logits": rng.normal(size=(1, QUERIES, config.num_classes + 1)),
+        "pred_masks": masks,
+    }
+
+
+_DECISIONS = ("score", "label", "keep", "owner", "area", "full_area")
 _INFERENCE = (
     "query score", "query label", "query keep", "query owner", "query area", "query full_area",
     "scores", "labels", "segments", "segment map", "instance labels", "instance scores",
-    "instance masks",
+    "instance masks", "augmented scores",
 )  # fmt: skip
 
 
@@ -439,6 +578,12 @@ def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _outputs(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Outputs of a batch, one image like `_outputs_of_one` after another."""
+    images = [_outputs_of_one(config, [seed, image]) for image in range(len(VALID))]
+    return {key: np.concatenate([one[key] for one in images]) for key in images[0]}
+
+
+def _outputs_of_one(config: ModelConfig, seed: Sequence[int]) -> dict[str, np.ndarray]:
     """Outputs in which queries overlap to any degree, some are unsure, and classes recur."""
     rng = np.random.default_rng(seed)
     if config.is_per_pixel:

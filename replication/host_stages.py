@@ -29,7 +29,8 @@ class Part:
         title: of its claim.
         expected: the reference's results.
         run: computes at least the reference's results of these keys, with the code as it is now.
-        functions: the reference's functions in which a mistake may be made, by place; "" for all.
+        functions: the reference's functions in which a mistake may be made, by place; "" for all;
+            none for a place at which no mistake is to be tried.
         settings: the reference's settings, whose values may be mistaken.
         known: mistakes that are no edit of one expression, by place.
         limits: by key, the largest relative gap (l2) of floating point results; others are equal.
@@ -105,6 +106,7 @@ def _equal(ours: Any, theirs: Any, limit: float) -> bool:
 def _causes(part: Part, found: Results, place: str) -> list[str]:
     from parity.mistakes_source import setting_mistakes
 
+    functions = part.functions.get(place, part.functions.get("", ()))
     wanted = {key: value for key, value in found.items() if key[0] == place}
     wrong = [key for key in differing(part, found) if key in wanted]
     # What differs by rounding alone, any mistake that hardly matters would explain.
@@ -140,8 +142,9 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
     for one in part.settings:
         others += setting_mistakes(one, numbers)
     seen = observed(wanted, {key: part.expected[key] for key in wanted if key in part.expected})
-    functions = part.functions.get(place, part.functions.get("", ()))
-    return seen or explained(run, same, functions, numbers, others, complete)
+    if seen or not functions:  # a place without functions has no mistakes that are tried
+        return seen
+    return explained(run, same, functions, numbers, others, complete)
 
 
 def observed(ours: Results, theirs: Results) -> list[str]:

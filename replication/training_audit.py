@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
+STEP = "train step"  # the place of what the step does between model, losses and optimizer
 TOTAL = "total"  # the weighted sum among the losses
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
 STEPS = 7  # that `training_claims` announces
@@ -55,8 +56,9 @@ def training_claims(
         port_weights: the port's, where it has not the reference's `weights`.
     """
     from replication import pair
+    from replication.training_rates import rate_claims
     from replication.training_replica_losses import losses_claim
-    from replication.training_replicas import reduction_claim
+    from replication.training_replicas import reduction_claim, shares_claim
 
     reference = reference_step(config, solver, weights, images, sizes, steps)
     with steps("training step of the port, float64"):
@@ -68,7 +70,8 @@ def training_claims(
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
     with steps("schedule, and two replicas"):
-        claims += [schedule_claim(solver, command), reduction_claim(solver, command)]
+        claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
+        claims.append(shares_claim(command))
         if not config.is_per_pixel:
             claims.append(losses_claim(config, command))
     return claims
@@ -147,7 +150,9 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     from tf_impl import train_step
 
     config, images, sizes = reference.config, reference.images, reference.sizes
-    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64")
+    # With room for one more, so that what is padded shows where it counts.
+    room = None if config.is_per_pixel else 1 + max(len(one["labels"]) for one in reference.targets)
+    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64", room)
     recorder = GradientRecorder(
         model,
         pair.PORT_AXES,
@@ -168,7 +173,7 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         costs = _cost_claim(reference, targets, command)
         pairs = _matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
-    claims.append(_loss_claim(reference, port.model, targets, found, command))
+    claims.append(_loss_claim(reference, port, command))
     claims += _gradient_claims(reference, port, command)
     return [*claims, _update_claim(reference, port.model, found.values, claims[-1], command)]
 
@@ -366,32 +371,40 @@ def _constants(outputs: Any) -> Any:
     return tf.constant(outputs.numpy())
 
 
-def _loss_claim(
-    reference: ReferenceStep, model: Any, targets: Any, found: Any, command: str
-) -> Claim:
+def _loss_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
     """Every loss by name, and their weighted sum; alone, on the reference's predictions and pairs,
     where one differs."""
     from replication import training_causes
 
+    found = port.found
     ours = {name: float(value) for name, value in found.losses.items()}
     ours[TOTAL] = float(found.total)
     theirs = {**reference.losses, TOTAL: reference.total}
-    pairs = _loss_pairs(ours, theirs)
+    empty = {} if reference.config.is_per_pixel else _empty_pairs(reference, port)
+    pairs = {**_loss_pairs(ours, theirs), **empty}
     one = claim(
         "train_losses",
         "Every loss of every decoder layer, and their sum, is the same in float64",
         {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
-        "largest relative gap; thousands of float64 roundings of the sums over pixels",
+        "largest relative gap; thousands of float64 roundings of the sums over pixels; also of the "
+        "same predictions for images without any target",
         command,
     )
     if one["verdict"] == "holds":
         return one
-    alone = _losses_alone(reference, model, targets)
+    wrong = [name for name, pair in pairs.items() if relative_gap(*pair) > DEFAULT.loss_gap]
+    if set(wrong) <= set(empty):
+        infinite = not any(math.isfinite(empty[name][0] or 0.0) for name in wrong)
+        cause = "masks are divided by their number, which is 0" if infinite else None
+        return located(one, f"criterion: {', '.join(wrong)}", cause)
+    alone = _losses_alone(reference, port.model, port.batch.targets)
     own = [
         name
         for name, pair in _loss_pairs(alone, theirs).items()
         if relative_gap(*pair) > DEFAULT.loss_gap
     ]
+    if not own and _predicts_otherwise(port):
+        return located(one, f"{STEP}: predictions", "the step calls the model in another way")
     if not own:
         return located(one, "inherited from the predictions or the matching", None)
     if own == [TOTAL]:
@@ -403,6 +416,37 @@ def _loss_claim(
         return located(one, f"criterion: {', '.join(missing)}", "the loss is not computed")
     cause = training_causes.of_losses(reference, {name: alone[name] for name in own})
     return located(one, f"criterion: {', '.join(own)}", cause)
+
+
+def _empty_pairs(reference: ReferenceStep, port: PortStep) -> dict[str, list[float | None]]:
+    """The port's and the reference's losses of the predictions where no image has a target."""
+    import torch
+
+    from tf_impl import train_step as ports
+    from tf_impl.matcher import pad_targets
+    from torch_reference.train_step import batch_losses
+
+    none = [{name: array[:0] for name, array in one.items()} for one in reference.targets]
+    padded = pad_targets(none, port.batch.targets.classes.shape[1])
+    ours, _ = ports.batch_losses(port.model, _constants(reference.outputs), padded)
+    tensors = [{name: torch.from_numpy(one) for name, one in target.items()} for target in none]
+    theirs = batch_losses(reference.model, reference.outputs, tensors)
+    found = _loss_pairs(
+        *({key: float(one) for key, one in side.items()} for side in (ours, theirs))
+    )
+    return {f"{name} without targets": pair for name, pair in found.items()}
+
+
+def _predicts_otherwise(port: PortStep) -> bool:
+    """Whether the port's step has other predictions than its model has of the same batch."""
+    from parity.metrics import gap
+
+    again = port.model(**port.inputs)
+    return any(
+        gap(port.found.outputs[name].numpy(), value.numpy()).l2 > DEFAULT.loss_gap
+        for name, value in again.items()
+        if name != "aux_outputs"
+    )
 
 
 def _loss_pairs(
@@ -542,10 +586,13 @@ def _update_claim(
     )
     if one["verdict"] == "holds":
         return one
-    if gradients["verdict"] != "holds":
-        ours = _updated(reference, model, _port_values(reference, model))
-        verdicts = _update_verdicts(reference, ours)
+    ours = _updated(reference, model, _port_values(reference, model))
+    verdicts = _update_verdicts(reference, ours)
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    if not wrong and gradients["verdict"] == "holds":
+        # The losses have the right gradients, and the optimizer is given others.
+        cause = training_causes.of_gradients(reference, _keyed_gradients(model, values))
+        return located(one, f"{STEP}: gradients", cause)
     if not wrong:
         return located(one, "inherited from the gradients", None)
     if set(wrong) <= _loaded_otherwise(reference, model):
@@ -553,6 +600,19 @@ def _update_claim(
     count = f"{len(wrong)} of {len(reference.after)} parameters"
     place = f"optimizer: {count}, such as {wrong[0]}"
     return located(one, place, training_causes.of_update(reference, ours))
+
+
+def _keyed_gradients(model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The gradients that a step of the port has found, by state-dict key, in torch's layout."""
+    from weight_conversion.layouts import tf_variables
+
+    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
+    found = {}
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        key, layout = owned[id(variable)]
+        if value is not None:
+            found[key] = layout.to_torch(value.numpy())
+    return found
 
 
 def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
@@ -661,8 +721,9 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
             command,
             other,
         )
+        drawn_claim = _draws_claim(reference, model, len(drawn), command)
         if one["verdict"] == "holds":
-            return [one]
+            return [one, drawn_claim]
         found = localise(theirs, ours, trace, inputs, floors, explain)
     finally:
         reference.model.eval()
@@ -671,63 +732,50 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
         # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
         path = re.split("[@:]", other[0])[0]
         place = f"{path}, at {other[0]}" if path not in place else place
-        return [located(one, place, f"dropout is in another place: {other[0]}")]
-    return [located(one, place, found[0].cause if found else None)]
+        return [located(one, place, f"dropout is in another place: {other[0]}"), drawn_claim]
+    return [located(one, place, found[0].cause if found else None), drawn_claim]
 
 
-def _rate_condition(solver: "SolverConfig", step: int) -> float:
-    """By how much the rate magnifies a relative error of step / max_iter: near its end, the
-    polynomial (1 - x) ** power loses the digits that 1 - x cancels."""
-    if solver.schedule != "WarmupPolyLR":
-        return 1.0
-    return 1.0 + solver.power * step / (solver.max_iter - step)
-
-
-def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
-    """The learning rate around every iteration at which the schedule changes its rule."""
-    import tensorflow as tf
-    import torch
-
-    from replication import training_causes
-    from tf_impl.schedule import SolverSchedule as PortSchedule
-    from torch_reference.schedule import SolverSchedule
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=solver.base_lr)
-    reference, port = SolverSchedule(optimizer, solver), PortSchedule(solver, "float64")
-    turns = {0, solver.warmup_iters, *solver.steps, solver.max_iter // 2, solver.max_iter}
-    places = sorted(
-        place
-        for place in {turn + step for turn in turns for step in (-1, 0, 1)}
-        if 0 <= place < solver.max_iter
-    )
-    rates = {}
-    for place in places:
-        reference.last_epoch = place
-        rates[place] = (float(port(tf.constant(place, tf.int64))), reference.get_lr()[0])
-    limit = 4 * float(np.finfo(np.float64).eps)
-    gaps = {
-        place: relative_gap(*pair) / _rate_condition(solver, place) for place, pair in rates.items()
-    }
-    wrong = {place: rates[place] for place, gap in gaps.items() if gap > limit}
+def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:
+    """That the port's training step draws as many masks as the model has, each by its own seed."""
+    seeds = _seeds_of_a_step(reference, model)
+    found = [f"{len(seeds)} masks instead of {wanted}"] if len(seeds) < wanted else []
+    again = len(seeds) - len(set(seeds))
+    found += [f"{again} masks have the seed of another"] if again else []
     one = claim(
-        "train_schedule",
-        "The learning rate is the same at and around every milestone",
-        {
-            "rule": "largest",
-            "values": {str(place): gap for place, gap in gaps.items()},
-            "limit": limit,
-            "rates": {str(place): list(pair) for place, pair in rates.items()},
-        },
-        "largest relative gap; a rate is four roundings of products and a power, where "
-        "1 - step / steps of a polynomial multiplies them by how many digits it cancels",
+        "train_dropout_draws",
+        "The training step drops what the model drops, by a mask of its own at every place",
+        {"rule": "none", "of": wanted, "found": found},
+        "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
+        "are the same",
         command,
     )
-    text = ", ".join(
-        f"{place} ({ours:.6g} instead of {theirs:.6g})" for place, (ours, theirs) in wrong.items()
+    cause = "several masks are drawn from one seed" if again else None
+    if not seeds:
+        cause = "the step calls the model without training=True"
+    return located(one, f"{STEP}: {'; '.join(found)}", cause)
+
+
+def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:
+    """The seeds of the masks that one training step of the port draws; nothing is dropped."""
+    from unittest.mock import patch
+
+    import tensorflow as tf
+
+    from replication import training_pair
+    from tf_impl import train_step
+    from tf_impl.layers import dropout_seed
+
+    seeds = []
+
+    def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
+        seeds.append(tuple(np.asarray(seed).tolist()))
+        return tf.convert_to_tensor(x)
+
+    batch = training_pair.port_batch(
+        reference.config, reference.images, reference.sizes, reference.targets, "float64"
     )
-    if one["verdict"] == "holds":
-        return one
-    late = set(wrong) <= set(solver.steps)
-    causes = [] if late else training_causes.of_schedule(solver, rates)
-    cause = "a milestone acts one iteration late" if late else next(iter(causes), None)
-    return located(one, f"schedule: iteration {text}", cause)
+    noting = patch.object(tf.nn.experimental, "stateless_dropout", noted)
+    with noting, dropout_seed(tf.constant([1, 2])):
+        train_step.gradients(model, batch, training=True)
+    return seeds

@@ -213,6 +213,64 @@ def _fitted_end(
     return f"the rate ends at {end:.6g} instead of 0" if straight and end else None
 
 
+def of_gradients(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
+    """Why the port's step has other gradients, by key, than its losses."""
+    theirs = {name: reference.gradient(name) for name in reference.after}
+    lost = [name for name, one in theirs.items() if one is not None and name not in ours]
+    if lost:
+        more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
+        return f"{lost[0]}{more} has no gradient"
+    for cause, expected in _mistaken_gradients(reference):
+        squares = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in expected.items())
+        total = sum(float(np.sum(one**2)) for one in expected.values())
+        if squares <= EXPLAINED**2 * total:
+            return cause
+    return None
+
+
+def _mistaken_gradients(
+    reference: "ReferenceStep",
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The reference's gradients of other sums of its losses, by key, and what is summed."""
+    import torch
+
+    from torch_reference.criterion import weighted_total
+    from torch_reference.train_step import batch_losses
+
+    model, batch = reference.model, reference.batch
+    losses = batch_losses(model, model(batch.images, batch.sizes), batch.targets)
+    weights = reference.config.loss
+    final = {name: one for name, one in losses.items() if not name[-1].isdigit()}
+    sums = {
+        "the losses are summed without their weights": sum(losses.values()),
+        "only the losses of the final layer are differentiated": weighted_total(final, weights),
+        "only the auxiliary losses are differentiated": weighted_total(losses, weights)
+        - weighted_total(final, weights),
+        **{
+            f"only losses called {kind} are differentiated": weighted_total(
+                {name: one for name, one in losses.items() if name.startswith(kind)}, weights
+            )
+            for kind in ("loss_ce", "loss_mask", "loss_dice")
+            if any(name.startswith(kind) for name in losses)
+        },
+    }
+    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    for cause, total in sums.items():
+        if not isinstance(total, torch.Tensor) or not total.requires_grad:
+            continue
+        found = torch.autograd.grad(
+            total, list(parameters.values()), retain_graph=True, allow_unused=True
+        )
+        yield (
+            cause,
+            {
+                name: one.numpy()
+                for name, one in zip(parameters, found, strict=True)
+                if one is not None
+            },
+        )
+
+
 def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
     """Why the port's weights after the first update from the same gradients differ."""
     for cause, expected in _mistaken_updates(reference):

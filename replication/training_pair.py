@@ -18,6 +18,8 @@ def synthetic_targets(
 ) -> list[dict[str, np.ndarray]]:
     """Per image 3 to 7 segments that do not overlap: labels int64 [t], masks bool [t,H,W].
 
+    Images that follow each other have different numbers of them.
+
     Args:
         config: gives the number of classes.
         sizes: valid (height, width) of each image, int [N,2]; padding belongs to no segment.
@@ -28,6 +30,8 @@ def synthetic_targets(
     targets = []
     for height, width in sizes:
         count = int(rng.integers(3, 8))
+        if targets and count == len(targets[-1]["labels"]):
+            count = count + 1 if count < 7 else 3
         centres = rng.uniform(0, 1, (count, 2)) * (height, width)
         rows, columns = np.mgrid[: shape[0], : shape[1]]
         distance = (rows - centres[:, 0, None, None]) ** 2 + (

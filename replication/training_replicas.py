@@ -1,4 +1,4 @@
-"""The claim on several replicas: their gradients are added up first, and clipped then."""
+"""The claims on several replicas: their gradients are shares, added up first, and clipped then."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from replication.logical_replicas import in_fresh_process, mirrored
 if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
 
+PER_PIXEL = "ade20k_pp"  # a configuration whose loss needs no matching
 REPLICAS = 2
 SIZE, UPDATES = 64, 3
+EXPLAINED = 1e-12  # relative; Adam hides all but this of a factor on every gradient
 
 
 def reduction_claim(
@@ -45,10 +47,117 @@ def reduction_claim(
         command,
     )
     early = _reference_update(solver, _clipped(gradients, solver.clip_value).mean(axis=1))
-    cause = None
-    if max(_gap(copy, early) for copy in copies) <= 1e-9:
-        cause = "gradients are clipped before the reduction over replicas"
+    known = {
+        "gradients are clipped before the reduction over replicas": [early] * REPLICAS,
+        "every replica updates by its own gradients alone": [
+            _reference_update(solver, gradients[:, index] / REPLICAS) for index in range(REPLICAS)
+        ],
+        "the shares of replicas are averaged instead of added up": [
+            _reference_update(solver, gradients.mean(axis=1) / REPLICAS)
+        ]
+        * REPLICAS,
+    }
+    cause = next(
+        (
+            text
+            for text, moves in known.items()
+            if max(_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
+        ),
+        None,
+    )
     return located(one, "update: reduction over replicas", cause)
+
+
+def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dict[str, Any]:
+    """Two replicas' gradients add up to that of the mean of their losses.
+
+    The model is one factor per class on given logits, of which every replica sees its own image, so
+    that the claim is on the step alone.
+    """
+    images, labels = _pixels()
+    exact = _reference_shares(images, labels)
+    copies = in_fresh_process(_port_shares, images, labels, prepare)
+    total = np.sum(copies, axis=0)
+    one = claim(
+        "train_shares",
+        "Each of two replicas finds its share of the gradient of the mean loss",
+        {
+            "rule": "largest",
+            "values": {"sum of two replicas": _gap(total, exact)},
+            "limit": {"name": "floor_factor", "times": float(np.finfo(np.float64).eps)},
+        },
+        f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
+        "number",
+        command,
+    )
+    times = float(np.sum(total * exact) / np.sum(exact * exact))
+    whole = _gap(total, REPLICAS * exact) <= 1e-9
+    cause = "the loss is not divided by the number of replicas" if whole else None
+    cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
+    return located(one, "train step: share of a replica", cause)
+
+
+def _pixels() -> tuple[np.ndarray, np.ndarray]:
+    """Logits float64 [REPLICAS,K,h,w] of a per-pixel head, and labels int32 [REPLICAS,h,w]."""
+    rng = np.random.default_rng(7)
+    return rng.normal(size=(REPLICAS, 5, 4, 6)), rng.integers(0, 5, (REPLICAS, 4, 6), np.int32)
+
+
+def _reference_shares(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The gradient, by one factor per class, of the mean over replicas of their losses."""
+    import torch
+
+    from torch_reference.criterion import per_pixel_losses
+
+    weight = torch.ones(images.shape[1], 1, 1, dtype=torch.float64, requires_grad=True)
+    losses = [
+        per_pixel_losses(
+            {"sem_seg": torch.from_numpy(image[None]) * weight},
+            torch.from_numpy(label[None].astype(np.int64)),
+            255,
+        )["loss_sem_seg"]
+        for image, label in zip(images, labels, strict=True)
+    ]
+    torch.stack(losses).mean().backward()
+    return weight.grad.numpy().ravel()
+
+
+def _port_shares(
+    images: np.ndarray, labels: np.ndarray, prepare: Callable[[], None] | None
+) -> list[np.ndarray]:
+    """What each replica's step finds; in a fresh process."""
+    import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
+    import tensorflow as tf
+
+    from maskformer import zoo
+    from tf_impl import train_step
+
+    if prepare is not None:
+        prepare()
+    strategy = mirrored(REPLICAS)
+
+    class Head(tf.Module):
+        """Logits times one factor per class."""
+
+        config = zoo.model_config(PER_PIXEL)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = tf.Variable(np.ones((images.shape[1], 1, 1)))
+
+        def __call__(self, images: Any, sizes: Any, training: bool) -> dict[str, Any]:
+            return {"sem_seg": images * self.weight}
+
+    with strategy.scope():
+        head = Head()
+
+    def values() -> Any:
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = [tf.gather(tf.constant(array), [index]) for array in (images, labels)]
+        return train_step.gradients(head, train_step.Batch(own[0], None, own[1])).values[0]
+
+    found = strategy.experimental_local_results(strategy.run(values))
+    return [one.numpy().ravel() for one in found]
 
 
 def _gradients(solver: "SolverConfig") -> np.ndarray:

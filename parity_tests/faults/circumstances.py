@@ -8,7 +8,7 @@ import tf_impl.optimizer as optimizer
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import DECODER, ENCODER, PIXELS, PORT
-from parity_tests.faults.planting import attribute, call, function, inside, line, method
+from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
 
 INPUT = ("model", "backbone:input")
 
@@ -90,12 +90,56 @@ DROPOUT = (
         "a noise shape without the batch",
     ),
     _fault(
+        "dropout", "step-without-training", "transformer",
+        "the training step calls the model as at inference",
+        function(train_step, "gradients", ", training=training", ""), ("train step",),
+        ("without training=True",), "a model call that lacks training=True",
+    ),
+    _fault(
+        "dropout", "dropout-of-one-seed", "transformer", "all masks are drawn from the same seed",
+        constant(tf.random.experimental, "stateless_fold_in", lambda seed, number: seed),
+        ("train step",), ("from one seed",), "stateless random numbers of a fixed seed",
+    ),
+    _fault(
         "dropout", "drop-path-not-scaled", "backbone", "paths that are kept are not scaled up",
         line("backbone.layers.0.blocks.1.drop_path",
              "input * dropout(tf.ones(shape, input.dtype), self.rate, training)",
              "input * dropout(tf.ones(shape, input.dtype), self.rate, training)"
              " * (1.0 - self.rate)"),
         ("backbone.layers.0.blocks.1.drop_path",), ("divisor is left out", "times"),
+    ),
+)  # fmt: skip
+
+TRAINING_BATCH = (
+    _fault(
+        "training_batch", "targets-of-other-images", "loss",
+        "masks are taken from the targets of another image than their queries",
+        function(criterion, "_matched_losses", "image, first = (index // chunks) % images",
+                 "image, first = (index // chunks) * images // n"), ("criterion",), (), "", "loss",
+    ),
+    _fault(
+        "training_batch", "counts-of-other-images", "matching",
+        "an image is matched with as many targets as another one has",
+        function(criterion, "match", "tf.tile(counts, [layers])", "tf.repeat(counts, layers)"),
+        ("matcher",), (), "numpy's tile and repeat", "matching",
+    ),
+    _fault(
+        "training_batch", "padded-targets-are-real", "loss",
+        "the places that targets are padded to count as masks",
+        method(criterion.SetCriterion, "_num_masks", "tf.cast(targets.valid, tf.float32)",
+               "tf.ones(tf.shape(targets.valid))"), ("criterion",), ("times",), "", "loss",
+    ),
+    _fault(
+        "training_batch", "padding-is-the-first-target", "loss",
+        "pixels that belong to no target are counted to the first",
+        function(criterion, "_matched_losses", "owned = target_masks[image]",
+                 "owned = tf.maximum(target_masks[image], 0)"), ("criterion",), (), "", "loss",
+    ),
+    _fault(
+        "training_batch", "step-without-sizes", "input",
+        "the training step does not say which part of an image is padding",
+        function(train_step, "gradients", "sizes=batch.sizes, training=training",
+                 "training=training"), ("train step",), ("in another way",), "", "loss",
     ),
 )  # fmt: skip
 
@@ -136,7 +180,43 @@ def normalise_over_replicas() -> None:
     criterion.SetCriterion.__init__.__defaults__ = ("global",)
 
 
+def average_shares() -> None:
+    """Planted in the replicas' own process: what is to be added up is averaged."""
+    reduced = train_step._sum_over_replicas
+    count = train_step._replicas
+    train_step._sum_over_replicas = lambda values: [
+        one / count(one.dtype) for one in reduced(values)
+    ]
+
+
+def keep_own_gradients() -> None:
+    """Planted in the replicas' own process: gradients are not reduced."""
+    train_step._sum_over_replicas = lambda values: values
+
+
+def keep_whole_losses() -> None:
+    """Planted in the replicas' own process: every replica differentiates its whole loss."""
+    train_step._replicas = lambda dtype: tf.ones([], dtype)
+
+
 REPLICAS = (
+    _fault(
+        "replicas", "loss-not-shared-out", "gradient",
+        "gradients of all replicas add up to that of the sum of their losses",
+        inside("prepare", keep_whole_losses), ("train step",),
+        ("not divided by the number of replicas",), "torch's DDP, which averages", "gradient",
+    ),
+    _fault(
+        "replicas", "gradients-averaged-twice", "update",
+        "shares of the mean loss are averaged instead of added up",
+        inside("prepare", average_shares), ("update",), ("averaged instead of added up",),
+        "ReduceOp.MEAN beside a loss that is divided already", "update",
+    ),
+    _fault(
+        "replicas", "gradients-not-reduced", "update", "every replica updates by its own gradients",
+        inside("prepare", keep_own_gradients), ("update",), ("its own gradients alone",),
+        "skip_gradients_aggregation without a reduction", "update",
+    ),
     _fault(
         "replicas", "loss-normalised-globally", "loss",
         "the class loss is divided by the weights of all replicas",
@@ -145,4 +225,4 @@ REPLICAS = (
     ),
 )  # fmt: skip
 
-FAULTS = (*BATCH, *DROPOUT, *STEPS, *REPLICAS)
+FAULTS = (*BATCH, *DROPOUT, *TRAINING_BATCH, *STEPS, *REPLICAS)

@@ -127,6 +127,26 @@ DATA = (
         ("[seed, index, epoch]",), "the Model Garden's fixed op seeds",
     ),
     _fault(
+        "data", "data-one-order-for-all-epochs", "every epoch visits images in the same order",
+        _edited(augmentation, "default_rng([seed, epoch, count, 1])",
+                "default_rng([seed, 0, count, 1])"), ("image",), ("epoch",),
+        "a shuffle that is not reshuffled",
+    ),
+    _fault(
+        "data", "data-padding-is-a-target", "what pads an image to its bucket is the first target",
+        _edited(mapper, '"pillow"), VOID', '"pillow"), 0'), ("target map",), (),
+        "padding with zeros",
+    ),
+    _fault(
+        "data", "data-batch-of-neighbours", "a replica has neighbours of a batch, not every n-th",
+        function(dataset, "training_dataset", "batch.positions[replica::total]",
+                 "batch.positions[replica * share : (replica + 1) * share]"), ("batch",),
+    ),
+    _fault(
+        "data", "data-resumed-from-the-start", "a run that continues begins its data anew",
+        function(dataset, "_plan", 'state.get("position", 0)', "0"), ("batch",),
+    ),
+    _fault(
         "data", "data-epochs-alike", "every epoch repeats the draws of the first",
         method(dataset.TrainingData, "steps_at", "self._draw(epoch, index, labels)",
                "self._draw(0, index, labels)"),
@@ -284,6 +304,28 @@ INFERENCE = (
         ("segments",), ("overlap_threshold",),
     ),
     _fault(
+        "inference", "inference-overlap-or-equal", "a share of exactly the threshold is too small",
+        _edited(prediction, "area / full_area < overlap_threshold",
+                "area / full_area <= overlap_threshold"), ("segments",), ("<=",),
+    ),
+    _fault(
+        "inference", "inference-canvas-counts", "areas include the canvas beyond an image",
+        function(inference, "infer", "inside = (probabilities >= 0.5) & valid[:, None]",
+                 "inside = probabilities >= 0.5"), ("query full_area",),
+    ),
+    _fault(
+        "inference", "inference-resized-as-the-first", "all images are resized as the first one is",
+        function(inference, "infer", SIGMOID,
+                 'tf.sigmoid(_apply(plan["mask_rows"][:1], masks, plan["mask_columns"][:1]))'),
+        ("query owner", "query full_area"),
+    ),
+    _fault(
+        "inference", "inference-mirror-not-turned-back",
+        "scores of mirrored images are averaged as they are",
+        function(inference, "predict_with_augmentation", "scores[:, :, ::-1] if mirrored else",
+                 ""), ("augmented scores",), ("mirrored", "[:, :, ::-1]"),
+    ),
+    _fault(
         "inference", "inference-overlap-not-tested", "segments are kept whatever their overlap",
         _edited(prediction,
                 "if area == 0 or full_area == 0 or area / full_area < overlap_threshold",
@@ -410,6 +452,16 @@ METRICS = (
         _edited(panoptic_quality, "counts.tp + 0.5 * counts.fp + 0.5 * counts.fn",
                 "counts.tp + counts.fp + counts.fn"),
         ("panoptic score, All",), ("0.5",),
+    ),
+    _fault(
+        "metric", "metric-sq-over-all-segments", "segmentation quality is a mean over all segments",
+        _edited(panoptic_quality, "np.where(counts.tp > 0, counts.iou / counts.tp, 0.0)",
+                "np.where(counts.tp > 0, counts.iou / segments, 0.0)"), ("panoptic sq, All",),
+    ),
+    _fault(
+        "metric", "metric-classes-shifted", "classes are given the scores of the class before",
+        _edited(panoptic_quality, "(float(quality[i]) for quality in qualities), 1)",
+                "(float(quality[i - 1]) for quality in qualities), 1)"), ("panoptic classes",),
     ),
     _fault(
         "metric", "metric-no-object-counted", "the class after the last is one of them",

@@ -15,6 +15,7 @@ from replication.host_stages import Part
 
 Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted
+QUALITIES = {"pq": "panoptic score", "sq": "panoptic sq", "rq": "panoptic rq"}
 SCORES = ("mIoU", "fwIoU", "mACC", "pACC")
 LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
 
@@ -61,7 +62,12 @@ def _golden() -> dict[Key, Any]:
             found[f"panoptic {key}", name] = np.array(values, np.float64)
         for group, scores in scenario["results"].items():
             if group in panoptic_quality.GROUPS:
-                found[f"panoptic score, {group}", name] = scores["pq"]
+                for key, title in QUALITIES.items():
+                    found[f"{title}, {group}", name] = scores[key]
+        per_class = scenario["results"]["per_class"]
+        found["panoptic classes", name] = np.array(
+            [[per_class[str(one)][key] for key in QUALITIES] for one in classes]
+        )
     arrays, texts = golden_files.load("golden_miou")
     for name, scores in texts["info"].items():
         found["confusion", name] = arrays[f"{name}_conf"]
@@ -101,7 +107,15 @@ def _panoptic(module: Any, name: str) -> dict[Key, Any]:
     }
     result = module.score(counts, classes)
     for group, score in result.groups.items():
-        found[f"panoptic score, {group}", name] = score.pq
+        for key, title in QUALITIES.items():
+            found[f"{title}, {group}", name] = getattr(score, key)
+    found["panoptic classes", name] = np.array(
+        [
+            # panopticapi writes 0 for a class that does not occur
+            [getattr(result.per_class.get(one), key, 0.0) for key in QUALITIES]
+            for one in classes
+        ]
+    )
     return found
 
 

@@ -199,4 +199,17 @@ FAULTS = (
         (f"{BLOCK}.0", f"{BLOCK}.0.norm2:input"),
         ("norm1:output + ",),
     ),
+    _fault(
+        "swin-mask-dealt-to-images",
+        "the shift mask is dealt to windows as if images came last",
+        line(
+            ATTENTION,
+            "tf.reshape(attention, (-1, windows, self.num_heads, places, places))\n"
+            "        attention = tf.reshape(attention + shift_mask[:, None],",
+            "tf.reshape(attention, (windows, -1, self.num_heads, places, places))\n"
+            "        attention = tf.reshape(attention + shift_mask[:, None, None],",
+        ),
+        (ATTENTION, f"{ATTENTION}.attn_drop:input"),
+        (),
+    ),
 )

@@ -7,6 +7,7 @@ import tf_impl.criterion as criterion
 import tf_impl.matcher as matcher
 import tf_impl.optimizer as optimizer
 import tf_impl.schedule as schedule
+import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import DECODER, KERAS, PORT, PREDICTOR
 from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
@@ -185,6 +186,11 @@ LOSSES = (
         CRITERION, ("nearest (rounding down) resize",), family="resize",
     ),
     _fault(
+        "loss", "loss-without-targets", "images without targets divide by 0 masks",
+        method(criterion.SetCriterion, "_num_masks", TOTAL_MASKS,
+               "total / _replicas(tf.float32)"), CRITERION, ("divided by their number",),
+    ),
+    _fault(
         "loss", "loss-auxiliary-left-out", "the losses of the auxiliary outputs are left out",
         method(criterion.SetCriterion, "losses", "return named",
                'return {name: one for name, one in named.items() if not name.endswith("_0")}'),
@@ -235,6 +241,27 @@ GRADIENTS = (
              "self.norm2(tgt + self.dropout2(attended, training=training))",
              "self.norm2(tgt + tf.stop_gradient(self.dropout2(attended, training=training)))"),
         (f"{DECODER}.layers.1",), ("stop",),
+    ),
+)  # fmt: skip
+
+STEP, SHARE = ("train step",), "share = total / _replicas(total.dtype)"
+DIFFERENTIATED = (
+    _fault(
+        "gradient", "gradient-of-unweighted-losses", "the step differentiates the plain sum",
+        function(train_step, "gradients", SHARE, "share = tf.add_n(list(losses.values()))"), STEP,
+        ("without their weights",),
+    ),
+    _fault(
+        "gradient", "gradient-of-the-final-layer", "the step differentiates no auxiliary loss",
+        function(train_step, "gradients", SHARE,
+                 "share = weighted_total({key: one for key, one in losses.items() "
+                 "if not key[-1].isdigit()}, model.config.loss)"), STEP, ("of the final layer",),
+    ),
+    _fault(
+        "gradient", "stem-not-trained", "the stem's gradient does not reach the optimizer",
+        function(train_step, "gradients", "return Gradients(",
+                 "dense[0] = None\n    return Gradients("), STEP, ("has no gradient",),
+        "detectron2's FREEZE_AT",
     ),
 )  # fmt: skip
 
@@ -343,6 +370,29 @@ RATES = (
     ),
 )  # fmt: skip
 
+RATE = "tf.cast(self.learning_rate * factor, variable.dtype)"
+APPLIED = (
+    _fault(
+        "update", "schedule-not-connected", "the optimizer is built without the schedule",
+        function(optimizer, "build_optimizer", "SolverSchedule(solver, dtype)", "solver.base_lr"),
+        OPTIMIZER, ("does not reach the optimizer",), "", "schedule", "schedule",
+    ),
+    _fault(
+        "update", "rate-of-the-next-step", "the rate is read after the step is counted",
+        method(optimizer.TorchAdamW, "update_step", RATE,
+               "tf.cast(self._learning_rate(self.iterations + 1) * factor, variable.dtype)"),
+        OPTIMIZER, ("of the iteration after",), "a scheduler that steps first", "schedule",
+        "schedule",
+    ),
+    _fault(
+        "update", "clip-scales-up", "gradients below the clip are brought to its length",
+        function(optimizer, "clip_scale",
+                 "tf.minimum(clip / (norm + CLIP_EPSILON), tf.ones_like(norm))",
+                 "clip / (norm + CLIP_EPSILON)"),
+        OPTIMIZER, ("shorter than the clip",), "", "schedule", "update",
+    ),
+)  # fmt: skip
+
 REPLICAS = (
     _fault(
         "update", "clip-before-reduction", "each replica clips before gradients are summed",
@@ -359,4 +409,6 @@ def _group(kind, path, solver):
     return parameter_group(kind, path, solver)
 
 
-FAULTS = (*MATCHING, *LOSSES, *GRADIENTS, *UPDATES, *RATES, *REPLICAS)
+FAULTS = (
+    *MATCHING, *LOSSES, *GRADIENTS, *DIFFERENTIATED, *UPDATES, *RATES, *APPLIED, *REPLICAS,
+)  # fmt: skip

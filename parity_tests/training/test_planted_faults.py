@@ -5,16 +5,20 @@ import re
 import numpy as np
 import pytest
 
+import tf_impl.criterion as tf_criterion
 import tf_impl.matcher as tf_matcher
+import tf_impl.train_step as tf_train_step
 from maskformer import zoo
 from maskformer.images import batch_images, synthetic_image
 from parity_tests.faults.circumstances import normalise_over_replicas
+from parity_tests.faults.planting import function, method
 from parity_tests.faults.training import greedy_assignment
 from parity_tests.training import planted
 from replication import training_audit
 from replication.pair import build_port, load_weights
 from replication.progress import Steps
 from replication.training_pair import keyed
+from replication.training_rates import schedule_claim
 from replication.training_replica_losses import losses_claim
 from replication.training_replicas import reduction_claim
 
@@ -46,7 +50,7 @@ def failed(claims):
 
 def test_every_claim_holds_without_a_fault(sound):
     claims = training_audit.step_claims(*sound, "test")
-    claims += [training_audit.schedule_claim(ENTRY.solver, "test")]
+    claims += [schedule_claim(ENTRY.solver, "test")]
     assert [claim["id"] for claim in claims] == [
         "train_costs",
         "train_matching",
@@ -98,9 +102,37 @@ def test_a_matching_that_is_not_optimal_is_named_with_its_cost(sound, monkeypatc
     assert float(found[2]) > float(found[3])
 
 
+@pytest.mark.parametrize(
+    ("new", "cause"),
+    [
+        ("tf.add_n(list(losses.values()))", "the losses are summed without their weights"),
+        (
+            "weighted_total({key: one for key, one in losses.items() if not key[-1].isdigit()},"
+            " model.config.loss)",
+            "only the losses of the final layer are differentiated",
+        ),
+    ],
+)
+def test_a_step_that_differentiates_another_sum_is_named(sound, new, cause):
+    reference, step = sound
+    with function(tf_train_step, "gradients", "total / _replicas(total.dtype)", new)(None):
+        wrong = training_audit.port_step(reference, step.model)
+        found = failed(training_audit.step_claims(reference, wrong, "test"))
+    assert found == {"train_update": ("train step: gradients", cause)}
+
+
+def test_losses_without_targets_are_compared(sound):
+    count = "tf.maximum(total / _replicas(tf.float32), 1.0)"
+    plant = method(tf_criterion.SetCriterion, "_num_masks", count, "total / _replicas(tf.float32)")
+    with plant(None):
+        place, cause = failed(training_audit.step_claims(*sound, "test"))["train_losses"]
+    assert place.startswith("criterion: loss_mask without targets, ")
+    assert cause == "masks are divided by their number, which is 0"
+
+
 def test_a_milestone_one_iteration_late_is_named(monkeypatch):
     planted.milestone_one_late(monkeypatch, None)
-    found = failed([training_audit.schedule_claim(ENTRY.solver, "test")])
+    found = failed([schedule_claim(ENTRY.solver, "test")])
     place, cause = found["train_schedule"]
     assert place == "schedule: iteration 369600 (0.0001 instead of 1e-05)"
     assert cause == "a milestone acts one iteration late"
@@ -132,10 +164,20 @@ def test_a_class_loss_normalised_over_replicas_is_named():
     assert cause == "the class loss is normalised over all replicas"
 
 
+def test_a_step_outside_training_mode_is_named(sound):
+    reference, step = sound
+    plant = function(tf_train_step, "gradients", ", training=training", "")
+    with plant(None):
+        found = failed(training_audit.dropout_claims(reference, step.model, "test"))
+    place, cause = found["train_dropout_draws"]
+    assert place.startswith("train step: 0 masks instead of ")
+    assert cause == "the step calls the model without training=True"
+
+
 def test_dropout_is_in_the_same_places(sound):
     reference, step = sound
     claims = training_audit.dropout_claims(reference, step.model, "test")
-    assert [claim["id"] for claim in claims] == ["train_dropout"]
+    assert [claim["id"] for claim in claims] == ["train_dropout", "train_dropout_draws"]
     assert failed(claims) == {}
 
 

@@ -18,8 +18,11 @@ CLAIMS = [
     "train_gradients",
     "train_update",
     "train_dropout",
+    "train_dropout_draws",
     "train_schedule",
+    "train_applied",
     "train_reduction",
+    "train_shares",
     "train_replica_losses",
 ]
 

@@ -1,0 +1,58 @@
+"""What benches on the host see: batches, canvases, ties, several scales, every score."""
+
+import pytest
+
+from parity_tests.faults.catalogue import FAULTS
+from parity_tests.faults.metric_bench import MetricBench
+from replication import fault_benches
+
+BY_ID = {one.id: one for one in FAULTS}
+
+
+def named(bench, fault):
+    """The place that is named first for a planted fault."""
+    with BY_ID[fault].plant(bench):
+        found = bench.audit()
+    return found.named[0].edge if found.named else None
+
+
+@pytest.fixture(scope="module")
+def inference():
+    bench = fault_benches.BENCHES["inference"]("tiny", "72x88")
+    assert bench.audit().claims == ()
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        ("inference-canvas-counts", "inference: query full_area"),
+        ("inference-resized-as-the-first", "inference: query owner"),
+        ("inference-overlap-or-equal", "inference: segments"),
+        ("inference-mirror-not-turned-back", "inference: augmented scores"),
+    ],
+)
+def test_inference_bench_names_what_one_plain_image_does_not_show(inference, fault, place):
+    assert named(inference, fault) == place
+
+
+@pytest.mark.parametrize("fault", ["metric-sq-over-all-segments", "metric-classes-shifted"])
+def test_metric_bench_compares_every_score(fault):
+    bench = MetricBench()
+    assert bench.audit().claims == ()
+    assert named(bench, fault) == BY_ID[fault].places[0]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["data-one-order-for-all-epochs", "data-padding-is-a-target", "data-batch-of-neighbours"],
+)
+def test_data_bench_compares_order_padding_and_batches(data, fault):
+    assert named(data, fault) == BY_ID[fault].places[0]
+
+
+@pytest.fixture(scope="module")
+def data():
+    bench = fault_benches.BENCHES["data"]("tiny", "72x88")
+    assert bench.audit().claims == ()
+    return bench

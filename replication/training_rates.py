@@ -1,0 +1,214 @@
+"""The claims on learning rates: the schedule itself, and what the optimizer makes of it."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.claims import claim, located, relative_gap
+from parity.judge import FUNCTION_FACTOR
+
+if TYPE_CHECKING:
+    from maskformer.solver import SolverConfig
+
+SIZE = 64
+LENGTHS = (30.0, 0.5)  # of the gradients of two updates, in units of the clip
+EXPLAINED = 1e-7  # relative; a rate without a schedule is held in float32
+
+
+def turns(solver: "SolverConfig") -> list[int]:
+    """The iterations at and around which a schedule changes its rule, and its middle."""
+    places = {0, solver.warmup_iters, *solver.steps, solver.max_iter // 2, solver.max_iter}
+    around = {place + step for place in places for step in (-1, 0, 1)}
+    return sorted(place for place in around if 0 <= place < solver.max_iter)
+
+
+def rate_condition(solver: "SolverConfig", step: int) -> float:
+    """By how much the rate magnifies a relative error of step / max_iter: near its end, the
+    polynomial (1 - x) ** power loses the digits that 1 - x cancels."""
+    if solver.schedule != "WarmupPolyLR":
+        return 1.0
+    return 1.0 + solver.power * step / (solver.max_iter - step)
+
+
+def rate_claims(solver: "SolverConfig", command: str) -> list[dict[str, Any]]:
+    """Both claims; where the schedule is wrong, the optimizer inherits it."""
+    schedule, applied = schedule_claim(solver, command), applied_claim(solver, command)
+    if schedule["verdict"] == "fails" and applied["verdict"] == "fails":
+        applied = located(applied, "inherited from the schedule", None)
+    return [schedule, applied]
+
+
+def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+    """The learning rate around every iteration at which the schedule changes its rule."""
+    import tensorflow as tf
+    import torch
+
+    from replication import training_causes
+    from tf_impl.schedule import SolverSchedule as PortSchedule
+    from torch_reference.schedule import SolverSchedule
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=solver.base_lr)
+    reference, port = SolverSchedule(optimizer, solver), PortSchedule(solver, "float64")
+    rates = {}
+    for place in turns(solver):
+        reference.last_epoch = place
+        rates[place] = (float(port(tf.constant(place, tf.int64))), reference.get_lr()[0])
+    limit = 4 * float(np.finfo(np.float64).eps)
+    gaps = {
+        place: relative_gap(*pair) / rate_condition(solver, place) for place, pair in rates.items()
+    }
+    wrong = {place: rates[place] for place, gap in gaps.items() if gap > limit}
+    one = claim(
+        "train_schedule",
+        "The learning rate is the same at and around every milestone",
+        {
+            "rule": "largest",
+            "values": {str(place): gap for place, gap in gaps.items()},
+            "limit": limit,
+            "rates": {str(place): list(pair) for place, pair in rates.items()},
+        },
+        "largest relative gap; a rate is four roundings of products and a power, where "
+        "1 - step / steps of a polynomial multiplies them by how many digits it cancels",
+        command,
+    )
+    text = ", ".join(
+        f"{place} ({ours:.6g} instead of {theirs:.6g})" for place, (ours, theirs) in wrong.items()
+    )
+    if one["verdict"] == "holds":
+        return one
+    late = set(wrong) <= set(solver.steps)
+    causes = [] if late else training_causes.of_schedule(solver, rates)
+    cause = "a milestone acts one iteration late" if late else next(iter(causes), None)
+    return located(one, f"schedule: iteration {text}", cause)
+
+
+def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+    """From every turn on, two updates move a parameter as the reference's optimizer does.
+
+    The first gradient is longer than the clip, the second shorter. A schedule that is right in
+    itself may not reach the optimizer, and one update tells nothing of later rates.
+    """
+    from parity.metrics import perturb_ulp
+
+    gradients = _gradients(solver)
+    gaps, floor, moves = {}, float(np.finfo(np.float64).eps), {}
+    for place in turns(solver):
+        exact = _reference(solver, place, gradients)
+        moves[place] = (_port(solver, place, gradients), exact)
+        scale = _condition(solver, place)
+        gaps[place] = _gap(*moves[place]) / scale
+        for seed in (0, 1):
+            moved = _reference(solver, place, perturb_ulp(gradients, seed))
+            floor = max(floor, _gap(moved, exact) / scale)
+    one = claim(
+        "train_applied",
+        "At and around every milestone the optimizer moves by the schedule's rate, and clips only "
+        "what is longer than the clip",
+        {
+            "rule": "largest",
+            "values": {str(place): gap for place, gap in gaps.items()},
+            "limit": {"name": "floor_factor", "times": floor},
+        },
+        f"gap of the movement after two updates; the limit is {FUNCTION_FACTOR:g} x the "
+        "reference's own gap when the gradients move by one unit in the last place, in units of "
+        "the digits that the rate and the bias correction cancel",
+        command,
+    )
+    wrong = [place for place, gap in gaps.items() if not gap <= FUNCTION_FACTOR * floor]
+    where = ", ".join(map(str, wrong[:3]))
+    return located(one, f"optimizer: from iteration {where}", _cause(solver, gradients, moves))
+
+
+def _gradients(solver: "SolverConfig") -> np.ndarray:
+    """float64 [updates,SIZE] of the lengths `LENGTHS`."""
+    drawn = np.random.default_rng(4).normal(size=(len(LENGTHS), SIZE))
+    lengths = solver.clip_value * np.array(LENGTHS)[:, None]
+    return lengths * drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def _condition(solver: "SolverConfig", place: int) -> float:
+    """By how much rounding grows in the rate and in 1 - beta ** step."""
+    last = place + len(LENGTHS) - 1
+    corrected = 1 - max(solver.betas) ** (place + 1) if solver.optimizer == "ADAMW" else 1.0
+    return rate_condition(solver, min(last, solver.max_iter - 1)) / corrected
+
+
+def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
+    size = float(np.linalg.norm(exact)) or 1.0
+    gap = float(np.linalg.norm(ours - exact)) / size
+    return gap if np.isfinite(gap) else np.inf
+
+
+def _reference(
+    solver: "SolverConfig", place: int, gradients: np.ndarray, late: int = 0, clip: bool = True
+) -> np.ndarray:
+    """How far torch's optimizer moves zeros [SIZE] from iteration `place` on.
+
+    Args:
+        late: by how many iterations its rates are behind.
+        clip: gradients are clipped as they should be, else brought to the clip's length.
+    """
+    import torch
+
+    from maskformer.solver import learning_rate
+    from torch_reference.optimizer import build_optimizer
+
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+    optimizer = build_optimizer(module, solver)
+    optimizer.clip_value = optimizer.clip_value if clip else None
+    (group,) = optimizer.param_groups
+    base = group["lr"]
+    if solver.optimizer == "ADAMW":
+        # As after so many updates whose gradients were zero.
+        optimizer.state[module.weight] = {
+            "step": torch.tensor(float(place)),
+            "exp_avg": torch.zeros_like(module.weight),
+            "exp_avg_sq": torch.zeros_like(module.weight),
+        }
+    for step, gradient in enumerate(gradients, start=place):
+        if not clip:
+            gradient = gradient * solver.clip_value / (np.linalg.norm(gradient) + 1e-6)
+        module.weight.grad = torch.from_numpy(gradient.copy())
+        group["lr"] = learning_rate(solver, max(step - late, 0), base)
+        optimizer.step()
+    return module.weight.detach().numpy()
+
+
+def _port(solver: "SolverConfig", place: int, gradients: np.ndarray) -> np.ndarray:
+    """The same of the port's optimizer."""
+    import tensorflow as tf
+
+    from tf_impl import train_step
+    from tf_impl.optimizer import build_optimizer
+
+    module = tf.Module()
+    module.weight = tf.Variable(np.zeros(SIZE))
+    optimizer = build_optimizer(module, solver, "float64")
+    optimizer.build(module.trainable_variables)
+    optimizer.iterations.assign(place)
+    for gradient in gradients:
+        train_step.update(module, optimizer, [tf.constant(gradient)])
+    return module.weight.numpy()
+
+
+def _cause(solver: "SolverConfig", gradients: np.ndarray, moves: Any) -> str | None:
+    """The mistake with which the reference moves as the port does at every turn."""
+    for text, changed, how in _mistakes(solver):
+        expected = (_reference(changed, place, gradients, **how) for place in moves)
+        if all(
+            _gap(ours, wrong) <= EXPLAINED
+            for (ours, _), wrong in zip(moves.values(), expected, strict=True)
+        ):
+            return text
+    return None
+
+
+def _mistakes(solver: "SolverConfig") -> Iterator[tuple[str, "SolverConfig", dict[str, Any]]]:
+    constant = dataclasses.replace(solver, schedule="WarmupMultiStepLR", steps=(), warmup_iters=0)
+    yield "the schedule does not reach the optimizer", constant, {}
+    yield "the rate is that of the iteration after", solver, {"late": -1}
+    yield "the rate is that of the iteration before", solver, {"late": 1}
+    yield "gradients shorter than the clip are scaled up to it", solver, {"clip": False}
