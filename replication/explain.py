@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from maskformer.errors import InputError
+from replication.precision_place import less_exact
 
 AUDIT = "audit.json"
 SHOWN = 3  # targets of a changed matching that are listed
@@ -115,7 +116,16 @@ def story(result: Mapping[str, Any]) -> list[str]:
         lines += ["", "In the training step:"]
         for one in training:
             lines += _stage(one, places)
-    if not places and not training:
+    found = None if places else less_exact(result)
+    if found is not None:
+        lines += [
+            "",
+            f"Up to there all agree to rounding in float64: the function is the same. {found.key} "
+            f"is {found.cause}.",
+            "Look there for a product or a sum in a lower precision (bfloat16, TF32), for a "
+            "formula that cancels digits, and for what an execution does otherwise.",
+        ]
+    elif not places and not training:
         lines += ["", "No module differs when it is run alone on the reference's tensors."]
     return lines
 

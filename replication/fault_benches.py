@@ -20,6 +20,7 @@ from replication.audit_run import (
     measure_reference,
 )
 from replication.bench_finding import Finding, broken, of_claims
+from replication.precision_place import less_exact
 from replication.progress import Steps
 
 WEIGHTS = "seeded:5"
@@ -83,6 +84,32 @@ class ForwardBench:
         inputs = pair.port_inputs(self._reference.batch, self._reference.sizes, "float32")
         outputs = self._port.model32(**inputs)
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
+
+
+class PrecisionBench(ForwardBench):
+    """The float32 port alone, eager and as a graph; the float64 one stays as it is."""
+
+    def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
+        quiet = _quiet()
+        request = Request(config, weights, size=size, executions=("eager", "graph"))
+        self._reference = measure_reference(request, quiet)
+        self._port = build_port(self._reference, quiet)
+
+    @property
+    def _models(self) -> list[Any]:
+        return [self._port.model32]
+
+    def audit(self) -> Finding:
+        """As of the whole model; the place is the first tensor that is less exact."""
+        try:
+            outputs = self._outputs()
+        except Exception as error:
+            return broken("model", error)
+        result = judge_port(self._reference, self._port, _quiet(), predictions=False)
+        claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
+        found = less_exact(result)
+        named = (Named(found.path, found.key, (found.cause,)),) if found else _places(result)
+        return Finding(claims, named, conventional(outputs, self._expected()))
 
 
 class TrainingBench:
@@ -320,6 +347,7 @@ def _data(config: str, size: str) -> Any:
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
+    "precision": lambda config, size: PrecisionBench(zoo.get(config).model, WEIGHTS, size),
     "training": _training,
     "training_batch": lambda config, size: _training(config, _two(size)),
     "schedule": lambda config, size: ScheduleBench(),

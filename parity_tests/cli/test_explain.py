@@ -48,6 +48,24 @@ def test_explain_names_place_and_mistake(tmp_path):
     assert parsed["places"][0]["explanations"] == [CAUSE]
 
 
+def test_explain_tells_lost_precision_from_another_function(tmp_path):
+    result = audit_result()
+    layer = result["layers"][7]
+    layer["float32"]["graph"] |= {"passed": False, "ratio": 53.0}
+    failed = {**result["claims"][0], "id": "same_precision_graph", "verdict": "fails"}
+    result["claims"] = [failed, *result["claims"][1:]]
+    result["first_divergence"] = layer["path"]
+    out = " ".join(explain(write(tmp_path, result)).stdout.split())
+    assert "the function is the same" in out
+    assert f"{layer['key']} is less exact in float32 alone (graph, not eager, xla): 53 times" in out
+
+
+def test_explain_does_not_call_another_function_lost_precision(tmp_path):
+    """The twin: what differs in float64 too is no matter of precision."""
+    out = explain(write(tmp_path, different_result())).stdout
+    assert "the function is the same" not in out
+
+
 def test_explain_says_what_a_cause_leaves_and_tells_weights_from_training(tmp_path):
     result = different_result()
     place = result["localisation"]

@@ -38,6 +38,32 @@ def _over_the_batch(original, module):
     return run
 
 
+def _through_bfloat16(original, module):
+    """A product whose factor is rounded to eight bits."""
+    return lambda x: original(tf.cast(tf.cast(x, tf.bfloat16), x.dtype))
+
+
+def _otherwise_in_graphs(original, module):
+    """A layer that computes another function where it is traced."""
+    return lambda x: original(x) * (1.0 if tf.executing_eagerly() else 1.0 + 1e-4)
+
+
+PRECISION = (
+    _fault(
+        "precision", "float32-in-bfloat16", "transformer",
+        "the float32 model multiplies in bfloat16; the float64 one does not",
+        call(f"{DECODER}.layers.1.linear2", _through_bfloat16), (f"{DECODER}.layers.1.linear2",),
+        ("float32 alone (eager, graph)",), "default precision of products on TPUs",
+    ),
+    _fault(
+        "precision", "graph-computes-otherwise", "transformer",
+        "a traced layer is not the one that runs eagerly",
+        call(f"{ENCODER}.layers.0.linear1", _otherwise_in_graphs),
+        (f"{ENCODER}.layers.0.linear1",), ("float32 alone (graph, not eager)",),
+        "branches on executing_eagerly",
+    ),
+)  # fmt: skip
+
 BATCH = (
     _fault(
         "batch", "padding-not-zeroed", "input", "padding keeps what black pixels become",
@@ -225,4 +251,4 @@ REPLICAS = (
     ),
 )  # fmt: skip
 
-FAULTS = (*BATCH, *DROPOUT, *TRAINING_BATCH, *STEPS, *REPLICAS)
+FAULTS = (*PRECISION, *BATCH, *DROPOUT, *TRAINING_BATCH, *STEPS, *REPLICAS)
