@@ -250,33 +250,41 @@ class Largest:
 def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> Largest:
     """The largest number of images per core whose step fits, 0 where not even one does.
 
-    Memory grows by about the same for each image, so a line through what is known of batches that
-    fit and that do not gives the next guess, beginning at `first`. Where the line is wrong, steps
-    double. The end is one batch that fits beside one that does not. A compilation that ends
-    for another reason than memory ends the search.
+    Memory grows by about the same for each image, so a line through what is known gives the next
+    guess, beginning at `first`. Near its limit the compiler saves memory and the line is wrong:
+    steps double until one does not fit, and an interval that the line does not narrow by a quarter
+    is halved. The end is one batch that fits beside one that does not. A compilation that ends for
+    another reason than memory ends the search.
     """
     fits, fails = 0, LARGEST_BATCH + 1
-    up = down = 1
-    guess, used = first, {}
+    guess, up, used = first, 1, {}
     while fails - fits > 1:
-        lowest, highest = min(fits + up, fails - 1), max(fails - down, fits + 1)
-        guess = max(lowest, min(guess, highest))
+        lowest, width = min(fits + up, fails - 1), fails - fits
+        guess = max(lowest, min(guess, fails - 1))
         step = compiled(guess)
         if not step.compiles and step.kind != "memory":
             return Largest(fits, f"{guess} images: {step.reason}")
         if step.compiles:
-            up, down = 2 * up if guess == lowest else 1, 1
+            up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used
         else:
-            up, down = 1, 2 * down if guess == highest else 1
-            fails, used[guess] = guess, step.needed
-        guess = _by_a_line({n: size for n, size in used.items() if size}, step.chip.hbm, fits)
+            up, fails, used[guess] = 1, guess, step.needed
+        guess = _by_a_line({n: size for n, size in used.items() if size}, step.chip.hbm)
+        if fails <= LARGEST_BATCH and (guess is None or 4 * (fails - fits) > 3 * width):
+            guess = (fits + fails) // 2
+        guess = fits if guess is None else guess
     return Largest(fits)
 
 
-def _by_a_line(used: dict[int, int], limit: int, otherwise: int) -> int:
-    """The batch at which a line through the two known sizes nearest to `limit` reaches it."""
-    (one, at_one), *more = sorted(used.items(), key=lambda item: abs(item[1] - limit)) or [(0, 0)]
-    two, at_two = more[0] if more else (0, 0)
-    slope = (at_one - at_two) / (one - two) if one != two else 0.0
-    return one + math.floor((limit - at_one) / slope) if slope > 0 else otherwise
+def _by_a_line(used: dict[int, int], limit: int) -> int | None:
+    """The batch at which memory reaches `limit`; None where that cannot be told.
+
+    By the size nearest to it and the next that is at least a quarter of its batch away, or none.
+    """
+    if not used:
+        return None
+    near, at_near = min(used.items(), key=lambda item: abs(item[1] - limit))
+    others = [n for n in used if 4 * abs(n - near) >= near]
+    far = min(others, key=lambda n: abs(used[n] - limit)) if others else 0
+    slope = (at_near - used.get(far, 0)) / (near - far)
+    return near + math.floor((limit - at_near) / slope) if slope > 0 else None
