@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import claim
+from replication.memory import give_back
 
 if TYPE_CHECKING:
     from maskformer.zoo import Entry
@@ -37,35 +39,38 @@ class Request:
 
 
 class Programs:
-    """The programs of a request by per-core batch; each is traced and lowered once."""
+    """The programs of a request; that of the last batch is kept, for further topologies."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._model: Any = None
-        self._train: dict[int, Program] = {}
+        self._last: tuple[int, Program] | None = None
 
-    @property
+    @cached_property
     def model(self) -> Any:
         """The model in the precision that was asked for."""
-        if self._model is None:
-            import tf_impl
+        import tf_impl
 
-            self._model = tf_impl.build(
-                self.request.entry.model, PRECISIONS[self.request.precision]
-            )
-        return self._model
+        return tf_impl.build(self.request.entry.model, PRECISIONS[self.request.precision])
+
+    @cached_property
+    def optimizer(self) -> Any:
+        """One for all programs: its variables are twice the model's."""
+        from tf_impl.optimizer import build_optimizer
+
+        return build_optimizer(self.model, self.request.entry.solver, "float32")
 
     def train(self, batch: int) -> "Program":
         """The training step of `batch` images per replica."""
-        if batch not in self._train:
+        if self._last is None or self._last[0] != batch:
             from tf_impl.lowering import lower_train_step
-            from tf_impl.optimizer import build_optimizer
 
-            optimizer = build_optimizer(self.model, self.request.entry.solver, "float32")
-            self._train[batch] = lower_train_step(
-                self.model, optimizer, self._shapes(batch), self.request.replicas
+            self._last = None
+            give_back()
+            program = lower_train_step(
+                self.model, self.optimizer, self._shapes(batch), self.request.replicas
             )
-        return self._train[batch]
+            self._last = (batch, program)
+        return self._last[1]
 
     def evaluation(self, batch: int) -> "Program":
         """The forward pass of `batch` images."""
