@@ -414,7 +414,9 @@ class InferenceBench:
                 made = inference.predict(tensors, config, PADDED, [valid], [output], results)[0]
                 found |= _predicted(case, made)
         if wanted is None or TIES in wanted:
-            found |= _segments(TIES, inference.merge_queries(*_tied(self._settings["panoptic"])))
+            found |= _segments(
+                TIES, inference.merge_queries(*self._tied(self._settings["panoptic"]))
+            )
         if wanted is None or AUGMENTED in wanted:
             scores = inference.predict_with_augmentation(
                 lambda images, sizes: {
@@ -427,6 +429,18 @@ class InferenceBench:
             scores = scores if seed is None else perturb_ulp(scores, seed)
             found["augmented scores", AUGMENTED] = np.asarray(scores)
         return _inference_order(found)
+
+    def _tied(self, config: ModelConfig) -> tuple[Any, Sequence[int], float]:
+        """Arguments of `merge_queries`: one query keeps exactly the least share of its mask.
+
+        The share is the sound configuration's; the threshold is that of `config`.
+        """
+        sound, full = self._configs["panoptic"][0].inference, np.array([100, 100, 100])
+        area = np.rint(full * sound.overlap_threshold).astype(int) + np.array((0, 1, -1))
+        owner = np.repeat(np.arange(len(full)), area)[None]
+        labels, keep = np.array(sound.thing_ids[:3]), np.ones(len(full), bool)
+        decisions = prediction.QueryDecisions(np.ones(len(full)), labels, keep, owner, area, full)
+        return decisions, sound.thing_ids, config.inference.overlap_threshold
 
     def _cases(self) -> list[tuple[str, str, int]]:
         """Case, kind of model and image number of everything in the two batches."""
@@ -472,7 +486,7 @@ class InferenceBench:
             inference.compiled.cache_clear()
             for image, one in enumerate(made):
                 found |= _predicted(f"{name} {image}", one)
-        found |= _segments(TIES, inference.merge_queries(*_tied(self._configs["panoptic"][0])))
+        found |= _segments(TIES, inference.merge_queries(*self._tied(self._configs["panoptic"][0])))
         tf.config.run_functions_eagerly(True)  # or XLA compiles every scale
         try:
             found["augmented scores", AUGMENTED] = inference.predict_with_augmentation(
@@ -517,18 +531,6 @@ def _segments(case: str, made: Any) -> dict[tuple[str, str], Any]:
         ("segments", case): tuple((one.id, one.category_id) for one in made.segments),
         ("segment map", case): made.ids,
     }
-
-
-def _tied(config: ModelConfig) -> tuple[Any, Sequence[int], float]:
-    """Arguments of `merge_queries` in which one query keeps exactly the least share of its mask."""
-    inference = config.inference
-    full = np.array([100, 100, 100])
-    area = np.rint(full * inference.overlap_threshold).astype(int)
-    area += np.array((0, 1, -1))
-    owner = np.repeat(np.arange(len(full)), area)[None]
-    labels, keep = np.array(inference.thing_ids[:3]), np.ones(len(full), bool)
-    decisions = prediction.QueryDecisions(np.ones(len(full)), labels, keep, owner, area, full)
-    return decisions, inference.thing_ids, inference.overlap_threshold
 
 
 def _augmentation(config: ModelConfig) -> tuple[np.ndarray, ModelConfig, InputConfig, Any]:

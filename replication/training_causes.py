@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -153,18 +153,37 @@ def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str
     ):
         with patch.dict(criterion._buffers, {"empty_weight": wrong}):
             yield cause, losses()
-    yield "each target has the label of the one before it", _of_other_labels(reference)
+    for cause, targets in _mistaken_targets(reference.batch.targets):
+        yield cause, _of_other_targets(reference, targets)
 
 
-def _of_other_labels(reference: "ReferenceStep") -> dict[str, float]:
-    """The reference's losses with each target's label that of the target before it."""
+def _mistaken_targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """The targets of all images with one mistake, and its name."""
     import torch
 
-    criterion, targets = reference.model.criterion, reference.batch.targets
-    rolled = [{**one, "labels": one["labels"].roll(1)} for one in targets]
+    rolled = "each target has the label of the one before it"
+    yield rolled, [{**one, "labels": one["labels"].roll(1)} for one in targets]
+    padded = [torch.cat([one["labels"].new_zeros(1), one["labels"][:-1]]) for one in targets]
+    yield (
+        f"{rolled}, the first that of padding",
+        [{**one, "labels": labels} for one, labels in zip(targets, padded, strict=True)],
+    )
+    taken = []
+    for one in targets:
+        masks = one["masks"].clone()
+        masks[:1] |= ~one["masks"].any(dim=0)
+        taken.append({**one, "masks": masks})
+    yield "pixels that belong to no target are the first one's", taken
+
+
+def _of_other_targets(reference: "ReferenceStep", targets: Sequence[Any]) -> dict[str, float]:
+    """The reference's losses by other targets, for the pairs of its own."""
+    import torch
+
+    criterion = reference.model.criterion
     with torch.no_grad():
-        pairs = criterion.match(reference.outputs, targets)
-        found = criterion.losses(reference.outputs, rolled, pairs)
+        pairs = criterion.match(reference.outputs, reference.batch.targets)
+        found = criterion.losses(reference.outputs, targets, pairs)
     return {name: float(value) for name, value in found.items()}
 
 

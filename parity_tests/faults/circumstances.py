@@ -159,7 +159,8 @@ TRAINING_BATCH = (
         "training_batch", "padding-is-the-first-target", "loss",
         "pixels that belong to no target are counted to the first",
         function(criterion, "_matched_losses", "owned = target_masks[image]",
-                 "owned = tf.maximum(target_masks[image], 0)"), ("criterion",), (), "", "loss",
+                 "owned = tf.maximum(target_masks[image], 0)"), ("criterion",),
+        ("no target are the first",), "", "loss",
     ),
     _fault(
         "training_batch", "step-without-sizes", "input",

@@ -5,17 +5,29 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from parity_tests.faults.catalogue import FAULTS as CATALOGUE
 from replication.cli import app
 
 FAULTS = (
     "layer-norm-epsilon-1e-6",
+    "graph-computes-otherwise",
+    "padding-not-zeroed",
     "swin-bias-left-out",
     "matcher-focal-alpha",
+    "padded-targets-are-real",
+    "step-without-training",
+    "first-moment-lost",
     "milestone-late",
+    "loss-normalised-globally",
     "data-size-floored",
     "inference-score-threshold",
     "metric-half-matches",
 )
+
+
+def test_the_chosen_faults_are_one_of_every_bench():
+    benches = {one.id: one.bench for one in CATALOGUE}
+    assert sorted(benches[fault] for fault in FAULTS) == sorted(set(benches.values()))
 
 
 @pytest.mark.slow
