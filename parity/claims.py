@@ -16,7 +16,8 @@ also by other limits. "measured" is a JSON object whose "rule" is one of `RULES`
 - missed: {"of": count, "found": [...], "least": a field of `parity.judge.Limits`}. The value is the
   share that was found; the limit is what "least", a share that must not be, leaves.
 - equivalence: {"differences": {name: number}, "margin": number, "limit": level}. The value is the
-  larger p of two one-sided t-tests that the mean difference is inside (-margin, margin).
+  larger p of two one-sided t-tests that the mean difference is inside (-margin, margin); 1 where
+  "best", the best score of any run, is 0, since scores that are all 0 show nothing.
 - matching: {"places": [{"place", "pairs", "differing", "certificate"}]}, see `matching_place`. The
   value is how many places are wrong; the limit is 0.
 
@@ -243,7 +244,8 @@ def _equivalence(measured: Measured, limits: Limits) -> Judged:
 
     differences = [number(value) for value in measured["differences"].values()]
     margin, count = number(measured["margin"]), len(differences)
-    if count < 2 or not all(map(math.isfinite, differences)):
+    nothing = number(measured.get("best", math.inf)) == 0.0
+    if nothing or count < 2 or not all(map(math.isfinite, differences)):
         return Judged(1.0, _limit(measured["limit"], limits), count, False)
     mean = math.fsum(differences) / count
     variance = math.fsum((value - mean) ** 2 for value in differences) / (count - 1)

@@ -103,6 +103,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
         {
             "rule": "equivalence",
             "differences": dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
+            "best": max(value for side in found[SCORE]["scores"].values() for value in side),
             "margin": margin,
             "limit": ALPHA,
             "otherwise": "not shown",

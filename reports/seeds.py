@@ -31,6 +31,8 @@ def _headline(result: Mapping[str, Any]) -> str:
     one = result["scores"]["panoptic_quality"]
     interval = one["interval"]
     shown = "shown" if result["verdict"] == "equivalent" else "not shown"
+    if not any(value for side in one["scores"].values() for value in side):
+        shown += ", as every run scores 0"
     return (
         f"{difference(result['of'])} over {len(result['seeds'])} seeds of "
         f"{number(result['steps'])} steps: PQ {one['mean']:+.2f} points, "

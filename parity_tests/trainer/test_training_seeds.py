@@ -89,6 +89,15 @@ def test_one_difference_more_or_a_spread_of_none_is_judged():
     assert not judged(values, 1.0).holds
 
 
+def test_scores_that_are_all_0_show_no_equivalence():
+    measured = {
+        "rule": "equivalence", "differences": {"0": 0.0, "1": 0.0}, "margin": 3.0, "limit": 0.05
+    }  # fmt: skip
+    assert claims.judge({**measured, "best": 0.5}).holds
+    found = claims.judge({**measured, "best": 0.0})
+    assert (found.holds, found.value) == (False, 1.0)
+
+
 def test_runs_of_other_settings_are_one_clear_error(tmp_path):
     folders = pairs(tmp_path, [(0.7, 0.7), (0.7, 0.7)])
     folders[1]["torch"] = recorded(tmp_path / "longer", "torch", np.ones(50), 0.7)
