@@ -72,7 +72,10 @@ class ForwardBench:
             return broken("model", error)
         result = judge_port(self._reference, self._port, _quiet(), predictions=False)
         claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
-        return Finding(claims, _places(result), conventional(outputs, self._expected()))
+        return Finding(claims, self._named(result), conventional(outputs, self._expected()))
+
+    def _named(self, result: Mapping[str, Any]) -> tuple[Named, ...]:
+        return _places(result)
 
     def _expected(self) -> dict[str, np.ndarray]:
         outputs = self._reference.outputs32
@@ -87,7 +90,10 @@ class ForwardBench:
 
 
 class PrecisionBench(ForwardBench):
-    """The float32 port alone, eager and as a graph; the float64 one stays as it is."""
+    """The float32 port alone, eager and as a graph; the float64 one stays as it is.
+
+    The place is the first tensor that is less exact.
+    """
 
     def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
         quiet = _quiet()
@@ -99,17 +105,9 @@ class PrecisionBench(ForwardBench):
     def _models(self) -> list[Any]:
         return [self._port.model32]
 
-    def audit(self) -> Finding:
-        """As of the whole model; the place is the first tensor that is less exact."""
-        try:
-            outputs = self._outputs()
-        except Exception as error:
-            return broken("model", error)
-        result = judge_port(self._reference, self._port, _quiet(), predictions=False)
-        claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
+    def _named(self, result: Mapping[str, Any]) -> tuple[Named, ...]:
         found = less_exact(result)
-        named = (Named(found.path, found.key, (found.cause,)),) if found else _places(result)
-        return Finding(claims, named, conventional(outputs, self._expected()))
+        return (Named(found.path, found.key, (found.cause,)),) if found else _places(result)
 
 
 class TrainingBench:

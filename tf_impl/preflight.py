@@ -144,7 +144,7 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         return Compiled(topology, False, f"the compiler ended: {words[-1]}", "other")
     found = json.loads(lines[-1])
     if not found["compiles"]:
-        return Compiled(topology, False, found["reason"], found["kind"], found.get("needed", 0))
+        return Compiled(topology, False, found["reason"], found["kind"], found["needed"])
     return Compiled(
         topology,
         True,

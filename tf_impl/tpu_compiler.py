@@ -31,8 +31,9 @@ def main() -> None:
             arguments.hlo.read_bytes(), arguments.topology, arguments.replicas, arguments.effort
         )
     except RefusedError as refused:
-        found = {"compiles": False, "reason": str(refused), "kind": refused.kind}
-        found["needed"] = needed_bytes(str(refused))
+        reason = str(refused)
+        found = {"compiles": False, "reason": reason, "kind": refused.kind}
+        found["needed"] = needed_bytes(reason)
     print(json.dumps(found))
 
 
