@@ -231,7 +231,8 @@ def reordered() -> Iterator[None]:
     """Compute every sum of products, norm and softmax with its terms in reverse order.
 
     The results are mathematically the same; only rounding differs. Inside the context PyTorch's
-    convolutions, matrix products, layer and group norms, softmax, means and sums are affected.
+    convolutions, matrix products, layer and group norms, softmax, means, sums and vector norms are
+    affected.
     """
     with _Reversed():
         yield
@@ -304,6 +305,13 @@ def _reverse_total(operation: Any, x: Any, **kwargs: Any) -> Any:
     return operation(x.flip(list(range(x.dim()))), **kwargs)
 
 
+def _reverse_norm(
+    operation: Any, x: Any, order: Any = 2, axes: Any = None, *rest: Any, **kwargs: Any
+) -> Any:
+    turned = list(range(x.dim())) if axes is None or not len(axes) else list(axes)
+    return operation(x.flip(turned), order, axes, *rest, **kwargs)
+
+
 _ATEN = torch.ops.aten
 _REVERSALS = {
     _ATEN.convolution.default: _reverse_convolution,
@@ -319,6 +327,7 @@ _REVERSALS = {
     _ATEN.sum.dim_IntList: _reverse_sum,
     _ATEN.mean.default: _reverse_total,
     _ATEN.sum.default: _reverse_total,
+    _ATEN.linalg_vector_norm.default: _reverse_norm,
 }
 
 

@@ -222,7 +222,6 @@ def rewritten(function: Callable, old: str, new: str) -> Callable:
             f"expected `{old}` exactly once",
             "bring the fault up to date with the code that it is planted in",
         )
-    scope = dict(function.__globals__)
     changed = source.replace(old, new)
     name = f"<{function.__qualname__}, changed {next(_CHANGES)}>"
     # AutoGraph, and whoever reads a traceback, look for the source there.
@@ -230,7 +229,7 @@ def rewritten(function: Callable, old: str, new: str) -> Callable:
     code = compile(changed, name, "exec")
     # A method may be called as a function that it uses.
     defined: dict[str, Any] = {}
-    exec(code, scope, defined)
+    exec(code, function.__globals__, defined)
     return defined[function.__name__]
 
 

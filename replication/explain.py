@@ -20,6 +20,7 @@ STAGES = {
     "train_gradients_pairing": "gradients that are lost",
     "train_gradients": "gradients",
     "train_gradients_isolated": "gradients of single modules",
+    "train_step_gradients": "gradients of the step",
     "train_update": "update",
     "train_dropout": "forward pass with dropout",
     "train_dropout_draws": "dropout masks of the step",

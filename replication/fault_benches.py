@@ -144,10 +144,10 @@ class TrainingBench:
 
     def audit(self) -> Finding:
         """What the training claims say of the port as it is now."""
-        from replication import training_audit
+        from replication import training_audit, training_port
 
         try:
-            step = training_audit.port_step(self._reference, self._model)
+            step = training_port.port_step(self._reference, self._model)
         except Exception as error:
             return broken("training step", error)
         claims = training_audit.step_claims(self._reference, step, "")

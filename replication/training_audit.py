@@ -8,7 +8,6 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +15,15 @@ import numpy as np
 from parity.claims import claim, located, margin_claim, matching_place, relative_gap, verdicts_of
 from parity.judge import DEFAULT
 from replication.progress import Steps
+from replication.training_port import PortStep, port_step
 from replication.training_reference import ReferenceStep, layer_names, layers_of, reference_step
+from replication.training_update import STEP, step_gradients_claim, update_claim
 
 if TYPE_CHECKING:
     from maskformer.config import ModelConfig
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
-STEP = "train step"  # the place of what the step does between model, losses and optimizer
 TOTAL = "total"  # the weighted sum among the losses
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
 STEPS = 7  # that `training_claims` announces
@@ -130,42 +130,6 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     return [*lines, *(failure(one) for one in claims if one["verdict"] == "fails")]
 
 
-@dataclasses.dataclass(frozen=True)
-class PortStep:
-    """One float64 training step of the port: what its step returns, and its gradients' gaps."""
-
-    model: Any
-    batch: Any
-    found: Any
-    recorder: Any
-    inputs: Mapping[str, Any]
-    comparison: Any
-
-
-def port_step(reference: ReferenceStep, model: Any) -> PortStep:
-    """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
-    from parity.gradients_tf import GradientRecorder
-    from parity.pairing import Comparison
-    from replication import pair, training_pair
-    from tf_impl import train_step
-
-    config, images, sizes = reference.config, reference.images, reference.sizes
-    # With room for one more, so that what is padded shows where it counts.
-    room = None if config.is_per_pixel else 1 + max(len(one["labels"]) for one in reference.targets)
-    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64", room)
-    recorder = GradientRecorder(
-        model,
-        pair.PORT_AXES,
-        training_pair.port_loss(model, batch.targets),
-        training_pair.port_parameters(model),
-    )
-    comparison = Comparison(reference.gradients)
-    inputs = pair.port_inputs(images, sizes, "float64")
-    recorder(inputs, comparison)
-    found = train_step.gradients(model, batch)
-    return PortStep(model, batch, found, recorder, inputs, comparison)
-
-
 def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
     """The claims on costs, matching, losses, gradients and the update; no weight changes."""
     targets, found, claims = port.batch.targets, port.found, []
@@ -174,8 +138,9 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         pairs = _matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
     claims.append(_loss_claim(reference, port, command))
-    claims += _gradient_claims(reference, port, command)
-    return [*claims, _update_claim(reference, port.model, found.values, claims[-1], command)]
+    gradients = _gradient_claims(reference, port, command)
+    handed = step_gradients_claim(reference, port, gradients, command)
+    return [*claims, *gradients, handed, update_claim(reference, port, command)]
 
 
 def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]]:
@@ -568,120 +533,6 @@ def _gradient_place(
     return f"{found[0].path}, at {found[0].edge}", found[0].cause
 
 
-def _update_claim(
-    reference: ReferenceStep, model: Any, values: Sequence[Any], gradients: Claim, command: str
-) -> Claim:
-    """The weights after one update; alone, from the reference's gradients, where one differs."""
-    from replication import training_causes
-
-    ours = _updated(reference, model, values)
-    verdicts = _update_verdicts(reference, ours)
-    one = margin_claim(
-        "train_update",
-        "After one clipped update of the optimizer every parameter is the same in float64",
-        verdicts,
-        "largest gap of a weight in units of its limit, min(32 x floor, 1e-9); the floor is "
-        "the reference's own gap when it starts one unit in the last place away",
-        command,
-    )
-    if one["verdict"] == "holds":
-        return one
-    ours = _updated(reference, model, _port_values(reference, model))
-    verdicts = _update_verdicts(reference, ours)
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
-    if not wrong and gradients["verdict"] == "holds":
-        # The losses have the right gradients, and the optimizer is given others.
-        cause = training_causes.of_gradients(reference, _keyed_gradients(model, values))
-        return located(one, f"{STEP}: gradients", cause)
-    if not wrong:
-        return located(one, "inherited from the gradients", None)
-    if set(wrong) <= _loaded_otherwise(reference, model):
-        return located(one, "inherited from the weights before the update", None)
-    count = f"{len(wrong)} of {len(reference.after)} parameters"
-    place = f"optimizer: {count}, such as {wrong[0]}"
-    return located(one, place, training_causes.of_update(reference, ours))
-
-
-def _keyed_gradients(model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The gradients that a step of the port has found, by state-dict key, in torch's layout."""
-    from weight_conversion.layouts import tf_variables
-
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    found = {}
-    for variable, value in zip(model.trainable_variables, values, strict=True):
-        key, layout = owned[id(variable)]
-        if value is not None:
-            found[key] = layout.to_torch(value.numpy())
-    return found
-
-
-def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
-    """The keys of parameters that are not the reference's before the update already."""
-    from parity.trace import tap_key
-    from replication import training_pair
-
-    ours = training_pair.keyed(model, [one.numpy() for one in model.trainable_variables])
-    other = set()
-    for name in reference.after:
-        if not np.array_equal(ours[name], reference.before(name)):
-            path, _, own = name.rpartition(".")
-            other.add(tap_key(path, "update", own))
-    return other
-
-
-def _update_verdicts(reference: ReferenceStep, ours: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    from parity.gradients import gradient_verdict
-    from parity.metrics import gap
-    from parity.trace import tap_key
-
-    verdicts = {}
-    for name, exact in reference.after.items():
-        path, _, own = name.rpartition(".")
-        key = tap_key(path, "update", own)
-        found = gap(ours[name], exact)
-        verdicts[key] = gradient_verdict(key, found, reference.update_floors[name])
-    return verdicts
-
-
-def _port_values(reference: ReferenceStep, model: Any) -> list[Any]:
-    """The reference's gradients as the port's optimizer takes them."""
-    import tensorflow as tf
-
-    from weight_conversion.layouts import tf_variables
-
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    values = []
-    for variable in model.trainable_variables:
-        key, layout = owned[id(variable)]
-        gradient = reference.gradient(key)
-        values.append(None if gradient is None else tf.constant(layout.to_tf(gradient)))
-    return values
-
-
-def _updated(reference: ReferenceStep, model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The port's weights after one update by these gradients, by state-dict key."""
-    from replication import training_pair
-    from tf_impl import train_step
-    from tf_impl.optimizer import build_optimizer
-
-    optimizer = build_optimizer(model, reference.solver, "float64")
-    optimizer.build(model.trainable_variables)
-    with _restored(model.trainable_variables):
-        train_step.update(model, optimizer, list(values))
-        after = [variable.numpy() for variable in model.trainable_variables]
-    return training_pair.keyed(model, after)
-
-
-@contextmanager
-def _restored(variables: Sequence[Any]) -> Iterator[None]:
-    before = [variable.numpy() for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-
-
 def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[Claim]:
     """The forward pass in training mode, fed the same masks; nothing for a model without dropout.
 
@@ -776,6 +627,7 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
         reference.config, reference.images, reference.sizes, reference.targets, "float64"
     )
     noting = patch.object(tf.nn.experimental, "stateless_dropout", noted)
-    with noting, dropout_seed(tf.constant([1, 2])):
-        train_step.gradients(model, batch, training=True)
+    kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))
+    with noting, kept, dropout_seed(tf.constant([1, 2])):
+        train_step.train_step(model, None, batch, training=True)
     return seeds

@@ -234,7 +234,7 @@ def _fitted_end(
 
 def of_gradients(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
     """Why the port's step has other gradients, by key, than its losses."""
-    theirs = {name: reference.gradient(name) for name in reference.after}
+    theirs = {name: reference.gradient(name) for name in reference.updated.weights}
     lost = [name for name, one in theirs.items() if one is not None and name not in ours]
     if lost:
         more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
@@ -294,7 +294,7 @@ def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str
     """Why the port's weights after the first update from the same gradients differ."""
     for cause, expected in _mistaken_updates(reference):
         squares = total = 0.0
-        for name in reference.after:
+        for name in reference.updated.weights:
             wanted = expected(name)
             squares += float(np.sum((ours[name] - reference.before(name) - wanted) ** 2))
             total += float(np.sum(wanted**2))
@@ -313,7 +313,7 @@ def _mistaken_updates(
     if solver.optimizer != "ADAMW":
         return
     groups = parameter_groups(reference.model, solver)
-    values = {name: reference.gradient(name) for name in reference.after}
+    values = {name: reference.gradient(name) for name in reference.updated.weights}
     norm = math.sqrt(sum(float(np.sum(one**2)) for one in values.values() if one is not None))
     clipped = min(1.0, solver.clip_value / (norm + 1e-6)) if solver.clip_type != "none" else 1.0
     uncorrected = math.sqrt(1 - solver.betas[1])  # the second moment's bias correction at step 1

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,24 @@ if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
     from replication.pair import Weights
 
-UPDATE_TWINS = (0, 1, 2)
+UPDATE_TWINS = (0, 1)
+
+
+class Update(NamedTuple):
+    """Weights float64 by state-dict key after one update, and the gradients' norm before it.
+
+    `norm` is a float64 array of no axes: the norm before clipping.
+    """
+
+    weights: dict[str, np.ndarray]
+    norm: np.ndarray
+
+
+class Floors(NamedTuple):
+    """The gaps that rounding alone makes in an `Update`."""
+
+    weights: Mapping[str, Any]
+    norm: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +39,9 @@ class ReferenceStep:
 
     `targets` are those of both sides: segments per image, or labels for a per-pixel head.
     `gradients` is the trace, with its `floors`; `outputs` are the model's, tensors; `pairs` int
-    [L,B,Q] the target of each query or -1. `after` are the weights by key after one update;
-    `update_floors` their largest gaps to runs whose weights started moved by up to one unit in the
-    last place.
+    [L,B,Q] the target of each query or -1. `updated` is what one update makes of these gradients;
+    `update_floors` the largest gaps of its weights, by key, and of its norm when gradients and
+    weights are moved by up to one unit in the last place and the sum of the norm is reordered.
     """
 
     config: "ModelConfig"
@@ -42,8 +59,8 @@ class ReferenceStep:
     pairs: np.ndarray | None
     losses: Mapping[str, float]
     weights: "Weights"
-    after: Mapping[str, np.ndarray]
-    update_floors: Mapping[str, Any]
+    updated: "Update"
+    update_floors: "Floors"
 
     @property
     def total(self) -> float:
@@ -58,10 +75,7 @@ class ReferenceStep:
 
     def gradient(self, name: str) -> np.ndarray | None:
         """The gradient of one parameter; None where it has none."""
-        from parity.gradients import parameter_key
-
-        key = parameter_key(name)
-        return self.gradients[key].array if key in self.gradients else None
+        return _gradient(self.gradients, name)
 
 
 def reference_step(
@@ -77,10 +91,8 @@ def reference_step(
 
     from parity import capture_torch
     from parity.gradients_torch import GradientRecorder
-    from parity.metrics import gap, worst
     from replication import pair, training_pair
     from torch_reference import train_step
-    from torch_reference.optimizer import build_optimizer
 
     # The first rate of a warm-up may be zero.
     solver = dataclasses.replace(solver, warmup_iters=0)
@@ -94,31 +106,16 @@ def reference_step(
         loss = training_pair.reference_loss(model, batch.targets)
         recorder = GradientRecorder(model, pair.REFERENCE_AXES, loss)
         _, gradients = recorder(inputs)
-        losses, _ = train_step.backward(model, batch)
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)
+            losses = train_step.batch_losses(model, outputs, batch.targets)
             pairs = None if config.is_per_pixel else _pairs(model, outputs, batch.targets)
     with steps("rounding floor of the gradients"):
         floors = capture_torch.measure_floors(recorder, inputs, gradients)
     with steps("one update of the reference and its twins"):
-
-        def updated() -> dict[str, np.ndarray]:
-            train_step.train_step(model, build_optimizer(model, solver), batch)
-            return {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
-
-        after = updated()
-        model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(weights.state[key]))
-        moved = []
-        # The optimizer divides small gradients by themselves: one twin may miss what another moves.
-        for seed in UPDATE_TWINS:
-            with recorder.perturbed(seed):
-                twin = updated()
-            moved.append({key: gap(twin.pop(key), array) for key, array in after.items()})
-        update_floors = {key: worst(gaps[key] for gaps in moved) for key in after}
-        model.zero_grad(set_to_none=True)
+        found = _parameter_gradients(model, gradients)
+        updated = reference_update(model, solver, found)
+        update_floors = _update_floors(model, solver, found, updated)
     return ReferenceStep(
         config,
         solver,
@@ -135,9 +132,83 @@ def reference_step(
         pairs,
         {name: float(value) for name, value in losses.items()},
         weights,
-        after,
+        updated,
         update_floors,
     )
+
+
+def reference_update(
+    model: Any, solver: "SolverConfig", gradients: Mapping[str, np.ndarray | None]
+) -> Update:
+    """One clipped update of the reference by given `gradients`; the model keeps its weights.
+
+    Args:
+        model: the reference, float64.
+        solver: the optimizer's.
+        gradients: one array per parameter, by state-dict key; None where it has none.
+    """
+    import torch
+
+    from torch_reference.optimizer import build_optimizer
+    from torch_reference.train_step import gradients as found
+
+    parameters = dict(model.named_parameters())
+    before = {key: parameter.detach().clone() for key, parameter in parameters.items()}
+    for key, parameter in parameters.items():
+        value = gradients[key]
+        parameter.grad = None if value is None else torch.from_numpy(value.copy())
+    try:
+        norm = torch.nn.utils.get_total_norm(list(found(model).values()))
+        build_optimizer(model, solver).step()
+        after = {key: parameter.detach().numpy().copy() for key, parameter in parameters.items()}
+    finally:
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(before[key])
+    return Update(after, norm.numpy())
+
+
+def _update_floors(
+    model: Any,
+    solver: "SolverConfig",
+    gradients: Mapping[str, np.ndarray | None],
+    updated: Update,
+) -> Floors:
+    """The largest gaps of `updated` to updates that differ from it by rounding alone."""
+    from parity.capture_torch import perturbed, reordered
+    from parity.metrics import Gap, gap, perturb_ulp, worst
+
+    weights: dict[str, list[Gap]] = {key: [] for key in updated.weights}
+    norms = []
+
+    def note(twin: Update) -> None:
+        for key, array in updated.weights.items():
+            weights[key].append(gap(twin.weights.pop(key), array))
+        norms.append(gap(twin.norm, updated.norm))
+
+    for seed in UPDATE_TWINS:
+        moved = {
+            key: None if value is None else perturb_ulp(value, seed)
+            for key, value in gradients.items()
+        }
+        with perturbed(model, seed):
+            note(reference_update(model, solver, moved))
+    with reordered():
+        note(reference_update(model, solver, gradients))
+    return Floors({key: worst(gaps) for key, gaps in weights.items()}, worst(norms))
+
+
+def _parameter_gradients(model: Any, gradients: Mapping[str, Any]) -> dict[str, np.ndarray | None]:
+    """The gradients of a trace by the key of the parameter; None for one that has none."""
+    return {key: _gradient(gradients, key) for key, _ in model.named_parameters()}
+
+
+def _gradient(gradients: Mapping[str, Any], name: str) -> np.ndarray | None:
+    from parity.gradients import parameter_key
+
+    key = parameter_key(name)
+    return gradients[key].array if key in gradients else None
 
 
 def layer_names(outputs: Any) -> list[str]:

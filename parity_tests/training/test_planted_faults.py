@@ -18,9 +18,12 @@ from replication import training_audit
 from replication.pair import build_port, load_weights
 from replication.progress import Steps
 from replication.training_pair import keyed
+from replication.training_port import port_step
 from replication.training_rates import schedule_claim
+from replication.training_reference import reference_step
 from replication.training_replica_losses import losses_claim
 from replication.training_replicas import reduction_claim
+from replication.training_update import NORM
 
 ENTRY = zoo.get("tiny")
 AUXILIARY = "loss_ce_0, loss_mask_0, loss_dice_0"
@@ -32,11 +35,9 @@ def sound():
     images, sizes = batch_images([synthetic_image(64, 64, 0)], ENTRY.model)
     weights = load_weights("seeded:0", ENTRY.model)
     quiet = Steps(total=0, quiet=True)
-    reference = training_audit.reference_step(
-        ENTRY.model, ENTRY.solver, weights, images, sizes, quiet
-    )
+    reference = reference_step(ENTRY.model, ENTRY.solver, weights, images, sizes, quiet)
     model = build_port(ENTRY.model, weights, "float64")
-    return reference, training_audit.port_step(reference, model)
+    return reference, port_step(reference, model)
 
 
 def failed(claims):
@@ -57,6 +58,7 @@ def test_every_claim_holds_without_a_fault(sound):
         "train_losses",
         "train_gradients_pairing",
         "train_gradients",
+        "train_step_gradients",
         "train_update",
         "train_schedule",
     ]
@@ -116,9 +118,28 @@ def test_a_matching_that_is_not_optimal_is_named_with_its_cost(sound, monkeypatc
 def test_a_step_that_differentiates_another_sum_is_named(sound, new, cause):
     reference, step = sound
     with function(tf_train_step, "gradients", "total / _replicas(total.dtype)", new)(None):
-        wrong = training_audit.port_step(reference, step.model)
+        wrong = port_step(reference, step.model)
         found = failed(training_audit.step_claims(reference, wrong, "test"))
-    assert found == {"train_update": ("train step: gradients", cause)}
+    assert found == {"train_step_gradients": ("train step: gradients", cause)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("found.values)", "[-one for one in found.values])", "train step: update"),
+        (
+            "return tf.linalg.global_norm(reduced)",
+            "return tf.reduce_sum(reduced[0])",
+            f"train step: {NORM}",
+        ),
+    ],
+)
+def test_a_step_that_updates_otherwise_is_named(sound, old, new, place):
+    reference, step = sound
+    name = "train_step" if "found" in old else "update"
+    with function(tf_train_step, name, old, new)(None):
+        found = failed(training_audit.step_claims(reference, step, "test"))
+    assert found == {"train_update": (place, None)}
 
 
 def test_losses_without_targets_are_compared(sound):
@@ -164,10 +185,12 @@ def test_a_class_loss_normalised_over_replicas_is_named():
     assert cause == "the class loss is normalised over all replicas"
 
 
-def test_a_step_outside_training_mode_is_named(sound):
+@pytest.mark.parametrize(
+    ("name", "old"), [("gradients", ", training=training"), ("train_step", ", training)")]
+)
+def test_a_step_outside_training_mode_is_named(sound, name, old):
     reference, step = sound
-    plant = function(tf_train_step, "gradients", ", training=training", "")
-    with plant(None):
+    with function(tf_train_step, name, old, ")" if old.endswith(")") else "")(None):
         found = failed(training_audit.dropout_claims(reference, step.model, "test"))
     place, cause = found["train_dropout_draws"]
     assert place.startswith("train step: 0 masks instead of ")
@@ -243,7 +266,7 @@ def test_dropout_in_the_wrong_place_is_named(sound, monkeypatch):
 def test_a_fault_in_the_step_is_named(sound, monkeypatch, fault, claim, place, cause):
     reference, step = sound
     fault(monkeypatch, step)
-    faulty = training_audit.port_step(reference, step.model)
+    faulty = port_step(reference, step.model)
     found = failed(training_audit.step_claims(reference, faulty, "test"))
     # The first claim that fails is at the fault; what follows from it says that it is inherited.
     assert next(iter(found)) == claim
@@ -251,8 +274,12 @@ def test_a_fault_in_the_step_is_named(sound, monkeypatch, fault, claim, place, c
     assert found[claim][1] == cause
     later = list(found)[1 + (claim == "train_gradients_pairing") :]
     assert all(found[one][0].startswith("inherited from") for one in later), found
-    assert set(later) <= {"train_matching", "train_losses", "train_gradients", "train_update"} | {
-        "train_gradients_pairing"
+    assert set(later) <= {
+        "train_matching",
+        "train_losses",
+        "train_gradients_pairing",
+        "train_gradients",
+        "train_step_gradients",
     }
 
 

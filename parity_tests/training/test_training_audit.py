@@ -16,6 +16,7 @@ CLAIMS = [
     "train_losses",
     "train_gradients_pairing",
     "train_gradients",
+    "train_step_gradients",
     "train_update",
     "train_dropout",
     "train_dropout_draws",

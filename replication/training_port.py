@@ -1,0 +1,43 @@
+"""One training step of the port in float64, on what the reference's step was made of."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from replication.training_reference import ReferenceStep
+
+
+@dataclasses.dataclass(frozen=True)
+class PortStep:
+    """One float64 training step of the port: what its step returns, and its gradients' gaps."""
+
+    model: Any
+    batch: Any
+    found: Any
+    recorder: Any
+    inputs: Mapping[str, Any]
+    comparison: Any
+
+
+def port_step(reference: ReferenceStep, model: Any) -> PortStep:
+    """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
+    from parity.gradients_tf import GradientRecorder
+    from parity.pairing import Comparison
+    from replication import pair, training_pair
+    from tf_impl import train_step
+
+    config, images, sizes = reference.config, reference.images, reference.sizes
+    # With room for one more, so that what is padded shows where it counts.
+    room = None if config.is_per_pixel else 1 + max(len(one["labels"]) for one in reference.targets)
+    batch = training_pair.port_batch(config, images, sizes, reference.targets, "float64", room)
+    recorder = GradientRecorder(
+        model,
+        pair.PORT_AXES,
+        training_pair.port_loss(model, batch.targets),
+        training_pair.port_parameters(model),
+    )
+    comparison = Comparison(reference.gradients)
+    inputs = pair.port_inputs(images, sizes, "float64")
+    recorder(inputs, comparison)
+    found = train_step.gradients(model, batch)
+    return PortStep(model, batch, found, recorder, inputs, comparison)

@@ -1,0 +1,181 @@
+"""The claims on what the step does with its gradients: which it hands over, and one update by them.
+
+Each is judged on what the reference hands to it. An update divides small gradients by themselves,
+so that the weights after it would tell rounding from mistakes badly if both came from elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from parity.claims import located, margin_claim
+from replication.training_port import PortStep
+from replication.training_reference import ReferenceStep
+
+STEP = "train step"  # the place of what the step does between model, losses and optimizer
+NORM = "norm before clipping"  # the case among the weights
+Claim = dict[str, Any]
+
+
+def step_gradients_claim(
+    reference: ReferenceStep, port: PortStep, earlier: Sequence[Claim], command: str
+) -> Claim:
+    """That the port's step finds the gradients of the loss, which `earlier` claims have judged."""
+    from parity.gradients import gradient_verdict, parameter_key
+    from parity.metrics import gap
+    from replication import training_causes
+
+    ours = keyed_gradients(port.model, port.found.values)
+    verdicts, lost = {}, []
+    for name in reference.updated.weights:
+        key, exact = parameter_key(name), reference.gradient(name)
+        if (exact is None) != (name not in ours):
+            lost.append(key)
+        elif exact is not None:
+            verdicts[key] = gradient_verdict(key, gap(ours[name], exact), reference.floors[key])
+    one = margin_claim(
+        "train_step_gradients",
+        "The step hands the gradient of every parameter to its optimizer",
+        verdicts,
+        "largest gap in units of its limit, min(32 x floor, 1e-9), with the floors of the claim "
+        "on gradients; a step may differentiate another sum than its losses'",
+        command,
+        lost,
+    )
+    if one["verdict"] == "holds":
+        return one
+    if any(claimed["verdict"] == "fails" for claimed in earlier):
+        return located(one, "inherited from the gradients", None)
+    return located(one, f"{STEP}: gradients", training_causes.of_gradients(reference, ours))
+
+
+def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
+    """The weights after one step whose gradients are the reference's, and the norm it returns."""
+    from replication import training_causes
+
+    verdicts = _verdicts(reference, *_stepped(reference, port))
+    one = margin_claim(
+        "train_update",
+        "By the same gradients one clipped update makes the same of every parameter in float64",
+        verdicts,
+        "largest gap of a weight, or of the norm before clipping, in units of its limit, "
+        "min(32 x floor, 1e-9); the floor is the reference's own gap when gradients and weights "
+        "move by one unit in the last place and the sum of the norm is reordered",
+        command,
+    )
+    if one["verdict"] == "holds":
+        return one
+    ours, norm = _updated(reference, port.model)
+    alone = _verdicts(reference, ours, norm)
+    wrong = [key for key, verdict in alone.items() if not verdict.passed]
+    if not wrong:
+        return located(one, f"{STEP}: update", None)
+    if set(wrong) <= _loaded_otherwise(reference, port.model):
+        return located(one, "inherited from the weights before the update", None)
+    if wrong == [NORM]:
+        return located(one, f"{STEP}: {NORM}", None)
+    wrong = [key for key in wrong if key != NORM]
+    count = f"{len(wrong)} of {len(reference.updated.weights)} parameters"
+    place = f"optimizer: {count}, such as {wrong[0]}"
+    return located(one, place, training_causes.of_update(reference, ours))
+
+
+def keyed_gradients(model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The gradients that a step of the port has found, by state-dict key, in torch's layout."""
+    from weight_conversion.layouts import tf_variables
+
+    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
+    found = {}
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        key, layout = owned[id(variable)]
+        if value is not None:
+            found[key] = layout.to_torch(value.numpy())
+    return found
+
+
+def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
+    """The keys of parameters that are not the reference's before the update already."""
+    from replication import training_pair
+
+    ours = training_pair.keyed(model, [one.numpy() for one in model.trainable_variables])
+    return {
+        _key(name)
+        for name in reference.updated.weights
+        if not np.array_equal(ours[name], reference.before(name))
+    }
+
+
+def _verdicts(
+    reference: ReferenceStep, ours: Mapping[str, np.ndarray], norm: np.ndarray
+) -> dict[str, Any]:
+    from parity.gradients import gradient_verdict
+    from parity.metrics import gap
+
+    exact, floors = reference.updated, reference.update_floors
+    verdicts = {
+        _key(name): gradient_verdict(_key(name), gap(ours[name], value), floors.weights[name])
+        for name, value in exact.weights.items()
+    }
+    return {**verdicts, NORM: gradient_verdict(NORM, gap(norm, exact.norm), floors.norm)}
+
+
+def _key(name: str) -> str:
+    from parity.trace import tap_key
+
+    path, _, own = name.rpartition(".")
+    return tap_key(path, "update", own)
+
+
+def _values(reference: ReferenceStep, model: Any) -> list[Any]:
+    """The reference's gradients as the port's optimizer takes them."""
+    import tensorflow as tf
+
+    from weight_conversion.layouts import tf_variables
+
+    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
+    values = []
+    for variable in model.trainable_variables:
+        key, layout = owned[id(variable)]
+        gradient = reference.gradient(key)
+        values.append(None if gradient is None else tf.constant(layout.to_tf(gradient)))
+    return values
+
+
+def _stepped(reference: ReferenceStep, port: PortStep) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The port's weights by key, and the norm, after one step that finds these gradients."""
+    from tf_impl import train_step
+
+    found = port.found._replace(values=_values(reference, port.model))
+    with _optimized(reference, port.model) as (optimizer, after):
+        with patch.object(train_step, "gradients", lambda *given, **named: found):
+            result = train_step.train_step(port.model, optimizer, port.batch)
+        return after(), result.gradient_norm.numpy()
+
+
+def _updated(reference: ReferenceStep, model: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The same after one update alone."""
+    from tf_impl import train_step
+
+    with _optimized(reference, model) as (optimizer, after):
+        norm = train_step.update(model, optimizer, _values(reference, model))
+        return after(), norm.numpy()
+
+
+@contextmanager
+def _optimized(reference: ReferenceStep, model: Any) -> Iterator[tuple[Any, Any]]:
+    """The port's optimizer, and what gives its weights by key; they come back at the end."""
+    from replication import training_pair
+    from tf_impl.optimizer import build_optimizer
+
+    variables = model.trainable_variables
+    optimizer = build_optimizer(model, reference.solver, "float64")
+    optimizer.build(variables)
+    before = [variable.numpy() for variable in variables]
+    try:
+        yield optimizer, lambda: training_pair.keyed(model, [one.numpy() for one in variables])
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
