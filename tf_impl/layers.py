@@ -193,12 +193,13 @@ class Conv2d(tf_keras.layers.Layer):
 
     def call(self, input: tf.Tensor) -> tf.Tensor:
         """Convolution, norm, activation, in this order."""
-        pad = (self.padding, self.padding)
-        x = tf.nn.conv2d(
+        weight = tf.convert_to_tensor(self.weight)
+        convolve = tf.nn.conv2d if self.dilation == 1 else _dilated_conv2d
+        x = convolve(
             input,
-            self.weight,
+            weight,
             strides=self.stride,
-            padding=((0, 0), pad, pad, (0, 0)) if self.padding else "VALID",
+            padding=_explicit(self.padding),
             dilations=self.dilation,
         )
         if self.bias is not None:
@@ -208,6 +209,52 @@ class Conv2d(tf_keras.layers.Layer):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+
+def _explicit(padding: int) -> tuple[tuple[int, int], ...]:
+    """`padding` zeros on all four sides of an image, as `tf.nn.conv2d` takes them."""
+    return (0, 0), (padding, padding), (padding, padding), (0, 0)
+
+
+def _dilated_conv2d(
+    x: tf.Tensor,
+    weight: tf.Tensor,
+    strides: int,
+    padding: tuple[tuple[int, int], ...],
+    dilations: int,
+) -> tf.Tensor:
+    """`tf.nn.conv2d` with a gradient on every device.
+
+    TensorFlow's kernels for a CPU have none of a dilated convolution. A plain convolution of every
+    `dilations`-th row and column computes the same, and has one.
+    """
+
+    @tf.custom_gradient
+    def convolve(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch((x, weight))
+                out = _interleaved_conv2d(x, weight, padding, dilations)[:, ::strides, ::strides]
+            return tape.gradient(out, [x, weight], upstream)
+
+        out = tf.nn.conv2d(x, weight, strides=strides, padding=padding, dilations=dilations)
+        return out, gradient
+
+    return convolve(x, weight)
+
+
+def _interleaved_conv2d(
+    x: tf.Tensor, weight: tf.Tensor, padding: tuple[tuple[int, int], ...], dilations: int
+) -> tf.Tensor:
+    """A dilated convolution of stride 1 as a plain one of the interleaved parts of `x`."""
+    pads, crops = [], []
+    for size, (before, after) in zip(x.shape[1:3], padding[1:3], strict=True):
+        extra = -(size + before + after) % dilations
+        pads.append([before, after + extra])
+        crops.append([0, extra])
+    blocks = [dilations, dilations]
+    out = tf.nn.conv2d(tf.space_to_batch(x, blocks, pads), weight, strides=1, padding="VALID")
+    return tf.batch_to_space(out, blocks, crops)
 
 
 class Linear(tf_keras.layers.Layer):

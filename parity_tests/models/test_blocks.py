@@ -71,6 +71,40 @@ def test_conv2d_equals_reference(options, size):
     assert failures(judge_block(pair, {"input": normal(2, 3, *size)}, axes=MAPS)) == []
 
 
+def _gap_of_dilated_gradients(size, stride, dilation):
+    """Of the port's gradients from torch's, whose dilation is 4; in units of their limit."""
+    x, weight = normal(2, 3, *size), normal(8, 3, 3, 3)
+    leaves = [torch.from_numpy(array.copy()).requires_grad_() for array in (x, weight)]
+    out = F.conv2d(*leaves, stride=stride, padding=4, dilation=4)
+    upstream = normal(*out.shape)
+    exact = torch.autograd.grad(out, leaves, torch.from_numpy(upstream))
+    options = {"stride": stride, "padding": dilation, "dilation": dilation, "dtype": "float64"}
+    layer = tf_layers.Conv2d(3, 8, 3, **options)
+    layer.weight = tf.constant(np.transpose(weight, (2, 3, 1, 0)))
+    layer.bias = None
+    image = tf.constant(nhwc(x))
+    with tf.GradientTape() as tape:
+        tape.watch([image, layer.weight])
+        found = layer(image)
+    ours = tape.gradient(found, [image, layer.weight], nhwc(upstream))
+    ours = [np.transpose(ours[0], (0, 3, 1, 2)), np.transpose(ours[1], (3, 2, 0, 1))]
+    limit = 32 * np.finfo(np.float64).eps
+    return max(
+        np.linalg.norm(one - of.numpy()) / np.linalg.norm(of.numpy()) / limit
+        for one, of in zip(ours, exact, strict=True)
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(12, 16), (13, 9)])
+def test_conv2d_with_dilation_has_the_reference_gradient(stride, size):
+    assert _gap_of_dilated_gradients(size, stride, 4) <= 1
+
+
+def test_conv2d_with_another_dilation_has_another_gradient():
+    assert _gap_of_dilated_gradients((12, 16), 1, 2) > 1e9
+
+
 def test_conv2d_with_same_padding_fails(monkeypatch):
     convolve = tf.nn.conv2d
     monkeypatch.setattr(
