@@ -1,5 +1,6 @@
 """Replicas of TensorFlow on one processor, in a process of their own."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,8 +17,14 @@ def in_fresh_process(
     function: Callable[Words, Result], *words: Words.args, **named: Words.kwargs
 ) -> Result:
     """What `function` returns in a new process: TensorFlow fixes its devices when it starts."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_without_notes) as pool:
         return pool.submit(function, *words, **named).result()
+
+
+def _without_notes() -> None:
+    """TensorFlow's notes on running a strategy eagerly would tear the lines of progress apart."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def mirrored(replicas: int) -> "tf.distribute.MirroredStrategy":
