@@ -430,6 +430,17 @@ METRICS = (
         "the Model Garden's numpy PanopticQuality",
     ),
     _fault(
+        "metric", "metric-first-crowd-excuses", "the first of several crowds of a class counts",
+        _edited(panoptic_quality, "crowds[segment.category_id] = segment.id",
+                "crowds.setdefault(segment.category_id, segment.id)"), ("panoptic fp",),
+    ),
+    _fault(
+        "metric", "metric-area-of-pixels", "areas that the annotation states are not read",
+        _edited(panoptic_quality,
+                "true_areas[truth] if true_segment.area is None else true_segment.area",
+                "true_areas[truth]"), ("panoptic tp", "panoptic iou"), ("true_segment.area",),
+    ),
+    _fault(
         "metric", "metric-classes-ignored", "segments of other classes match",
         _edited(panoptic_quality,
                 "            or true_segment.category_id != predicted_segment.category_id\n", ""),

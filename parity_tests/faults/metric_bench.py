@@ -1,11 +1,13 @@
 """The bench of the metrics: what the port's evaluation counts with, against golden numbers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
+from maskformer.panoptic_format import Category
 from parity.mistakes_source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases
@@ -17,11 +19,16 @@ Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted
 QUALITIES = {"pq": "panoptic score", "sq": "panoptic sq", "rq": "panoptic rq"}
 SCORES = ("mIoU", "fwIoU", "mACC", "pACC")
+DRAWN = "drawn images"  # the case beside the golden ones
+IMAGES = 40
 LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
 
 
 class MetricBench:
     """Panoptic quality and mIoU of the golden scenarios, as panopticapi and detectron2 gave them.
+
+    No scenario has two crowds of one class in an image, or an annotation whose areas are not those
+    of its ids. Drawn images have both, and are counted literally besides.
 
     The port counts with the modules that `tf_impl.evaluation` uses.
     """
@@ -68,6 +75,7 @@ def _golden() -> dict[Key, Any]:
         found["panoptic classes", name] = np.array(
             [[per_class[str(one)][key] for key in QUALITIES] for one in classes]
         )
+    found |= _counts(_literally(), DRAWN)
     arrays, texts = golden_files.load("golden_miou")
     for name, scores in texts["info"].items():
         found["confusion", name] = arrays[f"{name}_conf"]
@@ -78,7 +86,7 @@ def _golden() -> dict[Key, Any]:
 def _counted(panoptic: Any, semantic: Any, wanted: set[str] | None) -> dict[Key, Any]:
     """The same by two modules; of what they refuse to count, the error."""
     found: dict[Key, Any] = {}
-    for name in panoptic_cases.SCORED:
+    for name in (*panoptic_cases.SCORED, DRAWN):
         if wanted is None or name in wanted:
             try:
                 found |= _panoptic(panoptic, name)
@@ -98,13 +106,39 @@ def _failure(error: Exception) -> tuple[str, str]:
     return type(error).__name__, str(error)
 
 
+def _drawn() -> tuple[list[Any], dict[int, Any]]:
+    """Random images whose annotation states larger areas than their ids have, and the classes."""
+    pairs = []
+    for seed in range(IMAGES):
+        pair = panoptic_cases.random_pair(seed)
+        truth = tuple(
+            replace(one, area=one.area + index % 3) for index, one in enumerate(pair.truth)
+        )
+        pairs.append(replace(pair, truth=truth))
+    return pairs, {index: Category(index, f"class {index}", True) for index in (1, 2, 3)}
+
+
+def _literally() -> panoptic_quality.PanopticCounts:
+    pairs, classes = _drawn()
+    counts = [panoptic_cases.count_literally(pair, list(classes)) for pair in pairs]
+    return panoptic_quality.PanopticCounts.stack(counts).total()
+
+
+def _counts(counts: Any, name: str) -> dict[Key, Any]:
+    return {
+        (f"panoptic {key}", name): np.asarray(getattr(counts, key), np.float64) for key in COUNTS
+    }
+
+
 def _panoptic(module: Any, name: str) -> dict[Key, Any]:
+    if name == DRAWN:
+        pairs, classes = _drawn()
+        images = [module.count_image(pair, classes) for pair in pairs]
+        return _counts(module.PanopticCounts.stack(images).total(), name)
     classes = panoptic_cases.categories(panoptic_cases.SCENARIOS[name])
     images = [module.count_image(pair, classes) for pair in panoptic_cases.pairs(name)]
     counts = module.PanopticCounts.stack(images).total()
-    found: dict[Key, Any] = {
-        (f"panoptic {key}", name): np.asarray(getattr(counts, key), np.float64) for key in COUNTS
-    }
+    found = _counts(counts, name)
     result = module.score(counts, classes)
     for group, score in result.groups.items():
         for key, title in QUALITIES.items():
