@@ -22,10 +22,12 @@ STAGES = {
     "train_gradients_isolated": "gradients of single modules",
     "train_step_gradients": "gradients of the step",
     "train_update": "update",
+    "train_task": "the Model Garden's task",
     "train_dropout": "forward pass with dropout",
     "train_dropout_draws": "dropout masks of the step",
     "train_schedule": "learning rate",
     "train_applied": "learning rate and clip of the optimizer",
+    "train_applied_float32": "optimizer in float32",
     "train_reduction": "reduction over replicas",
     "train_shares": "gradients of replicas",
 }

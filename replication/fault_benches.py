@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskformer import zoo
-from maskformer.config import ModelConfig, SwinConfig
+from maskformer.config import ModelConfig, ResNetConfig, SwinConfig
 from maskformer.solver import SolverConfig
 from parity.faults import Named, conventional
 from replication.audit_run import (
@@ -30,7 +30,7 @@ SWIN = SwinConfig(
     embed_dim=16, num_heads=(2, 2, 2, 2), window_size=5, depths=(2, 2, 1, 1), drop_path_rate=0.0
 )
 
-SMALLER, DROP_PATH = (16, 24), 0.3
+SMALLER, PARTIAL, DROP_PATH = (16, 24), 2, 0.3
 
 
 class ForwardBench:
@@ -167,6 +167,30 @@ class TrainingBench:
         return measure_reference(self._request, _quiet())
 
 
+class TaskBench(TrainingBench):
+    """What the Model Garden's task makes of a batch and of the gradients of a step."""
+
+    @cached_property
+    def _step(self) -> Any:
+        """A step of the sound port: the first audit is of that."""
+        from replication.training_port import port_step
+
+        return port_step(self._reference, self._model)
+
+    def audit(self) -> Finding:
+        """What the claims on the update and the task say of the port as it is now."""
+        from replication.training_task import task_claim
+        from replication.training_update import update_claim
+
+        step = self._step
+        try:
+            update = update_claim(self._reference, step, "")
+            claims = [update, task_claim(self._reference, step, update, "")]
+        except Exception as error:
+            return broken("task", error)
+        return of_claims(claims, {})
+
+
 class DropoutBench(TrainingBench):
     """The forward pass in training mode, both sides fed the same masks."""
 
@@ -234,15 +258,25 @@ class StepsBench:
 
 
 class ScheduleBench:
-    """Rates and updates of published solvers: both rules, with and without a real warm-up."""
+    """Rates and updates of published solvers, and of what a detectron2 config may have besides."""
 
     ENTRIES = ("coco_r50", "coco_swin_tiny", "ade20k_r50", "ade20k_swin_tiny")
+    OTHERWISE: Mapping[str, Any] = {
+        "optimizer": "SGD",
+        "steps": (60_000, 80_000),
+        "max_iter": 90_000,
+        "warmup_iters": 1000,
+        "warmup_factor": 0.1,
+        "warmup_method": "constant",
+    }
 
     def audit(self) -> Finding:
         """What the claims on the schedules say, and on what the optimizers make of them."""
         from replication.training_rates import rate_claims
 
-        claims = [one for name in self.ENTRIES for one in rate_claims(zoo.get(name).solver, "")]
+        solvers = [zoo.get(name).solver for name in self.ENTRIES]
+        others = [dataclasses.replace(one, **self.OTHERWISE) for one in (solvers[0], solvers[2])]
+        claims = [one for solver in (*solvers, *others) for one in rate_claims(solver, "")]
         return of_claims(claims, {})
 
 
@@ -288,22 +322,25 @@ def _forward(config: str, size: str) -> ForwardBench:
 
 
 def _swin(config: str, size: str) -> ForwardBench:
-    """Two images; a configuration that has no Swin backbone is given a small one."""
-    model = zoo.get(config).model
-    if not isinstance(model.backbone, SwinConfig):
-        model = dataclasses.replace(model, backbone=SWIN)
-    return ForwardBench(model, WEIGHTS, _two(size))
+    """Two images, whose sides are no multiple of a patch, and a Swin backbone, if a small one."""
+    return ForwardBench(_with_swin(zoo.get(config).model), WEIGHTS, _two(size, PARTIAL))
+
+
+def _with_swin(model: ModelConfig) -> ModelConfig:
+    if isinstance(model.backbone, SwinConfig):
+        return model
+    return dataclasses.replace(model, backbone=SWIN)
 
 
 def _batch(config: str, size: str) -> ForwardBench:
     return _forward(config, _two(size))
 
 
-def _two(size: str) -> str:
-    """The sizes of two images, of which the second is smaller and padded."""
+def _two(size: str, less: int = 0) -> str:
+    """The sizes of two images, `less` than `size`, of which the second is smaller and padded."""
     from maskformer.images import parse_size
 
-    height, width = parse_size(size)
+    height, width = (side - less for side in parse_size(size))
     return f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}"
 
 
@@ -316,6 +353,30 @@ def _dropout(config: str, size: str) -> DropoutBench:
             model, backbone=dataclasses.replace(SWIN, drop_path_rate=DROP_PATH)
         )
     return DropoutBench(model, entry.solver, WEIGHTS, f"{size},{size}")
+
+
+def _training_swin(config: str, size: str) -> TrainingBench:
+    entry = zoo.get(config)
+    return TrainingBench(_with_swin(entry.model), entry.solver, WEIGHTS, size)
+
+
+def _training_variant(config: str, size: str) -> TrainingBench:
+    """What the model has that its usual settings do not use."""
+    entry = zoo.get(config)
+    changes: dict[str, Any] = {
+        "predictor": dataclasses.replace(
+            entry.model.predictor, dec_layers=3, enc_layers=1, pre_norm=True
+        )
+    }
+    if isinstance(entry.model.backbone, ResNetConfig):
+        changes["backbone"] = dataclasses.replace(entry.model.backbone, res5_dilation=2)
+    model = dataclasses.replace(entry.model, **changes)
+    return TrainingBench(model, entry.solver, WEIGHTS, size)
+
+
+def _task(config: str, size: str) -> TaskBench:
+    entry = zoo.get(config)
+    return TaskBench(entry.model, entry.solver, WEIGHTS, _two(size))
 
 
 def _steps(config: str, size: str) -> StepsBench:
@@ -348,6 +409,10 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "precision": lambda config, size: PrecisionBench(zoo.get(config).model, WEIGHTS, size),
     "training": _training,
     "training_batch": lambda config, size: _training(config, _two(size)),
+    "training_swin": _training_swin,
+    "training_variant": _training_variant,
+    "training_per_pixel": lambda config, size: _training(PER_PIXEL, _two(size)),
+    "task": _task,
     "schedule": lambda config, size: ScheduleBench(),
     "replicas": lambda config, size: ReplicaBench(zoo.get(config).model, zoo.get(config).solver),
     "batch": _batch,

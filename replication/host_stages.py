@@ -90,17 +90,22 @@ def differing(part: Part, found: Results) -> list[tuple[str, str]]:
 
 
 def _equal(ours: Any, theirs: Any, limit: float) -> bool:
+    """Whether floats differ by at most `limit`, relative, and all else by nothing."""
     if isinstance(theirs, np.ndarray):
         ours = np.asarray(ours)
         if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
             return False
         if theirs.dtype.kind != "f":
             return bool((ours == theirs).all())
+        finite = np.isfinite(theirs)  # any number would be near enough to an infinite one
+        if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True):
+            return False
+        ours, theirs = ours[finite], theirs[finite]
         size = float(np.linalg.norm(theirs)) or 1.0
         return bool(np.linalg.norm(ours - theirs) <= limit * size)
-    if isinstance(theirs, float):
+    if isinstance(theirs, float) and isfinite(theirs):
         return abs(ours - theirs) <= limit * (abs(theirs) or 1.0)
-    return ours == theirs
+    return ours == theirs or (ours != ours and theirs != theirs)
 
 
 def _causes(part: Part, found: Results, place: str) -> list[str]:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from parity.judge import DEFAULT
 from replication.progress import Steps
 from replication.training_port import PortStep, port_step
 from replication.training_reference import ReferenceStep, layer_names, layers_of, reference_step
+from replication.training_task import task_claim
 from replication.training_update import STEP, step_gradients_claim, update_claim
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 TOTAL = "total"  # the weighted sum among the losses
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
+GRID = 3, 4  # of cells, each a target; more than the port expands at a time
+OVERLAPPING = "with overlapping targets"
 STEPS = 7  # that `training_claims` announces
 SCHEMA = "maskformer-replication/training/1"
 Claim = dict[str, Any]
@@ -65,6 +69,7 @@ def training_claims(
         port = port_step(reference, pair.build_port(config, port_weights or weights, "float64"))
     with steps("training claims"):
         claims = step_claims(reference, port, command)
+        claims.append(task_claim(reference, port, claims[-1], command))
         if isolate:
             claims.append(_isolated_gradients_claim(reference, port, command))
     with steps("dropout, the same masks on both sides"):
@@ -138,7 +143,7 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         pairs = _matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
     claims.append(_loss_claim(reference, port, command))
-    gradients = _gradient_claims(reference, port, command)
+    gradients = _gradient_claims(reference, port, claims, command)
     handed = step_gradients_claim(reference, port, gradients, command)
     return [*claims, *gradients, handed, update_claim(reference, port, command)]
 
@@ -345,23 +350,23 @@ def _loss_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim
     ours = {name: float(value) for name, value in found.losses.items()}
     ours[TOTAL] = float(found.total)
     theirs = {**reference.losses, TOTAL: reference.total}
-    empty = {} if reference.config.is_per_pixel else _empty_pairs(reference, port)
-    pairs = {**_loss_pairs(ours, theirs), **empty}
+    others = {} if reference.config.is_per_pixel else _other_pairs(reference, port)
+    pairs = {**_loss_pairs(ours, theirs), **others}
     one = claim(
         "train_losses",
         "Every loss of every decoder layer, and their sum, is the same in float64",
         {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
         "largest relative gap; thousands of float64 roundings of the sums over pixels; also of the "
-        "same predictions for images without any target",
+        "same predictions for images without any target, with many, and with some that overlap",
         command,
     )
     if one["verdict"] == "holds":
         return one
     wrong = [name for name, pair in pairs.items() if relative_gap(*pair) > DEFAULT.loss_gap]
-    if set(wrong) <= set(empty):
-        infinite = not any(math.isfinite(empty[name][0] or 0.0) for name in wrong)
+    if set(wrong) <= set(others):
+        infinite = not any(math.isfinite(others[name][0] or 0.0) for name in wrong)
         cause = "masks are divided by their number, which is 0" if infinite else None
-        return located(one, f"criterion: {', '.join(wrong)}", cause)
+        return located(one, f"criterion: {', '.join(wrong[:3])}", cause)
     alone = _losses_alone(reference, port.model, port.batch.targets)
     own = [
         name
@@ -383,23 +388,52 @@ def _loss_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim
     return located(one, f"criterion: {', '.join(own)}", cause)
 
 
-def _empty_pairs(reference: ReferenceStep, port: PortStep) -> dict[str, list[float | None]]:
-    """The port's and the reference's losses of the predictions where no image has a target."""
+def _other_pairs(reference: ReferenceStep, port: PortStep) -> dict[str, list[float | None]]:
+    """The port's and the reference's losses of the predictions for other targets than the step's:
+    none, more than the port expands at a time, and some that overlap."""
     import torch
 
     from tf_impl import train_step as ports
     from tf_impl.matcher import pad_targets
     from torch_reference.train_step import batch_losses
 
-    none = [{name: array[:0] for name, array in one.items()} for one in reference.targets]
-    padded = pad_targets(none, port.batch.targets.classes.shape[1])
-    ours, _ = ports.batch_losses(port.model, _constants(reference.outputs), padded)
-    tensors = [{name: torch.from_numpy(one) for name, one in target.items()} for target in none]
-    theirs = batch_losses(reference.model, reference.outputs, tensors)
-    found = _loss_pairs(
-        *({key: float(one) for key, one in side.items()} for side in (ours, theirs))
-    )
-    return {f"{name} without targets": pair for name, pair in found.items()}
+    found = {}
+    for text, targets in _other_targets(reference).items():
+        room = port.batch.targets.classes.shape[1]
+        most = max(room, *(len(one["labels"]) for one in targets))
+        padded = pad_targets(targets, most, overlapping=text == OVERLAPPING)
+        ours, _ = ports.batch_losses(port.model, _constants(reference.outputs), padded)
+        tensors = [
+            {name: torch.from_numpy(one) for name, one in target.items()} for target in targets
+        ]
+        theirs = batch_losses(reference.model, reference.outputs, tensors)
+        pairs = _loss_pairs(
+            *({key: float(one) for key, one in side.items()} for side in (ours, theirs))
+        )
+        found |= {f"{name} {text}": pair for name, pair in pairs.items()}
+    return found
+
+
+def _other_targets(reference: ReferenceStep) -> dict[str, list[dict[str, np.ndarray]]]:
+    """For each image no target; cells of a grid, for all images or but one; neighbouring cells."""
+    count = min(math.prod(GRID) - 1, reference.config.predictor.num_queries)
+    height, width = reference.images.shape[1:3]
+    rows, columns = np.mgrid[:height, :width]
+    cell = rows * GRID[0] // height * GRID[1] + columns * GRID[1] // width
+    numbers = np.arange(count)[:, None, None]
+    rng = np.random.default_rng(1)
+    labels = [rng.integers(0, reference.config.num_classes, count) for _ in reference.images]
+
+    def each(masks: np.ndarray) -> list[dict[str, np.ndarray]]:
+        return [{"labels": one[: len(masks)], "masks": masks.copy()} for one in labels]
+
+    none, cells = each(np.zeros((0, height, width), bool)), each(cell == numbers)
+    found = {
+        "without targets": none,
+        f"with {count} targets": cells,
+        OVERLAPPING: each((cell == numbers) | (cell == numbers + 1)),
+    }
+    return found if len(cells) == 1 else {**found, "without targets in one": cells[:-1] + none[:1]}
 
 
 def _predicts_otherwise(port: PortStep) -> bool:
@@ -446,8 +480,13 @@ def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[st
     return {name: float(value) for name, value in {**losses, TOTAL: total}.items()}
 
 
-def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
-    """That no gradient is lost, and that all agree; the module at fault where they do not."""
+def _gradient_claims(
+    reference: ReferenceStep, port: PortStep, earlier: Sequence[Claim], command: str
+) -> list[Claim]:
+    """That no gradient is lost, and that all agree; the module at fault where they do not.
+
+    Where the `earlier` claims, on what is differentiated, hold, the loss may be at fault itself.
+    """
     from parity.gradients import gradient_verdicts, unpaired_parameters
 
     comparison = port.comparison
@@ -475,8 +514,28 @@ def _gradient_claims(reference: ReferenceStep, port: PortStep, command: str) -> 
     if all(one["verdict"] == "holds" for one in claims):
         return claims
     wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
-    place, cause = _gradient_place(reference, port, wrong)
+    sound = all(one["verdict"] == "holds" for one in earlier)
+    place, cause = _gradient_place(reference, port, wrong, sound)
     return [located(one, place, cause) for one in claims]
+
+
+def _factor(reference: ReferenceStep, port: PortStep, keys: Sequence[str]) -> str | None:
+    """The one number that all these gradients of the port are multiplied by."""
+    from parity.pairing import align
+
+    taps = {}
+    port.recorder(port.inputs, lambda tap: taps.update({tap.key: tap}))
+    factors = set()
+    for key in keys:
+        theirs = reference.gradients[key].array
+        ours = align(taps[key], reference.gradients[key].axes) if key in taps else None
+        if ours is None or ours.shape != theirs.shape:
+            return None
+        factor = float(np.vdot(ours, theirs) / np.vdot(theirs, theirs))
+        if np.linalg.norm(ours - factor * theirs) > DEFAULT.cap * np.linalg.norm(ours):
+            return None
+        factors.add(f"{factor:.6g}")
+    return f"the gradient is multiplied by {factors.pop()}" if len(factors) == 1 else None
 
 
 def _isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
@@ -521,10 +580,12 @@ def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> lis
 
 
 def _gradient_place(
-    reference: ReferenceStep, port: PortStep, wrong: Sequence[str]
+    reference: ReferenceStep, port: PortStep, wrong: Sequence[str], sound: bool
 ) -> tuple[str, str | None]:
     """The loss where its own gradient differs, else the first module whose backward pass does."""
     of_loss = [key for key in wrong if key.startswith("model:grad_output")]
+    if of_loss and sound:
+        return f"criterion: gradient of {', '.join(of_loss[:3])}", _factor(reference, port, of_loss)
     if of_loss:
         return f"inherited from the loss or the predictions: {', '.join(of_loss[:3])}", None
     found = _judge_backward(reference, port)
@@ -617,7 +678,7 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
     from tf_impl import train_step
     from tf_impl.layers import dropout_seed
 
-    seeds = []
+    seeds: list[tuple[int, ...]] = []
 
     def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
         seeds.append(tuple(np.asarray(seed).tolist()))
@@ -628,6 +689,8 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
     )
     noting = patch.object(tf.nn.experimental, "stateless_dropout", noted)
     kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))
+    optimizer = SimpleNamespace(build=lambda variables: None)
     with noting, kept, dropout_seed(tf.constant([1, 2])):
-        train_step.train_step(model, None, batch, training=True)
+        # Without tracing it: what is drawn is the same.
+        train_step.compiled_step(model, optimizer, training=True).python_function(batch)
     return seeds

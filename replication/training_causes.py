@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replication.training_reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
+FEW_DIGITS = 1e-6  # relative; of what a decay alone changes, a 1e-8 of the weight
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 
 
@@ -81,7 +82,10 @@ def _dice_costs(logits: Any, targets: Any) -> Any:
 def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | None:
     """Why losses of the port differ on the reference's predictions and pairs."""
     if reference.config.is_per_pixel:
-        return None
+        counted = float((reference.batch.targets != reference.config.ignore_value).double().mean())
+        pairs = [(value, reference.losses[name] * counted) for name, value in ours.items()]
+        same = all(abs(one - wrong) <= EXPLAINED * abs(wrong) for one, wrong in pairs)
+        return "the mean is taken over ignored pixels too" if same else None
     for cause, losses in _mistaken_losses(reference):
         if all(abs(value - losses[name]) <= EXPLAINED * abs(value) for name, value in ours.items()):
             return cause
@@ -111,7 +115,11 @@ def of_total(reference: "ReferenceStep", total: float) -> str | None:
         "auxiliary losses": [name for name in reference.losses if name[-1].isdigit()],
         **{f"losses called {text}": kind(text) for text in ("loss_ce", "loss_mask", "loss_dice")},
     }
-    layers = 1 + len(reference.outputs.get("aux_outputs", ()))
+    auxiliary = len(reference.outputs.get("aux_outputs", ()))
+    for layer in range(auxiliary):
+        beyond = [name for name in reference.losses if name.endswith(f"_{layer}")]
+        some[f"losses of auxiliary layer {layer}"] = beyond
+    layers = 1 + auxiliary
     for text, names in some.items():
         weighted = {name: reference.losses[name] for name in names}
         if weighted:
@@ -300,7 +308,37 @@ def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str
             total += float(np.sum(wanted**2))
         if squares <= EXPLAINED**2 * total:
             return cause
+    return _other_group(reference, ours)
+
+
+def _other_group(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
+    """The one rate or the one decay with which all parameters that differ do what the port's do."""
+    from torch_reference.optimizer import parameter_groups
+
+    groups = parameter_groups(reference.model, reference.solver)
+    times, decays = set(), set()
+    for name, (rate, decay) in groups.items():
+        before = reference.before(name)
+        change, expected = ours[name] - before, reference.updated.weights[name] - before
+        if _near(change, expected):
+            continue
+        factor = float(np.vdot(change, expected) / np.vdot(expected, expected))
+        times.add(f"{factor:.6g}" if _near(change, factor * expected) else None)
+        size = float(np.vdot(before, before))
+        share = float(np.vdot(change - expected, before)) / size if size else 0.0
+        same = _near(change - expected, share * before) and share
+        decays.add((f"{decay - share / rate:.4g}", f"{decay:.4g}") if same else None)
+    if len(times) == 1 and None not in times:
+        return f"the rate of these parameters is {times.pop()} times as large"
+    if len(decays) == 1 and None not in decays:
+        wrong, right = decays.pop()
+        return f"these parameters decay by {wrong} instead of {right}"
     return None
+
+
+def _near(ours: np.ndarray, expected: np.ndarray) -> bool:
+    """To the digits that are left of a change when the weight is subtracted."""
+    return bool(np.linalg.norm(ours - expected) <= FEW_DIGITS * np.linalg.norm(expected))
 
 
 def _mistaken_updates(
@@ -369,6 +407,10 @@ def _mistaken_updates(
 
     yield "every gradient is clipped by its own norm", change(scale=alone)
     yield "the backbone learns at the head's rate", change(rate=lambda own: solver.base_lr)
+    yield (
+        "all parameters have the head's rate and decay",
+        change(rate=lambda own: solver.base_lr, decay=lambda name, own: everywhere),
+    )
 
 
 def _close(ours: np.ndarray, expected: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.claims import claim, located, relative_gap
-from parity.judge import FUNCTION_FACTOR
+from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 
 if TYPE_CHECKING:
     from maskformer.solver import SolverConfig
@@ -33,11 +33,16 @@ def rate_condition(solver: "SolverConfig", step: int) -> float:
 
 
 def rate_claims(solver: "SolverConfig", command: str) -> list[dict[str, Any]]:
-    """Both claims; where the schedule is wrong, the optimizer inherits it."""
+    """The three claims; where the schedule is wrong, the optimizer inherits it."""
     schedule, applied = schedule_claim(solver, command), applied_claim(solver, command)
-    if schedule["verdict"] == "fails" and applied["verdict"] == "fails":
-        applied = located(applied, "inherited from the schedule", None)
-    return [schedule, applied]
+    single = applied_float32_claim(solver, command)
+    if schedule["verdict"] == "fails":
+        applied, single = (
+            located(one, "inherited from the schedule", None) for one in (applied, single)
+        )
+    elif applied["verdict"] == "fails":
+        single = located(single, "inherited from the optimizer in float64", None)
+    return [schedule, applied, single]
 
 
 def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
@@ -51,26 +56,40 @@ def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=solver.base_lr)
     reference, port = SolverSchedule(optimizer, solver), PortSchedule(solver, "float64")
-    rates = {}
+    single = PortSchedule(solver, "float32")
+    rates, rounded = {}, {}
     for place in turns(solver):
         reference.last_epoch = place
-        rates[place] = (float(port(tf.constant(place, tf.int64))), reference.get_lr()[0])
+        rate, step = reference.get_lr()[0], tf.constant(place, tf.int64)
+        rates[place] = (float(port(step)), rate)
+        rounded[place] = (float(single(step)), rate)
     limit = 4 * float(np.finfo(np.float64).eps)
     gaps = {
         place: relative_gap(*pair) / rate_condition(solver, place) for place, pair in rates.items()
     }
     wrong = {place: rates[place] for place, gap in gaps.items() if gap > limit}
+    # The rate that training runs by is that of float64, rounded once.
+    once = float(np.finfo(np.float32).eps)
+    beyond = {
+        place: max(0.0, relative_gap(*pair) - once) / rate_condition(solver, place)
+        for place, pair in rounded.items()
+    }
+    wrong = wrong or {place: rounded[place] for place, gap in beyond.items() if gap > limit}
     one = claim(
         "train_schedule",
         "The learning rate is the same at and around every milestone",
         {
             "rule": "largest",
-            "values": {str(place): gap for place, gap in gaps.items()},
+            "values": {
+                **{str(place): gap for place, gap in gaps.items()},
+                **{f"{place}, float32": gap for place, gap in beyond.items()},
+            },
             "limit": limit,
             "rates": {str(place): list(pair) for place, pair in rates.items()},
         },
         "largest relative gap; a rate is four roundings of products and a power, where "
-        "1 - step / steps of a polynomial multiplies them by how many digits it cancels",
+        "1 - step / steps of a polynomial multiplies them by how many digits it cancels; in "
+        "float32 what is left beyond one rounding",
         command,
     )
     text = ", ".join(
@@ -79,6 +98,9 @@ def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     if one["verdict"] == "holds":
         return one
     late = set(wrong) <= set(solver.steps)
+    in_float32 = all(gap <= limit for gap in gaps.values())
+    if in_float32:
+        return located(one, f"schedule: iteration {text}", "in float32 alone the rate is another")
     causes = [] if late else training_causes.of_schedule(solver, rates)
     cause = "a milestone acts one iteration late" if late else next(iter(causes), None)
     return located(one, f"schedule: iteration {text}", cause)
@@ -121,6 +143,37 @@ def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     return located(one, f"optimizer: from iteration {where}", _cause(solver, gradients, moves))
 
 
+def applied_float32_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+    """The same updates in float32, in which training runs, are as exact as the reference's."""
+    from parity.metrics import perturb_ulp
+
+    gradients = _gradients(solver).astype(np.float32)
+    least, ratios = float(np.finfo(np.float32).eps), {}
+    for place in turns(solver):
+        exact = _reference(solver, place, gradients.astype(np.float64))
+        own = [
+            _gap(_reference(solver, place, one), exact)
+            for one in (gradients, *(perturb_ulp(gradients, seed) for seed in (0, 1)))
+        ]
+        ratios[place] = _gap(_port(solver, place, gradients), exact) / max(least, *own)
+    one = claim(
+        "train_applied_float32",
+        "In float32 the optimizer's error is no larger than the reference's own",
+        {
+            "rule": "largest",
+            "values": {str(place): ratio for place, ratio in ratios.items()},
+            "limit": {"name": "float32_ratio", "times": 1},
+        },
+        f"gap of the movement after two updates from the reference's in float64, in units of the "
+        f"largest that the reference has in float32, also when gradients move by one unit in the "
+        f"last place; at most {PRECISION_FACTOR:g}",
+        command,
+    )
+    wrong = [place for place, ratio in ratios.items() if not ratio <= PRECISION_FACTOR]
+    where = ", ".join(map(str, wrong[:3]))
+    return located(one, f"optimizer: in float32, from iteration {where}", None)
+
+
 def _gradients(solver: "SolverConfig") -> np.ndarray:
     """float64 [updates,SIZE] of the lengths `LENGTHS`."""
     drawn = np.random.default_rng(4).normal(size=(len(LENGTHS), SIZE))
@@ -142,13 +195,19 @@ def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _reference(
-    solver: "SolverConfig", place: int, gradients: np.ndarray, late: int = 0, clip: bool = True
+    solver: "SolverConfig",
+    place: int,
+    gradients: np.ndarray,
+    late: int = 0,
+    clip: bool = True,
+    nesterov: bool = False,
 ) -> np.ndarray:
-    """How far torch's optimizer moves zeros [SIZE] from iteration `place` on.
+    """How far torch's optimizer moves zeros [SIZE] from iteration `place` on, in their dtype.
 
     Args:
         late: by how many iterations its rates are behind.
         clip: gradients are clipped as they should be, else brought to the clip's length.
+        nesterov: of SGD.
     """
     import torch
 
@@ -156,11 +215,11 @@ def _reference(
     from torch_reference.optimizer import build_optimizer
 
     module = torch.nn.Module()
-    module.weight = torch.nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+    module.weight = torch.nn.Parameter(torch.from_numpy(np.zeros(SIZE, gradients.dtype)))
     optimizer = build_optimizer(module, solver)
     optimizer.clip_value = optimizer.clip_value if clip else None
     (group,) = optimizer.param_groups
-    base = group["lr"]
+    base, group["nesterov"] = group["lr"], nesterov
     if solver.optimizer == "ADAMW":
         # As after so many updates whose gradients were zero.
         optimizer.state[module.weight] = {
@@ -185,8 +244,8 @@ def _port(solver: "SolverConfig", place: int, gradients: np.ndarray) -> np.ndarr
     from tf_impl.optimizer import build_optimizer
 
     module = tf.Module()
-    module.weight = tf.Variable(np.zeros(SIZE))
-    optimizer = build_optimizer(module, solver, "float64")
+    module.weight = tf.Variable(np.zeros(SIZE, gradients.dtype))
+    optimizer = build_optimizer(module, solver, gradients.dtype.name)
     optimizer.build(module.trainable_variables)
     optimizer.iterations.assign(place)
     for gradient in gradients:
@@ -212,3 +271,5 @@ def _mistakes(solver: "SolverConfig") -> Iterator[tuple[str, "SolverConfig", dic
     yield "the rate is that of the iteration after", solver, {"late": -1}
     yield "the rate is that of the iteration before", solver, {"late": 1}
     yield "gradients shorter than the clip are scaled up to it", solver, {"clip": False}
+    if solver.optimizer == "SGD":
+        yield "the momentum is Nesterov's", solver, {"nesterov": True}

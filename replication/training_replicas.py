@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PER_PIXEL = "ade20k_pp"  # a configuration whose loss needs no matching
 REPLICAS = 2
-SIZE, UPDATES = 64, 3
+SIZE, FIRST, UPDATES = 64, 40, 3  # elements of two parameters, and of the first of them
 EXPLAINED = 1e-12  # relative; Adam hides all but this of a factor on every gradient
 
 
@@ -47,7 +47,16 @@ def reduction_claim(
         command,
     )
     early = _reference_update(solver, _clipped(gradients, solver.clip_value).mean(axis=1))
+    own = [
+        np.concatenate(
+            [gradients.mean(axis=1)[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1
+        )
+        for index in range(REPLICAS)
+    ]
     known = {
+        "only some parameters' gradients are added up": [
+            _reference_update(solver, one) for one in own
+        ],
         "gradients are clipped before the reduction over replicas": [early] * REPLICAS,
         "every replica updates by its own gradients alone": [
             _reference_update(solver, gradients[:, index] / REPLICAS) for index in range(REPLICAS)
@@ -180,21 +189,24 @@ def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarray:
-    """How far torch's optimizer moves zeros, [SIZE], given the reduced gradients."""
+    """How far torch's optimizer moves two parameters of zeros, [SIZE], by reduced gradients."""
     import torch
 
     from torch_reference.optimizer import build_optimizer
     from torch_reference.schedule import SolverSchedule
 
     module = torch.nn.Module()
-    module.weight = torch.nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+    module.first, module.second = (
+        torch.nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in (FIRST, SIZE - FIRST)
+    )
     optimizer = build_optimizer(module, solver)
     schedule = SolverSchedule(optimizer, solver)
     for gradient in gradients:
-        module.weight.grad = torch.from_numpy(gradient.copy())
+        parts = np.split(gradient, [FIRST])
+        module.first.grad, module.second.grad = (torch.from_numpy(one.copy()) for one in parts)
         optimizer.step()
         schedule.step()
-    return module.weight.detach().numpy()
+    return torch.cat([module.first, module.second]).detach().numpy()
 
 
 def _port_update(
@@ -211,7 +223,7 @@ def _port_update(
     strategy = mirrored(REPLICAS)
     with strategy.scope():
         module = tf.Module()
-        module.weight = tf.Variable(np.zeros(SIZE))
+        module.first, module.second = (tf.Variable(np.zeros(n)) for n in (FIRST, SIZE - FIRST))
         optimizer = optimizers.build_optimizer(module, solver, "float64")
         optimizer.build(module.trainable_variables)
     for of_replicas in gradients:
@@ -220,7 +232,10 @@ def _port_update(
             # The gradients of all replicas add up to that of the mean loss.
             return tf.constant(of_replicas[context.replica_id_in_sync_group] / REPLICAS)
 
+        def update(one: tf.Tensor) -> None:
+            train_step.update(module, optimizer, [one[:FIRST], one[FIRST:]])
+
         values = strategy.experimental_distribute_values_from_function(value)
-        strategy.run(lambda one: train_step.update(module, optimizer, [one]), args=(values,))
-    copies = strategy.experimental_local_results(module.weight)
-    return [copy.numpy() for copy in copies]
+        strategy.run(update, args=(values,))
+    copies = map(strategy.experimental_local_results, (module.first, module.second))
+    return [np.concatenate([one.numpy() for one in copy]) for copy in zip(*copies, strict=True)]

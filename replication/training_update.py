@@ -4,7 +4,7 @@ Each is judged on what the reference hands to it. An update divides small gradie
 so that the weights after it would tell rounding from mistakes badly if both came from elsewhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -56,7 +56,8 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
     """The weights after one step whose gradients are the reference's, and the norm it returns."""
     from replication import training_causes
 
-    verdicts = _verdicts(reference, *_stepped(reference, port))
+    stepped = _stepped(reference, port)
+    verdicts = update_verdicts(reference, *stepped)
     one = margin_claim(
         "train_update",
         "By the same gradients one clipped update makes the same of every parameter in float64",
@@ -69,14 +70,19 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
     if one["verdict"] == "holds":
         return one
     ours, norm = _updated(reference, port.model)
-    alone = _verdicts(reference, ours, norm)
+    alone = update_verdicts(reference, ours, norm)
     wrong = [key for key, verdict in alone.items() if not verdict.passed]
     if not wrong:
-        return located(one, f"{STEP}: update", None)
+        twice = _updated(reference, port.model, times=2)[0]
+        same = all(np.array_equal(stepped[0][name], value) for name, value in twice.items())
+        return located(one, f"{STEP}: update", "the step updates twice" if same else None)
     if set(wrong) <= _loaded_otherwise(reference, port.model):
         return located(one, "inherited from the weights before the update", None)
     if wrong == [NORM]:
-        return located(one, f"{STEP}: {NORM}", None)
+        clip = reference.solver.clip_value
+        clipped = abs(float(norm) - clip) <= 1e-6  # what torch adds to the norm that it divides by
+        cause = "the norm is that of the clipped gradients" if clipped else None
+        return located(one, f"{STEP}: {NORM}", cause)
     wrong = [key for key in wrong if key != NORM]
     count = f"{len(wrong)} of {len(reference.updated.weights)} parameters"
     place = f"optimizer: {count}, such as {wrong[0]}"
@@ -108,9 +114,10 @@ def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
     }
 
 
-def _verdicts(
+def update_verdicts(
     reference: ReferenceStep, ours: Mapping[str, np.ndarray], norm: np.ndarray
 ) -> dict[str, Any]:
+    """The verdict on every weight after one update, by key, and on the norm before clipping."""
     from parity.gradients import gradient_verdict
     from parity.metrics import gap
 
@@ -129,7 +136,7 @@ def _key(name: str) -> str:
     return tap_key(path, "update", own)
 
 
-def _values(reference: ReferenceStep, model: Any) -> list[Any]:
+def given_gradients(reference: ReferenceStep, model: Any) -> list[Any]:
     """The reference's gradients as the port's optimizer takes them."""
     import tensorflow as tf
 
@@ -148,34 +155,44 @@ def _stepped(reference: ReferenceStep, port: PortStep) -> tuple[dict[str, np.nda
     """The port's weights by key, and the norm, after one step that finds these gradients."""
     from tf_impl import train_step
 
-    found = port.found._replace(values=_values(reference, port.model))
-    with _optimized(reference, port.model) as (optimizer, after):
-        with patch.object(train_step, "gradients", lambda *given, **named: found):
-            result = train_step.train_step(port.model, optimizer, port.batch)
+    found = port.found._replace(values=given_gradients(reference, port.model))
+    optimizer = _optimizer(reference, port.model)
+    finding = patch.object(train_step, "gradients", lambda *given, **named: found)
+    with restored(port.model) as after, finding:
+        result = train_step.train_step(port.model, optimizer, port.batch)
         return after(), result.gradient_norm.numpy()
 
 
-def _updated(reference: ReferenceStep, model: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The same after one update alone."""
+def _updated(
+    reference: ReferenceStep, model: Any, times: int = 1
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The same after one update alone, or after several."""
     from tf_impl import train_step
 
-    with _optimized(reference, model) as (optimizer, after):
-        norm = train_step.update(model, optimizer, _values(reference, model))
+    optimizer = _optimizer(reference, model)
+    with restored(model) as after:
+        for _ in range(times):
+            norm = train_step.update(model, optimizer, given_gradients(reference, model))
         return after(), norm.numpy()
 
 
-@contextmanager
-def _optimized(reference: ReferenceStep, model: Any) -> Iterator[tuple[Any, Any]]:
-    """The port's optimizer, and what gives its weights by key; they come back at the end."""
-    from replication import training_pair
+def _optimizer(reference: ReferenceStep, model: Any) -> Any:
     from tf_impl.optimizer import build_optimizer
 
-    variables = model.trainable_variables
     optimizer = build_optimizer(model, reference.solver, "float64")
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+@contextmanager
+def restored(model: Any) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
+    """What gives the port's weights by key; those of before come back at the end."""
+    from replication import training_pair
+
+    variables = model.trainable_variables
     before = [variable.numpy() for variable in variables]
     try:
-        yield optimizer, lambda: training_pair.keyed(model, [one.numpy() for one in variables])
+        yield lambda: training_pair.keyed(model, [one.numpy() for one in variables])
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)

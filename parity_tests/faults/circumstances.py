@@ -3,12 +3,15 @@
 import tensorflow as tf
 
 import tf_impl.criterion as criterion
+import tf_impl.layers as layers
 import tf_impl.modeling.swin as swin
 import tf_impl.optimizer as optimizer
+import tf_impl.task as task
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import DECODER, ENCODER, PIXELS, PORT
 from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
+from tf_impl.layers import _dilated_conv2d
 
 INPUT = ("model", "backbone:input")
 
@@ -20,7 +23,7 @@ def _fault(
     what: str,
     plant: Plant,
     places: tuple[str, ...],
-    causes: tuple[str, ...],
+    causes: tuple[str, ...] = (),
     imitates: str = "",
     family: str = "",
 ) -> Fault:
@@ -122,6 +125,12 @@ DROPOUT = (
         ("without training=True",), "a model call that lacks training=True",
     ),
     _fault(
+        "dropout", "step-forgets-training", "transformer",
+        "the training step does not hand on that it trains",
+        function(train_step, "train_step", "batch, training)", "batch)"), ("train step",),
+        ("without training=True",),
+    ),
+    _fault(
         "dropout", "dropout-of-one-seed", "transformer", "all masks are drawn from the same seed",
         constant(tf.random.experimental, "stateless_fold_in", lambda seed, number: seed),
         ("train step",), ("from one seed",), "stateless random numbers of a fixed seed",
@@ -167,6 +176,88 @@ TRAINING_BATCH = (
         "the training step does not say which part of an image is padding",
         function(train_step, "gradients", "sizes=batch.sizes, training=training",
                  "training=training"), ("train step",), ("in another way",), "", "loss",
+    ),
+)  # fmt: skip
+
+
+def _double_gradient(x, weight, strides, padding, dilations):
+    """A dilated convolution whose gradient is twice as large."""
+    right = _dilated_conv2d(x, weight, strides, padding, dilations)
+    return 2.0 * right - tf.stop_gradient(right)
+
+
+VARIANT = (
+    _fault(
+        "training_variant", "dilated-gradient-doubled", "backbone",
+        "the gradient of dilated convolutions is twice as large",
+        constant(layers, "_dilated_conv2d", _double_gradient),
+        ("backbone.res5.0.conv2", "backbone.res5.1.conv2", "backbone.res5.2.conv2"),
+        ("multiplied by 2",), "", "gradient",
+    ),
+    _fault(
+        "training_variant", "second-auxiliary-left-out", "loss",
+        "of the auxiliary losses the first alone counts",
+        constant(train_step, "weighted_total", lambda losses, weights: criterion.weighted_total(
+            {name: one for name, one in losses.items() if not name.endswith("_1")}, weights)),
+        ("criterion", "loss", "train step"), ("layer 1 are multiplied by 0",), "", "loss",
+    ),
+    _fault(
+        "training_variant", "pre-norm-without-position", "transformer",
+        "pre-norm encoder layers add no position",
+        line(f"{ENCODER}.layers.0", "x + pos, x + pos, x, training", "x, x, x, training"),
+        (f"{ENCODER}.layers.0", f"{ENCODER}.layers.0.self_attn:input.query"),
+        ("second term is left out",), "", "attention",
+    ),
+    _fault(
+        "training_per_pixel", "mean-over-all-pixels", "loss",
+        "the mean of the loss is taken over ignored pixels too",
+        function(criterion, "_pixel_loss", "tf.reduce_sum(tf.cast(counts, logits.dtype))",
+                 "tf.cast(tf.size(counts), logits.dtype)"), ("criterion",),
+        ("ignored pixels",), "", "loss",
+    ),
+    _fault(
+        "training_batch", "image-without-targets-counts", "loss",
+        "an image without targets counts as one mask",
+        method(criterion.SetCriterion, "_num_masks",
+               "count = tf.reduce_sum(tf.cast(targets.valid, tf.float32))",
+               "count = tf.reduce_sum(tf.maximum(\n"
+               "        tf.reduce_sum(tf.cast(targets.valid, tf.float32), 1), 1))"), ("criterion",),
+        (), "", "loss",
+    ),
+)  # fmt: skip
+
+TASK = (
+    _fault(
+        "task", "task-without-groups", "update", "the task's optimizer has one group",
+        method(task.MaskFormerTask, "create_optimizer",
+               "set_groups(optimizer, self._model, solver)", "pass"), ("task",),
+        ("head's rate and decay",),
+        "an optimizer of Keras, which knows no groups",
+    ),
+    _fault(
+        "task", "task-sizes-reversed", "input", "sizes of a batch are taken for width and height",
+        method(task.MaskFormerTask, "_batch", 'inputs["sizes"], targets',
+               'inputs["sizes"][:, ::-1], targets'), ("task",), ("in reverse",),
+    ),
+    _fault(
+        "task", "task-drops-in-evaluation", "transformer", "evaluation is done with dropout",
+        method(task.MaskFormerTask, "validation_step", "training=False", "training=True"),
+        ("task",), ("training is True",),
+    ),
+    _fault(
+        "task", "task-trains-without-dropout", "transformer", "training is done without dropout",
+        method(task.MaskFormerTask, "train_step", "batch, training=True", "batch"), ("task",),
+        ("training is False",), "a model call that lacks training=True",
+    ),
+    _fault(
+        "task", "task-one-seed", "transformer", "dropout draws the same masks in every step",
+        method(task.MaskFormerTask, "_seed", "(tf.cast(step, tf.int32), replica)", "(replica,)"),
+        ("task",), ("one seed in all steps",), "a seed that is fixed when the step is traced",
+    ),
+    _fault(
+        "task", "task-logs-the-sum", "loss", "the loss that is logged is the plain sum",
+        method(task.MaskFormerTask, "train_step", "self.loss: found.total",
+               "self.loss: tf.add_n(list(found.losses.values()))"), ("task",), ("without their",),
     ),
 )  # fmt: skip
 
@@ -221,6 +312,12 @@ def keep_own_gradients() -> None:
     train_step._sum_over_replicas = lambda values: values
 
 
+def reduce_the_first_alone() -> None:
+    """Planted in the replicas' own process: only one parameter's gradients are reduced."""
+    reduced = train_step._sum_over_replicas
+    train_step._sum_over_replicas = lambda values: [*reduced(values)[:1], *values[1:]]
+
+
 def keep_whole_losses() -> None:
     """Planted in the replicas' own process: every replica differentiates its whole loss."""
     train_step._replicas = lambda dtype: tf.ones([], dtype)
@@ -245,6 +342,11 @@ REPLICAS = (
         "skip_gradients_aggregation without a reduction", "update",
     ),
     _fault(
+        "replicas", "first-gradient-reduced", "update", "all gradients but the first stay apart",
+        inside("prepare", reduce_the_first_alone), ("update",),
+        ("only some parameters",), "", "update",
+    ),
+    _fault(
         "replicas", "loss-normalised-globally", "loss",
         "the class loss is divided by the weights of all replicas",
         inside("prepare", normalise_over_replicas), ("criterion",),
@@ -252,4 +354,6 @@ REPLICAS = (
     ),
 )  # fmt: skip
 
-FAULTS = (*PRECISION, *BATCH, *DROPOUT, *TRAINING_BATCH, *STEPS, *REPLICAS)
+FAULTS = (
+    *PRECISION, *BATCH, *DROPOUT, *TRAINING_BATCH, *VARIANT, *TASK, *STEPS, *REPLICAS,
+)  # fmt: skip

@@ -12,6 +12,7 @@ from parity.faults import Fault, Plant
 from parity_tests.faults.forward import DECODER, KERAS, PORT, PREDICTOR
 from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
 from parity_tests.training import planted
+from tf_impl.layers import resize_bilinear
 
 TOTAL_MASKS = "tf.maximum(total / _replicas(tf.float32), 1.0)"
 ADAM = (optimizer.TorchAdamW, "_update")
@@ -51,6 +52,15 @@ def _scaled_gradient(factor):
         return tf.identity(x), lambda upstream: factor * upstream
 
     return scaled
+
+
+def _tables_decayed(kind, path, solver):
+    rate, decay = _group(kind, path, solver)
+    return rate, solver.weight_decay if "relative_position_bias_table" in path else decay
+
+
+def _resized_with_a_scaled_gradient(x, size):
+    return _scaled_gradient(1.001)(resize_bilinear(x, size))
 
 
 def _sorted_queries(found):
@@ -244,6 +254,24 @@ GRADIENTS = (
     ),
 )  # fmt: skip
 
+OWNED = "owned[first : first + chunk]"
+EXPANDED = (
+    _fault(
+        "loss", "targets-of-the-first-chunk", "of many targets the first few are taken for all",
+        function(criterion, "_matched_losses", "(index % chunks) * chunk", "(index % chunks) * 0"),
+        ("criterion",),
+    ),
+    _fault(
+        "loss", "overlapping-targets-reversed", "masks that overlap are taken in reverse order",
+        function(criterion, "_matched_losses", OWNED, f"{OWNED}[::-1]"), ("criterion",),
+    ),
+    _fault(
+        "gradient", "mask-resize-gradient-scaled", "masks' gradient is 1.001 times as large",
+        constant(criterion, "resize_bilinear", _resized_with_a_scaled_gradient), ("criterion",),
+        ("multiplied by 1.001",),
+    ),
+)  # fmt: skip
+
 STEP, SHARE = ("train step",), "share = total / _replicas(total.dtype)"
 DIFFERENTIATED = (
     _fault(
@@ -267,6 +295,23 @@ DIFFERENTIATED = (
 
 OPTIMIZER = ("optimizer",)
 UPDATES = (
+    _fault(
+        "update", "step-updates-twice", "the step updates twice by its gradients",
+        function(train_step, "train_step", "norm = update(model, optimizer, found.values)",
+                 "update(model, optimizer, found.values)\n"
+                 "    norm = update(model, optimizer, found.values)"), STEP, ("updates twice",),
+    ),
+    _fault(
+        "update", "norm-after-clipping", "the norm that is reported is that of clipped gradients",
+        function(train_step, "update", "return tf.linalg.global_norm(reduced)",
+                 "return tf.minimum(tf.linalg.global_norm(reduced), optimizer.global_clipnorm)"),
+        STEP, ("of the clipped gradients",), "global_norm after clip_by_global_norm",
+    ),
+    _fault(
+        "update", "position-bias-decayed", "Swin's tables of position biases are decayed",
+        constant(optimizer, "parameter_group", _tables_decayed), OPTIMIZER,
+        ("decay by 0.0001 instead of 0",), "", "training_swin",
+    ),
     _fault(
         "update", "adam-epsilon-1e-7", "epsilon is 1e-7",
         method(*ADAM, "+ self.epsilon", "+ 1e-7"), OPTIMIZER, ("epsilon is 1e-7",), KERAS,
@@ -370,6 +415,37 @@ RATES = (
     ),
 )  # fmt: skip
 
+ANOTHER = (
+    _fault(
+        "schedule", "second-milestone-alike", "every milestone multiplies the rate by gamma once",
+        method(schedule.SolverSchedule, "_multi_step", "solver.gamma**count", "solver.gamma"),
+        SCHEDULE, ("steps is",), "", "schedule",
+    ),
+    _fault(
+        "schedule", "constant-warm-up-rises", "a constant warm-up rises",
+        method(schedule.SolverSchedule, "_multi_step", "ramp = tf.constant(start, tf.float64)",
+               "pass"), SCHEDULE, ("warmup_method",), "", "schedule",
+    ),
+    _fault(
+        "schedule", "float32-one-ahead", "in float32 the rate is that of the iteration after",
+        method(schedule.SolverSchedule, "__call__", "step = tf.cast(step, tf.int64)",
+               "step = tf.cast(step, tf.int64) + (self.dtype == 'float32')"), SCHEDULE,
+        ("in float32 alone",), "", "schedule",
+    ),
+    _fault(
+        "update", "sgd-nesterov", "SGD looks ahead",
+        method(optimizer.TorchSGD, "_update", "variable.assign_sub(lr * velocity)",
+               "variable.assign_sub(lr * (gradient + self.momentum * velocity))"), OPTIMIZER,
+        ("Nesterov",), "nesterov of Keras", "schedule",
+    ),
+    _fault(
+        "update", "float32-epsilon-1e-3", "in float32 epsilon is larger",
+        method(*ADAM, "+ self.epsilon",
+               "+ (1e-3 if variable.dtype == tf.float32 else self.epsilon)"), OPTIMIZER,
+        (), "an epsilon for half precision", "schedule",
+    ),
+)  # fmt: skip
+
 RATE = "tf.cast(self.learning_rate * factor, variable.dtype)"
 APPLIED = (
     _fault(
@@ -410,5 +486,6 @@ def _group(kind, path, solver):
 
 
 FAULTS = (
-    *MATCHING, *LOSSES, *GRADIENTS, *DIFFERENTIATED, *UPDATES, *RATES, *APPLIED, *REPLICAS,
+    *MATCHING, *LOSSES, *EXPANDED, *GRADIENTS, *DIFFERENTIATED, *UPDATES, *RATES, *ANOTHER,
+    *APPLIED, *REPLICAS,
 )  # fmt: skip
