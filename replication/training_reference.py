@@ -109,7 +109,7 @@ def reference_step(
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)
             losses = train_step.batch_losses(model, outputs, batch.targets)
-            pairs = None if config.is_per_pixel else _pairs(model, outputs, batch.targets)
+            pairs = None if config.is_per_pixel else reference_pairs(model, outputs, batch.targets)
     with steps("rounding floor of the gradients"):
         floors = capture_torch.measure_floors(recorder, inputs, gradients)
     with steps("one update of the reference and its twins"):
@@ -221,7 +221,8 @@ def layers_of(outputs: Any) -> list[Any]:
     return [outputs, *outputs.get("aux_outputs", ())]
 
 
-def _pairs(model: Any, outputs: Any, targets: Any) -> np.ndarray:
+def reference_pairs(model: Any, outputs: Any, targets: Any) -> np.ndarray:
+    """The target of each query, int [L,B,Q], by the reference's matcher; -1 for none."""
     layers = layers_of(outputs)
     pairs = np.full((len(layers), *outputs["pred_logits"].shape[:2]), -1)
     for index, layer in enumerate(layers):

@@ -26,7 +26,7 @@ PIXELS = "sem_seg_head.pixel_decoder"
 ENCODER = f"{PIXELS}.transformer.encoder"
 PREDICTOR = "sem_seg_head.predictor"
 DECODER = f"{PREDICTOR}.transformer.decoder"
-SAME = ('padding=((0, 0), pad, pad, (0, 0)) if self.padding else "VALID"', 'padding="SAME"')
+SAME = ("padding=_explicit(self.padding)", 'padding="SAME"')
 
 
 def _fault(id, family, stage, what, plant, places, causes, imitates="", bench="model"):

@@ -134,7 +134,7 @@ def localised(side):
 
 
 def plant(monkeypatch, side, path, make):
-    module = side.port.modules[path]
+    module = side.port.modules_of(side.port_inputs)[path]
     monkeypatch.setitem(module.__dict__, "call", make(module.call))
 
 
