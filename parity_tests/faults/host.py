@@ -601,7 +601,7 @@ METRICS = (
     _fault(
         "metric", "metric-sample-over-all-classes", "resampled classes that do not occur score 0",
         _edited(panoptic_quality, ".sum(axis=-1) / occurs.sum(axis=-1)", ".mean(axis=-1)"),
-        ("panoptic sample, All", "panoptic sample, Things", "panoptic sample, Stuff"), ("occurs",),
+        ("panoptic sample, All", "panoptic sample, Things", "panoptic sample, Stuff"),
     ),
     _fault(
         "metric", "metric-labels-sample-shifted", "resampled labels are of exchanged counts",
@@ -611,7 +611,6 @@ METRICS = (
     _fault(
         "metric", "metric-threads-out-of-order", "images that threads count come last first",
         _edited(panoptic_quality, "waiting.popleft()", "waiting.pop()"), ("panoptic images",),
-        ("pop",),
     ),
 )  # fmt: skip
 

@@ -42,7 +42,14 @@ class MetricBench:
             "Panoptic quality and mIoU are counted as panopticapi and detectron2 count them",
             expected,
             self.reference,
-            {"": [*functions_of(panoptic_quality), *functions_of(semantic_iou)]},
+            {
+                "": [
+                    one
+                    for one in functions_of(panoptic_quality, semantic_iou)
+                    if one is not panoptic_quality.count_images
+                ],
+                "panoptic images": (),  # an edited loop over threads may never end
+            },
             limits=dict.fromkeys(expected, LIMIT),
         )
 
@@ -149,11 +156,14 @@ def _panoptic(module: Any, name: str) -> dict[Key, Any]:
         images = [module.count_image(pair, classes) for pair in pairs]
         return _counts(module.PanopticCounts.stack(images).total(), name)
     classes = panoptic_cases.categories(panoptic_cases.SCENARIOS[name])
-    counted = list(module.count_images(panoptic_cases.pairs(name), classes, THREADS))
-    images = [one for _, one in counted]
+    pairs = panoptic_cases.pairs(name)
+    images = [module.count_image(pair, classes) for pair in pairs]
     counts = module.PanopticCounts.stack(images).total()
+    found = _counts(counts, name)
+    found["panoptic images", name] = tuple(
+        image for image, _ in module.count_images(pairs, classes, THREADS)
+    )
     twice = module.PanopticCounts.stack([*images, *images])  # no sample is of one image
-    found = _counts(counts, name) | {("panoptic images", name): tuple(one for one, _ in counted)}
     result = module.score(counts, classes)
     for group, score in result.groups.items():
         for key, title in QUALITIES.items():
