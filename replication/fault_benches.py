@@ -403,6 +403,12 @@ def _data(config: str, size: str) -> Any:
     return DataBench()
 
 
+def _evaluation(config: str, size: str) -> Any:
+    from replication.evaluation_bench import EvaluationBench
+
+    return EvaluationBench()
+
+
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
@@ -419,6 +425,7 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "dropout": _dropout,
     "steps": _steps,
     "data": _data,
+    "evaluation": _evaluation,
     "inference": _inference,
 }
 """What builds each bench, from the name of a zoo configuration and the size of its image."""

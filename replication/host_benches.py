@@ -1,6 +1,7 @@
 """Benches of what runs on the host: the input pipelines, and post-processing."""
 
 import dataclasses
+import inspect
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from maskformer import augmentation, mapper, prediction, test_time_augmentation
 from maskformer.config import ModelConfig
 from maskformer.inputs import CropConfig, InputConfig
 from parity.faults import conventional, replaced
+from parity.judge import PRECISION_FACTOR
 from parity.mistakes_source import Mistake, functions_of
 from replication.bench_finding import broken, of_claims
 from replication.host_stages import Part, Results, part_claim
@@ -56,6 +58,8 @@ QUERIES, GRID, PADDED = 64, (24, 32), (48, 64)
 VALID, OUTPUT = ((45, 61), (38, 64)), ((50, 55), (31, 62))  # of the two images of a batch
 CANVAS = (56, 66)  # larger than every output, as one canvas for a whole data set is
 TIES, AUGMENTED = "ties", "augmented"  # cases of results that are made of other inputs
+SINGLE = "float32 scores"
+TWINS, BAND, CERTAIN = 5, 7, 1000.0  # of exact outputs; the logit's probability rounds to 1
 PHOTOGRAPH, SCALES, LONGEST, DIVISIBILITY = (40, 56), (32, 48), 100, 32
 
 
@@ -264,8 +268,39 @@ def _known_mistakes(place: str) -> list[Mistake]:
     ]
 
 
-def _known_orders(place: str) -> list[Mistake]:
-    """Orders of operations in post-processing that are no edit of one expression."""
+def _known_inference(place: str) -> list[Mistake]:
+    """Mistakes in post-processing that are no edit of one expression."""
+    return _known_augmentations() if place == "augmented scores" else _known_orders()
+
+
+def _known_augmentations() -> list[Mistake]:
+    """What a model may be given wrongly for a scaled image that is padded."""
+    from torch_reference import inference
+
+    right = inference.predict_with_augmentation
+
+    def unpadded(model: Any, *others: Any) -> Any:
+        return right(lambda x, sizes: model(x, sizes.new_tensor([x.shape[-2:]])), *others)
+
+    def grey(model: Any, *others: Any) -> Any:
+        def call(images: Any, sizes: Any) -> Any:
+            (height, width), filled = sizes[0].tolist(), images.clone()
+            filled[..., height:, :] = filled[..., width:] = mapper.IMAGE_PADDING
+            return model(filled, sizes)
+
+        return right(call, *others)
+
+    return [
+        Mistake(text, partial(replaced, inference, "predict_with_augmentation", wrong))
+        for text, wrong in (
+            ("the model is given the padded size of an image, instead of its own", unpadded),
+            (f"scaled images are padded with {mapper.IMAGE_PADDING}, instead of 0", grey),
+        )
+    ]
+
+
+def _known_orders() -> list[Mistake]:
+    """Orders of operations in post-processing."""
     from torch_reference import inference
 
     resize = inference._resize
@@ -339,40 +374,78 @@ def _first_draw(expected: Results, found: Results, wrong: list[tuple[str, str]])
     return places.most_common(1)[0][0] if places else wrong[0][0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model gives for two images, and the results to be made of it.
+
+    Results have `sizes`; those of the images' valid parts where that is None.
+    """
+
+    config: ModelConfig
+    results: tuple[str, ...]
+    arrays: Mapping[str, np.ndarray]
+    sizes: tuple[prediction.Size, ...] | None = OUTPUT
+
+    def of(self, image: int) -> dict[str, np.ndarray]:
+        """The arrays of one image."""
+        return {key: array[image : image + 1] for key, array in self.arrays.items()}
+
+    def size_of(self, image: int) -> list[prediction.Size] | None:
+        """The size of one image's results, as `predict` takes it."""
+        return None if self.sizes is None else [self.sizes[image]]
+
+
 class InferenceBench:
-    """Post-processing of outputs that put every decision to the test, in float64."""
+    """Post-processing of outputs that put every decision to the test, in float64.
+
+    Exact outputs have scores and probabilities at their thresholds, and equal queries. Scores are
+    also made in float32, of the same outputs rounded to it.
+    """
 
     def __init__(self, panoptic: ModelConfig, semantic: ModelConfig, per_pixel: ModelConfig):
         from torch_reference import inference
 
-        self._configs = {
-            "panoptic": (panoptic, ("scores", "labels", "panoptic", "instances")),
-            "semantic": (semantic, ("scores", "labels")),
-            "per-pixel": (per_pixel, ("scores", "labels")),
-        }
+        everything, labels = ("scores", "labels", "panoptic", "instances"), ("scores", "labels")
+        at_half = panoptic.replace(
+            inference=dataclasses.replace(panoptic.inference, object_mask_threshold=0.5)
+        )
         self._outputs = {
-            name: _outputs(config, seed)
-            for seed, (name, (config, _)) in enumerate(self._configs.items())
+            "panoptic": Outputs(panoptic, everything, _outputs(panoptic, 0)),
+            "semantic": Outputs(semantic, labels, _outputs(semantic, 1)),
+            "per-pixel": Outputs(per_pixel, labels, _outputs(per_pixel, 2)),
+            "exact": Outputs(at_half, everything, _exact_outputs(at_half), None),
         }
         self._settings = {
-            name: dataclasses.replace(config, inference=dataclasses.replace(config.inference))
-            for name, (config, _) in self._configs.items()
+            name: dataclasses.replace(
+                one.config, inference=dataclasses.replace(one.config.inference)
+            )
+            for name, one in self._outputs.items()
         }
         expected = self.reference(None)
         moved = self.reference(None, seed=0)
+        singles, single_limits = self._singles()
         self.part = Part(
             "inference",
             "Both sides make the same scores, labels, segments and instances of outputs",
-            expected,
+            expected | singles,
             self.reference,
-            {"": functions_of(inference, prediction, test_time_augmentation)},
-            [one.inference for one in self._settings.values()],
-            _known_orders,
+            {
+                # What else multi-scale testing calls has results of its own.
+                "augmented scores": [
+                    inspect.unwrap(inference.predict_with_augmentation),
+                    *functions_of(test_time_augmentation),
+                ],
+                "": functions_of(inference, prediction, test_time_augmentation),
+                SINGLE: (),  # no edit of an expression loses precision alone
+            },
+            [one.inference for name, one in self._settings.items() if name != "exact"],
+            _known_inference,
             {
                 key: min(32 * _relative(moved[key], value), 1e-9)
                 for key, value in expected.items()
                 if isinstance(value, np.ndarray) and value.dtype.kind == "f"
-            },
+            }
+            | single_limits,
         )
 
     def reference(
@@ -393,25 +466,24 @@ class InferenceBench:
         for case, name, image in self._cases():
             if wanted is not None and case not in wanted:
                 continue
-            results = self._configs[name][1]
+            given = self._outputs[name]
+            results = given.results
             if places:
                 results = tuple(one for one in results if _needed(one, places))
-            config, valid, output = self._settings[name], VALID[image], OUTPUT[image]
-            outputs = {key: array[image : image + 1] for key, array in self._outputs[name].items()}
+            config, valid, output = self._settings[name], VALID[image], given.size_of(image)
+            outputs = given.of(image)
             if seed is not None:
                 outputs = {key: perturb_ulp(value, seed) for key, value in outputs.items()}
             tensors = {key: torch.from_numpy(value) for key, value in outputs.items()}
-            if name == "panoptic" and (
-                not places or any(_needed("query", [one]) for one in places)
-            ):
+            if "panoptic" in given.results and (not places or _needed("query", places)):
                 masks = inference._resize(tensors["pred_masks"][0], PADDED)
-                masks = inference.sem_seg_postprocess(masks, valid, output)
+                masks = inference.sem_seg_postprocess(masks, valid, (output or [valid])[0])
                 decided = inference.decide_queries(tensors["pred_logits"][0], masks, config)
                 found |= {
                     (f"query {key}", case): np.asarray(getattr(decided, key)) for key in _DECISIONS
                 }
             if results:
-                made = inference.predict(tensors, config, PADDED, [valid], [output], results)[0]
+                made = inference.predict(tensors, config, PADDED, [valid], output, results)[0]
                 found |= _predicted(case, made)
         if wanted is None or TIES in wanted:
             found |= _segments(
@@ -421,7 +493,9 @@ class InferenceBench:
             scores = inference.predict_with_augmentation(
                 lambda images, sizes: {
                     key: torch.from_numpy(value)
-                    for key, value in _seen(images.numpy().transpose(0, 2, 3, 1)).items()
+                    for key, value in _seen(
+                        images.numpy().transpose(0, 2, 3, 1), sizes.numpy()
+                    ).items()
                 },
                 *_augmentation(self._settings["semantic"]),
             )
@@ -430,12 +504,46 @@ class InferenceBench:
             found["augmented scores", AUGMENTED] = np.asarray(scores)
         return _inference_order(found)
 
+    def _singles(self) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], float]]:
+        """Scores of outputs rounded to float32, exact, and how far those in float32 may be off.
+
+        The rule is that of the float32 claims: `PRECISION_FACTOR` times the reference's own error,
+        which is measured as it is and with moved outputs.
+        """
+        from parity.metrics import perturb_ulp
+
+        exact, limits = {}, {}
+        for case, name, image in self._cases():
+            rounded = {
+                k: array.astype(np.float32) for k, array in self._outputs[name].of(image).items()
+            }
+            moved = {key: perturb_ulp(array, 0) for key, array in rounded.items()}
+            wide = {key: array.astype(np.float64) for key, array in rounded.items()}
+            scores = self._scores(name, image, wide)
+            errors = [_relative(self._scores(name, image, one), scores) for one in (rounded, moved)]
+            exact[SINGLE, case] = scores
+            limits[SINGLE, case] = PRECISION_FACTOR * max(*errors, np.finfo(np.float32).eps)
+        return exact, limits
+
+    def _scores(self, name: str, image: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The reference's scores of one image, in the precision of `arrays`."""
+        import torch
+
+        from torch_reference import inference
+
+        given = self._outputs[name]
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        made = inference.predict(
+            tensors, given.config, PADDED, [VALID[image]], given.size_of(image), ("scores",)
+        )
+        return made[0].scores
+
     def _tied(self, config: ModelConfig) -> tuple[Any, Sequence[int], float]:
         """Arguments of `merge_queries`: one query keeps exactly the least share of its mask.
 
         The share is the sound configuration's; the threshold is that of `config`.
         """
-        sound, full = self._configs["panoptic"][0].inference, np.array([100, 100, 100])
+        sound, full = self._outputs["panoptic"].config.inference, np.array([100, 100, 100])
         area = np.rint(full * sound.overlap_threshold).astype(int) + np.array((0, 1, -1))
         owner = np.repeat(np.arange(len(full)), area)[None]
         labels, keep = np.array(sound.thing_ids[:3]), np.ones(len(full), bool)
@@ -446,7 +554,7 @@ class InferenceBench:
         """Case, kind of model and image number of everything in the two batches."""
         return [
             (f"{name} {image}", name, image)
-            for name in self._configs
+            for name in self._outputs
             for image in range(len(VALID))
         ]
 
@@ -457,18 +565,20 @@ class InferenceBench:
         from tf_impl import inference
 
         found: dict[tuple[str, str], Any] = {}
-        for name, (config, results) in self._configs.items():
-            tensors = {key: tf.constant(value) for key, value in self._outputs[name].items()}
+        for name, outputs in self._outputs.items():
+            config, results, sizes = outputs.config, outputs.results, outputs.sizes
+            tensors = {key: tf.constant(value) for key, value in outputs.arrays.items()}
             grid = tuple(next(reversed(tensors.values())).shape[-2:])
-            plan = inference.resize_plan(config, grid, PADDED, VALID, OUTPUT, CANVAS)
+            output = VALID if sizes is None else sizes
+            plan = inference.resize_plan(config, grid, PADDED, VALID, output, CANVAS)
             given = {
                 key: tf.constant(value, tf.int32 if key == "sizes" else tf.float64)
                 for key, value in vars(plan).items()
                 if value is not None
             }
-            if name == "panoptic":
+            if "panoptic" in results:
                 decided = inference.infer(tensors, given, config, results, CANVAS)
-                for image, (height, width) in enumerate(OUTPUT):
+                for image, (height, width) in enumerate(output):
                     values = {
                         key: decided[f"query_{key}"].numpy()[image]
                         for key in _DECISIONS
@@ -480,20 +590,25 @@ class InferenceBench:
                         (f"query {key}", f"{name} {image}"): one for key, one in values.items()
                     }
             inference.compiled.cache_clear()
-            made = inference.predict(
-                tensors, config, PADDED, VALID, OUTPUT, results, canvas=CANVAS, jit_compile=False
-            )
-            inference.compiled.cache_clear()
+            how = {"canvas": CANVAS, "jit_compile": False}
+            made = inference.predict(tensors, config, PADDED, VALID, sizes, results, **how)
             for image, one in enumerate(made):
                 found |= _predicted(f"{name} {image}", one)
-        found |= _segments(TIES, inference.merge_queries(*self._tied(self._configs["panoptic"][0])))
+            rounded = {key: tf.cast(value, tf.float32) for key, value in tensors.items()}
+            made = inference.predict(rounded, config, PADDED, VALID, sizes, ("scores",), **how)
+            inference.compiled.cache_clear()
+            for image, one in enumerate(made):
+                found[SINGLE, f"{name} {image}"] = one.scores
+        sound = self._outputs["panoptic"].config
+        found |= _segments(TIES, inference.merge_queries(*self._tied(sound)))
         tf.config.run_functions_eagerly(True)  # or XLA compiles every scale
         try:
             found["augmented scores", AUGMENTED] = inference.predict_with_augmentation(
                 lambda images, sizes: {
-                    key: tf.constant(value) for key, value in _seen(images.numpy()).items()
+                    key: tf.constant(value)
+                    for key, value in _seen(images.numpy(), sizes.numpy()).items()
                 },
-                *_augmentation(self._configs["semantic"][0]),
+                *_augmentation(self._outputs["semantic"].config),
             )
         finally:
             tf.config.run_functions_eagerly(False)
@@ -544,8 +659,11 @@ def _augmentation(config: ModelConfig) -> tuple[np.ndarray, ModelConfig, InputCo
     return synthetic_image(*PHOTOGRAPH, 0), smaller, inputs, PHOTOGRAPH
 
 
-def _seen(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs float64 that follow what images [1,H,W,3] show, as those of a model would."""
+def _seen(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs float64 that follow what images [1,H,W,3] show, as those of a model would.
+
+    They also follow places relative to the valid sizes [1,2], as position encodings do.
+    """
     from maskformer import zoo
 
     config = zoo.model_config("ade20k_r50")
@@ -553,6 +671,10 @@ def _seen(images: np.ndarray) -> dict[str, np.ndarray]:
     levels = images[:, ::4, ::4].astype(np.float64) / 64 - 2
     mixture = rng.normal(size=(QUERIES, 3))
     masks = np.einsum("qc,nhwc->nqhw", mixture, levels)
+    rows, columns = (
+        4 * np.arange(side) / size for side, size in zip(levels.shape[1:3], sizes[0], strict=True)
+    )
+    masks += np.sin(rows)[:, None] + np.cos(columns)
     return {
         "pred_logits": rng.normal(size=(1, QUERIES, config.num_classes + 1)),
         "pred_masks": masks,
@@ -563,7 +685,7 @@ _DECISIONS = ("score", "label", "keep", "owner", "area", "full_area")
 _INFERENCE = (
     "query score", "query label", "query keep", "query owner", "query area", "query full_area",
     "scores", "labels", "segments", "segment map", "instance labels", "instance scores",
-    "instance masks", "augmented scores",
+    "instance masks", "augmented scores", SINGLE,
 )  # fmt: skip
 
 
@@ -604,6 +726,25 @@ def _outputs_of_one(config: ModelConfig, seed: Sequence[int]) -> dict[str, np.nd
     others = np.log(np.exp(logits).sum(1) - np.exp(logits[range(QUERIES), classes]))
     logits[range(QUERIES), classes] = others + np.log(wanted / (1 - wanted))
     return {"pred_logits": logits[None], "pred_masks": masks[None]}
+
+
+def _exact_outputs(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Outputs of a batch whose probabilities are 0, one half or 1, so that no sum is rounded.
+
+    Twins share a band of rows and their score, and differ in class. Every other pair is between two
+    classes, each with a probability of one half, as have all but one of the masks. The masks are as
+    large as the results but for their padding, so that nothing is resized.
+    """
+    shape = (len(VALID), 2 * TWINS)
+    logits = np.full((*shape, config.num_classes + 1), -CERTAIN)
+    masks = np.full((*shape, *PADDED), -CERTAIN)
+    for query in range(2 * TWINS):
+        pair = query // 2
+        logits[:, query, query % config.num_classes] = 0.0
+        if pair % 2:
+            logits[:, query, (query + 2 * TWINS) % config.num_classes] = 0.0
+        masks[:, query, BAND * pair : BAND * (pair + 1)] = (0.0, CERTAIN)[pair % 3 // 2]
+    return {"pred_logits": logits, "pred_masks": masks}
 
 
 def customary(part: Part, found: Results) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Faults on the host: the input pipeline, post-processing and metrics, in edited copies."""
+"""Faults on the host: the input pipeline, post-processing, evaluation, metrics: edited copies."""
 
 from types import ModuleType
 
@@ -392,6 +392,102 @@ INFERENCE = (
         function(inference, "infer", '"instance_score": best * quality', '"instance_score": best'),
         ("instance labels", "instance scores"), ("scores * quality",),
     ),
+    _fault(
+        "inference", "inference-threshold-inclusive", "a score of exactly the threshold is kept",
+        function(inference, "infer", "(best > tf.cast(", "(best >= tf.cast("), ("query keep",),
+        (">=",),
+    ),
+    _fault(
+        "inference", "inference-half-exclusive", "a probability of one half is outside a mask",
+        function(inference, "infer", "(probabilities >= 0.5)", "(probabilities > 0.5)"),
+        ("query full_area",), ("`probabilities > 0.5`",),
+    ),
+    _fault(
+        "inference", "inference-last-of-equals", "of equal queries the last owns a pixel",
+        function(inference, "infer", "owner = tf.argmax(weighted, axis=1, output_type=tf.int32)",
+                 "owner = tf.shape(weighted)[1] - 1 - tf.argmax(\n"
+                 "            weighted[:, ::-1], axis=1, output_type=tf.int32)"),
+        ("query owner",),
+    ),
+    _fault(
+        "inference", "inference-bfloat16-masks", "masks are resized in bfloat16 in float32 alone",
+        function(inference, "_apply", "return tf.matmul(rows[:, None],",
+                 "if values.dtype == tf.float32:\n"
+                 "        values = tf.cast(tf.cast(values, tf.bfloat16), tf.float32)\n"
+                 "    return tf.matmul(rows[:, None],"),
+        ("float32 scores",), (), "mixed precision",
+    ),
+    _fault(
+        "inference", "inference-results-with-padding", "by default results are of the padded size",
+        function(inference, "predict", "image_sizes if output_sizes is None else output_sizes",
+                 "[padded] * len(image_sizes) if output_sizes is None else output_sizes"),
+        ("scores",),
+    ),
+    _fault(
+        "inference", "inference-scaled-padding-is-image", "padding of scaled images is image",
+        function(inference, "predict_with_augmentation", "tf.constant([size], tf.int32)",
+                 "tf.constant([padded], tf.int32)"), ("augmented scores",), ("padded size",),
+    ),
+    _fault(
+        "inference", "inference-scaled-padding-grey", "scaled images are padded with 128",
+        function(inference, "predict_with_augmentation", "np.zeros((1, *padded, 3))",
+                 "np.full((1, *padded, 3), 128.0)"), ("augmented scores",), ("with 128",),
+    ),
+)  # fmt: skip
+
+EVALUATION = (
+    _fault(
+        "evaluation", "evaluation-crowds-lost", "crowds are segments like others",
+        method(evaluation.EvaluationData, "count", "bool(crowd)", "False"), ("segments",),
+        ("crowds are segments like others", "iscrowd"), PORT,
+    ),
+    _fault(
+        "evaluation", "evaluation-void-is-class-0", "pixels of no segment are class 0",
+        method(evaluation.EvaluationData, "count", "np.r_[self.ignored, example.class_ids]",
+               "np.r_[0, example.class_ids]"), ("labels",), ("void is class 0", "ignored"),
+        "a table of classes that begins with 0",
+    ),
+    _fault(
+        "evaluation", "evaluation-ignored-is-class-0", "ignored labels are class 0",
+        method(evaluation.EvaluationData, "count",
+               "truth = np.where(truth == ignored, self.ignored, truth)",
+               "truth = np.where(truth == ignored, 0, truth)"), ("labels",), ("ignored",),
+        "ADE20K's reduce_zero_label",
+    ),
+    _fault(
+        "evaluation", "evaluation-sizes-reversed", "the model is given (width, height)",
+        function(evaluation, "_batch", "np.array(shapes, np.int32)",
+                 "np.array(shapes, np.int32)[:, ::-1]"), ("size",), ("(width, height)",),
+        "Pillow's order",
+    ),
+    _fault(
+        "evaluation", "evaluation-padded-with-grey", "images are padded with 128",
+        function(evaluation, "_batch", "np.zeros((len(indices), *padded, 3), np.uint8)",
+                 "np.full((len(indices), *padded, 3), 128, np.uint8)"), ("image",),
+        ("padded with 128",),
+    ),
+    _fault(
+        "evaluation", "evaluation-divisibility-lost", "images are not padded to a multiple",
+        function(evaluation, "_batch", "max(data.config.size_divisibility, 1)", "1"), ("image",),
+        ("size_divisibility", "step"),
+    ),
+    _fault(
+        "evaluation", "evaluation-last-batches-dropped", "batches that are not full are left out",
+        function(evaluation, "_groups", "if queue:", "if False:"), ("images",), (),
+        "drop_remainder",
+    ),
+    _fault(
+        "evaluation", "evaluation-first-of-a-batch", "all of a batch have the results of its first",
+        method(evaluation.RecordScores, "add", "outputs[key][slot : slot + 1]", "outputs[key][:1]"),
+        ("labels",),
+    ),
+    _fault(
+        "evaluation", "evaluation-squashed-segments", "results have the size of the padded image",
+        method(evaluation.RecordScores, "add",
+               'tuple(outputs["sizes"][slot].numpy().tolist())', "padded"), ("labels",),
+        ("with their padding", "sem_seg_postprocess"),
+        "resizing without a cut",
+    ),
 )  # fmt: skip
 
 METRICS = (
@@ -497,6 +593,25 @@ METRICS = (
                 "true_class * size + prediction.astype(np.int64)"),
         ("confusion",), ("transposed",),
     ),
+    _fault(
+        "metric", "metric-2021-is-current", "the definition of 2021 leaves predicted classes out",
+        _edited(semantic_iou, "occurs | (counts.predicted > 0)", "occurs"),
+        ("semantic score, 2021",), ("counts.predicted > 0",),
+    ),
+    _fault(
+        "metric", "metric-sample-over-all-classes", "resampled classes that do not occur score 0",
+        _edited(panoptic_quality, ".sum(axis=-1) / occurs.sum(axis=-1)", ".mean(axis=-1)"),
+        ("panoptic sample, All", "panoptic sample, Things", "panoptic sample, Stuff"),
+    ),
+    _fault(
+        "metric", "metric-labels-sample-shifted", "resampled labels are of exchanged counts",
+        _edited(semantic_iou, "[counts.right, counts.true, counts.predicted]",
+                "[counts.right, counts.predicted, counts.true]"), ("semantic sample",), ("counts",),
+    ),
+    _fault(
+        "metric", "metric-threads-out-of-order", "images that threads count come last first",
+        _edited(panoptic_quality, "waiting.popleft()", "waiting.pop()"), ("panoptic images",),
+    ),
 )  # fmt: skip
 
 
@@ -523,4 +638,4 @@ def _not_antialiased(image, steps):
     return image
 
 
-FAULTS = (*DATA, *INFERENCE, *METRICS)
+FAULTS = (*DATA, *INFERENCE, *EVALUATION, *METRICS)

@@ -20,7 +20,7 @@ from weight_conversion.layouts import tf_variables
 
 STAGES = {
     "input", "backbone", "pixel_decoder", "transformer", "heads", "matching", "loss", "gradient",
-    "update", "schedule", "data", "inference", "metric",
+    "update", "schedule", "data", "inference", "evaluation", "metric",
 }  # fmt: skip
 MODELS = {"swin": fault_benches.SWIN, "dropout": fault_benches.SWIN}
 SEED = {

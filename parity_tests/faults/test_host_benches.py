@@ -30,13 +30,20 @@ def inference():
         ("inference-resized-as-the-first", "inference: query owner"),
         ("inference-overlap-or-equal", "inference: segments"),
         ("inference-mirror-not-turned-back", "inference: augmented scores"),
+        ("inference-threshold-inclusive", "inference: query keep"),
+        ("inference-last-of-equals", "inference: query owner"),
+        ("inference-bfloat16-masks", "inference: float32 scores"),
+        ("inference-scaled-padding-is-image", "inference: augmented scores"),
     ],
 )
 def test_inference_bench_names_what_one_plain_image_does_not_show(inference, fault, place):
     assert named(inference, fault) == place
 
 
-@pytest.mark.parametrize("fault", ["metric-sq-over-all-segments", "metric-classes-shifted"])
+@pytest.mark.parametrize(
+    "fault",
+    ["metric-sq-over-all-segments", "metric-classes-shifted", "metric-threads-out-of-order"],
+)
 def test_metric_bench_compares_every_score(fault):
     bench = MetricBench()
     assert bench.audit().claims == ()
@@ -56,3 +63,18 @@ def data():
     bench = fault_benches.BENCHES["data"]("tiny", "72x88")
     assert bench.audit().claims == ()
     return bench
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    bench = fault_benches.BENCHES["evaluation"]("tiny", "72x88")
+    assert bench.audit().claims == ()
+    return bench
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["evaluation-crowds-lost", "evaluation-sizes-reversed", "evaluation-last-batches-dropped"],
+)
+def test_evaluation_bench_compares_what_is_given_and_counted(evaluation, fault):
+    assert named(evaluation, fault) == BY_ID[fault].places[0]
