@@ -83,6 +83,22 @@ def test_audit_of_a_sound_training_step_holds(parity):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        # Gradients a million times the clip, in which rounding shows where Adam divides by 1e-8.
+        ("scenes_r50", "seeded:46"),
+        # Dilated convolutions, of which TensorFlow has no gradient on a CPU.
+        ("ade20k_r101c", "seeded:0"),
+    ],
+)
+def test_audit_of_a_sound_step_of_a_difficult_model_holds(parity, config, weights):
+    how = ("--size", "64x80,64x64", "--execution", "eager", "--weights", weights)
+    status, out, _ = parity("audit", "--train", "--config", config, *how, "--json")
+    assert (status, json.loads(out)["verdict"]) == (0, "equal")
+
+
+@pytest.mark.slow
 def test_audit_names_a_fault_in_the_training_step(parity, monkeypatch):
     planted.decay_on_norms(monkeypatch, None)
     status, out, _ = parity(*COMMAND)
