@@ -244,11 +244,12 @@ def changed_method(instance: Any, name: str, old: str, new: str) -> Iterator[Non
 @contextmanager
 def edited(
     module: types.ModuleType, old: str, new: str, *users: types.ModuleType
-) -> Iterator[None]:
+) -> Iterator[types.ModuleType]:
     """`users` see a copy of `module` whose source has `new` in place of `old`; others do not.
 
-    As if its file had been copied, edited and imported in place of the original. Classes that are
-    not edited are those of the original, so that both sides can still exchange objects.
+    Gives the copy. As if its file had been copied, edited and imported in place of the original.
+    Classes that are not edited are those of the original, so that both sides can still exchange
+    objects.
     Raises InputError unless the source has `old` exactly once, and where nobody uses the module.
     """
     source = inspect.getsource(module)
@@ -287,7 +288,7 @@ def edited(
                 f"users: {', '.join(user.__name__ for user in users)}",
                 "name the modules that import from it",
             )
-        yield
+        yield copied
 
 
 def _classes_apart(source: str, line: int) -> list[str]:

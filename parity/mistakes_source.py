@@ -431,9 +431,11 @@ def _statements(
 def setting_mistakes(settings: Any, numbers: Sequence[float] = ()) -> Iterator[Mistake]:
     """Other values of each number, switch and word that a dataclass holds, one at a time.
 
-    It may be frozen; whoever uses this very object sees the other value.
+    It may be frozen; whoever uses this very object sees the other value. Tuples, which have most
+    other values, come last, so that a single value which explains as much is not crowded out.
     """
-    for field in dataclasses.fields(settings):
+    fields = dataclasses.fields(settings)
+    for field in sorted(fields, key=lambda one: isinstance(getattr(settings, one.name), tuple)):
         value = getattr(settings, field.name)
         for other in _other_settings(value, numbers):
             text = f"setting {field.name} is {other!r} instead of {value!r}"

@@ -11,7 +11,14 @@ import tf_impl.inference as inference
 from maskformer import augmentation, mapper, panoptic_quality, prediction, semantic_iou
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import PORT
-from parity_tests.faults.planting import constant, copied, function, method, settings
+from parity_tests.faults.planting import (
+    constant,
+    copied,
+    copied_beneath,
+    function,
+    method,
+    settings,
+)
 
 ROUNDED = "int(new_height + 0.5), int(new_width + 0.5)"
 SIGMOID = 'tf.sigmoid(_apply(plan["mask_rows"], masks, plan["mask_columns"]))'
@@ -237,6 +244,46 @@ DATA = (
                "pad_targets(target_map, class_ids, self.capacity)",
                "pad_targets(target_map, class_ids[:4], self.capacity)"),
         ("target map", "class ids", "valid targets"), (),
+    ),
+    _fault(
+        "data", "data-batch-void-is-a-target", "pixels of no target are the first one's in batches",
+        function(dataset, "training_dataset",
+                 'example["class_ids"].set_shape([data.capacity])',
+                 'example["class_ids"].set_shape([data.capacity])\n'
+                 '        example["target_map"] = tf.maximum(example["target_map"], 0)'),
+        ("batch target map",), (), "a fill of 0",
+    ),
+    _fault(
+        "data", "data-exact-batch-blue-first", "batches of the exact way are BGR",
+        method(dataset.TrainingData, "_exact", "apply_to_image(example.image, steps)",
+               "apply_to_image(example.image, steps)[..., ::-1]"), ("batch images",),
+        ("with its three channels reversed",), "OpenCV's order of channels",
+    ),
+    _fault(
+        "data", "data-fast-semantic-negative", "the fast way makes negatives of semantic images",
+        function(dataset, "_apply_all", "_placed(_apply(image, _from_rows(rows)), shape)",
+                 "_placed(255 - _apply(image, _from_rows(rows)), shape)"), ("photograph",),
+    ),
+    _fault(
+        "data", "data-fast-hue-lost", "the fast way does not change hues",
+        function(dataset, "_from_rows", "hue = None if hue is None else int(hue)", "hue = None"),
+        ("photograph",), ("color.hue",),
+    ),
+    _fault(
+        "data", "data-limited-crop-tried-once", "a crop that one class fills is not drawn again",
+        _edited(augmentation, "for _ in range(CROP_ATTEMPTS):", "for _ in range(1):"),
+        ("draws Crop",), ("instead of `CROP_ATTEMPTS`", "config.single_category_max_area"), PORT,
+    ),
+    _fault(
+        "data", "data-labels-in-a-byte", "labels of more than 256 classes are cut to one byte",
+        function(dataset, "labels_of", "np.asarray(labels)", "np.asarray(labels) & 255"),
+        ("target map",), ("one byte",), PORT,
+    ),
+    _fault(
+        "data", "data-nearest-multiplied-out", "Pillow's centres are multiplied, not summed up",
+        copied_beneath(augmentation, "np.add.accumulate(position)",
+                       "((np.arange(size_out) + 0.5) * scale)", mapper, dataset),
+        ("resized targets",), ("multiplied out",), "cv2 and tf.image",
     ),
     _fault(
         "data", "data-squashed-test-image", "test images are squashed to a square",

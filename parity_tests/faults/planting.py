@@ -171,6 +171,20 @@ def copied(module: ModuleType, old: str, new: str, *users: ModuleType) -> Plant:
     return plant
 
 
+def copied_beneath(
+    module: ModuleType, old: str, new: str, between: ModuleType, user: ModuleType
+) -> Plant:
+    """`user` imports a copy of `between`; both import an edited copy of `module`."""
+
+    @contextmanager
+    def plant(bench: Any) -> Iterator[None]:
+        title = between.__doc__
+        with edited(between, title, title, user) as copy, edited(module, old, new, user, copy):
+            yield
+
+    return plant
+
+
 def settings(name: str, **values: Any) -> Plant:
     """The port's settings called `name` have other values."""
 

@@ -52,9 +52,19 @@ def test_metric_bench_compares_every_score(fault):
 
 @pytest.mark.parametrize(
     "fault",
-    ["data-one-order-for-all-epochs", "data-padding-is-a-target", "data-batch-of-neighbours"],
+    [
+        "data-one-order-for-all-epochs",
+        "data-padding-is-a-target",
+        "data-batch-of-neighbours",
+        "data-batch-void-is-a-target",
+        "data-exact-batch-blue-first",
+        "data-fast-semantic-negative",
+        "data-limited-crop-tried-once",
+        "data-labels-in-a-byte",
+        "data-nearest-multiplied-out",
+    ],
 )
-def test_data_bench_compares_order_padding_and_batches(data, fault):
+def test_data_bench_compares_order_padding_batches_ways_and_sizes(data, fault):
     assert named(data, fault) == BY_ID[fault].places[0]
 
 
