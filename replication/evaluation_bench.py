@@ -29,8 +29,7 @@ from maskformer.prediction import PanopticPrediction, Prediction, Size
 from maskformer.run_scores import ImageCounts
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
-from replication.host_benches import audited
-from replication.host_stages import Part
+from replication.host_stages import Part, audited
 from torch_reference import dataset, evaluation
 from torch_reference.replicas import Replicas
 

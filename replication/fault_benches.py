@@ -390,7 +390,7 @@ def _training(config: str, size: str) -> TrainingBench:
 
 
 def _inference(config: str, size: str) -> Any:
-    from replication.host_benches import InferenceBench
+    from replication.inference_bench import InferenceBench
 
     model = zoo.get(config).model
     panoptic = model if model.inference.panoptic_on else zoo.model_config("tiny")
@@ -398,7 +398,7 @@ def _inference(config: str, size: str) -> Any:
 
 
 def _data(config: str, size: str) -> Any:
-    from replication.host_benches import DataBench
+    from replication.data_bench import DataBench
 
     return DataBench()
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from parity.claims import claim
+from parity.faults import conventional
 from parity.mistakes_source import Mistake, explained
+from replication.bench_finding import broken, of_claims
 
 Results = Mapping[tuple[str, str], Any]
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
@@ -205,3 +207,25 @@ def _numbers(values: Iterable[Any]) -> list[float]:
     for value in values:
         visit(value)
     return sorted(met, key=lambda one: -met[one])[:MOST_NUMBERS]
+
+
+def customary(part: Part, found: Results) -> dict[str, bool]:
+    """What customary checks would notice in the arrays of both sides."""
+
+    def arrays(results: Results) -> dict[str, np.ndarray]:
+        return {
+            "/".join(key): value.astype(np.float64)
+            for key, value in results.items()
+            if isinstance(value, np.ndarray)
+        }
+
+    return conventional(arrays(found), arrays(part.expected))
+
+
+def audited(part: Part, port: Callable[[], Results]) -> Any:
+    """What the claim on one part says of the port as it is now; a port that breaks is noticed."""
+    try:
+        found = port()
+    except Exception as error:
+        return broken(part.name, error)
+    return of_claims([part_claim(part, found, "")], customary(part, found))

@@ -12,8 +12,7 @@ from parity.mistakes_source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases
 from replication.bench_finding import Finding
-from replication.host_benches import audited
-from replication.host_stages import Part
+from replication.host_stages import Part, audited
 
 Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted

@@ -15,7 +15,7 @@ from parity.capture_tf import named_modules
 from parity_tests.faults.catalogue import FAULTS
 from replication import fault_benches
 from replication.cli import app
-from replication.host_benches import PIPELINES
+from replication.data_bench import PIPELINES
 from weight_conversion.layouts import tf_variables
 
 STAGES = {
