@@ -15,12 +15,17 @@ FAULTS = (
     "swin-bias-left-out",
     "matcher-focal-alpha",
     "padded-targets-are-real",
+    "position-bias-decayed",
+    "mean-over-all-pixels",
+    "second-auxiliary-left-out",
+    "task-one-seed",
     "step-without-training",
     "first-moment-lost",
     "milestone-late",
     "loss-normalised-globally",
     "data-size-floored",
     "inference-score-threshold",
+    "evaluation-crowds-lost",
     "metric-half-matches",
 )
 
