@@ -1,5 +1,6 @@
 """Planting a catalogue's faults one after another, and keeping what is known if that is ended."""
 
+import gc
 import json
 import sys
 import time
@@ -88,6 +89,8 @@ def run_faults(
             notes.add({"outcome": found[fault.id].to_json()})
             count = f"[{len(found)}/{len(chosen)}]"
             print(f"{count} {describe(found[fault.id])}", file=sys.stderr, flush=True)
+        del bench  # before the next one is built beside it; models refer to themselves
+        gc.collect()
     sound = {name: notes.sound[name] for name in benches}
     return [found[one.id] for one in chosen], sound
 
