@@ -14,6 +14,7 @@ from typing import Any
 from maskformer import zoo
 from maskformer.errors import InputError
 from parity.claims import claim
+from replication.progress import without_notes
 
 SCHEMA = "maskformer-replication/clean-audits/1"
 NOTES = "clean.jsonl"
@@ -156,7 +157,9 @@ def _outcomes(left: Sequence[Case]) -> Iterator[dict[str, Any]]:
             part = same[first : first + CASES_OF_A_PROCESS]
             with (
                 _environment(part[0]),
-                ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+                ProcessPoolExecutor(
+                    1, mp_context=get_context("spawn"), initializer=without_notes
+                ) as pool,
             ):
                 try:
                     # One at a time, so that an interruption loses no more than one.

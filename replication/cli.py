@@ -1,7 +1,5 @@
 """The command line `parity`: one module per verb, heavy imports only when a verb runs."""
 
-import logging
-import os
 import sys
 
 import typer
@@ -26,6 +24,7 @@ from replication import (
     verify,
     zoo,
 )
+from replication.progress import without_notes
 
 app = typer.Typer(
     name="parity",
@@ -65,9 +64,7 @@ for verb in (
 
 def main() -> None:
     """Runs `parity`: exit 0 the claim holds, 1 it does not, 2 wrong usage or input."""
-    # TensorFlow's notes on hardware and on tracing would tear the lines of progress apart.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    without_notes()
     try:
         app()
     except InputError as error:

@@ -1,10 +1,11 @@
 """Replicas of TensorFlow on one processor, in a process of their own."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from replication.progress import without_notes
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -18,13 +19,8 @@ def in_fresh_process(
 ) -> Result:
     """What `function` returns in a new process: TensorFlow fixes its devices when it starts."""
     context = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_without_notes) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=without_notes) as pool:
         return pool.submit(function, *words, **named).result()
-
-
-def _without_notes() -> None:
-    """TensorFlow's notes on running a strategy eagerly would tear the lines of progress apart."""
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def mirrored(replicas: int) -> "tf.distribute.MirroredStrategy":

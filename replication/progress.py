@@ -1,10 +1,21 @@
 """Progress of long commands on standard error, and how long their steps took."""
 
 import contextlib
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+
+def without_notes() -> None:
+    """TensorFlow's notes on hardware, tracing and strategies do not tear lines of progress apart.
+
+    To be called before TensorFlow is imported, in each process.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
