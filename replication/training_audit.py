@@ -16,7 +16,7 @@ import numpy as np
 from parity.claims import claim, located, margin_claim, matching_place, relative_gap, verdicts_of
 from parity.judge import DEFAULT
 from replication.progress import Steps
-from replication.training_port import PortStep, port_step
+from replication.training_port import PortStep, noted_seeds, port_step
 from replication.training_reference import (
     ReferenceStep,
     layer_names,
@@ -700,19 +700,12 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
     from tf_impl import train_step
     from tf_impl.layers import dropout_seed
 
-    seeds: list[tuple[int, ...]] = []
-
-    def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
-        seeds.append(tuple(np.asarray(seed).tolist()))
-        return tf.convert_to_tensor(x)
-
     batch = training_pair.port_batch(
         reference.config, reference.images, reference.sizes, reference.targets, "float64"
     )
-    noting = patch.object(tf.nn.experimental, "stateless_dropout", noted)
     kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))
     optimizer = SimpleNamespace(build=lambda variables: None)
-    with noting, kept, dropout_seed(tf.constant([1, 2])):
+    with noted_seeds() as seeds, kept, dropout_seed(tf.constant([1, 2])):
         # Without tracing it: what is drawn is the same.
         train_step.compiled_step(model, optimizer, training=True).python_function(batch)
     return seeds

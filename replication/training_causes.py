@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replication.training_reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
-FEW_DIGITS = 1e-6  # relative; of what a decay alone changes, a 1e-8 of the weight
+FEW_DIGITS = 1e-6  # relative; left of what a decay changes, 1e-8 of the weight it is taken from
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 
 
@@ -320,13 +320,13 @@ def _other_group(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> 
     for name, (rate, decay) in groups.items():
         before = reference.before(name)
         change, expected = ours[name] - before, reference.updated.weights[name] - before
-        if _near(change, expected):
+        if _close(change, expected, FEW_DIGITS):
             continue
         factor = float(np.vdot(change, expected) / np.vdot(expected, expected))
-        times.add(f"{factor:.6g}" if _near(change, factor * expected) else None)
+        times.add(f"{factor:.6g}" if _close(change, factor * expected, FEW_DIGITS) else None)
         size = float(np.vdot(before, before))
         share = float(np.vdot(change - expected, before)) / size if size else 0.0
-        same = _near(change - expected, share * before) and share
+        same = _close(change - expected, share * before, FEW_DIGITS) and share
         decays.add((f"{decay - share / rate:.4g}", f"{decay:.4g}") if same else None)
     if len(times) == 1 and None not in times:
         return f"the rate of these parameters is {times.pop()} times as large"
@@ -334,11 +334,6 @@ def _other_group(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> 
         wrong, right = decays.pop()
         return f"these parameters decay by {wrong} instead of {right}"
     return None
-
-
-def _near(ours: np.ndarray, expected: np.ndarray) -> bool:
-    """To the digits that are left of a change when the weight is subtracted."""
-    return bool(np.linalg.norm(ours - expected) <= FEW_DIGITS * np.linalg.norm(expected))
 
 
 def _mistaken_updates(
@@ -413,7 +408,7 @@ def _mistaken_updates(
     )
 
 
-def _close(ours: np.ndarray, expected: np.ndarray) -> bool:
+def _close(ours: np.ndarray, expected: np.ndarray, within: float = EXPLAINED) -> bool:
     return ours.shape == expected.shape and bool(
-        np.linalg.norm(ours - expected) <= EXPLAINED * np.linalg.norm(expected)
+        np.linalg.norm(ours - expected) <= within * np.linalg.norm(expected)
     )

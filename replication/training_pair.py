@@ -113,16 +113,22 @@ def port_batch(
     return Batch(tf.constant(inputs["images"]), tf.constant(inputs["sizes"]), wanted)
 
 
-def keyed(model: "tf_keras.Model", values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """One array per trainable variable of `model`, by state-dict key and in torch's layout."""
+def keyed(model: "tf_keras.Model", values: "Sequence[np.ndarray | None]") -> dict[str, np.ndarray]:
+    """One array per trainable variable of `model`, by state-dict key and in torch's layout; a
+    variable whose value is None is left out."""
+    return {
+        key: layout.to_torch(value)
+        for (key, layout), value in zip(trainable_layouts(model), values, strict=True)
+        if value is not None
+    }
+
+
+def trainable_layouts(model: "tf_keras.Model") -> list[tuple[str, Any]]:
+    """State-dict key and layout of each trainable variable of `model`, in its order."""
     from weight_conversion.layouts import tf_variables
 
     owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    found = {}
-    for variable, value in zip(model.trainable_variables, values, strict=True):
-        key, layout = owned[id(variable)]
-        found[key] = layout.to_torch(value)
-    return found
+    return [owned[id(variable)] for variable in model.trainable_variables]
 
 
 def zero_in_theory(config: ModelConfig, key: str, shape: tuple[int, ...]) -> np.ndarray:

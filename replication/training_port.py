@@ -1,8 +1,12 @@
 """One training step of the port in float64, on what the reference's step was made of."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
+
+import numpy as np
 
 from replication.training_reference import ReferenceStep
 
@@ -41,3 +45,18 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     recorder(inputs, comparison)
     found = train_step.gradients(model, batch)
     return PortStep(model, batch, found, recorder, inputs, comparison)
+
+
+@contextmanager
+def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
+    """The seeds of the dropout masks that are drawn meanwhile; nothing is dropped."""
+    import tensorflow as tf
+
+    seeds: list[tuple[int, ...]] = []
+
+    def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
+        seeds.append(tuple(np.asarray(seed).tolist()))
+        return tf.convert_to_tensor(x)
+
+    with patch.object(tf.nn.experimental, "stateless_dropout", noted):
+        yield seeds

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 
 from parity.claims import located, margin_claim
-from replication.training_port import PortStep
+from replication.training_port import PortStep, noted_seeds
 from replication.training_reference import ReferenceStep
 from replication.training_update import NORM, given_gradients, restored, update_verdicts
 
@@ -109,13 +109,7 @@ def _dropout_seed() -> tuple[int, ...] | None:
 
     from tf_impl.layers import dropout
 
-    seeds = []
-    noting = patch.object(
-        tf.nn.experimental,
-        "stateless_dropout",
-        lambda x, rate, seed: seeds.append(tuple(np.asarray(seed).tolist())) or x,
-    )
-    with noting, patch.object(tf.nn, "dropout", lambda x, rate: x):
+    with noted_seeds() as seeds, patch.object(tf.nn, "dropout", lambda x, rate: x):
         dropout(tf.zeros([1]), 0.5, True)
     return seeds[0] if seeds else None
 

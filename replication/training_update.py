@@ -26,9 +26,10 @@ def step_gradients_claim(
     """That the port's step finds the gradients of the loss, which `earlier` claims have judged."""
     from parity.gradients import gradient_verdict, parameter_key
     from parity.metrics import gap
-    from replication import training_causes
+    from replication import training_causes, training_pair
 
-    ours = keyed_gradients(port.model, port.found.values)
+    values = (None if one is None else one.numpy() for one in port.found.values)
+    ours = training_pair.keyed(port.model, list(values))
     verdicts, lost = {}, []
     for name in reference.updated.weights:
         key, exact = parameter_key(name), reference.gradient(name)
@@ -89,19 +90,6 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
     return located(one, place, training_causes.of_update(reference, ours))
 
 
-def keyed_gradients(model: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The gradients that a step of the port has found, by state-dict key, in torch's layout."""
-    from weight_conversion.layouts import tf_variables
-
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    found = {}
-    for variable, value in zip(model.trainable_variables, values, strict=True):
-        key, layout = owned[id(variable)]
-        if value is not None:
-            found[key] = layout.to_torch(value.numpy())
-    return found
-
-
 def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
     """The keys of parameters that are not the reference's before the update already."""
     from replication import training_pair
@@ -140,12 +128,10 @@ def given_gradients(reference: ReferenceStep, model: Any) -> list[Any]:
     """The reference's gradients as the port's optimizer takes them."""
     import tensorflow as tf
 
-    from weight_conversion.layouts import tf_variables
+    from replication import training_pair
 
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
     values = []
-    for variable in model.trainable_variables:
-        key, layout = owned[id(variable)]
+    for key, layout in training_pair.trainable_layouts(model):
         gradient = reference.gradient(key)
         values.append(None if gradient is None else tf.constant(layout.to_tf(gradient)))
     return values
