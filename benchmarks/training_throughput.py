@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
 from maskformer.run_record import read_run
+from parity.errors import InputError
 
 SIDES = ("torch", "tf")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 _EXIF_ORIENTATION = 274
 _TRANSPOSITIONS = {

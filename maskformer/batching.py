@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 COCO_BUCKETS: tuple[tuple[int, int], ...] = (
     (640, 864),

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 RESNET_DEPTHS = (18, 50, 101)
 HEADS = ("MaskFormerHead", "PerPixelBaselineHead", "PerPixelBaselinePlusHead")

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from maskformer.dataset_layout import Images
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 def data_sha256(images: Images) -> str:

@@ -26,10 +26,10 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.errors import InputError
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.solver import SolverConfig
 from maskformer.zoo import ENTRIES, Entry, get
+from parity.errors import InputError
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
 # `projects/DeepLab/deeplab/config.py`, and the original's `mask_former/config.py`.

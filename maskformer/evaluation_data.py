@@ -10,9 +10,9 @@ import numpy as np
 from maskformer.annotated import read_photograph
 from maskformer.config import ModelConfig
 from maskformer.dataset_layout import Images, find_splits, open_split
-from maskformer.errors import InputError
 from maskformer.panoptic_format import Category, PanopticDataset
 from maskformer.prediction import Size
+from parity.errors import InputError
 
 LAYOUTS = {True: "coco", False: "ADEChallengeData2016"}
 """The folder of each layout inside a data set that has both, by whether segments are wanted."""

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 _HEADER, _FOOTER = 12, 4
 _VERSION = "brain.Event:2"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 def read_image(path: str | Path) -> np.ndarray:

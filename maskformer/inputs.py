@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 MAPPERS = ("mask_former_semantic", "mask_former_panoptic", "detr_panoptic")
 CROP_TYPES = ("absolute", "absolute_range")

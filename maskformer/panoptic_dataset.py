@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from maskformer.annotated import Annotated, Record, read_photograph
-from maskformer.errors import InputError
 from maskformer.panoptic_format import (
     Annotation,
     Category,
@@ -19,6 +18,7 @@ from maskformer.panoptic_format import (
     read_dataset,
     read_ids,
 )
+from parity.errors import InputError
 
 
 def index_map(ids: np.ndarray, segment_ids: Sequence[int], name: str) -> np.ndarray:

@@ -7,7 +7,6 @@ segment id is R + 256 G + 65536 B, and 0 is void.
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskformer.errors import InputError
+from parity.errors import InputError
+from parity.files import replacing
 
 VOID = 0
 MAX_ID = 256**3 - 1
@@ -348,18 +348,6 @@ def write_ids(path: str | os.PathLike[str], ids: np.ndarray) -> None:
     rgb = encode_ids(ids)
     with replacing(path) as temporary:
         Image.fromarray(rgb).save(temporary, format="PNG")
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, moved over it when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
 from maskformer.panoptic_format import (
     VOID,
     Category,
@@ -26,6 +25,7 @@ from maskformer.panoptic_format import (
     image_name,
 )
 from maskformer.statistics import Sample
+from parity.errors import InputError
 
 GROUPS = ("All", "Things", "Stuff")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.panoptic_format import VOID, Segment
+from parity.errors import InputError
 
 RESULTS = ("scores", "labels", "panoptic", "instances")
 

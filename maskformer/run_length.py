@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from maskformer.errors import InputError
 from maskformer.prediction import Instance, PanopticPrediction
+from parity.errors import InputError
 
 RunLengths = dict[str, Any]
 

@@ -47,8 +47,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from maskformer.errors import InputError
-from maskformer.panoptic_format import replacing
+from parity.errors import InputError
+from parity.files import replacing
 
 SCHEMA = "maskformer-replication/run/1"
 DESCRIPTION = "run.json"

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
-from maskformer.errors import InputError
 from maskformer.evaluation_data import EvaluationData
-from maskformer.panoptic_format import Category, replacing
+from maskformer.panoptic_format import Category
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
 from maskformer.prediction import Prediction, to_dataset_ids
 from maskformer.semantic_iou import SemanticCounts
 from maskformer.statistics import Sample
+from parity.errors import InputError
+from parity.files import replacing
 
 COUNTS = "evaluation.npz"
 """The file in a run's folder that holds the counts of its last evaluation."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from maskformer import zoo
 from maskformer.batching import COCO_BUCKETS
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
 from maskformer.solver import SolverConfig
+from parity.errors import InputError
 
 DTYPES = ("float32", "float64")
 MIXED = ("bfloat16",)

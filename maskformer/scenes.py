@@ -21,15 +21,15 @@ from PIL import Image
 
 from maskformer import scene_materials, scene_objects
 from maskformer.coco import PANOPTIC_CATEGORIES
-from maskformer.errors import InputError
 from maskformer.panoptic_format import (
     Category,
     ImageInfo,
     Segment,
     describe_segments,
-    replacing,
     write_dataset,
 )
+from parity.errors import InputError
+from parity.files import replacing
 
 IGNORED = 255
 """Label of unlabelled pixels in semantic maps (ADE20K as detectron2 prepares it)."""

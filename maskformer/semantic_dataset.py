@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskformer.annotated import Annotated, Record, read_photograph
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".png")
 _LABELS = (".png", ".tif", ".tiff")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskformer.errors import InputError
 from maskformer.statistics import Sample
+from parity.errors import InputError
 
 DEFINITIONS = ("current", "2021")
 

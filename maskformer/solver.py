@@ -7,7 +7,7 @@ Framework-free, so that both trainers read one source. The rules are those of th
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 OPTIMIZERS = ("ADAMW", "SGD")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupPolyLR")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 _CHUNK = 2**22
 

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from maskformer.augmentation import resized_shape
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
+from parity.errors import InputError
 
 
 def augmented_images(image: np.ndarray, inputs: InputConfig) -> Iterator[tuple[np.ndarray, bool]]:

@@ -22,9 +22,9 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.errors import InputError
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.solver import SolverConfig
+from parity.errors import InputError
 
 SOURCE = "facebookresearch/MaskFormer, MODEL_ZOO.md"
 CHECKPOINT_ROOT = "https://dl.fbaipublicfiles.com/maskformer"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskformer.errors import InputError
 from parity.audit_result import (
     BY_IDENTITY,
     Measured,
@@ -23,8 +22,9 @@ from parity.audit_result import (
     isolated_claim,
 )
 from parity.calls import fill, flatten
+from parity.errors import InputError
 from parity.names import Names
-from parity.record import json_text
+from parity.records import json_text
 from parity.trace import Axes, Trace, tap_key
 from parity.weights import Weights
 

@@ -35,7 +35,7 @@ from typing import Any
 
 from parity.assignment import Certificate
 from parity.judge import DEFAULT, Limits, Verdict, judge_again
-from parity.metrics import number, strict
+from parity.records import number, strict
 
 Measured = Mapping[str, Any]
 

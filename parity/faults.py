@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 Plant = Callable[[Any], AbstractContextManager]
 RELATIVE = 1e-3

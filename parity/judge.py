@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.metrics import Gap, number, strict
+from parity.metrics import Gap
+from parity.records import number, strict
 
 FUNCTION_FACTOR = 32.0
 FUNCTION_CAP = 1e-9

@@ -1,11 +1,13 @@
 """How far two arrays are apart, in numbers that do not depend on the size of the array."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from parity.records import number, strict
 
 BLOCK = 1 << 16
 ULP_BINS = 1 << 16
@@ -59,22 +61,6 @@ class Gap:
             "ulps": None if ulps is None else tuple(ulps),
         }
         return cls(**{**data, **restored})
-
-
-def strict(value: Any) -> Any:
-    """`value` without numbers that JSON cannot hold: infinite and NaN ones become strings."""
-    if isinstance(value, Mapping):
-        return {str(key): strict(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def number(value: Any) -> float:
-    """A float from strict JSON, where infinite and NaN numbers are strings."""
-    return float(value)
 
 
 def failed(problem: str, shape: tuple[int, ...] = (), **places: Any) -> Gap:

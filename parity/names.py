@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity.trace import tap_key
 
 Places = Mapping[tuple[str, str], Sequence[str]]

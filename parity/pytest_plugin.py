@@ -16,9 +16,9 @@ import pytest
 
 from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
-from parity.metrics import gap, strict
+from parity.metrics import gap
 from parity.provenance import provenance
-from parity.record import json_text
+from parity.records import json_text, strict
 
 SCHEMA = "maskformer-replication/suite/1"
 FILE = "suite.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 KINDS = ("input", "output", "grad_input", "grad_output", "param", "param_grad", "update")
 FORMAT = 1

@@ -127,7 +127,7 @@ def test_the_engine_knows_no_maskformer():
         for module, _ in imports((ROOT / name).read_text())
         if module.partition(".")[0] in FLOORS
         and module.partition(".")[0] != "parity"
-        and module != "maskformer.errors"
+        and module != "parity.errors"
     }
     assert not found
 

@@ -1,7 +1,6 @@
 """`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
+from parity.records import write_json
 from replication.audit_run import EXECUTIONS, Request, audit
 from replication.progress import Steps
 from replication.threads import set_threads
@@ -58,18 +58,6 @@ def summary(result: dict[str, Any]) -> str:
             f"{loss['final_difference']:.1g}"
         )
     return "\n".join(lines)
-
-
-def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
-    """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
-    from parity.record import json_text
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    temporary = path.with_name(f".{name}.{os.getpid()}")
-    temporary.write_text(json_text(result), encoding="utf-8")
-    temporary.replace(path)
-    return path
 
 
 def _audit_all(
@@ -204,7 +192,7 @@ def register(app: typer.Typer) -> None:
             )
         from maskformer import zoo
         from maskformer.detectron2_config import resolve
-        from parity.metrics import strict
+        from parity.records import strict
         from replication.fitting import entry_that_fits
         from replication.pair import REFERENCES
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from maskformer import zoo
 from maskformer.config import InferenceConfig, LossConfig, ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 SCHEMA = "maskformer-replication/audit-all/1"
 SIZE = "64x96"

@@ -13,10 +13,10 @@ import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.panoptic_format import VOID, Category, Segment
 from maskformer.prediction import Prediction, Size
 from parity.claims import claim, margin_claim
+from parity.errors import InputError
 from parity.judge import Verdict, function_verdict
 from parity.metrics import gap, worst
 from replication.disagreement import Certain, certain_decisions, disagreement

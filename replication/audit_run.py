@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication.memory import give_back
 from replication.progress import Steps
 

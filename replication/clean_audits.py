@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from maskformer import zoo
-from maskformer.errors import InputError
 from parity.claims import claim
+from parity.errors import InputError
 from replication.progress import without_notes
 
 SCHEMA = "maskformer-replication/clean-audits/1"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication import (
     audit,
     compare,

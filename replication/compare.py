@@ -29,7 +29,7 @@ def command(
     Exit status: 0 nothing got worse, 1 a claim that held fails now, or an error or a score got
     worse by more than rounding or chance explains, 2 wrong usage or input.
     """
-    from maskformer.panoptic_format import replacing
+    from parity.files import replacing
     from reports.compare import compare
     from reports.compare import markdown as summary
     from reports.evidence import load

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskformer.detectron2_config import resolve
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication.fitting import entry_that_fits
 
 if TYPE_CHECKING:

@@ -111,8 +111,8 @@ def inspect(
     Example: parity data inspect runs/records/train2017 --sheet sheet.png --pixel-difference 16
     """
     from maskformer.contact_sheet import Statistics, contact_sheet
-    from maskformer.errors import InputError
-    from maskformer.panoptic_format import replacing
+    from parity.errors import InputError
+    from parity.files import replacing
     from replication.progress import images_shown
 
     if images < 1:

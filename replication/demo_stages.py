@@ -93,7 +93,7 @@ class Story:
 
     def record(self, result: dict[str, Any], name: str) -> Path:
         """Writes a result as its command would."""
-        from replication.audit import write_json
+        from parity.records import write_json
 
         return write_json(result, self.kept, name)
 
@@ -131,7 +131,7 @@ def conversion(story: Story) -> list[Path]:
     from safetensors.numpy import save_file
 
     from maskformer import zoo
-    from maskformer.errors import InputError
+    from parity.errors import InputError
     from replication.pair import load_weights
     from weight_conversion.convert import convert
     from weight_conversion.receipt import receipt_path

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.evaluation_data import EvaluationData, open_data
 from maskformer.inputs import InputConfig
+from parity.errors import InputError
+from parity.schemas import EVALUATION as SCHEMA
 from replication import pair
 from replication.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation_scores import agreement, compare, score
@@ -24,7 +25,6 @@ from replication.predicted import Predicted, predict_all
 from replication.progress import images_shown
 from replication.sides import open_side
 from replication.worst_images import draw_worst
-from reports.evidence import EVALUATION as SCHEMA
 from reports.evidence import load
 from reports.render import write_report
 

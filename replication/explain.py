@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication.precision_place import less_exact
 
 AUDIT = "audit.json"

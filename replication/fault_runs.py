@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Outcome

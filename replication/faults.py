@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
 from parity.claims import claim
+from parity.errors import InputError
 from parity.judge import DEFAULT
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run(
     with _interruptible(notes.path, f"{len(chosen)} faults"):
         result = fault_score(chosen, notes, shlex.join(["parity", *sys.argv[1:]]))
     if out is not None:
-        from replication.audit import write_json
+        from parity.records import write_json
 
         write_json(result, out, "faults.json")
     print(json.dumps(result) if as_json else _summary(result))
@@ -281,8 +281,9 @@ def clean(
     Every alarm is false. Exit status: 0 no alarm, 1 at least one, 2 wrong usage.
     """
     from maskformer import zoo
+    from parity.records import write_json
     from replication import clean_audits
-    from replication.audit import parse_executions, write_json
+    from replication.audit import parse_executions
 
     if runs < 1:
         raise InputError(f"--runs is {runs}", "expected at least 1")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 def entry_that_fits(source: Path, ema: bool = False) -> zoo.Entry:

@@ -84,8 +84,8 @@ def import_run(source: Path, out: Path, config: str) -> None:
     that already holds a run.
     """
     from maskformer import zoo
-    from maskformer.errors import InputError
     from maskformer.run_record import RunRecord, has_run
+    from parity.errors import InputError
     from replication.output_folder import output_folder
 
     weights = loss_weights(zoo.model_config(config))
@@ -124,7 +124,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
 
 def source_files(source: Path) -> list[Path]:
     """The log that `source` is or holds: one metrics.json, or event files, oldest first."""
-    from maskformer.errors import InputError
+    from parity.errors import InputError
 
     if source.is_dir():
         if (source / DETECTRON2).is_file():
@@ -148,7 +148,7 @@ def read_detectron2(path: Path) -> Iterator[Values]:
     updates. It writes no clock: seconds add up its "time" per iteration, and are an estimate.
     Raises InputError naming the line that is no such object.
     """
-    from maskformer.errors import InputError
+    from parity.errors import InputError
 
     seconds, before = 0.0, 0
     try:

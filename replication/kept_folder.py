@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.tensor_axes import axis_names
+from parity.errors import InputError
 
 if TYPE_CHECKING:
     import tf_keras

@@ -39,8 +39,8 @@ def command(
     labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
     """
     from maskformer.detectron2_config import resolve
-    from maskformer.errors import InputError
     from maskformer.images import read_image
+    from parity.errors import InputError
     from replication import pair
     from replication.output_folder import output_folder
     from replication.progress import images_shown

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskformer.errors import InputError
 from maskformer.evaluation_data import EvaluationData
 from maskformer.panoptic_format import (
     ImageInfo,
@@ -19,6 +18,7 @@ from maskformer.panoptic_format import (
     write_dataset,
 )
 from maskformer.prediction import to_dataset_ids
+from parity.errors import InputError
 from replication.sides import Side, results_of
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication.preflight_run import PRECISIONS, Request, preflight
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from maskformer import zoo
-from maskformer.errors import InputError
-from maskformer.panoptic_format import replacing
+from parity.errors import InputError
+from parity.files import replacing
 from replication.preflight_run import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
 
 TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))

@@ -9,11 +9,11 @@ import numpy as np
 
 from maskformer.augmentation import evaluation_steps
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.images import batch_images
 from maskformer.inputs import InputConfig
 from maskformer.mapper import apply_to_image
 from maskformer.prediction import Prediction, Size
+from parity.errors import InputError
 from replication import pair
 
 SIDES = ("torch", "tf")

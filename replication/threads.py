@@ -1,6 +1,6 @@
 """How many threads both frameworks compute with."""
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 def set_threads(count: int | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from maskformer import statistics
-from maskformer.errors import InputError
 from maskformer.evaluation_data import open_data
-from maskformer.panoptic_format import replacing
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings, training_words
+from parity.errors import InputError
+from parity.files import replacing
 from replication.progress import images_shown
 
 SCHEMA = "maskformer-replication/training-runs/1"

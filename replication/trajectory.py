@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
 from parity.claims import claim, running_ratio
+from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 
 if TYPE_CHECKING:
@@ -493,7 +493,7 @@ def register(app: typer.Typer) -> None:
             execution=execution,
             command=shlex.join(["parity", *sys.argv[1:]]),
         )
-        from parity.metrics import strict
+        from parity.records import strict
 
         with _progress(request) as advance:
             result = trajectory(request, advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 if TYPE_CHECKING:
     from parity.judge import Limits
@@ -48,7 +48,7 @@ def command(
     found = verify(report, limits)
     result = described(found, limits, time.perf_counter() - begun)
     if as_json:
-        from parity.metrics import strict
+        from parity.records import strict
 
         print(json.dumps(strict(result), allow_nan=False))
     else:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maskformer.errors import InputError
 from parity.claims import verdicts_of
+from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
+from parity.schemas import AUDIT, EVALUATION
 from reports.derived import claims_of, compared
 from reports.document import flatten, number
-from reports.evidence import AUDIT, EVALUATION, KINDS, RUN, Evidence
+from reports.evidence import KINDS, RUN, Evidence
 
 SCHEMA = "maskformer-replication/comparison/1"
 COUNTED = ("none", "sum", "matching", "missed")

@@ -12,20 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from maskformer import statistics
-from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
 from maskformer.run_settings import training_words
 from parity.claims import claim
-from reports.evidence import (
-    AUDIT_ALL,
-    EVALUATION,
-    RECEIPT,
-    RUN,
-    SIDES,
-    TRAINING_RUNS,
-    Evidence,
-    names,
-)
+from parity.errors import InputError
+from parity.schemas import AUDIT_ALL, EVALUATION, RECEIPT, TRAINING_RUNS
+from reports.evidence import RUN, SIDES, Evidence, names
 from reports.ladder import rung_of
 
 Claim = dict[str, Any]

@@ -9,26 +9,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
 from maskformer.run_record import SCHEMA as RUN
 from maskformer.run_scores import COUNTS, ImageCounts, read_counts
-from parity.record import json_text
+from parity.errors import InputError
+from parity.records import json_text
+from parity.schemas import (
+    AUDIT,
+    AUDIT_ALL,
+    CLEAN_AUDITS,
+    EVALUATION,
+    FAULT_SCORE,
+    PREFLIGHT,
+    RECEIPT,
+    SUITE,
+    TRAINING_RUNS,
+    TRAINING_SEEDS,
+    TRAINING_STEP,
+    TRAJECTORY,
+)
 from reports.pictures import MOST, jpeg_name, kept
-
-AUDIT = "maskformer-replication/audit/1"
-AUDIT_ALL = "maskformer-replication/audit-all/1"
-TRAINING_STEP = "maskformer-replication/training/1"
-TRAINING_RUNS = "maskformer-replication/training-runs/1"
-TRAJECTORY = "maskformer-replication/trajectory/1"
-EVALUATION = "maskformer-replication/evaluation/1"
-TRAINING_SEEDS = "maskformer-replication/training-seeds/1"
-PREFLIGHT = "preflight/1"
-FAULT_SCORE = "maskformer-replication/fault-score/1"
-CLEAN_AUDITS = "maskformer-replication/clean-audits/1"
-SUITE = "maskformer-replication/suite/1"
-RECEIPT = "maskformer-replication/receipt/1"
-"""A receipt's own `format` is 1; this is what a report calls it."""
 
 KINDS = {
     RECEIPT: "receipt",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.evidence import (
+from parity.schemas import (
     AUDIT,
     AUDIT_ALL,
     CLEAN_AUDITS,
@@ -12,13 +12,13 @@ from reports.evidence import (
     FAULT_SCORE,
     PREFLIGHT,
     RECEIPT,
-    RUN,
     SUITE,
     TRAINING_RUNS,
     TRAINING_SEEDS,
     TRAINING_STEP,
     TRAJECTORY,
 )
+from reports.evidence import RUN
 
 
 @dataclass(frozen=True)

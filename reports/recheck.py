@@ -16,7 +16,7 @@ from parity.audit_figures import (
     precision_summary,
 )
 from parity.claims import digest, judge, verdicts_of
-from reports.evidence import (
+from parity.schemas import (
     AUDIT,
     AUDIT_ALL,
     CLEAN_AUDITS,
@@ -28,8 +28,8 @@ from reports.evidence import (
     TRAINING_SEEDS,
     TRAINING_STEP,
     TRAJECTORY,
-    Evidence,
 )
+from reports.evidence import Evidence
 
 Content = Mapping[str, Any]
 Difference = tuple[str, Any, Any]

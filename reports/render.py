@@ -15,8 +15,22 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from maskformer.errors import InputError
-from parity.record import json_text
+from parity.errors import InputError
+from parity.records import json_text
+from parity.schemas import (
+    AUDIT,
+    AUDIT_ALL,
+    CLEAN_AUDITS,
+    EVALUATION,
+    FAULT_SCORE,
+    PREFLIGHT,
+    RECEIPT,
+    SUITE,
+    TRAINING_RUNS,
+    TRAINING_SEEDS,
+    TRAINING_STEP,
+    TRAJECTORY,
+)
 from reports import (
     architectures,
     audit,
@@ -45,18 +59,18 @@ SHOWN = 0.051  # relative: what is left out of a number that is shown with two d
 PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
 FOLDER = "evidence"
 CHAPTERS: Mapping[str, Callable[[Evidence, Sequence[Mapping[str, Any]]], Chapter]] = {
-    evidence.RECEIPT: receipt.chapter,
-    evidence.AUDIT: audit.chapter,
-    evidence.AUDIT_ALL: architectures.chapter,
-    evidence.TRAINING_STEP: training.chapter,
-    evidence.TRAJECTORY: trajectory.chapter,
-    evidence.EVALUATION: evaluation.chapter,
-    evidence.TRAINING_RUNS: comparison.chapter,
-    evidence.TRAINING_SEEDS: seeds.chapter,
-    evidence.PREFLIGHT: preflight.chapter,
-    evidence.FAULT_SCORE: faults.chapter,
-    evidence.CLEAN_AUDITS: clean.chapter,
-    evidence.SUITE: suite.chapter,
+    RECEIPT: receipt.chapter,
+    AUDIT: audit.chapter,
+    AUDIT_ALL: architectures.chapter,
+    TRAINING_STEP: training.chapter,
+    TRAJECTORY: trajectory.chapter,
+    EVALUATION: evaluation.chapter,
+    TRAINING_RUNS: comparison.chapter,
+    TRAINING_SEEDS: seeds.chapter,
+    PREFLIGHT: preflight.chapter,
+    FAULT_SCORE: faults.chapter,
+    CLEAN_AUDITS: clean.chapter,
+    SUITE: suite.chapter,
 }
 """By schema, what makes a chapter of one result and its claims. Runs of a config share one."""
 

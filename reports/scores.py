@@ -8,11 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from maskformer import panoptic_quality, semantic_iou, zoo
-from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
+from parity.errors import InputError
+from parity.schemas import EVALUATION
 from reports.derived import compared, pairs_of_runs
 from reports.document import Block, Cell, Column, Figure, Plot, Section, Table, Text, number
-from reports.evidence import EVALUATION, RUN, Evidence
+from reports.evidence import RUN, Evidence
 from reports.scatter import scatter_plot
 
 SCORES = {

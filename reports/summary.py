@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import EVALUATION, RECEIPT
 from reports import claims as words
 from reports import environment, errata, scores
 from reports.document import (
@@ -18,7 +19,7 @@ from reports.document import (
     Text,
     number,
 )
-from reports.evidence import EVALUATION, RECEIPT, RUN, Evidence
+from reports.evidence import RUN, Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 
 Claim = Mapping[str, Any]

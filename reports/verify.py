@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
 from parity.claims import judge
+from parity.errors import InputError
 from parity.judge import DEFAULT, Limits
 from reports import evidence
 from reports.derived import all_claims

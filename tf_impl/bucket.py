@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

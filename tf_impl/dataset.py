@@ -36,10 +36,10 @@ from maskformer.augmentation import (
     output_shape,
 )
 from maskformer.batching import Batch, BatchPlan
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
 from maskformer.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
 from maskformer.pillow_bilinear import enlarged_window
+from parity.errors import InputError
 from tf_impl.tfrecord import RecordFolder, labels_of, parse
 
 Size = Sequence[int]

@@ -14,13 +14,13 @@ import tensorflow as tf
 from maskformer import panoptic_quality, semantic_iou
 from maskformer.batching import choose_bucket
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
 from maskformer.panoptic_format import Category, Segment
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
 from maskformer.prediction import Prediction, Size, padded_size
 from maskformer.run_scores import ImageCounts
 from maskformer.semantic_iou import SemanticCounts
+from parity.errors import InputError
 from tf_impl.dataset import evaluation_image
 from tf_impl.inference import predict
 from tf_impl.tfrecord import RecordFolder, labels_of, parse

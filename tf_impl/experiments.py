@@ -24,11 +24,11 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.errors import InputError
 from maskformer.images import parse_size
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.run_settings import RunSettings, buckets
 from maskformer.solver import SolverConfig
+from parity.errors import InputError
 from tf_impl import optimizer as optimizers
 
 PREFIX = "maskformer_"

@@ -26,10 +26,10 @@ from absl import app, flags, logging
 from official.common import flags as model_garden_flags
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
-from maskformer.panoptic_format import replacing
 from maskformer.prediction import Size, resizes_before_combining
+from parity.errors import InputError
+from parity.files import replacing
 from tf_impl import checkpointing
 from tf_impl.experiments import inputs_of, model_of
 from tf_impl.inference import infer

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.inputs import InputConfig
 from maskformer.prediction import (
     Instance,
@@ -28,6 +27,7 @@ from maskformer.prediction import (
     wanted_results,
 )
 from maskformer.test_time_augmentation import augmented_images
+from parity.errors import InputError
 from tf_impl.layers import bilinear_matrix
 
 Model = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]

@@ -13,7 +13,7 @@ import tf_keras
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from tf_impl.matcher import Targets
 from tf_impl.train_step import Batch, train_step
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskformer.config import LossConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from tf_impl.layers import nearest_indices
 from tf_impl.linear_sum_assignment import linear_sum_assignment
 

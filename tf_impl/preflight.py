@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from tf_impl.lowering import Program
 
 ENVIRONMENT = {

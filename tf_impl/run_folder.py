@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, RunRecord, read_run
 from maskformer.run_scores import COUNTS, ImageCounts
+from parity.errors import InputError
 from tf_impl.bucket import is_remote
 
 

@@ -9,8 +9,8 @@ from official.core import base_task, task_factory
 from official.modeling import optimization
 
 import tf_impl
-from maskformer.errors import InputError
 from maskformer.solver import SolverConfig
+from parity.errors import InputError
 from tf_impl import train_step as steps
 from tf_impl.criterion import weighted_total
 from tf_impl.dataset import TrainingData, advance_plan, training_dataset

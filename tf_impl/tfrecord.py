@@ -24,10 +24,10 @@ from PIL import Image, UnidentifiedImageError
 from maskformer.annotated import Annotated, open_photograph
 from maskformer.data_digest import data_sha256
 from maskformer.dataset_layout import Images
-from maskformer.errors import InputError
 from maskformer.panoptic_dataset import PanopticImages, index_map
-from maskformer.panoptic_format import replacing
 from maskformer.semantic_dataset import SemanticImages
+from parity.errors import InputError
+from parity.files import replacing
 from tf_impl.bucket import BucketPath, ShardFile, path_of
 
 FORMAT = "maskformer-tfrecord-1"

@@ -31,9 +31,9 @@ from official.common import distribute_utils
 from official.common import flags as model_garden_flags
 from official.core import config_definitions, task_factory, train_lib, train_utils
 
-from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION
 from maskformer.run_settings import RunSettings, check_resumable
+from parity.errors import InputError
 from tf_impl import checkpointing, replicas
 from tf_impl.experiments import RuntimeConfig, policy_of, settings_of
 from tf_impl.run_folder import RunFolder, check_writable

@@ -10,9 +10,9 @@ import orbit
 import tensorflow as tf
 from official.core import base_trainer
 
-from maskformer.errors import InputError
 from maskformer.run_record import SCORES
 from maskformer.solver import learning_rate
+from parity.errors import InputError
 from tf_impl.run_folder import RunFolder
 from tf_impl.sentinels import sentinels
 from tf_impl.task import MaskFormerTask

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 SCHEMA = "maskformer-replication/torch-checkpoint/1"
 MODEL, TRAINING, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskformer.errors import InputError
 from maskformer.seeded import seeded_state
+from parity.errors import InputError
 
 SEEDED = "seeded:"
 _WRAPPERS = ("model", "state_dict")

@@ -31,8 +31,8 @@ from torch.overrides import TorchFunctionMode
 
 import torch_reference
 from maskformer.config import ModelConfig, SwinConfig
-from maskformer.errors import InputError
 from maskformer.zoo import ENTRIES
+from parity.errors import InputError
 
 CONFIGS_VARIABLE = "MASKFORMER_CONFIGS"
 _BASE = "coco_r50"  # whose YAML models without a YAML of their own start from

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, distributed
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 T = TypeVar("T")
 

@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
 from maskformer.run_record import has_run, read_run
 from maskformer.run_settings import (
     DTYPES,
@@ -30,6 +29,7 @@ from maskformer.run_settings import (
     check_resumable,
     default_settings,
 )
+from parity.errors import InputError
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "safetensors")
 SECONDS_BETWEEN_LINES = 5.0

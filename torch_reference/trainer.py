@@ -21,13 +21,13 @@ import torch_reference
 from maskformer.batching import BatchPlan
 from maskformer.config import ModelConfig
 from maskformer.data_digest import data_sha256
-from maskformer.errors import InputError
 from maskformer.evaluation_data import EvaluationData, open_data
 from maskformer.event_files import EventWriter
 from maskformer.run_record import RunRecord
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import DTYPES, RunSettings, buckets
 from maskformer.solver import learning_rate
+from parity.errors import InputError
 from torch_reference.checkpointing import (
     Checkpoint,
     load_newest,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion import (
     hugging_face,
     safe_pickle,

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
-from weight_conversion import atomic, hugging_face, safetensors_file, tf_checkpoint, torch_files
+from parity import files as atomic
+from parity.errors import InputError
+from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, torch_files
 from weight_conversion.checkpoints import open_source
 from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
 from weight_conversion.receipt import (

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskformer import coco
 from maskformer.config import ModelConfig, ResNetConfig, SwinConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 _ENCODER = "model.pixel_level_module.encoder."
 _DECODER = "model.pixel_level_module.decoder."

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion import hugging_face
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -7,7 +7,7 @@ import numpy as np
 
 from maskformer import zoo
 from maskformer.config import ModelConfig, SwinConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion import backbones, hugging_face
 from weight_conversion.checkpoints import Source
 from weight_conversion.spec import TensorSpec, expected

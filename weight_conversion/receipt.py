@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
 from maskformer.zoo import md5_prefix
+from parity.errors import InputError
 from weight_conversion.checkpoints import Source
 from weight_conversion.plan import Plan
 

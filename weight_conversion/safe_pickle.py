@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion.stored import DTYPES, Region, StoredTensor, damaged, tensor_in
 
 LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion.layouts import RULES, Layout
 
 

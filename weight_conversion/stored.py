@@ -11,7 +11,7 @@ from typing import Protocol
 import ml_dtypes
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 DTYPES: dict[str, np.dtype] = {
     **{

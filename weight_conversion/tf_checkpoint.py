@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion.stored import DTYPES, StoredTensor
 from weight_conversion.torch_files import Declared
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion import safe_pickle
 from weight_conversion.safe_pickle import Storage
 from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged

@@ -16,7 +16,7 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.errors import InputError
+from parity.errors import InputError
 from weight_conversion import hugging_face
 from weight_conversion.checkpoints import Source, open_source
 from weight_conversion.convert import Output, outputs_of

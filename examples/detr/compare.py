@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 EXAMPLE = "example: python -m examples.detr.compare --out runs/detr --json"
 COMMAND = "python -m examples.detr.compare --out DIR"
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    from parity.metrics import strict
+    from parity.records import strict
 
     print(json.dumps(strict(result), allow_nan=False) if given.json else table(result))
     return 0 if result["verdict"] == "holds" else 1

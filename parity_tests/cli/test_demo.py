@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from maskformer.errors import InputError
 from maskformer.run_record import REQUIRED, RunRecord
+from parity.errors import InputError
 from parity_tests.reports import recorded
 from replication import demo
 from replication.demo_stages import FULL, SHORT, STAGES, Stage

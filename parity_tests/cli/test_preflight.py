@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 from replication import preflight_run
 from replication.cli import app
 from replication.preflight_run import Largest, Request, largest_batch, matcher_bound, schedule

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from parity import files as atomic
 from parity_tests.conversion.samples import CONFIG, state, write_safetensors
-from weight_conversion import atomic
 from weight_conversion.convert import convert
 from weight_conversion.receipt import receipt_path
 from weight_conversion.verification import verify

@@ -7,7 +7,7 @@ import pytest
 
 from maskformer import zoo
 from maskformer.config import ResNetConfig, SwinConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG, as_torch, write_pickle, write_torch
 from weight_conversion import backbones
 from weight_conversion.checkpoints import open_source

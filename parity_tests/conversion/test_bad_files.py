@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import (
     CONFIG,
     as_torch,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import (
     CONFIG,
     as_torch,

@@ -3,7 +3,7 @@
 import pytest
 
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import write_safetensors
 from replication.fitting import entry_that_fits
 from replication.pair import load_weights

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG, flip_bit, state, write_safetensors
 from replication import convert as convert_verb
 from replication import inspect as inspect_verb

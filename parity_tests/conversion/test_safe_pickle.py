@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import write_pickle, write_torch
 from weight_conversion import safe_pickle
 from weight_conversion.stored import OpenFile, StoredTensor

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests import golden_files
 from parity_tests.conversion.samples import CONFIG
 from weight_conversion import hugging_face

@@ -29,9 +29,9 @@ from maskformer.augmentation import (
     resized_shape,
     source_indices,
 )
-from maskformer.errors import InputError
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.mapper import apply_to_labels
+from parity.errors import InputError
 from parity_tests.data.inputs_for_tests import ADE20K, COCO
 
 DRAWS = 10_000

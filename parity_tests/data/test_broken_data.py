@@ -11,9 +11,9 @@ from PIL import Image
 
 from maskformer.augmentation import Pad, Resize
 from maskformer.dataset_layout import find_splits, open_split
-from maskformer.errors import InputError
 from maskformer.mapper import apply_steps
 from maskformer.panoptic_format import decode_ids, encode_ids
+from parity.errors import InputError
 
 NAME = "000000000001"
 

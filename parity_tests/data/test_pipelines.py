@@ -10,8 +10,8 @@ import tf_impl  # noqa: F401  selects tf_keras before TensorFlow is imported
 from maskformer.augmentation import Flip
 from maskformer.batching import BatchPlan, choose_bucket
 from maskformer.dataset_layout import open_split
-from maskformer.errors import InputError
 from maskformer.mapper import pad_targets
+from parity.errors import InputError
 from parity_tests.data.inputs_for_tests import SMALL_ADE20K, SMALL_COCO, SMALL_PANOPTIC
 from tf_impl.dataset import TrainingData, advance_plan, difference, training_dataset
 from tf_impl.tfrecord import RecordFolder, write_records

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from maskformer.dataset_layout import find_splits, open_split
-from maskformer.errors import InputError
 from maskformer.scenes import (
     CATEGORIES,
     IGNORED,
@@ -17,6 +16,7 @@ from maskformer.scenes import (
     encode_jpeg,
     write_scenes,
 )
+from parity.errors import InputError
 
 PIXELS = "170fe4c0d98802e43075d79b9da4bb5d05f76046eade7f318938b195e7abc3e2"
 """`digest` of scene (0, "train", 3): changes only with the drawing code, not with the encoder."""

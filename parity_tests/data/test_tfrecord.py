@@ -16,7 +16,7 @@ from PIL import Image
 import tf_impl  # noqa: F401  selects tf_keras before TensorFlow is imported
 from maskformer.annotated import Annotated
 from maskformer.dataset_layout import open_split
-from maskformer.errors import InputError
+from parity.errors import InputError
 from tf_impl.tfrecord import RecordFolder, deserialize, segment_ids, serialize, write_records
 
 SPLITS = {"coco": "train2017", "ADEChallengeData2016": "training"}

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from maskformer.errors import InputError
 from parity import weights_tf
 from parity.audit import Pair, audit, save
 from parity.claims import verdicts_of
+from parity.errors import InputError
 from parity.names import Names
 from parity.trace import module_of
 from parity.weights import LINEAR, Layout, Weights, depthwise, merged_heads, split_heads

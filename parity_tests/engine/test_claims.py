@@ -9,7 +9,7 @@ import pytest
 from parity.assignment import Certificate
 from parity.claims import RULES, claim, digest, judge, margin_claim, matching_place
 from parity.judge import DEFAULT, Verdict, judge_again
-from parity.metrics import strict
+from parity.records import strict
 
 PROOF = Certificate(2, 1.0, 1.0, 1e-12, "float64", ())
 GRADIENT = {"l2": [3e-15, 1e-16], "max": [1e-14, 1e-15]}

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity.faults import (
     Fault,
     Named,

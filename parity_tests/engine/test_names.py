@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from maskformer.errors import InputError
 from parity import capture_torch
+from parity.errors import InputError
 from parity.names import Names, View, filled, matched
 from parity.trace import TraceError
 

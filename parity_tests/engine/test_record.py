@@ -6,8 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.metrics import strict
-from parity.record import json_text
+from parity.records import json_text, strict
 
 numbers = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=90))
 values = st.recursive(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity.trace import KINDS, Tap, Trace, TraceError, tap_key
 
 ARRAYS = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.bool_]).flatmap(

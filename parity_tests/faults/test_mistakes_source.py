@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from maskformer import solver
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity.faults import edited
 from parity.mistakes_source import edits, explained, functions_of, setting_mistakes
 from replication.host_stages import Part, part_claim

@@ -11,7 +11,6 @@ from PIL import Image
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.prediction import (
     PanopticPrediction,
     Prediction,
@@ -19,6 +18,7 @@ from maskformer.prediction import (
     to_dataset_ids,
     to_labels,
 )
+from parity.errors import InputError
 from parity_tests import golden_files
 from parity_tests.inference.golden_outputs import assert_below
 from tf_impl import inference as tf_inference

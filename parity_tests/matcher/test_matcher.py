@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.config import LossConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.golden_files import load, unpack_masks
 from tf_impl import matcher as tf_matcher
 from tf_impl.linear_sum_assignment import NOT_FINITE

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from maskformer.errors import InputError
 from maskformer.panoptic_format import (
     MAX_ID,
     Annotation,
@@ -25,10 +24,11 @@ from maskformer.panoptic_format import (
     encode_ids,
     read_dataset,
     read_ids,
-    replacing,
     write_dataset,
     write_ids,
 )
+from parity.errors import InputError
+from parity.files import replacing
 
 CATEGORIES = (Category(1, "person", True, (220, 20, 60)), Category(200, "rug", False))
 IDS = np.zeros((4, 6), np.int32)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskformer import panoptic_quality
-from maskformer.errors import InputError
 from maskformer.panoptic_format import (
     Category,
     ImageInfo,
@@ -20,6 +19,7 @@ from maskformer.panoptic_format import (
     write_dataset,
 )
 from maskformer.panoptic_quality import GROUPS, PanopticCounts, PanopticPair, count_image, score
+from parity.errors import InputError
 from parity_tests.metrics import panoptic_cases
 from parity_tests.metrics.panoptic_cases import SCENARIOS, count_literally, random_pair
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from maskformer.errors import InputError
 from maskformer.panoptic_format import Segment
 from maskformer.prediction import Instance, PanopticPrediction
 from maskformer.run_length import (
@@ -17,6 +16,7 @@ from maskformer.run_length import (
     panoptic_results,
     semantic_results,
 )
+from parity.errors import InputError
 
 
 @given(

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskformer import semantic_iou
-from maskformer.errors import InputError
 from maskformer.semantic_iou import (
     SemanticCounts,
     as_mapping,
@@ -14,6 +13,7 @@ from maskformer.semantic_iou import (
     count_images,
     score,
 )
+from parity.errors import InputError
 from parity_tests import golden_files
 
 KEYS = {"current": "info", "2021": "info_d2_2021"}

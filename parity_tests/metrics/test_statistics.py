@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from maskformer.errors import InputError
 from maskformer.panoptic_format import Category
 from maskformer.panoptic_quality import PanopticCounts
 from maskformer.panoptic_quality import as_sample as panoptic_sample
@@ -15,6 +14,7 @@ from maskformer.semantic_iou import SemanticCounts
 from maskformer.semantic_iou import as_sample as semantic_sample
 from maskformer.semantic_iou import score as semantic_score
 from maskformer.statistics import Sample, bootstrap_interval, compare, judge_equivalence
+from parity.errors import InputError
 
 CLASSES = 6
 CATEGORIES = {i: Category(i, f"c{i}", i < 4) for i in range(CLASSES)}

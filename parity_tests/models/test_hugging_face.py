@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
 from replication import pair
 from replication.audit_run import Request, audit

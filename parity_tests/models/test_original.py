@@ -16,8 +16,8 @@ import torch_reference
 from maskformer import zoo
 from maskformer.config import FEATURES, ModelConfig, ResNetConfig, SwinConfig
 from maskformer.detectron2_config import read
-from maskformer.errors import InputError
 from parity.capture_torch import Recorder, measure_floors
+from parity.errors import InputError
 from parity.judge import same_function
 from parity.pairing import Comparison
 from parity.trace import Trace

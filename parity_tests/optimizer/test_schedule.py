@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
-from maskformer.errors import InputError
 from maskformer.solver import SolverConfig, learning_rate
+from parity.errors import InputError
 from parity_tests.golden_files import read_json
 from tf_impl.schedule import SolverSchedule as TfSchedule
 from torch_reference.schedule import SolverSchedule as TorchSchedule

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from maskformer.errors import InputError
 from parity.claims import claim
+from parity.errors import InputError
 from parity_tests.reports import recorded
 from reports.compare import compare, markdown
 from reports.evidence import of_result

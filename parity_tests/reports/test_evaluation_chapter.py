@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import evaluation_result as result
 from reports.render import render

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import audit_result, different_result
 from reports.document import number

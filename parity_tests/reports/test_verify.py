@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.reports import recorded
 from reports.evidence import of_result
 from reports.recheck import recheck, same

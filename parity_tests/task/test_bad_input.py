@@ -11,7 +11,7 @@ import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 
 import tensorflow as tf  # isort: skip
 
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests.task import runs
 from tf_impl import train
 from tf_impl.experiments import model_of, settings_of

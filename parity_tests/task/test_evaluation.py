@@ -11,12 +11,12 @@ import tensorflow as tf  # isort: skip
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.errors import InputError
 from maskformer.evaluation_data import open_data
 from maskformer.panoptic_format import Segment
 from maskformer.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import ImageCounts, RunScores
 from maskformer.semantic_iou import SemanticCounts
+from parity.errors import InputError
 from parity_tests.task import runs
 from tf_impl.evaluation import (
     FILLER,

@@ -12,8 +12,8 @@ import tf_impl
 from official.core import exp_factory  # isort: skip
 
 from maskformer import zoo
-from maskformer.errors import InputError
 from maskformer.solver import SolverConfig
+from parity.errors import InputError
 from tf_impl import experiments
 
 CONFIGS = sorted((Path(tf_impl.__file__).parent / "configs").glob("*.yaml"))

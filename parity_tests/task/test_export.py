@@ -11,10 +11,10 @@ import tensorflow as tf  # isort: skip
 
 from maskformer import zoo
 from maskformer.augmentation import resized_shape
-from maskformer.errors import InputError
 from maskformer.images import synthetic_image
 from maskformer.inputs import InputConfig
 from maskformer.prediction import QueryDecisions, merge_queries
+from parity.errors import InputError
 from tf_impl import export
 from tf_impl.dataset import evaluation_image
 from tf_impl.inference import predict

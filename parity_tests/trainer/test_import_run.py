@@ -5,9 +5,9 @@ import json
 import pytest
 
 from maskformer import zoo
-from maskformer.errors import InputError
 from maskformer.event_files import EventWriter, read_scalars
 from maskformer.run_record import read_run
+from parity.errors import InputError
 from replication.import_run import import_run
 
 LINES = [

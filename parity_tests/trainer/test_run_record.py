@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskformer.errors import InputError
 from maskformer.run_record import DESCRIPTION, METRICS, REQUIRED, RunRecord, has_run, read_run
+from parity.errors import InputError
 
 SAID = {**dict.fromkeys(REQUIRED), "side": "torch", "settings": {"steps": 9}, "versions": {}}
 

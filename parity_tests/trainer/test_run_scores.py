@@ -7,11 +7,11 @@ import pytest
 
 from maskformer import zoo
 from maskformer.data_digest import data_sha256
-from maskformer.errors import InputError
 from maskformer.evaluation_data import open_data
 from maskformer.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import RunScores, read_counts
 from maskformer.scenes import write_scenes
+from parity.errors import InputError
 
 CONFIG = zoo.model_config("scenes_tiny")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from maskformer import zoo
 from maskformer.augmentation import draw, example_generator, output_shape
 from maskformer.batching import COCO_BUCKETS, choose_bucket
-from maskformer.errors import InputError
 from maskformer.run_settings import RunSettings, buckets, check_resumable
+from parity.errors import InputError
 
 SETTINGS = RunSettings("tiny", "scenes", steps=20, batch=4, capacity=20)
 

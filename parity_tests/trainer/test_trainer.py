@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import torch_reference
 from maskformer import zoo
-from maskformer.errors import InputError
 from maskformer.event_files import read_scalars
 from maskformer.run_record import SCORES, SENTINELS, RunRecord, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.scenes import write_scenes
 from maskformer.solver import learning_rate
+from parity.errors import InputError
 from parity_tests.trainer import small as runs
 from torch_reference import checkpointing, train
 from torch_reference.trainer import CHECKPOINTS, EVENTS, Machine, run

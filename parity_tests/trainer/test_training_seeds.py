@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from maskformer.errors import InputError
 from parity import claims
+from parity.errors import InputError
 from parity_tests.trainer.test_train_verb import recorded
 from replication.training_curves import draw_curves, smoothed
 from replication.training_runs import Request

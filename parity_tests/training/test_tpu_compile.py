@@ -5,7 +5,7 @@ import pytest
 import tf_impl
 import tf_impl.criterion as criterion_module
 from maskformer import zoo
-from maskformer.errors import InputError
+from parity.errors import InputError
 from tf_impl.criterion import SetCriterion, weighted_total
 from tf_impl.layers import resize_bilinear
 from tf_impl.lowering import NotCompilableError, Program, Shapes, lower, lower_train_step

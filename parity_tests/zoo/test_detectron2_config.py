@@ -7,7 +7,7 @@ import pytest
 
 from maskformer import zoo
 from maskformer.detectron2_config import read, resolve, scaled_sizes
-from maskformer.errors import InputError
+from parity.errors import InputError
 
 ORIGINALS = os.environ.get("MASKFORMER_CONFIGS")
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from maskformer import ade20k, zoo
 from maskformer.config import ResNetConfig, SwinConfig
-from maskformer.errors import InputError
+from parity.errors import InputError
 from parity_tests import golden_files
 from replication.zoo import register
 
