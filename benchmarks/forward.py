@@ -141,7 +141,7 @@ def main() -> None:
     import torch
 
     from maskformer import zoo
-    from maskformer.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.images import batch_images, parse_size, synthetic_image
     from replication.audit import set_threads
     from replication.pair import load_weights
 

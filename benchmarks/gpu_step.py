@@ -68,7 +68,7 @@ def missing_gpu() -> str | None:
 def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Config, images uint8 [N,H,W,3], sizes, and what is to be learnt, equal on both sides."""
     from maskformer import zoo
-    from maskformer.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.images import batch_images, parse_size, synthetic_image
     from replication import training_pair
 
     config = zoo.get(arguments.config).model

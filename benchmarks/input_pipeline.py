@@ -17,8 +17,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from maskformer.batching import COCO_BUCKETS
-from maskformer.dataset_layout import open_split
+from maskformer.data.batching import COCO_BUCKETS
+from maskformer.data.dataset_layout import open_split
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.scenes import write_scenes
 

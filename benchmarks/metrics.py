@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from maskformer.panoptic_format import Category, Segment
+from maskformer.data.panoptic_format import Category, Segment
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair, count_image, score
 
 THINGS, STUFF = 80, 53

@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from maskformer.panoptic_format import Segment
+from maskformer.data.panoptic_format import Segment
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair, as_sample, count_image, score
 from maskformer.scenes import CATEGORIES, IGNORED, Scene, draw_scene
 from maskformer.statistics import bootstrap_interval

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from maskformer.annotated import Annotated
+from maskformer.data.annotated import Annotated
 
 _BACKGROUND = 24
 

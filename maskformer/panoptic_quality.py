@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.panoptic_format import (
+from maskformer.data.panoptic_format import (
     VOID,
     Category,
     PanopticDataset,

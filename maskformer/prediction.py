@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskformer.config import ModelConfig
-from maskformer.panoptic_format import VOID, Segment
+from maskformer.data.images import Size
+from maskformer.data.panoptic_format import VOID, Segment
 from parity.errors import InputError
 
 RESULTS = ("scores", "labels", "panoptic", "instances")
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

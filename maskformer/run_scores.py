@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
-from maskformer.evaluation_data import EvaluationData
-from maskformer.panoptic_format import Category
+from maskformer.data.evaluation_data import EvaluationData
+from maskformer.data.panoptic_format import Category
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
 from maskformer.prediction import Prediction, to_dataset_ids
 from maskformer.semantic_iou import SemanticCounts

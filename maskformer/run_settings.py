@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskformer import zoo
-from maskformer.batching import COCO_BUCKETS
+from maskformer.data.batching import COCO_BUCKETS
 from maskformer.inputs import InputConfig
 from maskformer.solver import SolverConfig
 from parity.errors import InputError
@@ -41,7 +41,7 @@ class RunSettings:
 
     Attributes:
         config: name of a zoo entry: model, inputs and solver.
-        data: folder of the data set (`maskformer.dataset_layout`), or of its records.
+        data: folder of the data set (`maskformer.data.dataset_layout`), or of its records.
         steps: updates of the whole run.
         batch: images per update, over all replicas.
         seed: of the draws of the data, of the initialisation and of dropout.

@@ -21,7 +21,7 @@ from PIL import Image
 
 from maskformer import scene_materials, scene_objects
 from maskformer.coco import PANOPTIC_CATEGORIES
-from maskformer.panoptic_format import (
+from maskformer.data.panoptic_format import (
     Category,
     ImageInfo,
     Segment,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from maskformer.augmentation import resized_shape
+from maskformer.data.augmentation import resized_shape
 from maskformer.inputs import InputConfig
 from parity.errors import InputError
 

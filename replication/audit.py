@@ -69,7 +69,7 @@ def _audit_all(
     as_json: bool,
 ) -> NoReturn:
     """Runs `parity audit --all` and ends the program; `excluded` options were given beside it."""
-    from maskformer.images import parse_size
+    from maskformer.data.images import parse_size
     from replication import audit_all
 
     if excluded:

@@ -65,7 +65,7 @@ class Request:
 
 def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict[str, Any]]]:
     """The batch uint8 [N,H,W,3], its sizes int32 [N,2], and each image's name, size and sha256."""
-    from maskformer.images import (
+    from maskformer.data.images import (
         batch_images,
         parse_size,
         read_image,

@@ -70,7 +70,7 @@ def tfrecord(
 
     Example: parity data tfrecord runs/scenes/coco runs/records --shards 4
     """
-    from maskformer.dataset_layout import find_splits, open_split
+    from maskformer.data.dataset_layout import find_splits, open_split
     from replication.progress import images_shown
     from tf_impl.tfrecord import write_records
 
@@ -150,7 +150,7 @@ def inspect(
 
 
 def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list[str], int]:
-    from maskformer.dataset_layout import find_splits, open_split
+    from maskformer.data.dataset_layout import find_splits, open_split
 
     if any(path.glob("*-of-*.tfrecord")) or (path / "manifest.json").is_file():
         from tf_impl.tfrecord import RecordFolder

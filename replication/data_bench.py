@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import augmentation, color, mapper
-from maskformer.annotated import Annotated
+from maskformer.data import augmentation, color, mapper
+from maskformer.data.annotated import Annotated
 from maskformer.inputs import CropConfig, InputConfig
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
@@ -73,7 +73,7 @@ class DataBench:
     """
 
     def __init__(self) -> None:
-        from maskformer.dataset_layout import open_split
+        from maskformer.data.dataset_layout import open_split
         from maskformer.scenes import write_scenes
         from tf_impl.tfrecord import RecordFolder, write_records
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskformer import augmentation
-from maskformer.annotated import Annotated
+from maskformer.data import augmentation
+from maskformer.data.annotated import Annotated
 from maskformer.inputs import InputConfig
 from parity.faults import replaced
 from parity.mistakes_source import Mistake

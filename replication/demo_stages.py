@@ -263,7 +263,7 @@ def evaluation(story: Story) -> list[Path]:
 def preflight(story: Story) -> list[Path]:
     """The small model's training step, compiled by the TPU's own compiler, without a TPU."""
     from maskformer import zoo
-    from maskformer.images import parse_size
+    from maskformer.data.images import parse_size
     from replication.preflight_run import Request, preflight
 
     request = Request(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskformer.config import ModelConfig
+from maskformer.data.images import Size
+from maskformer.data.panoptic_format import VOID, Segment, count_equal
 from maskformer.inputs import InputConfig
-from maskformer.panoptic_format import VOID, Segment, count_equal
-from maskformer.prediction import Size
 from parity.judge import PRECISION_FACTOR
 from replication import pair
 from replication.sides import Side, finish, open_side

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskformer.config import ModelConfig
-from maskformer.evaluation_data import EvaluationData, open_data
+from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.inputs import InputConfig
 from parity.errors import InputError
 from parity.schemas import EVALUATION as SCHEMA

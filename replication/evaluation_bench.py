@@ -12,20 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskformer import (
-    augmentation,
-    evaluation_data,
-    images,
-    panoptic_quality,
-    run_scores,
-    semantic_iou,
-    zoo,
-)
+from maskformer import panoptic_quality, run_scores, semantic_iou, zoo
 from maskformer.config import ModelConfig
-from maskformer.mapper import IMAGE_PADDING
-from maskformer.panoptic_format import Segment
+from maskformer.data import augmentation, evaluation_data, images
+from maskformer.data.images import Size
+from maskformer.data.mapper import IMAGE_PADDING
+from maskformer.data.panoptic_format import Segment
 from maskformer.panoptic_quality import PanopticPair
-from maskformer.prediction import PanopticPrediction, Prediction, Size
+from maskformer.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import ImageCounts
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of

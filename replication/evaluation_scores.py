@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou, statistics
-from maskformer.evaluation_data import EvaluationData
+from maskformer.data.evaluation_data import EvaluationData
 from parity.errors import InputError
 from replication.predicted import Predicted
 

@@ -114,7 +114,7 @@ class TrainingBench:
     """One training step on synthetic images, float64."""
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
-        from maskformer.images import batch_images, parse_size, synthetic_image
+        from maskformer.data.images import batch_images, parse_size, synthetic_image
         from replication import pair, training_reference
 
         shapes = [parse_size(one) for one in size.split(",")]
@@ -338,7 +338,7 @@ def _batch(config: str, size: str) -> ForwardBench:
 
 def _two(size: str, less: int = 0) -> str:
     """The sizes of two images, `less` than `size`, of which the second is smaller and padded."""
-    from maskformer.images import parse_size
+    from maskformer.data.images import parse_size
 
     height, width = (side - less for side in parse_size(size))
     return f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}"

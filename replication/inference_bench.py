@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import mapper, prediction, test_time_augmentation
+from maskformer import prediction, test_time_augmentation
 from maskformer.config import ModelConfig
+from maskformer.data import mapper
+from maskformer.data.images import Size
 from maskformer.inputs import InputConfig
 from parity.faults import replaced
 from parity.judge import PRECISION_FACTOR
@@ -80,13 +82,13 @@ class Outputs:
     config: ModelConfig
     results: tuple[str, ...]
     arrays: Mapping[str, np.ndarray]
-    sizes: tuple[prediction.Size, ...] | None = OUTPUT
+    sizes: tuple[Size, ...] | None = OUTPUT
 
     def of(self, image: int) -> dict[str, np.ndarray]:
         """The arrays of one image."""
         return {key: array[image : image + 1] for key, array in self.arrays.items()}
 
-    def size_of(self, image: int) -> list[prediction.Size] | None:
+    def size_of(self, image: int) -> list[Size] | None:
         """The size of one image's results, as `predict` takes it."""
         return None if self.sizes is None else [self.sizes[image]]
 
@@ -346,7 +348,7 @@ def _segments(case: str, made: Any) -> dict[tuple[str, str], Any]:
 
 def _augmentation(config: ModelConfig) -> tuple[np.ndarray, ModelConfig, InputConfig, Any]:
     """What multi-scale testing takes besides a model."""
-    from maskformer.images import synthetic_image
+    from maskformer.data.images import synthetic_image
 
     inputs = dataclasses.replace(
         PIPELINES["ade20k"][0], tta_min_sizes=SCALES, tta_max_size=LONGEST, tta_flip=True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from maskformer.panoptic_format import VOID, Category, Segment, measure_segments
+from maskformer.data.panoptic_format import VOID, Category, Segment, measure_segments
 
 _BACKGROUND = (24, 24, 28)
 _LINE = 18

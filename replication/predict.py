@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from maskformer.panoptic_format import Category
+    from maskformer.data.panoptic_format import Category
     from maskformer.zoo import Entry
     from replication.sides import Side
 
@@ -38,8 +38,8 @@ def command(
     Writes OUT/SIDE/pictures/*.png and panoptic.json with panoptic/*.png; of a semantic config
     labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
     """
+    from maskformer.data.images import read_image
     from maskformer.detectron2_config import resolve
-    from maskformer.images import read_image
     from parity.errors import InputError
     from replication import pair
     from replication.output_folder import output_folder
@@ -77,7 +77,7 @@ def command(
 def categories_of(entry: "Entry") -> tuple["Category", ...]:
     """Names and ids of a config's classes; numbers where its data set's names are not known."""
     from maskformer import coco, scenes
-    from maskformer.panoptic_format import Category
+    from maskformer.data.panoptic_format import Category
 
     if entry.test_set.startswith("scenes") and entry.model.num_classes == len(scenes.CATEGORIES):
         return scenes.CATEGORIES
@@ -99,7 +99,7 @@ def _predict(
     import numpy as np
     from PIL import Image
 
-    from maskformer.panoptic_format import ImageInfo, write_dataset
+    from maskformer.data.panoptic_format import ImageInfo, write_dataset
     from maskformer.prediction import to_dataset_ids
     from replication import pictures
     from replication.sides import results_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskformer.evaluation_data import EvaluationData
-from maskformer.panoptic_format import (
+from maskformer.data.evaluation_data import EvaluationData
+from maskformer.data.panoptic_format import (
     ImageInfo,
     PanopticDataset,
     Segment,

@@ -71,7 +71,7 @@ def command(
         raise typer.Exit(0 if _published(out, price or [], find_batch, effort, as_json) else 1)
     if out is not None or price:
         raise InputError("--out and --price need --published", "a single request prints its result")
-    from maskformer.images import parse_size
+    from maskformer.data.images import parse_size
 
     if precision not in PRECISIONS:
         raise InputError(

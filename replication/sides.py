@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.augmentation import evaluation_steps
 from maskformer.config import ModelConfig
-from maskformer.images import batch_images
+from maskformer.data.augmentation import evaluation_steps
+from maskformer.data.images import Size, batch_images
+from maskformer.data.mapper import apply_to_image
 from maskformer.inputs import InputConfig
-from maskformer.mapper import apply_to_image
-from maskformer.prediction import Prediction, Size
+from maskformer.prediction import Prediction
 from parity.errors import InputError
 from replication import pair
 

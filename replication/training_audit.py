@@ -98,7 +98,7 @@ def training_result(
     isolate: bool = False,
 ) -> dict[str, Any]:
     """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
-    from maskformer.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.images import batch_images, parse_size, synthetic_image
     from parity.provenance import provenance
     from replication.pair import load_weights
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from maskformer import statistics
-from maskformer.evaluation_data import open_data
+from maskformer.data.evaluation_data import open_data
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings, training_words

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.evaluation_data import EvaluationData
+from maskformer.data.evaluation_data import EvaluationData
 from replication import pictures
 from replication.disagreement import Disagreement
 from replication.evaluation_scores import Scored, image_scores

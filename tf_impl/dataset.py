@@ -1,6 +1,6 @@
 """Training and evaluation data for TensorFlow: records in, batches of static shape out.
 
-The draws are those of `maskformer.augmentation`, made on the host for (seed, epoch, image), so a
+The draws are those of `maskformer.data.augmentation`, made on the host for (seed, epoch, image), so a
 run sees the examples of the PyTorch loader in the same order. Two ways to apply them:
 
 - exact: Pillow, the pixels of the original. For parity and evaluation.
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maskformer.annotated import Annotated
-from maskformer.augmentation import (
+from maskformer.data.annotated import Annotated
+from maskformer.data.augmentation import (
     Color,
     Crop,
     Flip,
@@ -35,10 +35,10 @@ from maskformer.augmentation import (
     example_generator,
     output_shape,
 )
-from maskformer.batching import Batch, BatchPlan
+from maskformer.data.batching import Batch, BatchPlan
+from maskformer.data.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
+from maskformer.data.pillow_bilinear import enlarged_window
 from maskformer.inputs import InputConfig
-from maskformer.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
-from maskformer.pillow_bilinear import enlarged_window
 from parity.errors import InputError
 from tf_impl.tfrecord import RecordFolder, labels_of, parse
 

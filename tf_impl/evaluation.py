@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from maskformer import panoptic_quality, semantic_iou
-from maskformer.batching import choose_bucket
 from maskformer.config import ModelConfig
+from maskformer.data.batching import choose_bucket
+from maskformer.data.images import Size
+from maskformer.data.panoptic_format import Category, Segment
 from maskformer.inputs import InputConfig
-from maskformer.panoptic_format import Category, Segment
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
-from maskformer.prediction import Prediction, Size, padded_size
+from maskformer.prediction import Prediction, padded_size
 from maskformer.run_scores import ImageCounts
 from maskformer.semantic_iou import SemanticCounts
 from parity.errors import InputError
@@ -159,7 +160,7 @@ def evaluation_dataset(data: EvaluationData, batch: int, replicas: int) -> tf.da
 
 def _groups(data: EvaluationData, batch: int) -> Iterator[tuple[Size | None, list[int]]]:
     """Padded size and image numbers of every batch."""
-    from maskformer.augmentation import evaluation_steps, output_shape
+    from maskformer.data.augmentation import evaluation_steps, output_shape
 
     if not data.buckets:
         yield from ((None, [index]) for index in range(len(data.records)))

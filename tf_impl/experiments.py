@@ -24,7 +24,7 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.images import parse_size
+from maskformer.data.images import parse_size
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.run_settings import RunSettings, buckets
 from maskformer.solver import SolverConfig

@@ -26,8 +26,9 @@ from absl import app, flags, logging
 from official.common import flags as model_garden_flags
 
 from maskformer.config import ModelConfig
+from maskformer.data.images import Size
 from maskformer.inputs import InputConfig
-from maskformer.prediction import Size, resizes_before_combining
+from maskformer.prediction import resizes_before_combining
 from parity.errors import InputError
 from parity.files import replacing
 from tf_impl import checkpointing
@@ -145,7 +146,7 @@ def merge_queries(decisions: dict[str, tf.Tensor], config: ModelConfig) -> dict[
 
 
 def _test_size(size: tf.Tensor, inputs: InputConfig) -> tf.Tensor:
-    """`maskformer.augmentation.resized_shape` in the graph: the same operations in float64."""
+    """`maskformer.data.augmentation.resized_shape` in the graph: the same operations in float64."""
     sides = tf.cast(size, tf.float64)
     short = tf.constant(inputs.min_size_test * 1.0, tf.float64)
     scaled = short / tf.reduce_min(sides) * sides

@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from maskformer.config import ModelConfig
+from maskformer.data.images import Size
 from maskformer.inputs import InputConfig
 from maskformer.prediction import (
     Instance,
     Prediction,
     QueryDecisions,
-    Size,
     check_finite,
     check_outputs,
     merge_queries,

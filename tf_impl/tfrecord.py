@@ -21,11 +21,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image, UnidentifiedImageError
 
-from maskformer.annotated import Annotated, open_photograph
-from maskformer.data_digest import data_sha256
-from maskformer.dataset_layout import Images
-from maskformer.panoptic_dataset import PanopticImages, index_map
-from maskformer.semantic_dataset import SemanticImages
+from maskformer.data.annotated import Annotated, open_photograph
+from maskformer.data.data_digest import data_sha256
+from maskformer.data.dataset_layout import Images
+from maskformer.data.panoptic_dataset import PanopticImages, index_map
+from maskformer.data.semantic_dataset import SemanticImages
 from parity.errors import InputError
 from parity.files import replacing
 from tf_impl.bucket import BucketPath, ShardFile, path_of

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from maskformer.augmentation import (
+from maskformer.data.augmentation import (
     Step,
     draw,
     drawn_shape,
@@ -15,10 +15,10 @@ from maskformer.augmentation import (
     example_at,
     example_generator,
 )
-from maskformer.batching import BatchPlan
-from maskformer.dataset_layout import Images
+from maskformer.data.batching import BatchPlan
+from maskformer.data.dataset_layout import Images
+from maskformer.data.mapper import VOID, apply_steps, apply_to_image, pad_targets
 from maskformer.inputs import InputConfig
-from maskformer.mapper import VOID, apply_steps, apply_to_image, pad_targets
 
 
 class TrainingData(Dataset):

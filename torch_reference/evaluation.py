@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from maskformer.config import ModelConfig
-from maskformer.evaluation_data import EvaluationData
-from maskformer.images import batch_images
+from maskformer.data.evaluation_data import EvaluationData
+from maskformer.data.images import batch_images
 from maskformer.inputs import InputConfig
 from maskformer.run_scores import ImageCounts, RunScores
 from torch_reference.dataset import evaluation_image

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskformer.config import ModelConfig
+from maskformer.data.images import Size
 from maskformer.inputs import InputConfig
 from maskformer.prediction import (
     Instance,
     PanopticPrediction,
     Prediction,
     QueryDecisions,
-    Size,
     check_finite,
     check_outputs,
     merge_queries,

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import torch_reference
-from maskformer.batching import BatchPlan
 from maskformer.config import ModelConfig
-from maskformer.data_digest import data_sha256
-from maskformer.evaluation_data import EvaluationData, open_data
+from maskformer.data.batching import BatchPlan
+from maskformer.data.data_digest import data_sha256
+from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.event_files import EventWriter
 from maskformer.run_record import RunRecord
 from maskformer.run_scores import COUNTS, read_counts

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from maskformer import zoo
-from maskformer.images import read_image
+from maskformer.data.images import read_image
 from replication.pair import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from maskformer.augmentation import (
+from maskformer.data.augmentation import (
     COCO_CROP_SHORT_SIDES,
     Color,
     Crop,
@@ -29,8 +29,8 @@ from maskformer.augmentation import (
     resized_shape,
     source_indices,
 )
+from maskformer.data.mapper import apply_to_labels
 from maskformer.inputs import CropConfig, InputConfig
-from maskformer.mapper import apply_to_labels
 from parity.errors import InputError
 from parity_tests.data.inputs_for_tests import ADE20K, COCO
 

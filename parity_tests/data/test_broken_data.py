@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskformer.augmentation import Pad, Resize
-from maskformer.dataset_layout import find_splits, open_split
-from maskformer.mapper import apply_steps
-from maskformer.panoptic_format import decode_ids, encode_ids
+from maskformer.data.augmentation import Pad, Resize
+from maskformer.data.dataset_layout import find_splits, open_split
+from maskformer.data.mapper import apply_steps
+from maskformer.data.panoptic_format import decode_ids, encode_ids
 from parity.errors import InputError
 
 NAME = "000000000001"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from maskformer import color
-from maskformer.augmentation import Color
-from maskformer.color import apply_color, hsv_to_rgb, rgb_to_hsv
+from maskformer.data import color
+from maskformer.data.augmentation import Color
+from maskformer.data.color import apply_color, hsv_to_rgb, rgb_to_hsv
 from parity_tests import golden_files
 
 GOLDEN, _ = golden_files.load("golden_color")

@@ -12,10 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskformer.annotated import Annotated
-from maskformer.augmentation import Crop, Flip, Pad, Resize, Step, resized_shape, source_indices
-from maskformer.mapper import Mapped, apply_steps, apply_to_labels, expand_masks
-from maskformer.panoptic_dataset import read_panoptic_images
+from maskformer.data.annotated import Annotated
+from maskformer.data.augmentation import (
+    Crop,
+    Flip,
+    Pad,
+    Resize,
+    Step,
+    resized_shape,
+    source_indices,
+)
+from maskformer.data.mapper import Mapped, apply_steps, apply_to_labels, expand_masks
+from maskformer.data.panoptic_dataset import read_panoptic_images
 
 GOLDEN = os.environ.get("MASKFORMER_ORACLE_PHOTOS")
 SAMPLE = os.environ.get("MASKFORMER_COCO_SAMPLE")

@@ -7,9 +7,9 @@ import torch
 
 import torch_reference
 from maskformer import zoo
-from maskformer.augmentation import drawn_shape, example_generator
-from maskformer.batching import COCO_BUCKETS, BatchPlan
-from maskformer.images import batch_images
+from maskformer.data.augmentation import drawn_shape, example_generator
+from maskformer.data.batching import COCO_BUCKETS, BatchPlan
+from maskformer.data.images import batch_images
 from maskformer.seeded import seeded_state
 from parity_tests.data.inputs_for_tests import COCO
 

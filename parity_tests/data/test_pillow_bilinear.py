@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskformer import pillow_bilinear
-from maskformer.pillow_bilinear import enlarged_window
+from maskformer.data import pillow_bilinear
+from maskformer.data.pillow_bilinear import enlarged_window
 
 
 def whole(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

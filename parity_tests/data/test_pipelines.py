@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import tf_impl  # noqa: F401  selects tf_keras before TensorFlow is imported
-from maskformer.augmentation import Flip
-from maskformer.batching import BatchPlan, choose_bucket
-from maskformer.dataset_layout import open_split
-from maskformer.mapper import pad_targets
+from maskformer.data.augmentation import Flip
+from maskformer.data.batching import BatchPlan, choose_bucket
+from maskformer.data.dataset_layout import open_split
+from maskformer.data.mapper import pad_targets
 from parity.errors import InputError
 from parity_tests.data.inputs_for_tests import SMALL_ADE20K, SMALL_COCO, SMALL_PANOPTIC
 from tf_impl.dataset import TrainingData, advance_plan, difference, training_dataset

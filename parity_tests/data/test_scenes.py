@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskformer.dataset_layout import find_splits, open_split
+from maskformer.data.dataset_layout import find_splits, open_split
 from maskformer.scenes import (
     CATEGORIES,
     IGNORED,

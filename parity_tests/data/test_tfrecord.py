@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import tf_impl  # noqa: F401  selects tf_keras before TensorFlow is imported
-from maskformer.annotated import Annotated
-from maskformer.dataset_layout import open_split
+from maskformer.data.annotated import Annotated
+from maskformer.data.dataset_layout import open_split
 from parity.errors import InputError
 from tf_impl.tfrecord import RecordFolder, deserialize, segment_ids, serialize, write_records
 
@@ -84,7 +84,7 @@ def test_a_turned_photograph_is_stored_upright(scenes: Path, tmp_path: Path, ori
 _WRITER = """
 import sys, time
 import tf_impl
-from maskformer.dataset_layout import open_split
+from maskformer.data.dataset_layout import open_split
 from tf_impl.tfrecord import write_records
 
 def slow():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskformer import zoo
-from maskformer.panoptic_format import Segment
+from maskformer.data.panoptic_format import Segment
 from maskformer.prediction import PanopticPrediction
 from replication.audit_inference import Inputs, inference_claims
 from replication.disagreement import Certain, certain_decisions, disagreement, panoptic_difference

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from maskformer import panoptic_quality, semantic_iou, zoo
-from maskformer.dataset_layout import open_split
-from maskformer.panoptic_format import read_dataset
+from maskformer.data.dataset_layout import open_split
+from maskformer.data.panoptic_format import read_dataset
 from maskformer.scenes import CATEGORIES
 from parity_tests.evaluate.conftest import Parity
 from replication import pair

@@ -8,7 +8,8 @@ import tensorflow as tf
 import tf_impl.dataset as dataset
 import tf_impl.evaluation as evaluation
 import tf_impl.inference as inference
-from maskformer import augmentation, mapper, panoptic_quality, prediction, semantic_iou
+from maskformer import panoptic_quality, prediction, semantic_iou
+from maskformer.data import augmentation, mapper
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import PORT
 from parity_tests.faults.planting import (
@@ -674,7 +675,7 @@ def _aligned(out_size, in_size):
 
 def _not_antialiased(image, steps):
     """Photographs whose resizes sample four pixels, however small they become."""
-    from maskformer.augmentation import Resize
+    from maskformer.data.augmentation import Resize
 
     for step in steps:
         if isinstance(step, Resize):

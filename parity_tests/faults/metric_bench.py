@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
-from maskformer.panoptic_format import Category
+from maskformer.data.panoptic_format import Category
 from parity.mistakes_source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases

@@ -8,7 +8,8 @@ import numpy as np
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.prediction import PanopticPrediction, Size, padded_size
+from maskformer.data.images import Size
+from maskformer.prediction import PanopticPrediction, padded_size
 from parity_tests import golden_files
 
 CASES = tuple(case for case in golden_files.cases() if "pred_masks" in golden_files.load(case)[0])

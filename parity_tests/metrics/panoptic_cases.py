@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.panoptic_format import Category, Segment
+from maskformer.data.panoptic_format import Category, Segment
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
 from parity_tests import golden_files
 

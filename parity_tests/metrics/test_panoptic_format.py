@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from maskformer.panoptic_format import (
+from maskformer.data.panoptic_format import (
     MAX_ID,
     Annotation,
     Category,

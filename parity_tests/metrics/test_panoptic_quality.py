@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskformer import panoptic_quality
-from maskformer.panoptic_format import (
+from maskformer.data.panoptic_format import (
     Category,
     ImageInfo,
     Segment,

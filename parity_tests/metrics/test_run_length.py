@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from maskformer.panoptic_format import Segment
+from maskformer.data.panoptic_format import Segment
 from maskformer.prediction import Instance, PanopticPrediction
 from maskformer.run_length import (
     decode_mask,

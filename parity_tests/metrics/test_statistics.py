@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from maskformer.panoptic_format import Category
+from maskformer.data.panoptic_format import Category
 from maskformer.panoptic_quality import PanopticCounts
 from maskformer.panoptic_quality import as_sample as panoptic_sample
 from maskformer.panoptic_quality import score as panoptic_score

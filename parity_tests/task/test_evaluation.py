@@ -11,8 +11,8 @@ import tensorflow as tf  # isort: skip
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.evaluation_data import open_data
-from maskformer.panoptic_format import Segment
+from maskformer.data.evaluation_data import open_data
+from maskformer.data.panoptic_format import Segment
 from maskformer.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import ImageCounts, RunScores
 from maskformer.semantic_iou import SemanticCounts

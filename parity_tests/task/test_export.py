@@ -10,8 +10,8 @@ import tf_impl
 import tensorflow as tf  # isort: skip
 
 from maskformer import zoo
-from maskformer.augmentation import resized_shape
-from maskformer.images import synthetic_image
+from maskformer.data.augmentation import resized_shape
+from maskformer.data.images import synthetic_image
 from maskformer.inputs import InputConfig
 from maskformer.prediction import QueryDecisions, merge_queries
 from parity.errors import InputError

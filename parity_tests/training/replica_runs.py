@@ -19,7 +19,7 @@ WORLD = 2
 def case(name):
     """Configuration, weights, images uint8 [2,H,W,3], sizes and targets."""
     from maskformer import zoo
-    from maskformer.images import batch_images, synthetic_image
+    from maskformer.data.images import batch_images, synthetic_image
     from replication.pair import load_weights
     from replication.training_pair import synthetic_targets
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer import zoo
-from maskformer.images import batch_images, synthetic_image
+from maskformer.data.images import batch_images, synthetic_image
 from parity import capture_tf, capture_torch
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
 from parity.gradients_tf import GradientRecorder as TFGradients

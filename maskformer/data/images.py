@@ -105,3 +105,6 @@ def batch_images(
     for slot, image in zip(batch, images, strict=True):
         slot[: image.shape[0], : image.shape[1]] = image
     return batch, np.array([image.shape[:2] for image in images], np.int32)
+
+
+Size = tuple[int, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskformer.annotated import Annotated, Record, read_photograph
+from maskformer.data.annotated import Annotated, Record, read_photograph
 from parity.errors import InputError
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".png")

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from maskformer.panoptic_dataset import PanopticImages, read_panoptic_images
-from maskformer.semantic_dataset import SemanticImages, read_semantic_images
+from maskformer.data.panoptic_dataset import PanopticImages, read_panoptic_images
+from maskformer.data.semantic_dataset import SemanticImages, read_semantic_images
 from parity.errors import InputError
 
 Images = PanopticImages | SemanticImages

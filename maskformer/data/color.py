@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from maskformer.augmentation import Color
+from maskformer.data.augmentation import Color
 
 VECTOR_BLOCK = 32
 """Pixels per vector block: the last W mod 32 pixels of a row round to nearest, the others down."""

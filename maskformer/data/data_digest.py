@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from maskformer.dataset_layout import Images
+from maskformer.data.dataset_layout import Images
 from parity.errors import InputError
 
 

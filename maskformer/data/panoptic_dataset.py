@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.annotated import Annotated, Record, read_photograph
-from maskformer.panoptic_format import (
+from maskformer.data.annotated import Annotated, Record, read_photograph
+from maskformer.data.panoptic_format import (
     Annotation,
     Category,
     PanopticDataset,

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from maskformer.annotated import Annotated
-from maskformer.augmentation import (
-    Color,
-    Crop,
-    Flip,
-    Pad,
-    Resize,
-    Step,
-    source_indices,
-)
-from maskformer.color import apply_color
+from maskformer.data.annotated import Annotated
+from maskformer.data.augmentation import Color, Crop, Flip, Pad, Resize, Step, source_indices
+from maskformer.data.color import apply_color
 
 IMAGE_PADDING = 128
 """Level of padded image pixels, before normalisation (`mask_former_semantic_dataset_mapper.py`)."""
