@@ -13,8 +13,8 @@ import numpy as np
 from maskformer import panoptic_quality, semantic_iou
 from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.panoptic_format import Category
+from maskformer.inference.prediction import Prediction, to_dataset_ids
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
-from maskformer.prediction import Prediction, to_dataset_ids
 from maskformer.semantic_iou import SemanticCounts
 from maskformer.statistics import Sample
 from parity.errors import InputError

@@ -15,7 +15,7 @@ from maskformer import panoptic_quality, semantic_iou
 from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Category, Segment
-from maskformer.prediction import Prediction
+from maskformer.inference.prediction import Prediction
 from parity.claims import claim, margin_claim
 from parity.errors import InputError
 from parity.judge import Verdict, function_verdict

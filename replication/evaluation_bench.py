@@ -18,8 +18,8 @@ from maskformer.data import augmentation, evaluation_data, images
 from maskformer.data.images import Size
 from maskformer.data.mapper import IMAGE_PADDING
 from maskformer.data.panoptic_format import Segment
+from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.panoptic_quality import PanopticPair
-from maskformer.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import ImageCounts
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of

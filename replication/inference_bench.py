@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import prediction, test_time_augmentation
 from maskformer.config import ModelConfig
 from maskformer.data import mapper
 from maskformer.data.images import Size
+from maskformer.inference import multi_scale as test_time_augmentation
+from maskformer.inference import prediction
 from maskformer.inputs import InputConfig
 from parity.faults import replaced
 from parity.judge import PRECISION_FACTOR

@@ -100,7 +100,7 @@ def _predict(
     from PIL import Image
 
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
-    from maskformer.prediction import to_dataset_ids
+    from maskformer.inference.prediction import to_dataset_ids
     from replication import pictures
     from replication.sides import results_of
 

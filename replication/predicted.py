@@ -17,7 +17,7 @@ from maskformer.data.panoptic_format import (
     read_dataset,
     write_dataset,
 )
-from maskformer.prediction import to_dataset_ids
+from maskformer.inference.prediction import to_dataset_ids
 from parity.errors import InputError
 from replication.sides import Side, results_of
 

@@ -16,9 +16,9 @@ from maskformer.config import ModelConfig
 from maskformer.data.batching import choose_bucket
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import Category, Segment
+from maskformer.inference.prediction import Prediction, padded_size
 from maskformer.inputs import InputConfig
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
-from maskformer.prediction import Prediction, padded_size
 from maskformer.run_scores import ImageCounts
 from maskformer.semantic_iou import SemanticCounts
 from parity.errors import InputError

@@ -27,8 +27,8 @@ from official.common import flags as model_garden_flags
 
 from maskformer.config import ModelConfig
 from maskformer.data.images import Size
+from maskformer.inference.prediction import resizes_before_combining
 from maskformer.inputs import InputConfig
-from maskformer.prediction import resizes_before_combining
 from parity.errors import InputError
 from parity.files import replacing
 from tf_impl import checkpointing
@@ -116,7 +116,7 @@ DECISIONS = ("score", "label", "keep", "owner", "area", "full_area")
 
 
 def merge_queries(decisions: dict[str, tf.Tensor], config: ModelConfig) -> dict[str, tf.Tensor]:
-    """Turns queries into segments as `maskformer.prediction.merge_queries`, in the graph.
+    """Turns queries into segments as `maskformer.inference.prediction.merge_queries`, in the graph.
 
     `decisions` are the fields of `QueryDecisions`. Returns the results of `Serving.serve`.
     """

@@ -2,7 +2,7 @@
 
 Sizes differ from image to image, shapes do not: each image brings its own two small resize matrices
 and is computed on a canvas of fixed size. What has no fixed size, the list of segments, is made on
-the host from fixed-size decisions (`maskformer.prediction`).
+the host from fixed-size decisions (`maskformer.inference.prediction`).
 """
 
 import functools
@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from maskformer.config import ModelConfig
 from maskformer.data.images import Size
-from maskformer.inputs import InputConfig
-from maskformer.prediction import (
+from maskformer.inference.multi_scale import augmented_images
+from maskformer.inference.prediction import (
     Instance,
     Prediction,
     QueryDecisions,
@@ -26,7 +26,7 @@ from maskformer.prediction import (
     resizes_before_combining,
     wanted_results,
 )
-from maskformer.test_time_augmentation import augmented_images
+from maskformer.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl.layers import bilinear_matrix
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from maskformer.config import ModelConfig
 from maskformer.data.images import Size
-from maskformer.inputs import InputConfig
-from maskformer.prediction import (
+from maskformer.inference.multi_scale import augmented_images
+from maskformer.inference.prediction import (
     Instance,
     PanopticPrediction,
     Prediction,
@@ -22,7 +22,7 @@ from maskformer.prediction import (
     resizes_before_combining,
     wanted_results,
 )
-from maskformer.test_time_augmentation import augmented_images
+from maskformer.inputs import InputConfig
 
 Model = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 

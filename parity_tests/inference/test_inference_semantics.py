@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskformer import zoo
 from maskformer.config import ModelConfig
-from maskformer.prediction import (
+from maskformer.inference.prediction import (
     PanopticPrediction,
     Prediction,
     padded_size,

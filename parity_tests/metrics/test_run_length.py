@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from maskformer.data.panoptic_format import Segment
-from maskformer.prediction import Instance, PanopticPrediction
-from maskformer.run_length import (
+from maskformer.inference.prediction import Instance, PanopticPrediction
+from maskformer.inference.run_length import (
     decode_mask,
     encode_mask,
     instance_results,

@@ -13,7 +13,7 @@ from maskformer import zoo
 from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import open_data
 from maskformer.data.panoptic_format import Segment
-from maskformer.prediction import PanopticPrediction, Prediction
+from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.run_scores import ImageCounts, RunScores
 from maskformer.semantic_iou import SemanticCounts
 from parity.errors import InputError

@@ -12,8 +12,8 @@ import tensorflow as tf  # isort: skip
 from maskformer import zoo
 from maskformer.data.augmentation import resized_shape
 from maskformer.data.images import synthetic_image
+from maskformer.inference.prediction import QueryDecisions, merge_queries
 from maskformer.inputs import InputConfig
-from maskformer.prediction import QueryDecisions, merge_queries
 from parity.errors import InputError
 from tf_impl import export
 from tf_impl.dataset import evaluation_image

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from maskformer.prediction import Instance, PanopticPrediction
+from maskformer.inference.prediction import Instance, PanopticPrediction
 from parity.errors import InputError
 
 RunLengths = dict[str, Any]
