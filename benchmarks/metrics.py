@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from maskformer.data.panoptic_format import Category, Segment
-from maskformer.panoptic_quality import PanopticCounts, PanopticPair, count_image, score
+from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair, count_image, score
 
 THINGS, STUFF = 80, 53
 CATEGORIES = {i: Category(i, f"class {i}", i < THINGS) for i in range(THINGS + STUFF)}

@@ -17,9 +17,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from maskformer.data.panoptic_format import Segment
-from maskformer.panoptic_quality import PanopticCounts, PanopticPair, as_sample, count_image, score
+from maskformer.metrics.panoptic_quality import (
+    PanopticCounts,
+    PanopticPair,
+    as_sample,
+    count_image,
+    score,
+)
+from maskformer.metrics.statistics import bootstrap_interval
 from maskformer.scenes import CATEGORIES, IGNORED, Scene, draw_scene
-from maskformer.statistics import bootstrap_interval
 
 BY_ID = {category.id: category for category in CATEGORIES}
 LEAST_THING, LEAST_STUFF = 20, 200  # pixels of a predicted segment

@@ -24,7 +24,7 @@ The values, by name:
   All three are of the training batch before the update, over all replicas, in 0..1; null where
   there are no pairs.
 - panoptic_quality, panoptic_quality_things, panoptic_quality_stuff, mean_iou: of the evaluation
-  split, in percent (`maskformer.panoptic_quality`, `maskformer.semantic_iou`).
+  split, in percent (`maskformer.metrics.panoptic_quality`, `maskformer.metrics.semantic_iou`).
 - examples_per_second, step_seconds: since the previous training row, waiting for data included,
   evaluation and saving left out.
 - data_wait_share: the share of step_seconds that the process waited for data, 0..1.

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskformer import panoptic_quality, run_scores, semantic_iou, zoo
+from maskformer import zoo
 from maskformer.config import ModelConfig
 from maskformer.data import augmentation, evaluation_data, images
 from maskformer.data.images import Size
 from maskformer.data.mapper import IMAGE_PADDING
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction, Prediction
-from maskformer.panoptic_quality import PanopticPair
-from maskformer.run_scores import ImageCounts
+from maskformer.metrics import panoptic_quality, run_scores, semantic_iou
+from maskformer.metrics.panoptic_quality import PanopticPair
+from maskformer.metrics.run_scores import ImageCounts
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
 from replication.host_stages import Part, audited

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import panoptic_quality, semantic_iou, statistics
 from maskformer.data.evaluation_data import EvaluationData
+from maskformer.metrics import panoptic_quality, semantic_iou, statistics
 from parity.errors import InputError
 from replication.predicted import Predicted
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import statistics
 from maskformer.data.evaluation_data import open_data
+from maskformer.metrics import statistics
+from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.run_record import METRICS, Run, has_run, read_run
-from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings, training_words
 from parity.errors import InputError
 from parity.files import replacing

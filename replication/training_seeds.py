@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.metrics.run_scores import COUNTS
 from maskformer.run_record import DESCRIPTION, METRICS, SCORES
-from maskformer.run_scores import COUNTS
 from parity import claims
 from parity.errors import InputError
 from replication.training_runs import Request, compare_runs, train

@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from maskformer import statistics
-from maskformer.run_scores import ImageCounts
+from maskformer.metrics import statistics
+from maskformer.metrics.run_scores import ImageCounts
 from maskformer.run_settings import training_words
 from parity.claims import claim
 from parity.errors import InputError

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from maskformer.metrics.run_scores import COUNTS, ImageCounts
 from maskformer.run_record import DESCRIPTION, METRICS, RunRecord, read_run
-from maskformer.run_scores import COUNTS, ImageCounts
 from parity.errors import InputError
 from tf_impl.bucket import is_remote
 

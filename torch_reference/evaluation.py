@@ -8,7 +8,7 @@ from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.images import batch_images
 from maskformer.inputs import InputConfig
-from maskformer.run_scores import ImageCounts, RunScores
+from maskformer.metrics.run_scores import ImageCounts, RunScores
 from torch_reference.dataset import evaluation_image
 from torch_reference.inference import predict
 from torch_reference.replicas import Replicas

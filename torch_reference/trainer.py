@@ -23,8 +23,8 @@ from maskformer.data.batching import BatchPlan
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.event_files import EventWriter
+from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.run_record import RunRecord
-from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import DTYPES, RunSettings, buckets
 from maskformer.solver import learning_rate
 from parity.errors import InputError

@@ -8,9 +8,9 @@ import tensorflow as tf
 import tf_impl.dataset as dataset
 import tf_impl.evaluation as evaluation
 import tf_impl.inference as inference
-from maskformer import panoptic_quality, semantic_iou
 from maskformer.data import augmentation, mapper
 from maskformer.inference import prediction
+from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.faults import Fault, Plant
 from parity_tests.faults.forward import PORT
 from parity_tests.faults.planting import (

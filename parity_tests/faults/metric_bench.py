@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import panoptic_quality, semantic_iou
 from maskformer.data.panoptic_format import Category
+from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.mistakes_source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases

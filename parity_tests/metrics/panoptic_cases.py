@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskformer.data.panoptic_format import Category, Segment
-from maskformer.panoptic_quality import PanopticCounts, PanopticPair
+from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair
 from parity_tests import golden_files
 
 SCENARIOS: dict[str, Any] = golden_files.read_json("golden_pq.json")

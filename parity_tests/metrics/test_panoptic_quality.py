@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskformer import panoptic_quality
 from maskformer.data.panoptic_format import (
     Category,
     ImageInfo,
@@ -18,7 +17,14 @@ from maskformer.data.panoptic_format import (
     read_dataset,
     write_dataset,
 )
-from maskformer.panoptic_quality import GROUPS, PanopticCounts, PanopticPair, count_image, score
+from maskformer.metrics import panoptic_quality
+from maskformer.metrics.panoptic_quality import (
+    GROUPS,
+    PanopticCounts,
+    PanopticPair,
+    count_image,
+    score,
+)
 from parity.errors import InputError
 from parity_tests.metrics import panoptic_cases
 from parity_tests.metrics.panoptic_cases import SCENARIOS, count_literally, random_pair

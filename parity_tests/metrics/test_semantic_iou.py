@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskformer import semantic_iou
-from maskformer.semantic_iou import (
+from maskformer.metrics import semantic_iou
+from maskformer.metrics.semantic_iou import (
     SemanticCounts,
     as_mapping,
     confusion_matrix,

@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import binom
 
 from maskformer.data.panoptic_format import Category
-from maskformer.panoptic_quality import PanopticCounts
-from maskformer.panoptic_quality import as_sample as panoptic_sample
-from maskformer.panoptic_quality import score as panoptic_score
-from maskformer.semantic_iou import SemanticCounts
-from maskformer.semantic_iou import as_sample as semantic_sample
-from maskformer.semantic_iou import score as semantic_score
-from maskformer.statistics import Sample, bootstrap_interval, compare, judge_equivalence
+from maskformer.metrics.panoptic_quality import PanopticCounts
+from maskformer.metrics.panoptic_quality import as_sample as panoptic_sample
+from maskformer.metrics.panoptic_quality import score as panoptic_score
+from maskformer.metrics.semantic_iou import SemanticCounts
+from maskformer.metrics.semantic_iou import as_sample as semantic_sample
+from maskformer.metrics.semantic_iou import score as semantic_score
+from maskformer.metrics.statistics import Sample, bootstrap_interval, compare, judge_equivalence
 from parity.errors import InputError
 
 CLASSES = 6

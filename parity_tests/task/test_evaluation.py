@@ -14,8 +14,8 @@ from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import open_data
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction, Prediction
-from maskformer.run_scores import ImageCounts, RunScores
-from maskformer.semantic_iou import SemanticCounts
+from maskformer.metrics.run_scores import ImageCounts, RunScores
+from maskformer.metrics.semantic_iou import SemanticCounts
 from parity.errors import InputError
 from parity_tests.task import runs
 from tf_impl.evaluation import (

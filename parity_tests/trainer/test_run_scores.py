@@ -9,7 +9,7 @@ from maskformer import zoo
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import open_data
 from maskformer.inference.prediction import PanopticPrediction, Prediction
-from maskformer.run_scores import RunScores, read_counts
+from maskformer.metrics.run_scores import RunScores, read_counts
 from maskformer.scenes import write_scenes
 from parity.errors import InputError
 

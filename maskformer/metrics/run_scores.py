@@ -1,7 +1,7 @@
 """Scores of a run's evaluation, counted as images pass by; both trainers use it.
 
 The counts of every image are kept, so that two runs can be compared image by image afterwards
-(`maskformer.statistics`).
+(`maskformer.metrics.statistics`).
 """
 
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer import panoptic_quality, semantic_iou
 from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.panoptic_format import Category
 from maskformer.inference.prediction import Prediction, to_dataset_ids
-from maskformer.panoptic_quality import PanopticCounts, PanopticPair
-from maskformer.semantic_iou import SemanticCounts
-from maskformer.statistics import Sample
+from maskformer.metrics import panoptic_quality, semantic_iou
+from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair
+from maskformer.metrics.semantic_iou import SemanticCounts
+from maskformer.metrics.statistics import Sample
 from parity.errors import InputError
 from parity.files import replacing
 

@@ -24,7 +24,7 @@ from maskformer.data.panoptic_format import (
     count_equal,
     image_name,
 )
-from maskformer.statistics import Sample
+from maskformer.metrics.statistics import Sample
 from parity.errors import InputError
 
 GROUPS = ("All", "Things", "Stuff")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskformer.statistics import Sample
+from maskformer.metrics.statistics import Sample
 from parity.errors import InputError
 
 DEFINITIONS = ("current", "2021")
