@@ -27,7 +27,7 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
     import torch  # noqa: F401
 
     import tf_impl  # noqa: F401
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.audit_run import Request, audit
     from replication.progress import Steps
 

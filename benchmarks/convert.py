@@ -53,7 +53,7 @@ def plain(source: Path, target: Path) -> Callable[[], None]:
 
 def conversion(config: str, source: Path, target: Path, to: str) -> Callable[[], None]:
     """Our conversion, hashes and receipt included; what it imports lazily is imported before."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from weight_conversion.convert import convert
 
     importlib.import_module("torch_reference.modeling.maskformer")
@@ -84,8 +84,8 @@ def measure(folder: Path, config: str, work: str, read: str, to: str) -> dict[st
 
 def prepare(folder: Path, config: str) -> int:
     """Writes the seeded model in every format; returns its size in bytes."""
-    from maskformer import zoo
-    from maskformer.seeded import seeded_tensor
+    from maskformer.model import zoo
+    from maskformer.model.seeded import seeded_tensor
     from weight_conversion import safetensors_file
     from weight_conversion.convert import convert
     from weight_conversion.spec import expected

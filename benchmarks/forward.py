@@ -140,8 +140,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    from maskformer import zoo
     from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.model import zoo
     from replication.audit import set_threads
     from replication.pair import load_weights
 

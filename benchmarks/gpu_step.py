@@ -67,8 +67,8 @@ def missing_gpu() -> str | None:
 
 def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Config, images uint8 [N,H,W,3], sizes, and what is to be learnt, equal on both sides."""
-    from maskformer import zoo
     from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.model import zoo
     from replication import training_pair
 
     config = zoo.get(arguments.config).model
@@ -84,7 +84,7 @@ def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
 
 def lower(arguments: argparse.Namespace, folder: Path) -> None:
     """Writes both programs as StableHLO, and the tensors that they are called with, in order."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication import pair, training_pair
 
     config, images, sizes, targets = example(arguments)
@@ -192,7 +192,7 @@ def reference(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[],
     """The torch reference on the same device, eager and compiled."""
     import torch
 
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication import pair, training_pair
     from torch_reference.optimizer import build_optimizer
     from torch_reference.schedule import SolverSchedule

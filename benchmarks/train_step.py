@@ -43,8 +43,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callable[[], float]]:
     """One step of each contestant in `wanted`; each returns the loss when the weights are new."""
-    from maskformer import zoo
     from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.model import zoo
     from replication import pair, training_pair
 
     entry = zoo.get(arguments.config)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskformer import zoo
 from maskformer.data.batching import COCO_BUCKETS
-from maskformer.inputs import InputConfig
-from maskformer.solver import SolverConfig
+from maskformer.model import zoo
+from maskformer.model.inputs import InputConfig
+from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
 
 DTYPES = ("float32", "float64")
@@ -52,7 +52,7 @@ class RunSettings:
         record_every: steps between rows of the record; a row holds the values of that one step.
         keep: how many of the last checkpoints stay.
         initial: None starts from the model's own random initialisation, drawn from `seed`;
-            "seeded:N" from `maskformer.seeded`; otherwise the path of a checkpoint.
+            "seeded:N" from `maskformer.model.seeded`; otherwise the path of a checkpoint.
         normalisation: "ddp_mean", the original's, averages the class loss over replicas and counts
             masks over all of them; "global" is what one process computes on the whole batch.
         train_split, eval_split: names of splits, or the beginnings of one name each.

@@ -190,8 +190,8 @@ def register(app: typer.Typer) -> None:
                 words,
                 as_json,
             )
-        from maskformer import zoo
-        from maskformer.detectron2_config import resolve
+        from maskformer.model import zoo
+        from maskformer.model.detectron2_config import resolve
         from parity.records import strict
         from replication.fitting import entry_that_fits
         from replication.pair import REFERENCES

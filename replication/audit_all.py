@@ -5,8 +5,8 @@ import sys
 import time
 from typing import Any
 
-from maskformer import zoo
-from maskformer.config import InferenceConfig, LossConfig, ModelConfig
+from maskformer.model import zoo
+from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
 from parity.errors import InputError
 
 SCHEMA = "maskformer-replication/audit-all/1"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Category, Segment
 from maskformer.inference.prediction import Prediction
 from maskformer.metrics import panoptic_quality, semantic_iou
+from maskformer.model.config import ModelConfig
 from parity.claims import claim, margin_claim
 from parity.errors import InputError
 from parity.judge import Verdict, function_verdict

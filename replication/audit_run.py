@@ -14,8 +14,8 @@ from replication.progress import Steps
 if TYPE_CHECKING:
     import numpy as np
 
-    from maskformer.config import ModelConfig
-    from maskformer.solver import SolverConfig
+    from maskformer.model.config import ModelConfig
+    from maskformer.model.solver import SolverConfig
     from parity.audit_result import Measured
     from parity.judge import Verdict
     from parity.metrics import Gap
@@ -250,7 +250,7 @@ def judge_port(
     Without `predictions`, the claims on post-processing and metrics are left out. With `once`, both
     sides lose their models and tensors as soon as nothing needs them, and serve for no other audit.
     """
-    from maskformer.tensor_axes import stage_of
+    from maskformer.model.tensor_axes import stage_of
     from parity.audit_result import BY_IDENTITY, Measured, build_result, isolated_claim
     from parity.provenance import provenance
     from parity.trace import Trace

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.claims import claim
 from parity.errors import InputError
 from replication.progress import without_notes

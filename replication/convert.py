@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskformer.detectron2_config import resolve
+from maskformer.model.detectron2_config import resolve
 from parity.errors import InputError
 from replication.fitting import entry_that_fits
 
 if TYPE_CHECKING:
-    from maskformer.config import ModelConfig
+    from maskformer.model.config import ModelConfig
 
 
 def register(app: typer.Typer) -> None:

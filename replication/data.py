@@ -168,7 +168,7 @@ def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list
 
 def _pixel_difference(records: Any, count: int) -> dict[str, Any]:
     """The fast pipeline against Pillow, at the published COCO or ADE20K settings."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from tf_impl.dataset import TrainingData, difference
 
     panoptic = records.manifest["kind"] == "panoptic"

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskformer.data import augmentation, color, mapper
 from maskformer.data.annotated import Annotated
-from maskformer.inputs import CropConfig, InputConfig
+from maskformer.model.inputs import CropConfig, InputConfig
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
 from replication import data_cases

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskformer.data import augmentation
 from maskformer.data.annotated import Annotated
-from maskformer.inputs import InputConfig
+from maskformer.model.inputs import InputConfig
 from parity.faults import replaced
 from parity.mistakes_source import Mistake
 

@@ -130,7 +130,7 @@ def conversion(story: Story) -> list[Path]:
     """The weights as a file, converted for TensorFlow, and the receipt derived again."""
     from safetensors.numpy import save_file
 
-    from maskformer import zoo
+    from maskformer.model import zoo
     from parity.errors import InputError
     from replication.pair import load_weights
     from weight_conversion.convert import convert
@@ -153,7 +153,7 @@ def conversion(story: Story) -> list[Path]:
 
 def forward(story: Story) -> list[Path]:
     """The model on two photographs, every layer and every module alone, in both precisions."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.audit import Request, audit
 
     request = Request(
@@ -171,7 +171,7 @@ def forward(story: Story) -> list[Path]:
 
 def training_step(story: Story) -> list[Path]:
     """Losses, matchings, gradients, each backward pass alone, and one update of a small model."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.training_audit import training_result
 
     entry = zoo.get(SMALL)
@@ -182,7 +182,7 @@ def training_step(story: Story) -> list[Path]:
 
 def trajectory(story: Story) -> list[Path]:
     """Both models trained side by side in float64, and compared after every update."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.trajectory import CALM_RATE, Request, solver_for, trajectory
 
     steps = story.scale.trajectory_steps
@@ -230,7 +230,7 @@ def training(story: Story) -> list[Path]:
 
 def evaluation(story: Story) -> list[Path]:
     """The weights that PyTorch reached, in both frameworks, on scenes that were held out."""
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.evaluation import Request, evaluate
     from replication.sides import SIDES
     from weight_conversion.convert import convert
@@ -262,8 +262,8 @@ def evaluation(story: Story) -> list[Path]:
 
 def preflight(story: Story) -> list[Path]:
     """The small model's training step, compiled by the TPU's own compiler, without a TPU."""
-    from maskformer import zoo
     from maskformer.data.images import parse_size
+    from maskformer.model import zoo
     from replication.preflight_run import Request, preflight
 
     request = Request(

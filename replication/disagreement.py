@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Segment, count_equal
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.judge import PRECISION_FACTOR
 from replication import pair
 from replication.sides import Side, finish, open_side

@@ -57,7 +57,7 @@ def command(
     Exit status: 0 evaluated or equal, 1 the sides differ by more than rounding, 2 wrong usage or
     input.
     """
-    from maskformer.detectron2_config import resolve
+    from maskformer.model.detectron2_config import resolve
     from replication.evaluation import Request, evaluate
     from replication.sides import sides_of
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import EvaluationData, open_data
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.schemas import EVALUATION as SCHEMA
 from replication import pair

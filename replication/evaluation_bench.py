@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
 from maskformer.data import augmentation, evaluation_data, images
 from maskformer.data.images import Size
 from maskformer.data.mapper import IMAGE_PADDING
@@ -22,6 +20,8 @@ from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.metrics import panoptic_quality, run_scores, semantic_iou
 from maskformer.metrics.panoptic_quality import PanopticPair
 from maskformer.metrics.run_scores import ImageCounts
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
 from replication.host_stages import Part, audited

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import zoo
-from maskformer.config import ModelConfig, ResNetConfig, SwinConfig
-from maskformer.solver import SolverConfig
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig, ResNetConfig, SwinConfig
+from maskformer.model.solver import SolverConfig
 from parity.faults import Named, conventional
 from replication.audit_run import (
     PortSide,

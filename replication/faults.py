@@ -280,7 +280,7 @@ def clean(
 
     Every alarm is false. Exit status: 0 no alarm, 1 at least one, 2 wrong usage.
     """
-    from maskformer import zoo
+    from maskformer.model import zoo
     from parity.records import write_json
     from replication import clean_audits
     from replication.audit import parse_executions

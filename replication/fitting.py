@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 
 

@@ -83,7 +83,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
     Raises InputError for an unknown config, a source that is missing, broken or empty, and a folder
     that already holds a run.
     """
-    from maskformer import zoo
+    from maskformer.model import zoo
     from maskformer.run_record import RunRecord, has_run
     from parity.errors import InputError
     from replication.output_folder import output_folder

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data import mapper
 from maskformer.data.images import Size
 from maskformer.inference import multi_scale as test_time_augmentation
 from maskformer.inference import prediction
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.faults import replaced
 from parity.judge import PRECISION_FACTOR
 from parity.mistakes_source import Mistake, functions_of
@@ -363,7 +363,7 @@ def _seen(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
 
     They also follow places relative to the valid sizes [1,2], as position encodings do.
     """
-    from maskformer import zoo
+    from maskformer.model import zoo
 
     config = zoo.model_config("ade20k_r50")
     rng = np.random.default_rng(6)

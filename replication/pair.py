@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
-from maskformer.tensor_axes import axis_names
+from maskformer.model.config import ModelConfig
+from maskformer.model.tensor_axes import axis_names
 from parity.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
     model = torch_reference.build(config)
     own = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     if spec.startswith("seeded:"):
-        from maskformer.seeded import seeded_state
+        from maskformer.model.seeded import seeded_state
 
         seed = spec.removeprefix("seeded:")
         if not seed.isdigit():

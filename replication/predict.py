@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from maskformer.data.panoptic_format import Category
-    from maskformer.zoo import Entry
+    from maskformer.model.zoo import Entry
     from replication.sides import Side
 
 
@@ -39,7 +39,7 @@ def command(
     labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
     """
     from maskformer.data.images import read_image
-    from maskformer.detectron2_config import resolve
+    from maskformer.model.detectron2_config import resolve
     from parity.errors import InputError
     from replication import pair
     from replication.output_folder import output_folder

@@ -13,7 +13,7 @@ from parity.errors import InputError
 from replication.preflight_run import PRECISIONS, Request, preflight
 
 if TYPE_CHECKING:
-    from maskformer.zoo import Entry
+    from maskformer.model.zoo import Entry
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +123,7 @@ def _published(
 
 
 def _entry(config: str | None, experiment: str | None) -> "Entry":
-    from maskformer import zoo
+    from maskformer.model import zoo
 
     if (config is None) == (experiment is None):
         raise InputError(

@@ -10,7 +10,7 @@ from parity.claims import claim
 from replication.memory import give_back
 
 if TYPE_CHECKING:
-    from maskformer.zoo import Entry
+    from maskformer.model.zoo import Entry
     from tf_impl.lowering import Program
     from tf_impl.preflight import Compiled
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from parity.files import replacing
 from replication.preflight_run import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight

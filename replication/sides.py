@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data.augmentation import evaluation_steps
 from maskformer.data.images import Size, batch_images
 from maskformer.data.mapper import apply_to_image
 from maskformer.inference.prediction import Prediction
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from replication import pair
 

@@ -28,8 +28,8 @@ from replication.training_task import task_claim
 from replication.training_update import STEP, step_gradients_claim, update_claim
 
 if TYPE_CHECKING:
-    from maskformer.config import ModelConfig
-    from maskformer.solver import SolverConfig
+    from maskformer.model.config import ModelConfig
+    from maskformer.model.solver import SolverConfig
     from replication.pair import Weights
 
 TOTAL = "total"  # the weighted sum among the losses

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from maskformer.solver import SolverConfig
+    from maskformer.model.solver import SolverConfig
     from replication.training_reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
@@ -202,7 +202,7 @@ def _dice_loss(logits: Any, targets: Any) -> Any:
 
 def of_schedule(solver: "SolverConfig", rates: Mapping[int, tuple[float, float]]) -> list[str]:
     """Why the port's learning rates differ; (port's, reference's) by iteration."""
-    from maskformer import solver as module
+    from maskformer.model import solver as module
     from parity.mistakes_source import explained, functions_of, setting_mistakes
 
     own = dataclasses.replace(solver)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import tf_keras

@@ -10,7 +10,7 @@ from parity.claims import claim, located, relative_gap
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 
 if TYPE_CHECKING:
-    from maskformer.solver import SolverConfig
+    from maskformer.model.solver import SolverConfig
 
 SIZE = 64
 LENGTHS = (30.0, 0.5)  # of the gradients of two updates, in units of the clip
@@ -211,7 +211,7 @@ def _reference(
     """
     import torch
 
-    from maskformer.solver import learning_rate
+    from maskformer.model.solver import learning_rate
     from torch_reference.optimizer import build_optimizer
 
     module = torch.nn.Module()

@@ -9,8 +9,8 @@ import numpy as np
 from replication.progress import Steps
 
 if TYPE_CHECKING:
-    from maskformer.config import ModelConfig
-    from maskformer.solver import SolverConfig
+    from maskformer.model.config import ModelConfig
+    from maskformer.model.solver import SolverConfig
     from replication.pair import Weights
 
 UPDATE_TWINS = (0, 1)

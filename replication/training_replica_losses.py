@@ -10,7 +10,7 @@ from parity.judge import FUNCTION_FACTOR
 from replication.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
-    from maskformer.config import ModelConfig
+    from maskformer.model.config import ModelConfig
 
 COUNTS = (5, 1)  # segments of each replica's image
 QUERIES, GRID, STRIDE = 12, (6, 8), 4

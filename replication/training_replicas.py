@@ -10,7 +10,7 @@ from parity.judge import FUNCTION_FACTOR
 from replication.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
-    from maskformer.solver import SolverConfig
+    from maskformer.model.solver import SolverConfig
 
 PER_PIXEL = "ade20k_pp"  # a configuration whose loss needs no matching
 REPLICAS = 2
@@ -138,7 +138,7 @@ def _port_shares(
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
 
-    from maskformer import zoo
+    from maskformer.model import zoo
     from tf_impl import train_step
 
     if prepare is not None:

@@ -18,8 +18,8 @@ from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 if TYPE_CHECKING:
     import numpy as np
 
-    from maskformer.config import ModelConfig
-    from maskformer.solver import SolverConfig
+    from maskformer.model.config import ModelConfig
+    from maskformer.model.solver import SolverConfig
 
 SCHEMA = "maskformer-replication/trajectory/1"
 DTYPES = ("float64", "float32")
@@ -418,7 +418,7 @@ def summary(result: dict[str, Any]) -> str:
 
 def solver_for(name: str, rate: str) -> "SolverConfig":
     """The published solver of a configuration; `rate` "published" or a base learning rate."""
-    from maskformer import zoo
+    from maskformer.model import zoo
 
     solver = zoo.get(name).solver
     if rate == "published":
@@ -462,7 +462,7 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 they stay together, 1 they do not, 2 wrong usage or input.
         """
-        from maskformer import zoo
+        from maskformer.model import zoo
 
         if dtype not in DTYPES:
             raise InputError(f"--dtype is {dtype!r}", f"expected one of {', '.join(DTYPES)}")

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from maskformer.config import FEATURES, ModelConfig, SwinConfig
-from maskformer.tensor_axes import axis_names
+from maskformer.model.config import FEATURES, ModelConfig, SwinConfig
+from maskformer.model.tensor_axes import axis_names
 from parity import capture_torch
 from parity.calls import Sink, selector
 from parity.provenance import provenance

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity import capture_torch
 from parity.calls import fill, flatten
 from parity.judge import FUNCTION_CAP, Verdict, function_verdict

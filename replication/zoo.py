@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from maskformer import zoo
-from maskformer.config import ResNetConfig
+from maskformer.model import zoo
+from maskformer.model.config import ResNetConfig
 from replication.tables import print_table
 
 COLUMNS = (

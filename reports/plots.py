@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from maskformer.tensor_axes import STAGES
+from maskformer.model.tensor_axes import STAGES
 
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 58  # room for labels, in SVG units (pixels at full size)
 LETTER = 6.6  # widest usual advance of a 12 px letter

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from maskformer import zoo
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.metrics.run_scores import ImageCounts
+from maskformer.model import zoo
 from parity.errors import InputError
 from parity.schemas import EVALUATION
 from reports.derived import compared, pairs_of_runs

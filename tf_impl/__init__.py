@@ -7,7 +7,7 @@ the only place that does.
 import os
 from typing import TYPE_CHECKING
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from tf_impl.modeling.maskformer import MaskFormer

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import LossConfig, ModelConfig
+from maskformer.model.config import LossConfig, ModelConfig
 from tf_impl.layers import resize_bilinear
 from tf_impl.matcher import FOCAL_ALPHA, FOCAL_GAMMA, Matching, Targets, match
 

@@ -38,7 +38,7 @@ from maskformer.data.augmentation import (
 from maskformer.data.batching import Batch, BatchPlan
 from maskformer.data.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
 from maskformer.data.pillow_bilinear import enlarged_window
-from maskformer.inputs import InputConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl.tfrecord import RecordFolder, labels_of, parse
 

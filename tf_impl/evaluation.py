@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maskformer.config import ModelConfig
 from maskformer.data.batching import choose_bucket
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import Category, Segment
 from maskformer.inference.prediction import Prediction, padded_size
-from maskformer.inputs import InputConfig
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair
 from maskformer.metrics.run_scores import ImageCounts
 from maskformer.metrics.semantic_iou import SemanticCounts
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl.dataset import evaluation_image
 from tf_impl.inference import predict

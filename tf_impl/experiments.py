@@ -14,8 +14,9 @@ from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import base_config, oneof
 from official.modeling.optimization.configs import optimization_config
 
-from maskformer import zoo
-from maskformer.config import (
+from maskformer.data.images import parse_size
+from maskformer.model import zoo
+from maskformer.model.config import (
     InferenceConfig,
     LossConfig,
     ModelConfig,
@@ -24,10 +25,9 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.data.images import parse_size
-from maskformer.inputs import CropConfig, InputConfig
+from maskformer.model.inputs import CropConfig, InputConfig
+from maskformer.model.solver import SolverConfig
 from maskformer.run_settings import RunSettings, buckets
-from maskformer.solver import SolverConfig
 from parity.errors import InputError
 from tf_impl import optimizer as optimizers
 
@@ -82,8 +82,8 @@ class TaskConfig(config_definitions.TaskConfig):
 
     Attributes:
         entry: the zoo entry that `model` and `inputs` were taken from.
-        model: `maskformer.config.ModelConfig`, field by field.
-        inputs: `maskformer.inputs.InputConfig`, field by field.
+        model: `maskformer.model.config.ModelConfig`, field by field.
+        inputs: `maskformer.model.inputs.InputConfig`, field by field.
         init_checkpoint: a TensorFlow checkpoint (`parity convert --to tf`), or empty.
         init_checkpoint_modules: "model" or "backbone".
         normalisation: of losses over replicas: "ddp_mean", the original's, or "global".

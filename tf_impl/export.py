@@ -25,10 +25,10 @@ import tf_keras
 from absl import app, flags, logging
 from official.common import flags as model_garden_flags
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.inference.prediction import resizes_before_combining
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.files import replacing
 from tf_impl import checkpointing

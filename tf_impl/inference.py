@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.inference.multi_scale import augmented_images
 from maskformer.inference.prediction import (
@@ -26,7 +25,8 @@ from maskformer.inference.prediction import (
     resizes_before_combining,
     wanted_results,
 )
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl.layers import bilinear_matrix
 

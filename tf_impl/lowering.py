@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from tf_impl.matcher import Targets
 from tf_impl.train_step import Batch, train_step

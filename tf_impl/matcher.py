@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from maskformer.config import LossConfig
+from maskformer.model.config import LossConfig
 from parity.errors import InputError
 from tf_impl.layers import nearest_indices
 from tf_impl.linear_sum_assignment import linear_sum_assignment

@@ -15,7 +15,7 @@ from official.modeling import optimization
 from official.modeling.hyperparams import oneof
 from official.modeling.optimization.configs import optimizer_config
 
-from maskformer.solver import SolverConfig, parameter_group
+from maskformer.model.solver import SolverConfig, parameter_group
 from tf_impl.schedule import SolverSchedule
 from tf_impl.variables import owned_variables
 

@@ -9,7 +9,7 @@ from official.core import base_task, task_factory
 from official.modeling import optimization
 
 import tf_impl
-from maskformer.solver import SolverConfig
+from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
 from tf_impl import train_step as steps
 from tf_impl.criterion import weighted_total

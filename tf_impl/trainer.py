@@ -10,8 +10,8 @@ import orbit
 import tensorflow as tf
 from official.core import base_trainer
 
+from maskformer.model.solver import learning_rate
 from maskformer.run_record import SCORES
-from maskformer.solver import learning_rate
 from parity.errors import InputError
 from tf_impl.run_folder import RunFolder
 from tf_impl.sentinels import sentinels

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from torch_reference.modeling.maskformer import MaskFormer

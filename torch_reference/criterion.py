@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed, nn
 
-from maskformer.config import LossConfig, ModelConfig
+from maskformer.model.config import LossConfig, ModelConfig
 from torch_reference.matcher import (
     FOCAL_ALPHA,
     FOCAL_GAMMA,

@@ -18,7 +18,7 @@ from maskformer.data.augmentation import (
 from maskformer.data.batching import BatchPlan
 from maskformer.data.dataset_layout import Images
 from maskformer.data.mapper import VOID, apply_steps, apply_to_image, pad_targets
-from maskformer.inputs import InputConfig
+from maskformer.model.inputs import InputConfig
 
 
 class TrainingData(Dataset):

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.images import batch_images
-from maskformer.inputs import InputConfig
 from maskformer.metrics.run_scores import ImageCounts, RunScores
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from torch_reference.dataset import evaluation_image
 from torch_reference.inference import predict
 from torch_reference.replicas import Replicas

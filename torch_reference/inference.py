@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.inference.multi_scale import augmented_images
 from maskformer.inference.prediction import (
@@ -22,7 +21,8 @@ from maskformer.inference.prediction import (
     resizes_before_combining,
     wanted_results,
 )
-from maskformer.inputs import InputConfig
+from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 
 Model = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskformer.seeded import seeded_state
+from maskformer.model.seeded import seeded_state
 from parity.errors import InputError
 
 SEEDED = "seeded:"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from maskformer.config import LossConfig
+from maskformer.model.config import LossConfig
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from maskformer.solver import SolverConfig, parameter_group
+from maskformer.model.solver import SolverConfig, parameter_group
 
 KINDS = (nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 

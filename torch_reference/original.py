@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import torch_reference
-from maskformer.config import ModelConfig, SwinConfig
-from maskformer.zoo import ENTRIES
+from maskformer.model.config import ModelConfig, SwinConfig
+from maskformer.model.zoo import ENTRIES
 from parity.errors import InputError
 
 CONFIGS_VARIABLE = "MASKFORMER_CONFIGS"
@@ -79,7 +79,7 @@ def source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
 def overrides(config: ModelConfig) -> dict[str, Any]:
     """Every detectron2 setting that fixes the function `config` describes, by dotted key.
 
-    The inverse of `maskformer.detectron2_config` as far as the forward computation goes.
+    The inverse of `maskformer.model.detectron2_config` as far as the forward computation goes.
     """
     decoder, predictor = config.pixel_decoder, config.predictor
     architecture = "SemanticSegmentor" if config.is_per_pixel else "MaskFormer"

@@ -3,11 +3,11 @@
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from maskformer.solver import SolverConfig, learning_rate
+from maskformer.model.solver import SolverConfig, learning_rate
 
 
 class SolverSchedule(LRScheduler):
-    """Sets every group's rate to `maskformer.solver.learning_rate` of its own base rate.
+    """Sets every group's rate to `maskformer.model.solver.learning_rate` of its own base rate.
 
     Step it once after each optimizer step; the first update uses iteration 0.
     """

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import torch_reference
-from maskformer.config import ModelConfig
 from maskformer.data.batching import BatchPlan
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.event_files import EventWriter
 from maskformer.metrics.run_scores import COUNTS, read_counts
+from maskformer.model.config import ModelConfig
+from maskformer.model.solver import learning_rate
 from maskformer.run_record import RunRecord
 from maskformer.run_settings import DTYPES, RunSettings, buckets
-from maskformer.solver import learning_rate
 from parity.errors import InputError
 from torch_reference.checkpointing import (
     Checkpoint,

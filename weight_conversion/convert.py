@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity import files as atomic
 from parity.errors import InputError
 from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, torch_files

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskformer import coco
-from maskformer.config import ModelConfig, ResNetConfig, SwinConfig
+from maskformer.model.config import ModelConfig, ResNetConfig, SwinConfig
 from parity.errors import InputError
 
 _ENCODER = "model.pixel_level_module.encoder."

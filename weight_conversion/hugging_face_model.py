@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from weight_conversion import hugging_face
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.zoo import md5_prefix
+from maskformer.model.zoo import md5_prefix
 from weight_conversion import backbones
 from weight_conversion.checkpoints import open_source
 from weight_conversion.convert import Progress

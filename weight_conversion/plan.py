@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from maskformer import zoo
-from maskformer.config import ModelConfig, SwinConfig
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig, SwinConfig
 from parity.errors import InputError
 from weight_conversion import backbones, hugging_face
 from weight_conversion.checkpoints import Source

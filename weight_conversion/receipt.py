@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.zoo import md5_prefix
+from maskformer.model.zoo import md5_prefix
 from parity.errors import InputError
 from weight_conversion.checkpoints import Source
 from weight_conversion.plan import Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from weight_conversion.layouts import RULES, Layout
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.config import (
+from maskformer.model.config import (
     InferenceConfig,
     LossConfig,
     ModelConfig,

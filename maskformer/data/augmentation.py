@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskformer.inputs import CropConfig, InputConfig
+from maskformer.model.inputs import CropConfig, InputConfig
 
 COCO_CROP_SHORT_SIDES = (400, 500, 600)
 """Short sides before the crop of the COCO mapper (`DETRPanopticDatasetMapper.from_config`)."""

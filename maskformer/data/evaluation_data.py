@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data.annotated import read_photograph
 from maskformer.data.dataset_layout import Images, find_splits, open_split
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import Category, PanopticDataset
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
 LAYOUTS = {True: "coco", False: "ADEChallengeData2016"}

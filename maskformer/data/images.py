@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
 

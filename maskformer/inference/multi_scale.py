@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from maskformer.data.augmentation import resized_shape
-from maskformer.inputs import InputConfig
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 
 

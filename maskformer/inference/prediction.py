@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Segment
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
 RESULTS = ("scores", "labels", "panoptic", "instances")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from maskformer import zoo
 from maskformer.data.images import read_image
+from maskformer.model import zoo
 from replication.pair import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from replication import audit_all
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.audit_cost import MOST_BYTES
-from maskformer import zoo
+from maskformer.model import zoo
 from replication.audit_run import Request, build_port, judge_port, measure_reference
 from replication.progress import Steps
 

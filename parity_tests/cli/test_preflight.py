@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from replication import preflight_run
 from replication.cli import app

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.config import ModelConfig, PixelDecoderConfig, PredictorConfig, SwinConfig
-from maskformer.seeded import seeded_tensor
+from maskformer.model.config import ModelConfig, PixelDecoderConfig, PredictorConfig, SwinConfig
+from maskformer.model.seeded import seeded_tensor
 from weight_conversion import safetensors_file, torch_files
 from weight_conversion.spec import expected
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskformer import zoo
-from maskformer.config import ResNetConfig, SwinConfig
+from maskformer.model import zoo
+from maskformer.model.config import ResNetConfig, SwinConfig
 from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG, as_torch, write_pickle, write_torch
 from weight_conversion import backbones

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity_tests.conversion.samples import CONFIG, state, write_safetensors
 from parity_tests.conversion.test_atomic import leftover
 from replication import cli

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import (
     CONFIG,

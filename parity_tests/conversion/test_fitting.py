@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import write_safetensors
 from replication.fitting import entry_that_fits

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from parity_tests import golden_files
 from parity_tests.conversion.samples import CONFIG

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
-from maskformer.config import LossConfig, ModelConfig
+from maskformer.model.config import LossConfig, ModelConfig
 from parity_tests.golden_files import load, unpack_masks
 from tf_impl import criterion as tf_criterion
 from tf_impl import matcher as tf_matcher

@@ -1,6 +1,6 @@
 """Input settings that several data tests share."""
 
-from maskformer.inputs import CropConfig, InputConfig
+from maskformer.model.inputs import CropConfig, InputConfig
 
 COCO = InputConfig(
     "detr_panoptic",

@@ -30,7 +30,7 @@ from maskformer.data.augmentation import (
     source_indices,
 )
 from maskformer.data.mapper import apply_to_labels
-from maskformer.inputs import CropConfig, InputConfig
+from maskformer.model.inputs import CropConfig, InputConfig
 from parity.errors import InputError
 from parity_tests.data.inputs_for_tests import ADE20K, COCO
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 import torch_reference
-from maskformer import zoo
 from maskformer.data.augmentation import drawn_shape, example_generator
 from maskformer.data.batching import COCO_BUCKETS, BatchPlan
 from maskformer.data.images import batch_images
-from maskformer.seeded import seeded_state
+from maskformer.model import zoo
+from maskformer.model.seeded import seeded_state
 from parity_tests.data.inputs_for_tests import COCO
 
 SIZES = ((480, 640), (427, 640), (640, 480), (640, 427), (640, 640), (360, 640), (500, 375))

@@ -66,7 +66,7 @@ def workplace(tmp_path_factory):
     """One folder for all long commands, with a photograph and a checkpoint like the original's."""
     from safetensors.numpy import save_file
 
-    from maskformer import zoo
+    from maskformer.model import zoo
     from replication.demo_stages import photographs
     from replication.pair import load_weights
     from weight_conversion.convert import convert

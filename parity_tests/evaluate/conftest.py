@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maskformer import zoo
-from maskformer.config import ResNetConfig
+from maskformer.model import zoo
+from maskformer.model.config import ResNetConfig
 from maskformer.scenes import write_scenes
 
 Parity = Callable[..., tuple[int, str, str]]

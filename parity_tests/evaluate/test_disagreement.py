@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskformer import zoo
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction
+from maskformer.model import zoo
 from replication.audit_inference import Inputs, inference_claims
 from replication.disagreement import Certain, certain_decisions, disagreement, panoptic_difference
 from replication.output_folder import output_folder

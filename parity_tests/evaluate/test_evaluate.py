@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from maskformer import zoo
 from maskformer.data.dataset_layout import open_split
 from maskformer.data.panoptic_format import read_dataset
 from maskformer.metrics import panoptic_quality, semantic_iou
+from maskformer.model import zoo
 from maskformer.scenes import CATEGORIES
 from parity_tests.evaluate.conftest import Parity
 from replication import pair

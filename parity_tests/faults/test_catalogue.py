@@ -9,8 +9,8 @@ import tf_keras
 from typer.testing import CliRunner
 
 import tf_impl
-from maskformer import zoo
-from maskformer.config import SwinConfig
+from maskformer.model import zoo
+from maskformer.model.config import SwinConfig
 from parity.capture_tf import named_modules
 from parity.errors import InputError
 from parity_tests.faults.catalogue import FAULTS

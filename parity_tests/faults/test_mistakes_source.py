@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from maskformer import solver
+from maskformer.model import solver
 from parity.errors import InputError
 from parity.faults import edited
 from parity.mistakes_source import edits, explained, functions_of, setting_mistakes
@@ -58,7 +58,7 @@ def test_an_edited_copy_is_seen_by_its_users_alone():
     with edited(solver, "if step >= solver.warmup_iters:\n        return solver.gamma", "if 1:\n"
                 "        return 2 * solver.gamma", user):  # fmt: skip
         assert user.solver.learning_rate(RATES, 50) == pytest.approx(2e-4)
-        assert functions_of(sys.modules["maskformer.solver"])
+        assert functions_of(sys.modules["maskformer.model.solver"])
     assert user.solver.learning_rate(RATES, 50) == pytest.approx(1e-4)
     with pytest.raises(InputError, match="0 places to change"), edited(solver, "no such", "", user):
         pass

@@ -480,7 +480,7 @@ REPLICAS = (
 
 
 def _group(kind, path, solver):
-    from maskformer.solver import parameter_group
+    from maskformer.model.solver import parameter_group
 
     return parameter_group(kind, path, solver)
 

@@ -310,7 +310,7 @@ TRAINING = (
 
 
 def _biases_apart(kind, path, solver):
-    from maskformer.solver import parameter_group
+    from maskformer.model.solver import parameter_group
 
     rate, decay = parameter_group(kind, path, solver)
     return rate, 0.0 if path.endswith("bias") else decay

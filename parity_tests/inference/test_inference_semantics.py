@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
 from maskformer.inference.prediction import (
     PanopticPrediction,
     Prediction,
@@ -18,6 +16,8 @@ from maskformer.inference.prediction import (
     to_dataset_ids,
     to_labels,
 )
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from parity_tests import golden_files
 from parity_tests.inference.golden_outputs import assert_below

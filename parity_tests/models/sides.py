@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
-from maskformer import zoo
-from maskformer.config import ModelConfig
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity import capture_tf, capture_torch
 from parity.judge import Verdict, same_function, same_precision
 from parity.pairing import Comparison

@@ -26,8 +26,8 @@ import torch_reference.modeling.predictor as torch_predictor
 import torch_reference.modeling.resnet as torch_resnet
 import torch_reference.modeling.swin as torch_swin
 import torch_reference.modeling.transformer as torch_transformer
-from maskformer.config import PixelDecoderConfig, PredictorConfig, ResNetConfig, SwinConfig
-from maskformer.tensor_axes import axis_names
+from maskformer.model.config import PixelDecoderConfig, PredictorConfig, ResNetConfig, SwinConfig
+from maskformer.model.tensor_axes import axis_names
 from parity_tests.models.sides import batch_first, block, failures, judge_block, nhwc, normal
 
 PREDICTOR = PredictorConfig(

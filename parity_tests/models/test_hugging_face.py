@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
 from replication import pair

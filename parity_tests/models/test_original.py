@@ -13,9 +13,9 @@ import yaml
 from torch import nn
 
 import torch_reference
-from maskformer import zoo
-from maskformer.config import FEATURES, ModelConfig, ResNetConfig, SwinConfig
-from maskformer.detectron2_config import read
+from maskformer.model import zoo
+from maskformer.model.config import FEATURES, ModelConfig, ResNetConfig, SwinConfig
+from maskformer.model.detectron2_config import read
 from parity.capture_torch import Recorder, measure_floors
 from parity.errors import InputError
 from parity.judge import same_function

@@ -7,8 +7,8 @@ import torch
 
 import tf_impl
 import torch_reference
-from maskformer import solver as rules
-from maskformer import zoo
+from maskformer.model import solver as rules
+from maskformer.model import zoo
 from parity_tests.golden_files import DIRECTORY, read_json
 from tf_impl.optimizer import parameter_groups as tf_groups
 from torch_reference.optimizer import build_optimizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
-from maskformer.solver import SolverConfig, learning_rate
+from maskformer.model.solver import SolverConfig, learning_rate
 from parity.errors import InputError
 from parity_tests.golden_files import read_json
 from tf_impl.schedule import SolverSchedule as TfSchedule

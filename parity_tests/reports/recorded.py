@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.tensor_axes import stage_of
+from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
 from parity.audit_result import Measured, Precision, build_result, isolated_claim
 from parity.claims import claim, margin_claim, matching_place

@@ -9,8 +9,8 @@ import tf_impl
 
 import tensorflow as tf  # isort: skip
 
-from maskformer import zoo
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
 from replication.training_pair import port_batch, synthetic_targets
 from tf_impl.criterion import weighted_total
 from tf_impl.layers import GroupNorm, dropout, dropout_seed, group_mean, wide

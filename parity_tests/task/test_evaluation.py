@@ -9,13 +9,13 @@ import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 
 import tensorflow as tf  # isort: skip
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
 from maskformer.data.evaluation_data import open_data
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.metrics.run_scores import ImageCounts, RunScores
 from maskformer.metrics.semantic_iou import SemanticCounts
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from parity_tests.task import runs
 from tf_impl.evaluation import (

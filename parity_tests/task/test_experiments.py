@@ -11,8 +11,8 @@ import tf_impl
 
 from official.core import exp_factory  # isort: skip
 
-from maskformer import zoo
-from maskformer.solver import SolverConfig
+from maskformer.model import zoo
+from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
 from tf_impl import experiments
 

@@ -9,11 +9,11 @@ import tf_impl
 
 import tensorflow as tf  # isort: skip
 
-from maskformer import zoo
 from maskformer.data.augmentation import resized_shape
 from maskformer.data.images import synthetic_image
 from maskformer.inference.prediction import QueryDecisions, merge_queries
-from maskformer.inputs import InputConfig
+from maskformer.model import zoo
+from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl import export
 from tf_impl.dataset import evaluation_image

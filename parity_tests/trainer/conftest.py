@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from maskformer.scenes import write_scenes
 from parity_tests.trainer import small as runs
 

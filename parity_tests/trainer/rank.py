@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity_tests.trainer import small
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from maskformer import zoo
+from maskformer.model import zoo
 from maskformer.run_settings import RunSettings
 
 NAME = "scenes_tiny"

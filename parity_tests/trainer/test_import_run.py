@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from maskformer import zoo
 from maskformer.event_files import EventWriter, read_scalars
+from maskformer.model import zoo
 from maskformer.run_record import read_run
 from parity.errors import InputError
 from replication.import_run import import_run

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from maskformer import zoo
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import open_data
 from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.metrics.run_scores import RunScores, read_counts
+from maskformer.model import zoo
 from maskformer.scenes import write_scenes
 from parity.errors import InputError
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskformer import zoo
 from maskformer.data.augmentation import draw, example_generator, output_shape
 from maskformer.data.batching import COCO_BUCKETS, choose_bucket
+from maskformer.model import zoo
 from maskformer.run_settings import RunSettings, buckets, check_resumable
 from parity.errors import InputError
 

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import torch_reference
-from maskformer import zoo
 from maskformer.event_files import read_scalars
 from maskformer.metrics.run_scores import COUNTS, read_counts
+from maskformer.model import zoo
+from maskformer.model.solver import learning_rate
 from maskformer.run_record import SCORES, SENTINELS, RunRecord, read_run
 from maskformer.scenes import write_scenes
-from maskformer.solver import learning_rate
 from parity.errors import InputError
 from parity_tests.trainer import small as runs
 from torch_reference import checkpointing, train

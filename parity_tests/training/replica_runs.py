@@ -18,8 +18,8 @@ WORLD = 2
 
 def case(name):
     """Configuration, weights, images uint8 [2,H,W,3], sizes and targets."""
-    from maskformer import zoo
     from maskformer.data.images import batch_images, synthetic_image
+    from maskformer.model import zoo
     from replication.pair import load_weights
     from replication.training_pair import synthetic_targets
 
@@ -33,7 +33,7 @@ def case(name):
 
 def solver():
     """The published solver at its full rate, without warm-up."""
-    from maskformer import zoo
+    from maskformer.model import zoo
 
     return zoo.get("tiny").solver
 

@@ -1,7 +1,7 @@
 """Configurations that are small enough for a test and have every kind of layer."""
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 
 
 def small_swin() -> ModelConfig:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
-from maskformer import zoo
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
 from parity import capture_tf, capture_torch
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
 from parity.gradients_tf import GradientRecorder as TFGradients

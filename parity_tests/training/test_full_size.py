@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from maskformer import zoo
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
 from parity.capture_torch import perturbed, reordered
 from parity.gradients import gradient_verdicts
 from parity.judge import FUNCTION_FACTOR

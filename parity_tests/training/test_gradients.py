@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from maskformer import zoo
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
 from parity import capture_torch
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
 from parity.gradients_torch import GradientRecorder as TorchRecorder

@@ -8,8 +8,8 @@ import pytest
 import tf_impl.criterion as tf_criterion
 import tf_impl.matcher as tf_matcher
 import tf_impl.train_step as tf_train_step
-from maskformer import zoo
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.model import zoo
 from parity_tests.faults.circumstances import normalise_over_replicas
 from parity_tests.faults.planting import function, method
 from parity_tests.faults.training import greedy_assignment

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 
 ROOT = Path(__file__).parents[2]
 SOLVER = zoo.get("tiny").solver

@@ -4,7 +4,7 @@ import pytest
 
 import tf_impl
 import tf_impl.criterion as criterion_module
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 from tf_impl.criterion import SetCriterion, weighted_total
 from tf_impl.layers import resize_bilinear

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity_tests.training import planted
 from replication import trajectory
 from replication.trajectory import CALM_RATE, Request, compare_step, solver_for

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from maskformer import zoo
-from maskformer.detectron2_config import read, resolve, scaled_sizes
+from maskformer.model import zoo
+from maskformer.model.detectron2_config import read, resolve, scaled_sizes
 from parity.errors import InputError
 
 ORIGINALS = os.environ.get("MASKFORMER_CONFIGS")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskformer.seeded import MODEL_CONSTANTS, digest, seeded_state, seeded_tensor
+from maskformer.model.seeded import MODEL_CONSTANTS, digest, seeded_state, seeded_tensor
 from parity_tests import golden_files
 
 DIGESTS = golden_files.read_json("seeded_digests.json")

@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maskformer import ade20k, zoo
-from maskformer.config import ResNetConfig, SwinConfig
+from maskformer import ade20k
+from maskformer.model import zoo
+from maskformer.model.config import ResNetConfig, SwinConfig
 from parity.errors import InputError
 from parity_tests import golden_files
 from replication.zoo import register

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import ModelConfig, SwinConfig
+from maskformer.model.config import ModelConfig, SwinConfig
 from tf_impl.criterion import SetCriterion
 from tf_impl.layers import wide
 from tf_impl.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead

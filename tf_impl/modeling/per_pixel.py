@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from tf_impl.layers import Conv2d, msra_fill, resize_bilinear
 from tf_impl.modeling.pixel_decoder import PixelDecoder
 from tf_impl.modeling.predictor import TransformerPredictor

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import FEATURES, PixelDecoderConfig, PredictorConfig
+from maskformer.model.config import FEATURES, PixelDecoderConfig, PredictorConfig
 from tf_impl.layers import Conv2d, resize_nearest, xavier_fill
 from tf_impl.modeling.position_encoding import PositionEmbeddingSine
 from tf_impl.modeling.transformer import TransformerEncoderOnly

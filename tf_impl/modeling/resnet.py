@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import FEATURES, ResNetConfig
+from maskformer.model.config import FEATURES, ResNetConfig
 from tf_impl.layers import Conv2d, max_pool2d, msra_fill
 
 

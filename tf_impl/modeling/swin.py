@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from maskformer.config import FEATURES, SwinConfig
+from maskformer.model.config import FEATURES, SwinConfig
 from tf_impl.layers import Conv2d, Dropout, LayerNorm, Linear, dropout, gelu
 
 SHIFT_MASK = -100.0  # added to logits between windows that the cyclic shift brought together

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from maskformer.config import ModelConfig, SwinConfig
+from maskformer.model.config import ModelConfig, SwinConfig
 from torch_reference.criterion import SetCriterion
 from torch_reference.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead
 from torch_reference.modeling.pixel_decoder import PixelDecoder

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskformer.config import ModelConfig
+from maskformer.model.config import ModelConfig
 from torch_reference.layers import Conv2d, msra_fill
 from torch_reference.modeling.pixel_decoder import PixelDecoder
 from torch_reference.modeling.predictor import TransformerPredictor

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskformer.config import FEATURES, PixelDecoderConfig, PredictorConfig
+from maskformer.model.config import FEATURES, PixelDecoderConfig, PredictorConfig
 from torch_reference.layers import Conv2d, xavier_fill
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 from torch_reference.modeling.transformer import TransformerEncoderOnly

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskformer.config import PredictorConfig
+from maskformer.model.config import PredictorConfig
 from torch_reference.layers import Conv2d, xavier_fill
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 from torch_reference.modeling.transformer import Transformer

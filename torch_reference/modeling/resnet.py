@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskformer.config import FEATURES, ResNetConfig
+from maskformer.model.config import FEATURES, ResNetConfig
 from torch_reference.layers import Conv2d, msra_fill
 
 

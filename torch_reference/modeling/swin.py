@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskformer.config import FEATURES, SwinConfig
+from maskformer.model.config import FEATURES, SwinConfig
 
 SHIFT_MASK = -100.0  # added to logits between windows that the cyclic shift brought together
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from maskformer import ade20k, coco
-from maskformer.config import (
+from maskformer.model.config import (
     InferenceConfig,
     ModelConfig,
     PixelDecoderConfig,
@@ -22,8 +22,8 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.inputs import CropConfig, InputConfig
-from maskformer.solver import SolverConfig
+from maskformer.model.inputs import CropConfig, InputConfig
+from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
 
 SOURCE = "facebookresearch/MaskFormer, MODEL_ZOO.md"

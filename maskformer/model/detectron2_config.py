@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from maskformer import ade20k, coco
-from maskformer.config import (
+from maskformer.model.config import (
     FEATURES,
     InferenceConfig,
     LossConfig,
@@ -26,9 +26,9 @@ from maskformer.config import (
     ResNetConfig,
     SwinConfig,
 )
-from maskformer.inputs import CropConfig, InputConfig
-from maskformer.solver import SolverConfig
-from maskformer.zoo import ENTRIES, Entry, get
+from maskformer.model.inputs import CropConfig, InputConfig
+from maskformer.model.solver import SolverConfig
+from maskformer.model.zoo import ENTRIES, Entry, get
 from parity.errors import InputError
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
