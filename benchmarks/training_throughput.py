@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from maskformer.run_record import read_run
+from maskformer.runs.run_record import read_run
 from parity.errors import InputError
 
 SIDES = ("torch", "tf")

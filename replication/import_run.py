@@ -56,7 +56,7 @@ def command(
     Losses lose the weights that Detectron2 multiplies them with, iterations become updates done;
     values without a name in the record are kept as other/NAME.
     """
-    from maskformer.run_record import read_run
+    from maskformer.runs.run_record import read_run
 
     import_run(source, out, config)
     run = read_run(out)
@@ -84,7 +84,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
     that already holds a run.
     """
     from maskformer.model import zoo
-    from maskformer.run_record import RunRecord, has_run
+    from maskformer.runs.run_record import RunRecord, has_run
     from parity.errors import InputError
     from replication.output_folder import output_folder
 
@@ -183,7 +183,7 @@ def read_events(paths: Iterable[Path]) -> Iterator[Values]:
     """
     from itertools import groupby
 
-    from maskformer.event_files import read_scalars
+    from maskformer.runs.event_files import read_scalars
 
     start = None
     for path in paths:
@@ -213,7 +213,7 @@ def latest(found: Iterable[Values]) -> list[Values]:
 
 def rows(one: Values, weights: Mapping[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
     """Split and values, by the names of the record, of what a source says of one step."""
-    from maskformer.run_record import SCORES, is_known
+    from maskformer.runs.run_record import SCORES, is_known
 
     found: dict[str, dict[str, float]] = {"train": {}, "eval": {}}
     waited = one.values.get("data_time", math.nan) / one.values.get("time", math.nan)

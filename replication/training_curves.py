@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.run_record import read_run
-from replication.training_runs import LOSSES
+from maskformer.runs.run_record import LOSSES, read_run
 
 COLOURS = ("#d55e00", "#0072b2")
 DASHES = ("-", (0, (4, 2)))

@@ -19,8 +19,8 @@ import numpy as np
 from maskformer.data.evaluation_data import open_data
 from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import COUNTS, read_counts
-from maskformer.run_record import METRICS, Run, has_run, read_run
-from maskformer.run_settings import RunSettings, training_words
+from maskformer.runs.run_record import LOSSES, METRICS, Run, has_run, read_run
+from maskformer.runs.run_settings import RunSettings, training_words
 from parity.errors import InputError
 from parity.files import replacing
 from replication.progress import images_shown
@@ -30,7 +30,6 @@ LOG = "log.txt"
 SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
 RECORDS = "records"
-LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LINES = 10.0

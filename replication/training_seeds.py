@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskformer.metrics.run_scores import COUNTS
-from maskformer.run_record import DESCRIPTION, METRICS, SCORES
+from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
 from replication.training_runs import Request, compare_runs, train

@@ -13,7 +13,7 @@ from typing import Any
 
 from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import ImageCounts
-from maskformer.run_settings import training_words
+from maskformer.runs.run_settings import training_words
 from parity.claims import claim
 from parity.errors import InputError
 from parity.schemas import AUDIT_ALL, EVALUATION, RECEIPT, TRAINING_RUNS

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from maskformer.metrics.run_scores import COUNTS, ImageCounts, read_counts
-from maskformer.run_record import DESCRIPTION, METRICS, Run, read_run
-from maskformer.run_record import SCHEMA as RUN
+from maskformer.runs.run_record import DESCRIPTION, METRICS, Run, read_run
+from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
 from parity.records import json_text
 from parity.schemas import (

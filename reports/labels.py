@@ -17,7 +17,7 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """A value of a training run (`maskformer.run_record`)."""
+    """A value of a training run (`maskformer.runs.run_record`)."""
     return LABELS.get(name, name.replace("_", " ").replace("/", ", "))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.run_record import SCORES, SENTINELS
+from maskformer.runs.run_record import SCORES, SENTINELS
 from reports import claims as words
 from reports.curves import Series, curve_plot, described
 from reports.derived import pairs_of_runs

@@ -27,7 +27,7 @@ from maskformer.model.config import (
 )
 from maskformer.model.inputs import CropConfig, InputConfig
 from maskformer.model.solver import SolverConfig
-from maskformer.run_settings import RunSettings, buckets
+from maskformer.runs.run_settings import RunSettings, buckets
 from parity.errors import InputError
 from tf_impl import optimizer as optimizers
 

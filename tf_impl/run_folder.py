@@ -8,13 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 from maskformer.metrics.run_scores import COUNTS, ImageCounts
-from maskformer.run_record import DESCRIPTION, METRICS, RunRecord, read_run
+from maskformer.runs.run_record import DESCRIPTION, METRICS, RunRecord, read_run
 from parity.errors import InputError
 from tf_impl.bucket import is_remote
 
 
 class RunFolder:
-    """Writes rows of `maskformer.run_record`; files of a remote folder are copied at every row."""
+    """Writes rows of `maskformer.runs.run_record`; files of a remote folder are copied at every row."""
 
     def __init__(
         self, folder: str, description: Mapping[str, Any], resume_step: int | None

@@ -31,8 +31,8 @@ from official.common import distribute_utils
 from official.common import flags as model_garden_flags
 from official.core import config_definitions, task_factory, train_lib, train_utils
 
-from maskformer.run_record import DESCRIPTION
-from maskformer.run_settings import RunSettings, check_resumable
+from maskformer.runs.run_record import DESCRIPTION
+from maskformer.runs.run_settings import RunSettings, check_resumable
 from parity.errors import InputError
 from tf_impl import checkpointing, replicas
 from tf_impl.experiments import RuntimeConfig, policy_of, settings_of
@@ -182,7 +182,7 @@ def _explained(model_dir: str) -> Iterator[None]:
 
 
 def description(params: Experiment, settings: RunSettings, model_sha256: str) -> dict[str, Any]:
-    """What `run.json` says of a run (`maskformer.run_record`), and all of its settings."""
+    """What `run.json` says of a run (`maskformer.runs.run_record`), and all of its settings."""
     path = params.task.train_data.input_path or params.task.validation_data.input_path
     return {
         "side": "tf",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from official.core import base_trainer
 
 from maskformer.model.solver import learning_rate
-from maskformer.run_record import SCORES
+from maskformer.runs.run_record import SCORES
 from parity.errors import InputError
 from tf_impl.run_folder import RunFolder
 from tf_impl.sentinels import sentinels
@@ -162,7 +162,7 @@ class Trainer(base_trainer.Trainer):
         return tf.function(evaluate, autograph=False) if compiled else evaluate
 
     def eval_end(self, aggregated_logs: Any = None) -> dict[str, float]:
-        """The scores, recorded under the names of `maskformer.run_record`."""
+        """The scores, recorded under the names of `maskformer.runs.run_record`."""
         logs = super().eval_end(aggregated_logs)
         scores = {name: logs[name] for name in SCORES if name in logs}
         self._write(int(self.global_step.numpy()), "eval", scores)

@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskformer.run_record import has_run, read_run
-from maskformer.run_settings import (
+from maskformer.runs.run_record import has_run, read_run
+from maskformer.runs.run_settings import (
     DTYPES,
     NORMALISATIONS,
     RunSettings,

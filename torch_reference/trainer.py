@@ -21,12 +21,12 @@ import torch_reference
 from maskformer.data.batching import BatchPlan
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import EvaluationData, open_data
-from maskformer.event_files import EventWriter
 from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.model.config import ModelConfig
 from maskformer.model.solver import learning_rate
-from maskformer.run_record import RunRecord
-from maskformer.run_settings import DTYPES, RunSettings, buckets
+from maskformer.runs.event_files import EventWriter
+from maskformer.runs.run_record import RunRecord
+from maskformer.runs.run_settings import DTYPES, RunSettings, buckets
 from parity.errors import InputError
 from torch_reference.checkpointing import (
     Checkpoint,
@@ -74,7 +74,7 @@ def run(
 ) -> dict[str, float]:
     """Trains until `settings.steps` updates are done; returns the scores of the final weights.
 
-    `folder` receives the record (`maskformer.run_record`), TensorBoard files, `checkpoints/`, and
+    `folder` receives the record (`maskformer.runs.run_record`), TensorBoard files, `checkpoints/`, and
     the counts of the last evaluation. With `resume`, a run that `folder` holds is continued from
     its newest whole checkpoint; the record keeps the `command` that began it. All processes of
     `replicas` call this with equal arguments.

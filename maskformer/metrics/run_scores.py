@@ -102,7 +102,7 @@ class ImageCounts:
         self._categories = {i: Category(i, "", bool(thing)) for i, thing in enumerate(things)}
 
     def values(self) -> dict[str, float]:
-        """Scores in percent by the names of `maskformer.run_record`.
+        """Scores in percent by the names of `maskformer.runs.run_record`.
 
         NaN for a group of which no class occurs in truth or prediction.
         """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskformer.run_record import REQUIRED, RunRecord
+from maskformer.runs.run_record import REQUIRED, RunRecord
 from parity.errors import InputError
 from parity_tests.reports import recorded
 from replication import demo

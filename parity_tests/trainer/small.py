@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from maskformer.model import zoo
-from maskformer.run_settings import RunSettings
+from maskformer.runs.run_settings import RunSettings
 
 NAME = "scenes_tiny"
 

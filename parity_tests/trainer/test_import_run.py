@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from maskformer.event_files import EventWriter, read_scalars
 from maskformer.model import zoo
-from maskformer.run_record import read_run
+from maskformer.runs.event_files import EventWriter, read_scalars
+from maskformer.runs.run_record import read_run
 from parity.errors import InputError
 from replication.import_run import import_run
 

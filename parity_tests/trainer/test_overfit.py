@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from maskformer.run_record import read_run
+from maskformer.runs.run_record import read_run
 from maskformer.scenes import write_scenes
 from parity_tests.trainer import small as runs
 from torch_reference.trainer import Machine, run

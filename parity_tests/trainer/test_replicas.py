@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskformer.run_record import read_run
+from maskformer.runs.run_record import read_run
 from maskformer.scenes import write_scenes
 from torch_reference import checkpointing
 from torch_reference.trainer import CHECKPOINTS

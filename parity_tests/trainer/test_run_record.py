@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskformer.run_record import DESCRIPTION, METRICS, REQUIRED, RunRecord, has_run, read_run
+from maskformer.runs.run_record import DESCRIPTION, METRICS, REQUIRED, RunRecord, has_run, read_run
 from parity.errors import InputError
 
 SAID = {**dict.fromkeys(REQUIRED), "side": "torch", "settings": {"steps": 9}, "versions": {}}

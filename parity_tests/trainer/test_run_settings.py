@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from maskformer.data.augmentation import draw, example_generator, output_shape
 from maskformer.data.batching import COCO_BUCKETS, choose_bucket
 from maskformer.model import zoo
-from maskformer.run_settings import RunSettings, buckets, check_resumable
+from maskformer.runs.run_settings import RunSettings, buckets, check_resumable
 from parity.errors import InputError
 
 SETTINGS = RunSettings("tiny", "scenes", steps=20, batch=4, capacity=20)

@@ -1,4 +1,4 @@
-"""The sentinels are what `maskformer.run_record` defines, also counted by hand."""
+"""The sentinels are what `maskformer.runs.run_record` defines, also counted by hand."""
 
 import math
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from maskformer.metrics.panoptic_quality import PanopticCounts
 from maskformer.metrics.run_scores import COUNTS, ImageCounts
 from maskformer.metrics.semantic_iou import SemanticCounts
-from maskformer.run_record import REQUIRED, RunRecord, read_run
+from maskformer.runs.run_record import REQUIRED, RunRecord, read_run
 from parity.errors import InputError
 from replication import training_runs
 from replication.training_runs import Request, compare_runs, last_message, last_row, loss_gap

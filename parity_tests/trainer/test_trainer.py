@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import torch_reference
-from maskformer.event_files import read_scalars
 from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.model import zoo
 from maskformer.model.solver import learning_rate
-from maskformer.run_record import SCORES, SENTINELS, RunRecord, read_run
+from maskformer.runs.event_files import read_scalars
+from maskformer.runs.run_record import SCORES, SENTINELS, RunRecord, read_run
 from maskformer.scenes import write_scenes
 from parity.errors import InputError
 from parity_tests.trainer import small as runs

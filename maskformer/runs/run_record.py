@@ -314,3 +314,6 @@ def _row(line: bytes, path: Path, number: int) -> Row:
             'expected: {"step": 1, "split": "train", "seconds": 0.5, "loss": ...}',
         ) from None
     return Row(step, split, seconds, numbers)
+
+
+LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
