@@ -20,7 +20,7 @@ from rich.progress import Progress
 from maskformer.data.batching import COCO_BUCKETS
 from maskformer.data.dataset_layout import open_split
 from maskformer.model.inputs import CropConfig, InputConfig
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 
 CONFIGS = {
     "detr_panoptic": InputConfig(

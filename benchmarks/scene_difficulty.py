@@ -25,7 +25,7 @@ from maskformer.metrics.panoptic_quality import (
     score,
 )
 from maskformer.metrics.statistics import bootstrap_interval
-from maskformer.scenes import CATEGORIES, IGNORED, Scene, draw_scene
+from maskformer.scenes.scenes import CATEGORIES, IGNORED, Scene, draw_scene
 
 BY_ID = {category.id: category for category in CATEGORIES}
 LEAST_THING, LEAST_STUFF = 20, 200  # pixels of a predicted segment

@@ -34,7 +34,7 @@ def scenes(
 
     Example: parity data scenes runs/scenes --images 64 --seed 0
     """
-    from maskformer.scenes import CATEGORIES, write_scenes
+    from maskformer.scenes.scenes import CATEGORIES, write_scenes
     from replication.progress import images_shown
 
     with images_shown("draw", images) as advance:
@@ -110,7 +110,7 @@ def inspect(
 
     Example: parity data inspect runs/records/train2017 --sheet sheet.png --pixel-difference 16
     """
-    from maskformer.contact_sheet import Statistics, contact_sheet
+    from maskformer.scenes.contact_sheet import Statistics, contact_sheet
     from parity.errors import InputError
     from parity.files import replacing
     from replication.progress import images_shown

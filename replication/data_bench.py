@@ -74,7 +74,7 @@ class DataBench:
 
     def __init__(self) -> None:
         from maskformer.data.dataset_layout import open_split
-        from maskformer.scenes import write_scenes
+        from maskformer.scenes.scenes import write_scenes
         from tf_impl.tfrecord import RecordFolder, write_records
 
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")

@@ -201,7 +201,7 @@ def trajectory(story: Story) -> list[Path]:
 
 def scenes(story: Story) -> list[Path]:
     """A procedural data set in COCO's panoptic format."""
-    from maskformer.scenes import write_scenes
+    from maskformer.scenes.scenes import write_scenes
 
     scale = story.scale
     with story.steps(f"draw {scale.scenes} scenes"):

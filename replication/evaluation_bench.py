@@ -61,7 +61,7 @@ class EvaluationBench:
     """
 
     def __init__(self) -> None:
-        from maskformer.scenes import write_scenes
+        from maskformer.scenes.scenes import write_scenes
         from tf_impl.tfrecord import RecordFolder, write_records
 
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")

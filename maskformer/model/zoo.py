@@ -3,7 +3,7 @@
 The 30 entries are the 30 training configs of facebookresearch/MaskFormer (`configs/`); results,
 memory and checkpoint names are those of its `MODEL_ZOO.md`. `tiny` is this project's own small
 relative of `coco_r50`, for quick runs; `scenes_tiny` and `scenes_r50` are trained from scratch on
-procedural scenes (`maskformer.scenes`).
+procedural scenes (`maskformer.scenes.scenes`).
 """
 
 import dataclasses

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 
 Parity = Callable[..., tuple[int, str, str]]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskformer.data.dataset_layout import find_splits, open_split
-from maskformer.scenes import (
+from maskformer.scenes.scenes import (
     CATEGORIES,
     IGNORED,
     digest,

@@ -8,7 +8,7 @@ import pytest
 
 from maskformer.model import zoo
 from maskformer.model.config import ResNetConfig
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 
 Parity = Callable[..., tuple[int, str, str]]
 

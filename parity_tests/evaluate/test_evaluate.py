@@ -15,7 +15,7 @@ from maskformer.data.dataset_layout import open_split
 from maskformer.data.panoptic_format import read_dataset
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.model import zoo
-from maskformer.scenes import CATEGORIES
+from maskformer.scenes.scenes import CATEGORIES
 from parity_tests.evaluate.conftest import Parity
 from replication import pair
 

@@ -43,7 +43,7 @@ def finish_all(processes: list[subprocess.Popen], folder: Path) -> dict:
 def write_data(folder: Path, images: int = 10, size: int = SIZE, seed: int = 0) -> Path:
     """Records of small scenes in `folder`, one folder per split; returns `folder`."""
     from maskformer.data.dataset_layout import find_splits, open_split
-    from maskformer.scenes import write_scenes
+    from maskformer.scenes.scenes import write_scenes
     from tf_impl.tfrecord import write_records
 
     write_scenes(folder / "scenes", images, seed, size=size)

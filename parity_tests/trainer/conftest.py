@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maskformer.model import zoo
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 from parity_tests.trainer import small as runs
 
 

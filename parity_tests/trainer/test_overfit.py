@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskformer.runs.run_record import read_run
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 from parity_tests.trainer import small as runs
 from torch_reference.trainer import Machine, run
 

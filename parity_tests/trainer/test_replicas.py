@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskformer.runs.run_record import read_run
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 from torch_reference import checkpointing
 from torch_reference.trainer import CHECKPOINTS
 

@@ -10,7 +10,7 @@ from maskformer.data.evaluation_data import open_data
 from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.metrics.run_scores import RunScores, read_counts
 from maskformer.model import zoo
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 from parity.errors import InputError
 
 CONFIG = zoo.model_config("scenes_tiny")

@@ -21,7 +21,7 @@ from maskformer.model import zoo
 from maskformer.model.solver import learning_rate
 from maskformer.runs.event_files import read_scalars
 from maskformer.runs.run_record import SCORES, SENTINELS, RunRecord, read_run
-from maskformer.scenes import write_scenes
+from maskformer.scenes.scenes import write_scenes
 from parity.errors import InputError
 from parity_tests.trainer import small as runs
 from torch_reference import checkpointing, train

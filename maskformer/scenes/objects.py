@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maskformer.scene_materials import noise
+from maskformer.scenes.materials import noise
 
 Point = tuple[float, float]
 

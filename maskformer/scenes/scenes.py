@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskformer import scene_materials, scene_objects
 from maskformer.coco import PANOPTIC_CATEGORIES
 from maskformer.data.panoptic_format import (
     Category,
@@ -28,6 +27,8 @@ from maskformer.data.panoptic_format import (
     describe_segments,
     write_dataset,
 )
+from maskformer.scenes import materials as scene_materials
+from maskformer.scenes import objects as scene_objects
 from parity.errors import InputError
 from parity.files import replacing
 
