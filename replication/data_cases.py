@@ -17,8 +17,8 @@ from PIL import Image
 from maskformer.data import augmentation
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import InputConfig
-from parity.faults import replaced
 from parity.mistakes_source import Mistake
+from parity.planting import replaced
 
 Results = dict[tuple[str, str], Any]
 LEVEL = 1  # by which the fast way may differ from Pillow, see docs/data.md

@@ -22,8 +22,8 @@ from maskformer.metrics.panoptic_quality import PanopticPair
 from maskformer.metrics.run_scores import ImageCounts
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
-from parity.faults import replaced
 from parity.mistakes_source import Mistake, functions_of
+from parity.planting import replaced
 from replication.host_stages import Part, audited
 from torch_reference import dataset, evaluation
 from torch_reference.replicas import Replicas

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located, margin_claim, matching_place, relative_gap, verdicts_of
+from parity.claims import claim, located, margin_claim
 from parity.judge import DEFAULT
+from parity.measurements import matching_place, relative_gap, verdicts_of
 from replication.progress import Steps
 from replication.training_port import PortStep, noted_seeds, port_step
 from replication.training_reference import (

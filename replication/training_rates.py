@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located, relative_gap
+from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
+from parity.measurements import relative_gap
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from parity.claims import claim, running_ratio
+from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
+from parity.measurements import running_ratio
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from parity.claims import verdicts_of
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
+from parity.measurements import verdicts_of
 from parity.schemas import AUDIT, EVALUATION
 from reports.derived import claims_of, compared
 from reports.document import flatten, number

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.claims import verdicts_of
 from parity.judge import Verdict
+from parity.measurements import verdicts_of
 from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
 from reports.layer_map import LEGEND, Module, groups, layer_map, part_of

@@ -15,7 +15,7 @@ from parity.audit_figures import (
     precision_figures,
     precision_summary,
 )
-from parity.claims import digest, judge, verdicts_of
+from parity.measurements import digest, judge, verdicts_of
 from parity.schemas import (
     AUDIT,
     AUDIT_ALL,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.claims import judge
 from parity.errors import InputError
 from parity.judge import DEFAULT, Limits
+from parity.measurements import judge
 from reports import evidence
 from reports.derived import all_claims
 from reports.differences import Problem, differences, shown

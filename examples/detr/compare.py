@@ -37,7 +37,7 @@ def audit_pair(
     import numpy as np
 
     from examples.detr import mapping, models, plants
-    from parity.audit import Pair, audit
+    from parity.audits import Pair, audit
 
     differences = models.Differences(**dict.fromkeys(names, True))
     pixels, mask = models.images(differences, seed)
@@ -100,7 +100,7 @@ def compare(out: Path, seed: int) -> dict[str, Any]:
 
     Both audits and their report are written to `out`. Progress goes to standard error.
     """
-    from parity.audit import EXECUTIONS, save
+    from parity.audits import EXECUTIONS, save
     from reports.render import write_report
 
     total = 2 + len(TEXTS) + len(_plants())

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from parity import weights_tf
-from parity.audit import Pair, audit, save
-from parity.claims import verdicts_of
+from parity.audits import Pair, audit, save
 from parity.errors import InputError
+from parity.measurements import verdicts_of
 from parity.names import Names
 from parity.trace import module_of
 from parity.weights import LINEAR, Layout, Weights, depthwise, merged_heads, split_heads

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from parity.assignment import Certificate
-from parity.claims import RULES, claim, digest, judge, margin_claim, matching_place
+from parity.claims import claim, margin_claim
 from parity.judge import DEFAULT, Verdict, judge_again
+from parity.measurements import RULES, digest, judge, matching_place
 from parity.records import strict
 
 PROOF = Certificate(2, 1.0, 1.0, 1e-12, "float64", ())

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 
 from parity.errors import InputError
-from parity.faults import (
-    Fault,
-    Named,
-    Outcome,
-    changed_method,
-    conventional,
-    replaced,
-    rewritten,
-    score,
-)
+from parity.faults import Fault, Named, Outcome, conventional, score
+from parity.planting import changed_method, replaced, rewritten
 
 
 class Counter:

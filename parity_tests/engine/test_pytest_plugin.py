@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.claims import judge
+from parity.measurements import judge
 
 ROOT = Path(__file__).parents[2]
 SUITE = """

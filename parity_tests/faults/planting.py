@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.faults import Plant, changed_method, edited, replaced, rewritten
+from parity.faults import Plant
+from parity.planting import changed_method, edited, replaced, rewritten
 
 
 class Models(Protocol):

@@ -6,8 +6,8 @@ import pytest
 
 from maskformer.model import solver
 from parity.errors import InputError
-from parity.faults import edited
 from parity.mistakes_source import edits, explained, functions_of, setting_mistakes
+from parity.planting import edited
 from replication.host_stages import Part, part_claim
 
 RATES = solver.SolverConfig(max_iter=100, steps=(60,))

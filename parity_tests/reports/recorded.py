@@ -8,8 +8,9 @@ import numpy as np
 from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
 from parity.audit_result import Measured, Precision, build_result, isolated_claim
-from parity.claims import claim, margin_claim, matching_place
+from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
+from parity.measurements import matching_place
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.results import evaluation_result

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parity import claims
 from parity.errors import InputError
+from parity.measurements import judge
 from parity_tests.trainer.test_train_verb import recorded
 from replication.training_curves import draw_curves, smoothed
 from replication.training_runs import Request
@@ -56,7 +56,7 @@ def test_sides_that_are_alike_are_equivalent_and_a_worse_one_is_not(tmp_path, qu
     assert (verdict == "equivalent") == (low > -6 and high < 6)  # the same test, the other way
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     (claim,) = result["claims"]
-    judged = claims.judge(claim["measured"])
+    judged = judge(claim["measured"])
     assert (judged.value, judged.verdict) == (claim["value"], claim["verdict"])
     assert claim["verdict"] == {"equivalent": "holds"}.get(verdict, verdict)
     assert len(result["files"]) == 4 * 2 * 3
@@ -75,9 +75,7 @@ def test_the_control_is_every_two_seeds_of_one_side(tmp_path):
 def test_one_difference_more_or_a_spread_of_none_is_judged():
     def judged(differences, margin=3.0):
         named = {str(i): value for i, value in enumerate(differences)}
-        return claims.judge(
-            {"rule": "equivalence", "differences": named, "margin": margin, "limit": 0.05}
-        )
+        return judge({"rule": "equivalence", "differences": named, "margin": margin, "limit": 0.05})
 
     assert judged([0.5, 0.5, 0.5]).holds
     assert not judged([3.5, 3.5, 3.5]).holds
@@ -93,8 +91,8 @@ def test_scores_that_are_all_0_show_no_equivalence():
     measured = {
         "rule": "equivalence", "differences": {"0": 0.0, "1": 0.0}, "margin": 3.0, "limit": 0.05
     }  # fmt: skip
-    assert claims.judge({**measured, "best": 0.5}).holds
-    found = claims.judge({**measured, "best": 0.0})
+    assert judge({**measured, "best": 0.5}).holds
+    found = judge({**measured, "best": 0.0})
     assert (found.holds, found.value) == (False, 1.0)
 
 

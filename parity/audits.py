@@ -93,7 +93,7 @@ def audit(
     executions: Sequence[str] = EXECUTIONS,
     isolate: bool = False,
     title: str = "Audit",
-    command: str = "parity.audit.audit(pair)",
+    command: str = "parity.audits.audit(pair)",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
