@@ -107,7 +107,7 @@ def audit(
         name in the map, weights that do not match, a port that cannot run in float64.
     """
     from parity.capture_torch import Recorder, measure_floors
-    from parity.explain import explain
+    from parity.causes.explain import explain
     from parity.localise import localise
     from parity.pairing import Comparison
     from parity.provenance import provenance

@@ -9,10 +9,10 @@ import torch
 
 from parity import capture_torch
 from parity.calls import Call, Sink, Watch, watching
+from parity.causes.source import Mistake
+from parity.causes.torch_gradients import stopped
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
-from parity.mistakes_gradient_torch import stopped
-from parity.mistakes_source import Mistake
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from parity.calls import Call, IsolationError, Slot, slots
-from parity.explain import Case, Explanation
+from parity.causes.explain import Case, Explanation
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison, tap_gap
@@ -103,7 +103,7 @@ def localise(
         trace: the reference's float64 trace, with all taps.
         inputs: the port's inputs.
         floors: the reference's floors in place, by key (`capture_torch.measure_floors`).
-        explain: gives the likely causes of what one module does; see `parity.explain`.
+        explain: gives the likely causes of what one module does; see `parity.causes.explain`.
         everywhere: run every module that both models call.
         observe: receives the verdicts on each call that was run alone, keys beginning with the
             module's path.

@@ -352,7 +352,7 @@ def _judge_float64(
     evidence of the library that the reference is, None where it is none.
     """
     from parity import capture_tf  # after tf_impl, which selects tf_keras
-    from parity.explain import explain
+    from parity.causes.explain import explain
     from parity.localise import localise
     from parity.pairing import Comparison
     from replication import pair

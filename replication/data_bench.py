@@ -13,7 +13,7 @@ import numpy as np
 from maskformer.data import augmentation, color, mapper
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import CropConfig, InputConfig
-from parity.mistakes_source import Mistake, functions_of
+from parity.causes.source import Mistake, functions_of
 from parity.planting import replaced
 from replication import data_cases
 from replication.host_stages import Part, Results, audited

@@ -17,7 +17,7 @@ from PIL import Image
 from maskformer.data import augmentation
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import InputConfig
-from parity.mistakes_source import Mistake
+from parity.causes.source import Mistake
 from parity.planting import replaced
 
 Results = dict[tuple[str, str], Any]

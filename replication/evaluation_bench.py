@@ -22,7 +22,7 @@ from maskformer.metrics.panoptic_quality import PanopticPair
 from maskformer.metrics.run_scores import ImageCounts
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
-from parity.mistakes_source import Mistake, functions_of
+from parity.causes.source import Mistake, functions_of
 from parity.planting import replaced
 from replication.host_stages import Part, audited
 from torch_reference import dataset, evaluation

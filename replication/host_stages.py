@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from parity.causes.source import Mistake, explained
 from parity.claims import claim
 from parity.faults import conventional
-from parity.mistakes_source import Mistake, explained
 from replication.bench_finding import broken, of_claims
 
 Results = Mapping[tuple[str, str], Any]
@@ -111,7 +111,7 @@ def _equal(ours: Any, theirs: Any, limit: float) -> bool:
 
 
 def _causes(part: Part, found: Results, place: str) -> list[str]:
-    from parity.mistakes_source import setting_mistakes
+    from parity.causes.source import setting_mistakes
 
     functions = part.functions.get(place, part.functions.get("", ()))
     wanted = {key: value for key, value in found.items() if key[0] == place}

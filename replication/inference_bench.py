@@ -14,8 +14,8 @@ from maskformer.inference import multi_scale as test_time_augmentation
 from maskformer.inference import prediction
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
+from parity.causes.source import Mistake, functions_of
 from parity.judge import PRECISION_FACTOR
-from parity.mistakes_source import Mistake, functions_of
 from parity.planting import replaced
 from replication.data_bench import PIPELINES
 from replication.host_stages import Part, audited

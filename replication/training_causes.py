@@ -66,7 +66,7 @@ def _any_mistake(run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any]) 
     """The first mistake in any operation of the reference that gives the port's values."""
     import torch
 
-    from parity.explain import explain_values
+    from parity.causes.explain import explain_values
 
     with torch.no_grad():
         found = explain_values(run, ours, EXPLAINED)
@@ -203,7 +203,7 @@ def _dice_loss(logits: Any, targets: Any) -> Any:
 def of_schedule(solver: "SolverConfig", rates: Mapping[int, tuple[float, float]]) -> list[str]:
     """Why the port's learning rates differ; (port's, reference's) by iteration."""
     from maskformer.model import solver as module
-    from parity.mistakes_source import explained, functions_of, setting_mistakes
+    from parity.causes.source import explained, functions_of, setting_mistakes
 
     own = dataclasses.replace(solver)
     wrong = [step for step, (ours, theirs) in rates.items() if ours != theirs]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from parity.explain import explain
+from parity.causes.explain import explain
 from parity.localise import localise
 from parity_tests.engine import pairs
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from parity.mistakes_gradient_torch import stopped
+from parity.causes.torch_gradients import stopped
 
 
 def gradients(function):

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskformer.data.panoptic_format import Category
 from maskformer.metrics import panoptic_quality, semantic_iou
-from parity.mistakes_source import functions_of
+from parity.causes.source import functions_of
 from parity_tests import golden_files
 from parity_tests.metrics import panoptic_cases
 from replication.bench_finding import Finding

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from maskformer.model import solver
+from parity.causes.source import edits, explained, functions_of, setting_mistakes
 from parity.errors import InputError
-from parity.mistakes_source import edits, explained, functions_of, setting_mistakes
 from parity.planting import edited
 from replication.host_stages import Part, part_claim
 

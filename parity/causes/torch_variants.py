@@ -1,384 +1,35 @@
-"""Mistakes that a port could have made, planted one at a time in a module of the PyTorch reference.
-
-A mistake explains a difference where the reference, having made it, computes what the port does. So
-nothing needs to be known of the port's code. Mistakes are made at single operations of a module's
-forward pass (another epsilon, a term left out, another resize rule) and in its parameters (a
-transposed matrix, the weights of another module).
-"""
+"""???"""
 
 import itertools
-import linecache
 import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from parity.mistakes_source import Mistake, Planted
-from parity.trace import Tap
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
+
+
 BASES = (1e3, 1e4, 1e5, 20.0, 100.0)
+
+
 ROOT_OF_HALF = float(np.float32(math.sqrt(0.5)))
+
+
 CUBIC = float(np.float32(0.044715))
+
+
 FILLS = (0.0, -1.0, -10.0, -100.0, -1e9, -math.inf)
+
+
 _ATEN = torch.ops.aten
-_HERE = f"{Path(__file__).parent}{os.sep}"
-_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+
 
 Variant = tuple[str, Callable[[], Any]]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a run: its number, its name, and the source line that made it, if known."""
-
-    number: int
-    name: str
-    line: str
-    scalable: bool
-
-    @property
-    def place(self) -> str:
-        """The operation as people find it: `line` of the reference, or its name."""
-        return self.line or f"`{self.name}`"
-
-    def scaled(self, factor: float) -> Mistake:
-        """The mistake of multiplying the result by `factor`."""
-
-        def change(result: Any) -> Any:
-            return result * factor
-
-        text = f"{self.place}: its result is multiplied by {factor:.10g}"
-        return Mistake(text, partial(_Changed, {self.number: change}))
-
-
-def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
-    """The operations of `run`, in order, and the mistakes that could be made at each.
-
-    `run` must do the same operations every time that it is called.
-    """
-    recording = _Recording()
-    with recording:
-        run()
-    return recording.operations, [*recording.mistakes, *recording.repeated()]
-
-
-def both(first: Mistake, second: Mistake) -> Mistake | None:
-    """The mistake of making two at once; None where both are made at one operation."""
-    text = f"{first.text}; and {second.text}"
-    changes = [_changes(one) for one in (first, second)]
-    if None in changes:
-        return Mistake(text, partial(_all, (first.planted, second.planted)))
-    if changes[0].keys() & changes[1].keys():
-        return None
-    return Mistake(text, partial(_Changed, {**changes[0], **changes[1]}))
-
-
-def _changes(mistake: Mistake) -> "dict[int, Any] | None":
-    """The operations that a mistake is made at, by number; None where it is made elsewhere."""
-    planted = mistake.planted
-    at_operations = isinstance(planted, partial) and planted.func is _Changed
-    return dict(planted.args[0]) if at_operations else None
-
-
-def parameter_mistakes(
-    module: torch.nn.Module, others: Mapping[str, Tensor], apart: Sequence[str] = ()
-) -> Iterator[Mistake]:
-    """Wrong values for each parameter and buffer that `module` itself holds.
-
-    Args:
-        others: tensors by name whose values may have been loaded in its place.
-        apart: paths of modules within, whose parameters are left alone.
-    """
-    own = _held(module, apart)
-    alike: dict[str, dict[str, Planted]] = {}
-    for name, tensor in own.items():
-        for text, value in _wrong_values(tensor.detach()):
-            planted = partial(_loaded, tensor, value)
-            alike.setdefault(text, {})[name] = planted
-            yield Mistake(f"{name} {text}", planted)
-        for other, twin in others.items():
-            if twin is not tensor and twin.shape == tensor.shape:
-                text = f"{name} has the values of {other}"
-                yield Mistake(text, partial(_loaded, tensor, twin.detach()))
-    for (first, a), (second, b) in itertools.combinations(own.items(), 2):
-        if a.shape == b.shape:
-            swapped = (partial(_loaded, a, b.detach()), partial(_loaded, b, a.detach()))
-            yield Mistake(f"{first} and {second} have each other's values", partial(_all, swapped))
-    for text, planted in alike.items():
-        if len(planted) > 1:
-            names = " and ".join(planted)
-            yield Mistake(f"{names}: each {text}", partial(_all, tuple(planted.values())))
-
-
-def loaded_otherwise(
-    module: torch.nn.Module,
-    path: str,
-    weights: Mapping[str, np.ndarray],
-    apart: Sequence[str] = (),
-) -> Iterator[Mistake]:
-    """The port's own values of the parameters and buffers that `module` itself holds.
-
-    All of them at once; where there are several, each alone first.
-
-    Args:
-        path: of the module, with which the names of its tensors begin in `weights`.
-        weights: those of the port that are not the reference's, in its names and layout.
-        apart: paths of modules within, whose parameters are left alone.
-    """
-    given: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, tensor in _held(module, apart).items():
-        value = weights.get(f"{path}.{name}" if path else name)
-        if value is not None and value.shape == tuple(tensor.shape):
-            given[name] = (tensor, torch.from_numpy(np.ascontiguousarray(value)).to(tensor.dtype))
-    for name, (tensor, value) in given.items():
-        flat, own = value.flatten(), tensor.detach().flatten()
-        index = int((flat - own).abs().argmax())
-        where = [int(one) for one in np.unravel_index(index, value.shape)]
-        text = (
-            f"{name} has other values, which are furthest apart at {where}: "
-            f"{flat[index].item():.9g} instead of {own[index].item():.9g}"
-        )
-        yield Mistake(text, partial(_loaded, tensor, value))
-    if len(given) > 1:
-        planted = tuple(partial(_loaded, *one) for one in given.values())
-        yield Mistake(f"{' and '.join(given)} have other values", partial(_all, planted))
-
-
-def _held(module: torch.nn.Module, apart: Sequence[str]) -> dict[str, Tensor]:
-    """The float parameters and buffers of a module by name, without those below `apart`."""
-    return {
-        name: tensor
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
-        if tensor.is_floating_point() and not name.startswith(tuple(f"{one}." for one in apart))
-    }
-
-
-def argument_mistakes(feeds: Mapping[str, Tap]) -> Iterator[tuple[str, dict[str, Tap]]]:
-    """Wrong tensors for the arguments of a call: turned, shifted, or those of another argument."""
-    for name, tap in feeds.items():
-        shown = name or "input"
-        for axis, size in enumerate(tap.array.shape):
-            for shift in (1, -1) if size > 2 else ():
-                rolled = replace(tap, array=np.roll(tap.array, shift, axis))
-                text = f"argument {shown} is rolled by {shift} along axis {axis}"
-                yield text, {**feeds, name: rolled}
-            if 1 < size <= 4:
-                first = replace(tap, array=np.repeat(np.take(tap.array, [0], axis), size, axis))
-                text = f"argument {shown} has the first of axis {axis} in place of all"
-                yield text, {**feeds, name: first}
-                turned = replace(tap, array=np.flip(tap.array, axis).copy())
-                yield f"argument {shown} is reversed along axis {axis}", {**feeds, name: turned}
-        for other, twin in feeds.items():
-            if other != name and twin.array.shape == tap.array.shape:
-                taken = replace(tap, array=twin.array)
-                yield f"argument {other} is used for {shown}", {**feeds, name: taken}
-
-
-def attribute_mistakes(module: torch.nn.Module) -> Iterator[Mistake]:
-    """Other values of the switches and numbers that `module` itself holds, one at a time."""
-    for name, value in vars(module).items():
-        if name.startswith("_") or name == "training":
-            continue
-        for other in _other_values(value):
-            text = f"attribute {name} is {other} instead of {value}"
-            yield Mistake(text, partial(_set, module, name, other))
-
-
-def _other_values(value: Any) -> Iterator[Any]:
-    if isinstance(value, bool):
-        yield not value
-    elif isinstance(value, int):
-        yield from (other for other in (0, 2 * value, value // 2, -value) if other != value)
-    elif isinstance(value, float):
-        small = 0 < value < 0.01
-        others = EPSILONS if small else (2 * value, value / 2, value * value, math.sqrt(abs(value)))
-        yield from (other for other in others if other != value)
-
-
-@contextmanager
-def _set(module: torch.nn.Module, name: str, value: Any) -> Iterator[None]:
-    before = vars(module)[name]
-    vars(module)[name] = value
-    try:
-        yield
-    finally:
-        vars(module)[name] = before
-
-
-@contextmanager
-def _all(planted: Sequence[Planted]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for one in planted:
-            stack.enter_context(one())
-        yield
-
-
-@contextmanager
-def _loaded(tensor: Tensor, value: Tensor) -> Iterator[None]:
-    """`tensor` with other values; its own come back when the context ends."""
-    original = tensor.data
-    tensor.data = value.to(original.dtype).contiguous()
-    try:
-        yield
-    finally:
-        tensor.data = original
-
-
-def _wrong_values(value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    for dtype in (torch.float16, torch.bfloat16):
-        yield f"was rounded to {str(dtype).removeprefix('torch.')}", value.to(dtype)
-    yield "is missing (zeros)", torch.zeros_like(value)
-    yield "is missing (ones)", torch.ones_like(value)
-    rank, first = value.dim(), value.shape[0] if value.dim() else 0
-    if rank >= 2 and first == value.shape[1]:
-        yield "has rows and columns transposed", value.transpose(0, 1)
-    if rank == 4 and value.shape[2] == value.shape[3] > 1:
-        yield "has height and width of the kernel transposed", value.transpose(2, 3)
-        yield "has the kernel turned by 180 degrees", value.flip(2, 3)
-    if rank >= 1 and first > 1:
-        yield "is reversed along its first axis", value.flip(0)
-        yield "is rolled by one along its first axis", value.roll(1, 0)
-        yield "is rolled back by one along its first axis", value.roll(-1, 0)
-    if rank >= 2 and 1 < value.shape[1] <= 4:
-        yield "is reversed along its second axis", value.flip(1)
-    if rank >= 1 and first % 3 == 0 and first >= 6:
-        names = ("query", "key", "value")
-        for order in itertools.permutations(range(3)):
-            if order != (0, 1, 2):
-                listed = ", ".join(names[i] for i in order)
-                yield (
-                    f"has its three parts in the order {listed}",
-                    torch.cat([value.chunk(3)[i] for i in order]),
-                )
-        for index, name in enumerate(names):
-            parts = list(value.chunk(3))
-            parts[index] = torch.zeros_like(parts[index])
-            yield f"lacks its {name} part", torch.cat(parts)
-            size = first // 3
-            if rank == 2 and size == value.shape[1]:
-                parts = list(value.chunk(3))
-                parts[index] = parts[index].transpose(0, 1)
-                yield f"has its {name} part transposed", torch.cat(parts)
-    if rank == 2 and first == (side := math.isqrt(first)) ** 2 and side > 1:
-        turned = value.reshape(side, side, -1).transpose(0, 1).reshape(value.shape)
-        yield "has rows and columns of its table transposed", turned
-
-
-class _Recording(TorchDispatchMode):
-    """Notes the operations of a run, and what could be wrong at each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[Operation] = []
-        self.mistakes: list[Mistake] = []
-        self._alike: dict[tuple[str, str, str], dict[int, _Variation]] = {}
-        self._number = -1
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        self._number += 1
-        kwargs = kwargs or {}
-        before = _before(operation, args)
-        result = operation(*args, **kwargs)
-        name = operation.overloadpacket.__name__
-        scalable = (
-            isinstance(result, Tensor) and result.is_floating_point() and name not in _NOT_SCALED
-        )
-        noted = Operation(self._number, name, _source_line(), scalable)
-        self.operations.append(noted)
-        variants = _VARIANTS.get(operation, _VARIANTS.get(operation.overloadpacket))
-        if variants is not None:
-            for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
-                variation = _Variation(variants, index)
-                for line in {noted.line, ""}:
-                    self._alike.setdefault((line, name, text), {})[self._number] = variation
-                planted = partial(_Changed, {self._number: variation})
-                self.mistakes.append(Mistake(f"{noted.place}: {text}", planted))
-        return result
-
-    def repeated(self) -> Iterator[Mistake]:
-        """The mistakes that could be made at several operations alike, made at all of them."""
-        for (line, name, text), changes in self._alike.items():
-            count = len(changes)
-            if count == 1:
-                continue
-            place = line or f"`{name}`"
-            yield Mistake(f"{place}, all {count} times: {text}", partial(_Changed, changes))
-            # A line that runs for several layers does the same operations for each in turn.
-            for period in (2, 3, 4):
-                if line and count % period == 0 and count > period:
-                    for first in range(period):
-                        chosen = dict(itertools.islice(changes.items(), first, None, period))
-                        title = f"{place}, operation {first + 1} of {period}: {text}"
-                        yield Mistake(title, partial(_Changed, chosen))
-
-
-@dataclass(frozen=True)
-class _Variation:
-    """One of the ways in which an operation can be done otherwise, by number."""
-
-    variants: Callable[..., Iterable[Variant]]
-    index: int
-
-
-class _Changed(TorchDispatchMode):
-    """Does numbered operations in another way: by a variation, or by a function of the result."""
-
-    def __init__(self, changes: "Mapping[int, _Variation | Callable[[Any], Any]]") -> None:
-        super().__init__()
-        self._changes = changes
-        self._number = -1
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self._number += 1
-        change = self._changes.get(self._number)
-        if change is None:
-            return operation(*args, **kwargs)
-        before = _before(operation, args)
-        result = operation(*args, **kwargs)
-        if isinstance(change, _Variation):
-            offered = change.variants(operation, before, kwargs, result)
-            changed = next(itertools.islice(offered, change.index, None))[1]()
-        else:
-            changed = change(result)
-        return changed if before is args else args[0].copy_(changed)
-
-
-def _before(operation: Any, args: tuple) -> tuple:
-    """The arguments, copied where the operation works in place."""
-    if not operation._schema.is_mutable:
-        return args
-    return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
-
-
-def _source_line() -> str:
-    """The innermost line of code outside PyTorch that runs now, `file:line: text`, or ""."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_HERE):
-            return ""
-        if not name.startswith((_TORCH, "<")):
-            text = linecache.getline(name, frame.f_lineno).strip()
-            return f"{Path(name).name}:{frame.f_lineno}: `{text}`"
-        frame = frame.f_back
-    return ""
 
 
 def _epsilons(call: Callable[[float], Any], own: float) -> Iterator[Variant]:
@@ -916,14 +567,16 @@ def _bounded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator
     yield "not clamped", lambda: args[0].clone()
 
 
-_NOT_SCALED = frozenset(
+NOT_SCALED = frozenset(
     {
         "detach", "clone", "lift_fresh", "_to_copy", "view", "_unsafe_view", "permute", "transpose",
         "t", "expand", "unsqueeze", "squeeze", "select", "slice", "alias", "empty", "zeros", "ones",
         "full", "arange", "zeros_like", "ones_like", "split", "unbind", "reshape", "scalar_tensor",
     }
 )  # fmt: skip
-_VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
+
+
+VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.native_layer_norm: _layer_norm,
     _ATEN.native_group_norm: _group_norm,
     _ATEN.native_batch_norm: _batch_norm,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from parity.mistakes_source import Mistake
+from parity.causes.source import Mistake
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _HERE = f"{Path(__file__).parent}{os.sep}"

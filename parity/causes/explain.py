@@ -144,7 +144,7 @@ def explain_values(
     Returns: at most `KEPT`, all exact; none where the values are the reference's within `limit`,
         which any mistake that hardly matters would explain.
     """
-    from parity import mistakes_torch
+    from parity.causes import torch_mistakes as mistakes_torch
 
     exact = run()
     before = _relative(ours, exact)
@@ -231,12 +231,13 @@ def _mistakes(
     reference: Any, case: Case, judge: _Judge, made: list[tuple[Explanation, Any]]
 ) -> Iterator[Explanation]:
     """The mistakes that, made by the reference, bring it nearer to the port; kept in `made`."""
-    from parity import mistakes_torch
+    from parity.causes import torch_mistakes as mistakes_torch
+    from parity.causes.torch_weights import parameter_mistakes
 
     module = reference.modules[case.call.path]
     others = dict(reference.model.named_parameters())
     operations, mistakes = mistakes_torch.operations(case.run)
-    loaded = mistakes_torch.parameter_mistakes(module, others, _called_within(case))
+    loaded = parameter_mistakes(module, others, _called_within(case))
     switched = mistakes_torch.attribute_mistakes(module)
     for mistake in itertools.chain(mistakes, switched, loaded):
         found = _made(case, judge, mistake)
@@ -263,12 +264,10 @@ def _loaded_otherwise(
     reference: Any, case: Case, judge: _Judge, weights: Mapping[str, np.ndarray]
 ) -> Iterator[Explanation]:
     """What the reference computes with the port's values of the weights that differ."""
-    from parity import mistakes_torch
+    from parity.causes.torch_weights import loaded_otherwise
 
     module = reference.modules[case.call.path]
-    for mistake in mistakes_torch.loaded_otherwise(
-        module, case.call.path, weights, _called_within(case)
-    ):
+    for mistake in loaded_otherwise(module, case.call.path, weights, _called_within(case)):
         found = _made(case, judge, mistake)
         if found is not None:
             yield found
@@ -287,11 +286,12 @@ def _pairs(
 
     Mistakes that leave little are tried first, with at most `MOST_PAIRS` others in all.
     """
-    from parity import mistakes_torch
+    from parity.causes import torch_mistakes as mistakes_torch
+    from parity.causes.torch_weights import parameter_mistakes
 
     module = reference.modules[case.call.path]
     _, mistakes = mistakes_torch.operations(case.run)
-    every = [*mistakes, *mistakes_torch.parameter_mistakes(module, {}, _called_within(case))]
+    every = [*mistakes, *parameter_mistakes(module, {}, _called_within(case))]
     first = [one for _, one in sorted(made, key=lambda pair: pair[0].after)]
     pairs = ((one, other) for one in first[:BASES] for other in every)
     for one, other in itertools.islice(pairs, MOST_PAIRS):
