@@ -121,7 +121,7 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
     for dtype, executions in (("float64", ("eager",)), ("float32", ("eager", "graph", "xla"))):
         model = pair.build_port(config, weights, dtype)
 
-        from parity import capture_tf
+        from parity.frameworks.tensorflow import capture as capture_tf
 
         arguments = pair.port_inputs(batch, sizes, dtype)
         for execution in executions:

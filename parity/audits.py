@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import torch
 
-    from parity.capture_tf import Recorder as PortRecorder
     from parity.capture_torch import Recorder as ReferenceRecorder
+    from parity.frameworks.tensorflow.capture import Recorder as PortRecorder
 
 Inputs = tuple | dict[str, Any]
 AxesByPlace = Mapping[int | str, str]
@@ -255,7 +255,7 @@ class _Port:
     def __init__(
         self, pair: Pair, trace: Trace, dtype: str, measured: Measured | None = None
     ) -> None:
-        from parity import weights_tf
+        from parity.frameworks.tensorflow import weights as weights_tf
 
         self._dtype, self._axes = dtype, _axes(pair.port_axes, PORT_AXES)
         self._naming = pair.names.port_side(_places(trace))
@@ -279,7 +279,7 @@ class _Port:
             pair.after_loading(self.model)
 
     def recorder(self, execution: str = "eager") -> "PortRecorder":
-        from parity.capture_tf import Recorder
+        from parity.frameworks.tensorflow.capture import Recorder
 
         return Recorder(self.model, self._axes, execution, naming=self._naming)
 
@@ -289,7 +289,7 @@ class _Port:
 
     def precision(self) -> AbstractContextManager:
         """Inside it, Keras builds in the port's precision."""
-        from parity.precision_tf import computing_in
+        from parity.frameworks.tensorflow.precision import computing_in
 
         return computing_in(self._dtype)
 

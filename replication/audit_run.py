@@ -351,8 +351,10 @@ def _judge_float64(
     Returns its outputs, the places, the verdicts on modules that were run alone, by key, and the
     evidence of the library that the reference is, None where it is none.
     """
-    from parity import capture_tf  # after tf_impl, which selects tf_keras
     from parity.causes.explain import explain
+    from parity.frameworks.tensorflow import (
+        capture as capture_tf,  # after tf_impl, which selects tf_keras
+    )
     from parity.localise import localise
     from parity.pairing import Comparison
     from replication import pair
@@ -414,8 +416,8 @@ def _judge_float32(
     reference: ReferenceSide, port: PortSide, measured: "Measured", steps: Steps
 ) -> dict[str, Any]:
     """Measures every float32 execution of the port; returns its outputs by execution."""
-    from parity import capture_tf
     from parity.audit_result import Precision
+    from parity.frameworks.tensorflow import capture as capture_tf
     from parity.judge import same_decisions
     from parity.pairing import Comparison
     from replication import pair

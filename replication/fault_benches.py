@@ -49,7 +49,7 @@ class ForwardBench:
     @cached_property
     def modules(self) -> list[Mapping[str, Any]]:
         """Of both models of the port, float64 and float32: modules by path."""
-        from parity.capture_tf import named_modules
+        from parity.frameworks.tensorflow.modules import named_modules
 
         return [named_modules(model) for model in self._models]
 
@@ -131,7 +131,7 @@ class TrainingBench:
     @cached_property
     def modules(self) -> list[Mapping[str, Any]]:
         """The port's modules by path."""
-        from parity.capture_tf import named_modules
+        from parity.frameworks.tensorflow.modules import named_modules
 
         return [named_modules(self._model)]
 

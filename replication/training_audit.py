@@ -622,8 +622,9 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
 
     Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
     """
-    from parity import capture_tf, capture_torch
+    from parity import capture_torch
     from parity.causes.explain import explain
+    from parity.frameworks.tensorflow import capture as capture_tf
     from parity.judge import same_function
     from parity.localise import localise
     from parity.masks import Masks, mask_differences

@@ -25,7 +25,7 @@ class PortStep:
 
 def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
-    from parity.gradients_tf import GradientRecorder
+    from parity.frameworks.tensorflow.gradients import GradientRecorder
     from parity.pairing import Comparison
     from replication import pair, training_pair
     from tf_impl import train_step

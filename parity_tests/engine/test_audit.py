@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from parity import weights_tf
 from parity.audits import Pair, audit, save
 from parity.errors import InputError
+from parity.frameworks.tensorflow import weights as weights_tf
 from parity.measurements import verdicts_of
 from parity.names import Names
 from parity.trace import module_of

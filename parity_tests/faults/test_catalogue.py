@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import tf_impl
 from maskformer.model import zoo
 from maskformer.model.config import SwinConfig
-from parity.capture_tf import named_modules
 from parity.errors import InputError
+from parity.frameworks.tensorflow.modules import named_modules
 from parity_tests.faults.catalogue import FAULTS
 from replication import fault_benches
 from replication.cli import app

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from parity import capture_tf, capture_torch
+from parity import capture_torch
+from parity.frameworks.tensorflow import capture as capture_tf
+from parity.frameworks.tensorflow.gradients import GradientRecorder as TFGradients
+from parity.frameworks.tensorflow.masks import fed_masks
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
-from parity.gradients_tf import GradientRecorder as TFGradients
 from parity.gradients_torch import GradientRecorder as TorchGradients
 from parity.judge import FUNCTION_FACTOR, same_function
 from parity.localise import localise
 from parity.masks import Drawn, Masks, mask_differences
-from parity.masks_tf import fed_masks
 from parity.masks_torch import FedMasks
 from parity.pairing import Comparison
 from parity_tests.training.small import small_swin

@@ -56,7 +56,7 @@ def torch_recorder(side, dtype, model=None):
 
 
 def tf_recorder(side, dtype, execution="eager"):
-    from parity.gradients_tf import GradientRecorder
+    from parity.frameworks.tensorflow.gradients import GradientRecorder
 
     model = pair.build_port(side.config, side.weights, dtype)
     batch = training_pair.port_batch(side.config, side.images, side.sizes, side.targets, dtype)

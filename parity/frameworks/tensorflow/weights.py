@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parity.capture_tf import named_modules
 from parity.errors import InputError
+from parity.frameworks.tensorflow.modules import named_modules
 from parity.names import Names, filled, matched
 from parity.weights import CONVOLUTIONS, LINEAR, SAME, Layout, Weights, depthwise
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parity import calls, capture_tf
+from parity import calls
 from parity.calls import Call, Sink, fill, flatten
+from parity.frameworks.tensorflow import capture as capture_tf
+from parity.frameworks.tensorflow.modules import call_signature, is_symbolic
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
 from parity.provenance import provenance
@@ -144,10 +146,10 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return GradientWatch(
             self._paths,
             capture_tf.is_tensor,
-            capture_tf.call_signature,
+            call_signature,
             emit,
             replace,
-            capture_tf.is_symbolic,
+            is_symbolic,
             own=_own,
         )
 
