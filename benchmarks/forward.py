@@ -90,7 +90,7 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
 
     Compilation is in neither: every function has run once before.
     """
-    from parity import capture_torch
+    from parity.frameworks.torch import capture as capture_torch
     from parity.pairing import Comparison
     from replication import pair
 

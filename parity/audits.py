@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import torch
 
-    from parity.capture_torch import Recorder as ReferenceRecorder
     from parity.frameworks.tensorflow.capture import Recorder as PortRecorder
+    from parity.frameworks.torch.capture import Recorder as ReferenceRecorder
 
 Inputs = tuple | dict[str, Any]
 AxesByPlace = Mapping[int | str, str]
@@ -106,8 +106,8 @@ def audit(
     Raises: InputError where the pair cannot be compared: the reference in training mode, an unknown
         name in the map, weights that do not match, a port that cannot run in float64.
     """
-    from parity.capture_torch import Recorder, measure_floors
     from parity.causes.explain import explain
+    from parity.frameworks.torch.capture import Recorder, measure_floors
     from parity.localise import localise
     from parity.pairing import Comparison
     from parity.provenance import provenance

@@ -161,7 +161,7 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
     """Everything of an audit that does not depend on the port."""
     batch, sizes, described = load_images(request)
 
-    from parity import capture_torch
+    from parity.frameworks.torch import capture as capture_torch
     from parity.pairing import Comparison
     from replication import pair
 

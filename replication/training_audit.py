@@ -584,7 +584,7 @@ def _isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command:
 
 def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> list[Any]:
     """`localise_gradients` of this step."""
-    from parity import capture_torch
+    from parity.frameworks.torch import capture as capture_torch
     from parity.gradients import localise_gradients
     from replication import pair
 
@@ -622,9 +622,9 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
 
     Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
     """
-    from parity import capture_torch
     from parity.causes.explain import explain
     from parity.frameworks.tensorflow import capture as capture_tf
+    from parity.frameworks.torch import capture as capture_torch
     from parity.judge import same_function
     from parity.localise import localise
     from parity.masks import Masks, mask_differences

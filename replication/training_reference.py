@@ -89,8 +89,8 @@ def reference_step(
     """Runs the reference; arguments as of `training_claims`."""
     import torch
 
-    from parity import capture_torch
-    from parity.gradients_torch import GradientRecorder
+    from parity.frameworks.torch import capture as capture_torch
+    from parity.frameworks.torch.gradients import GradientRecorder
     from replication import pair, training_pair
     from torch_reference import train_step
 
@@ -176,7 +176,7 @@ def _update_floors(
     updated: Update,
 ) -> Floors:
     """The largest gaps of `updated` to updates that differ from it by rounding alone."""
-    from parity.capture_torch import perturbed, reordered
+    from parity.frameworks.torch.capture import perturbed, reordered
     from parity.metrics import Gap, gap, perturb_ulp, worst
 
     weights: dict[str, list[Gap]] = {key: [] for key in updated.weights}

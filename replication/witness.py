@@ -11,8 +11,8 @@ from typing import Any
 
 from maskformer.model.config import FEATURES, ModelConfig, SwinConfig
 from maskformer.model.tensor_axes import axis_names
-from parity import capture_torch
 from parity.calls import Sink, selector
+from parity.frameworks.torch import capture as capture_torch
 from parity.provenance import provenance
 from parity.trace import Tap, Trace, tap_key
 from replication.pair import Weights, build_reference

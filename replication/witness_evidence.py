@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from maskformer.model.config import ModelConfig
-from parity import capture_torch
 from parity.calls import fill, flatten
+from parity.frameworks.torch import capture as capture_torch
 from parity.judge import FUNCTION_CAP, Verdict, function_verdict
 from parity.localise import Localisation
 from parity.metrics import Gap, gap

@@ -15,7 +15,7 @@ from official.projects.detr.modeling import detr, transformer
 from official.vision.modeling.backbones import resnet
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-from parity.weights_torch import vary
+from parity.frameworks.torch.weights import vary
 
 LAYERS = 2  # of the encoder, and of the decoder
 HEADS = 8  # the Model Garden's DETR has no other number

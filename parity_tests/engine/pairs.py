@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 import tf_impl  # noqa: F401  (chooses the Keras of TensorFlow before TensorFlow is imported)
-from parity import capture_torch
 from parity.frameworks.tensorflow import capture as capture_tf
+from parity.frameworks.torch import capture as capture_torch
 from parity_tests.engine import tf_side, torch_side
 
 IMAGE = (2, 3, 21, 27)

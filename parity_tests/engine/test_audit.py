@@ -14,11 +14,11 @@ from torch import nn
 from parity.audits import Pair, audit, save
 from parity.errors import InputError
 from parity.frameworks.tensorflow import weights as weights_tf
+from parity.frameworks.torch.weights import vary
 from parity.measurements import verdicts_of
 from parity.names import Names
 from parity.trace import module_of
 from parity.weights import LINEAR, Layout, Weights, depthwise, merged_heads, split_heads
-from parity.weights_torch import vary
 
 K = tf_keras.layers
 SIZES = st.integers(1, 4)

@@ -7,9 +7,9 @@ import tf_keras
 import torch
 from torch import nn
 
-from parity import capture_torch
 from parity.calls import selector
 from parity.frameworks.tensorflow import capture as capture_tf
+from parity.frameworks.torch import capture as capture_torch
 from parity.metrics import gap
 from parity.pairing import Comparison, compare
 from parity.trace import TraceError

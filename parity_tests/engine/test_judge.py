@@ -172,7 +172,7 @@ def float32():
     """The errors of the float32 reference and its floors, from the float64 reference."""
     import torch
 
-    from parity import capture_torch
+    from parity.frameworks.torch import capture as capture_torch
 
     _, trace, _ = pairs.reference()
     recorder = capture_torch.Recorder(pairs.reference_model(torch.float32), pairs.axes_torch)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from parity import capture_torch
 from parity.errors import InputError
+from parity.frameworks.torch import capture as capture_torch
 from parity.names import Names, View, filled, matched
 from parity.trace import TraceError
 

@@ -13,8 +13,8 @@ import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
-from parity import capture_torch
 from parity.frameworks.tensorflow import capture as capture_tf
+from parity.frameworks.torch import capture as capture_torch
 from parity.judge import Verdict, same_function, same_precision
 from parity.pairing import Comparison
 from parity.trace import Trace

@@ -16,8 +16,8 @@ import torch_reference
 from maskformer.model import zoo
 from maskformer.model.config import FEATURES, ModelConfig, ResNetConfig, SwinConfig
 from maskformer.model.detectron2_config import read
-from parity.capture_torch import Recorder, measure_floors
 from parity.errors import InputError
+from parity.frameworks.torch.capture import Recorder, measure_floors
 from parity.judge import same_function
 from parity.pairing import Comparison
 from parity.trace import Trace

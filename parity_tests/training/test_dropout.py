@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from parity import capture_torch
 from parity.frameworks.tensorflow import capture as capture_tf
 from parity.frameworks.tensorflow.gradients import GradientRecorder as TFGradients
 from parity.frameworks.tensorflow.masks import fed_masks
+from parity.frameworks.torch import capture as capture_torch
+from parity.frameworks.torch.gradients import GradientRecorder as TorchGradients
+from parity.frameworks.torch.masks import FedMasks
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
-from parity.gradients_torch import GradientRecorder as TorchGradients
 from parity.judge import FUNCTION_FACTOR, same_function
 from parity.localise import localise
 from parity.masks import Drawn, Masks, mask_differences
-from parity.masks_torch import FedMasks
 from parity.pairing import Comparison
 from parity_tests.training.small import small_swin
 from replication import pair, training_pair

@@ -6,7 +6,7 @@ import pytest
 
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from parity.capture_torch import perturbed, reordered
+from parity.frameworks.torch.capture import perturbed, reordered
 from parity.gradients import gradient_verdicts
 from parity.judge import FUNCTION_FACTOR
 from parity.metrics import gap, worst

@@ -6,9 +6,9 @@ import pytest
 
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from parity import capture_torch
+from parity.frameworks.torch import capture as capture_torch
+from parity.frameworks.torch.gradients import GradientRecorder as TorchRecorder
 from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
-from parity.gradients_torch import GradientRecorder as TorchRecorder
 from parity.judge import FUNCTION_FACTOR, same_precision
 from parity.pairing import Comparison
 from parity.trace import module_of

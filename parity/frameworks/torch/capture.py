@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity import calls
 from parity.calls import Call, Collector, Feeds, Sink, Slot, Watch, fill, flatten, watching
+from parity.frameworks.torch.masks import FedMasks
 from parity.masks import Keeps, Masks
-from parity.masks_torch import FedMasks
 from parity.metrics import Gap, perturb_ulp, worst
 from parity.names import Naming
 from parity.pairing import Comparison, tap_gap

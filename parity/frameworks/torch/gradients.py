@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import capture_torch
 from parity.calls import Call, Sink, Watch, watching
 from parity.causes.source import Mistake
 from parity.causes.torch_gradients import stopped
+from parity.frameworks.torch import capture as capture_torch
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
 from parity.provenance import provenance
