@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replication.demo_stages import FULL, SHORT, STAGES, Scale, Stage, Story
 from replication.kept_folder import kept_folder
 from replication.progress import Steps
+from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
     from reports.verify import Verification

@@ -11,8 +11,8 @@ from maskformer.runs.run_record import REQUIRED, RunRecord
 from parity.errors import InputError
 from parity_tests.reports import recorded
 from replication import demo
-from replication.demo_stages import FULL, SHORT, STAGES, Stage
 from replication.kept_folder import kept_folder
+from replication.story import FULL, SHORT, STAGES, Stage
 from reports.evidence import EVALUATED, KINDS
 
 TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")

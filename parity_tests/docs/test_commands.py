@@ -67,8 +67,8 @@ def workplace(tmp_path_factory):
     from safetensors.numpy import save_file
 
     from maskformer.model import zoo
-    from replication.demo_stages import photographs
     from replication.pair import load_weights
+    from replication.story import photographs
     from weight_conversion.convert import convert
 
     folder = tmp_path_factory.mktemp("documented")
