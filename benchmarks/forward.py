@@ -142,7 +142,7 @@ def main() -> None:
 
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from maskformer.model import zoo
-    from replication.audit import set_threads
+    from replication.commands.audit import set_threads
     from replication.pair import load_weights
 
     set_threads(arguments.threads)

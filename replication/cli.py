@@ -5,7 +5,8 @@ import sys
 import typer
 
 from parity.errors import InputError
-from replication import (
+from replication import report, trajectory
+from replication.commands import (
     audit,
     compare,
     convert,
@@ -18,9 +19,7 @@ from replication import (
     inspect,
     predict,
     preflight,
-    report,
     train,
-    trajectory,
     verify,
     zoo,
 )

@@ -154,7 +154,7 @@ def conversion(story: Story) -> list[Path]:
 def forward(story: Story) -> list[Path]:
     """The model on two photographs, every layer and every module alone, in both precisions."""
     from maskformer.model import zoo
-    from replication.audit import Request, audit
+    from replication.commands.audit import Request, audit
 
     request = Request(
         config=zoo.model_config(story.scale.config),
@@ -282,8 +282,8 @@ def preflight(story: Story) -> list[Path]:
 
 def faults(story: Story) -> list[Path]:
     """Mistakes that ports have, planted one after another: each must be found and named."""
+    from replication.commands.faults import CATALOGUE, chosen_faults, fault_score
     from replication.fault_runs import Notes
-    from replication.faults import CATALOGUE, chosen_faults, fault_score
 
     case = {"config": SMALL, "size": "72x88", "catalogue": CATALOGUE}
     command = f"parity faults run {' '.join(FAULTS)}"

@@ -10,7 +10,7 @@ import pytest
 from maskformer.runs.run_record import REQUIRED, RunRecord
 from parity.errors import InputError
 from parity_tests.reports import recorded
-from replication import demo
+from replication.commands import demo
 from replication.kept_folder import kept_folder
 from replication.story import FULL, SHORT, STAGES, Stage
 from reports.evidence import EVALUATED, KINDS

@@ -9,7 +9,7 @@ from maskformer.model import zoo
 from parity_tests.conversion.samples import CONFIG, state, write_safetensors
 from parity_tests.conversion.test_atomic import leftover
 from replication import cli
-from replication import convert as convert_verb
+from replication.commands import convert as convert_verb
 
 
 @pytest.fixture

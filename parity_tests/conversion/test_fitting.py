@@ -5,7 +5,7 @@ import pytest
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import write_safetensors
-from replication.fitting import entry_that_fits
+from replication.commands.fitting import entry_that_fits
 from replication.pair import load_weights
 
 
@@ -30,7 +30,7 @@ def test_an_audit_takes_the_config_that_fits_its_weights(tmp_path, parity, monke
         asked.append(request.config.name)
         raise InputError("nothing is audited")
 
-    monkeypatch.setattr("replication.audit.audit", audit)
+    monkeypatch.setattr("replication.commands.audit.audit", audit)
     state = load_weights("seeded:0", zoo.model_config("scenes_tiny")).state
     path = write_safetensors(tmp_path / "any.safetensors", dict(state))
     parity("audit", "--weights", path)

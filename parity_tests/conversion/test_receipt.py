@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG, flip_bit, state, write_safetensors
-from replication import convert as convert_verb
-from replication import inspect as inspect_verb
+from replication.commands import convert as convert_verb
+from replication.commands import inspect as inspect_verb
 from weight_conversion.convert import convert
 from weight_conversion.receipt import receipt_path
 from weight_conversion.verification import verify

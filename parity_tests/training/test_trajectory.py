@@ -9,6 +9,7 @@ import pytest
 from maskformer.model import zoo
 from parity_tests.training import planted
 from replication import trajectory
+from replication.commands.trajectory import summary
 from replication.trajectory import CALM_RATE, Request, compare_step, solver_for
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
@@ -34,7 +35,7 @@ def test_both_stay_together_at_a_calm_rate(parity):
         assert row["port"].keys() >= {"loss_gap", "norm_gap", "weight_gap", "pairs_differ"}
     assert 0 < result["worst"]["loss_gap"]["port"]["value"] < 1e-9
     assert "[2/2]" in err
-    text = trajectory.summary(result)
+    text = summary(result)
     assert text.startswith("verdict: holds (2 steps of tiny, float64, base learning rate 1e-06")
     assert "gap of the total loss, relative: " in text
 
@@ -121,5 +122,5 @@ def test_what_cannot_be_compared_is_infinitely_far(change):
 def test_100_steps_stay_together(rate, dtype):
     request = dataclasses.replace(REQUEST, solver=solver_for("tiny", rate), steps=100, dtype=dtype)
     result = trajectory.trajectory(request)
-    print(trajectory.summary(result))
+    print(summary(result))
     assert failed(result) == set()

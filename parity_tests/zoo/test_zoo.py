@@ -12,7 +12,7 @@ from maskformer.model import zoo
 from maskformer.model.config import ResNetConfig, SwinConfig
 from parity.errors import InputError
 from parity_tests import golden_files
-from replication.zoo import register
+from replication.commands.zoo import register
 
 GROUPS = sorted(path.stem for path in golden_files.DIRECTORY.glob("optim_groups/*.json"))
 SPECS = sorted(path.stem for path in golden_files.DIRECTORY.glob("state_spec/*.json"))

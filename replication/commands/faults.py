@@ -283,7 +283,7 @@ def clean(
     from maskformer.model import zoo
     from parity.records import write_json
     from replication import clean_audits
-    from replication.audit import parse_executions
+    from replication.commands.audit import parse_executions
 
     if runs < 1:
         raise InputError(f"--runs is {runs}", "expected at least 1")

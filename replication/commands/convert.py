@@ -9,7 +9,7 @@ import typer
 
 from maskformer.model.detectron2_config import resolve
 from parity.errors import InputError
-from replication.fitting import entry_that_fits
+from replication.commands.fitting import entry_that_fits
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig

@@ -193,7 +193,7 @@ def register(app: typer.Typer) -> None:
         from maskformer.model import zoo
         from maskformer.model.detectron2_config import resolve
         from parity.records import strict
-        from replication.fitting import entry_that_fits
+        from replication.commands.fitting import entry_that_fits
         from replication.pair import REFERENCES
 
         if reference not in REFERENCES:

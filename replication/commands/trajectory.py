@@ -1,0 +1,147 @@
+"""???"""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from parity.errors import InputError
+from replication.trajectory import DTYPES, EXECUTIONS, MEASURES, Request, solver_for, trajectory
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result in a few lines that a person reads on a terminal."""
+    other = result["beside"]
+    lines = [
+        f"verdict: {result['verdict']} ({len(result['steps'])} steps of {result['config']}, "
+        f"{result['dtype']}, base learning rate {result['base_lr']:g}, batch {result['batch']} of "
+        f"{result['size']}, TensorFlow {result['execution']})"
+    ]
+    for one in result["claims"]:
+        at = "" if one["step"] is None else f" at step {one['step']}"
+        lines.append(
+            f"{one['verdict']}: {one['title']}: {one['value']:.3g}{at}, limit {one['limit']:g}"
+        )
+    beside = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[other]
+    lines.append(f"worst step, TensorFlow | {beside}:")
+    for measure, title in MEASURES.items():
+        figures = [result["worst"][measure][name] for name in ("port", other)]
+        text = " | ".join(f"{one['value']:.3g} (step {one['step']})" for one in figures)
+        lines.append(f"  {title}: {text}")
+    first, last = result["steps"][0], result["steps"][-1]
+    lines.append(f"loss of the reference: {first['total']:.6g} first, {last['total']:.6g} last")
+    if result["dtype"] == "float32":
+        ours, theirs = (last[name]["weight_gap"] for name in ("port", "torch"))
+        faster = "faster" if ours > theirs else "no faster"
+        lines.append(
+            f"TensorFlow strays {faster} than PyTorch: its weights end "
+            f"{ours / theirs if theirs else math.inf:.2f} times as far from float64"
+        )
+    return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `parity trajectory`."""
+
+    @app.command(
+        name="trajectory",
+        epilog="Example: parity trajectory --config tiny --steps 100 --dtype float64",
+    )
+    def command(
+        config: Annotated[str, typer.Option(help="Name of a zoo configuration.")] = "tiny",
+        steps: Annotated[int, typer.Option(help="How many updates.")] = 100,
+        dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+        batch: Annotated[int, typer.Option(help="Synthetic images in a batch.")] = 1,
+        size: Annotated[str, typer.Option(help="HxW of the images.")] = "64x96",
+        lr: Annotated[
+            str, typer.Option(help="Base learning rate, or `published`.", metavar="X|published")
+        ] = "published",
+        weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
+        execution: Annotated[
+            str, typer.Option(help="How TensorFlow runs: graph, eager, or xla, slow to compile.")
+        ] = "graph",
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Train both models from the same weights on the same batches and measure the gaps.
+
+        Exit status: 0 they stay together, 1 they do not, 2 wrong usage or input.
+        """
+        from maskformer.model import zoo
+
+        if dtype not in DTYPES:
+            raise InputError(f"--dtype is {dtype!r}", f"expected one of {', '.join(DTYPES)}")
+        if execution not in EXECUTIONS:
+            raise InputError(
+                f"--execution is {execution!r}", f"expected one of {', '.join(EXECUTIONS)}"
+            )
+        for name, value in (("--steps", steps), ("--batch", batch)):
+            if value < 1:
+                raise InputError(f"{name} is {value}", "expected at least 1")
+        model = zoo.model_config(config)
+        if model.is_per_pixel:
+            raise InputError(
+                f"{config} has a per-pixel head",
+                "a trajectory compares matchings",
+                "name a configuration with a mask head, such as tiny",
+            )
+        import shlex
+
+        request = Request(
+            config=model,
+            solver=solver_for(config, lr),
+            steps=steps,
+            dtype=dtype,
+            batch=batch,
+            size=size,
+            weights=weights,
+            execution=execution,
+            command=shlex.join(["parity", *sys.argv[1:]]),
+        )
+        from parity.records import strict
+
+        with _progress(request) as advance:
+            result = trajectory(request, advance)
+        text = json.dumps(strict(result), allow_nan=False) if as_json else summary(result)
+        print(text)
+        raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+
+
+@contextlib.contextmanager
+def _progress(request: Request) -> "Iterator[Callable[[dict[str, Any]], None]]":
+    """A bar of updates on a terminal, else a line for every tenth of them, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    other = "twin" if request.dtype == "float64" else "torch"
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("building both models", total=request.steps)
+        if not console.is_terminal:
+            print("building both models ...", file=sys.stderr, flush=True)
+
+        def advance(row: dict[str, Any]) -> None:
+            done = row["step"] + 1
+            text = f"loss gap {row['port']['loss_gap']:.1e}, {other} {row[other]['loss_gap']:.1e}"
+            bar.update(task, completed=done, description=text)
+            tenth = max(1, request.steps // 10)
+            if not console.is_terminal and (done % tenth == 0 or done == 1):
+                print(f"[{done}/{request.steps}] {text}", file=sys.stderr, flush=True)
+
+        yield advance
