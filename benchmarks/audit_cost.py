@@ -29,7 +29,7 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
     import tf_impl  # noqa: F401
     from maskformer.model import zoo
     from replication.audit_run import Request, audit
-    from replication.progress import Steps
+    from replication.console.progress import Steps
 
     request = Request(
         zoo.model_config(config),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import InputError
+from replication.console.progress import Steps
 from replication.memory import give_back
-from replication.progress import Steps
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import Any
 from maskformer.model import zoo
 from parity.claims import claim
 from parity.errors import InputError
-from replication.progress import without_notes
+from replication.console.progress import without_notes
 
 SCHEMA = "maskformer-replication/clean-audits/1"
 NOTES = "clean.jsonl"
@@ -214,8 +214,8 @@ def _interruptible(case: Case) -> dict[str, Any]:
 def audit_once(case: Case) -> dict[str, Any]:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
     from replication.audit_run import Request, audit
+    from replication.console.progress import Steps
     from replication.fault_benches import SWIN
-    from replication.progress import Steps
     from replication.threads import set_threads
 
     begun = time.perf_counter()

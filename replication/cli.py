@@ -23,7 +23,7 @@ from replication.commands import (
     verify,
     zoo,
 )
-from replication.progress import without_notes
+from replication.console.progress import without_notes
 
 app = typer.Typer(
     name="parity",

@@ -18,11 +18,11 @@ from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.schemas import EVALUATION as SCHEMA
 from replication import pair
+from replication.console.progress import images_shown
 from replication.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation_scores import agreement, compare, score
 from replication.output_folder import output_folder
 from replication.predicted import Predicted, predict_all
-from replication.progress import images_shown
 from replication.sides import open_side
 from replication.worst_images import draw_worst
 from reports.evidence import load

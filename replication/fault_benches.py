@@ -20,8 +20,8 @@ from replication.audit_run import (
     measure_reference,
 )
 from replication.bench_finding import Finding, broken, of_claims
+from replication.console.progress import Steps
 from replication.precision_place import less_exact
-from replication.progress import Steps
 
 WEIGHTS = "seeded:5"
 SEMANTIC, PER_PIXEL = "ade20k_r50", "ade20k_pp"

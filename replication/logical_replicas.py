@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from replication.progress import without_notes
+from replication.console.progress import without_notes
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -16,7 +16,7 @@ import numpy as np
 from parity.claims import claim, located, margin_claim
 from parity.judge import DEFAULT
 from parity.measurements import matching_place, relative_gap, verdicts_of
-from replication.progress import Steps
+from replication.console.progress import Steps
 from replication.training_port import PortStep, noted_seeds, port_step
 from replication.training_reference import (
     ReferenceStep,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from replication.progress import Steps
+from replication.console.progress import Steps
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig

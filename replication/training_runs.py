@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from maskformer.runs.run_record import LOSSES, METRICS, Run, has_run, read_run
 from maskformer.runs.run_settings import RunSettings, training_words
 from parity.errors import InputError
 from parity.files import replacing
-from replication.progress import images_shown
+from replication.console.progress import images_shown, steps_shown
 
 SCHEMA = "maskformer-replication/training-runs/1"
 LOG = "log.txt"
@@ -32,7 +32,6 @@ INITIAL = "initial.safetensors"
 RECORDS = "records"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_BETWEEN_LINES = 10.0
 _WINDOWS = 20
 _IMAGES_PER_SHARD = 1000
 
@@ -310,58 +309,6 @@ def last_message(text: str) -> list[str]:
     while indented[end] and end < starts[-1] + 3:
         end += 1
     return lines[starts[-1] : end]
-
-
-@contextlib.contextmanager
-def steps_shown(
-    title: str, total: int, visible: bool
-) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
-    """A bar of steps with losses and time left; lines now and then where there is no terminal.
-
-    Yields the function to call with the last step and its row.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    began, printed, first = time.perf_counter(), time.perf_counter(), 0
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console,
-        disable=not (visible and console.is_terminal),
-    ) as bar:
-        task = bar.add_task(title, total=total, losses="")
-
-        def show(step: int, row: Mapping[str, Any]) -> None:
-            nonlocal printed, first
-            losses = ", ".join(f"{k} {row[k]:.4g}" for k in LOSSES if row.get(k) is not None)
-            bar.update(task, completed=step, losses=losses)
-            now = time.perf_counter()
-            first = first or step
-            if not visible or console.is_terminal or now - printed < _SECONDS_BETWEEN_LINES:
-                return
-            printed = now
-            left = "starting" if step < total else "evaluating"
-            if first < step < total:
-                minutes = (now - began) / (step - first) * (total - step) / 60
-                left = f"{minutes:.1f} min left"
-            print(
-                f"{title}: step {step} of {total}, {losses or 'no row yet'}, {left}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-        yield show
 
 
 def compare_runs(folders: Mapping[str, Path], resamples: int = 2000) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from replication.tables import WIDEST, print_table
+from replication.console.tables import WIDEST, print_table
 
 
 def table(columns, text="x" * 30):

@@ -15,8 +15,8 @@ from parity_tests.faults.planting import function, method
 from parity_tests.faults.training import greedy_assignment
 from parity_tests.training import planted
 from replication import training_audit
+from replication.console.progress import Steps
 from replication.pair import build_port, load_weights
-from replication.progress import Steps
 from replication.training_pair import keyed
 from replication.training_port import port_step
 from replication.training_rates import schedule_claim

@@ -11,7 +11,7 @@ import typer
 from parity.errors import InputError
 from parity.records import write_json
 from replication.audit_run import EXECUTIONS, Request, audit
-from replication.progress import Steps
+from replication.console.progress import Steps
 from replication.threads import set_threads
 
 DEFAULT = "coco_r50"

@@ -51,7 +51,7 @@ def convert(
             "expected: parity convert SRC DST --to tf|torch|hf|safetensors",
             "or: parity convert --verify RECEIPT",
         )
-    from replication.progress import bytes_shown
+    from replication.console.progress import bytes_shown
     from weight_conversion.convert import convert as run
     from weight_conversion.receipt import receipt_path, size_of
 

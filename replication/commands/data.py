@@ -35,7 +35,7 @@ def scenes(
     Example: parity data scenes runs/scenes --images 64 --seed 0
     """
     from maskformer.scenes.scenes import CATEGORIES, write_scenes
-    from replication.progress import images_shown
+    from replication.console.progress import images_shown
 
     with images_shown("draw", images) as advance:
         counts = write_scenes(
@@ -71,7 +71,7 @@ def tfrecord(
     Example: parity data tfrecord runs/scenes/coco runs/records --shards 4
     """
     from maskformer.data.dataset_layout import find_splits, open_split
-    from replication.progress import images_shown
+    from replication.console.progress import images_shown
     from tf_impl.tfrecord import write_records
 
     results = {}
@@ -113,7 +113,7 @@ def inspect(
     from maskformer.scenes.contact_sheet import Statistics, contact_sheet
     from parity.errors import InputError
     from parity.files import replacing
-    from replication.progress import images_shown
+    from replication.console.progress import images_shown
 
     if images < 1:
         raise InputError(f"--images is {images}", "expected: at least 1 image on the sheet")

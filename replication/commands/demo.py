@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from replication.console.progress import Steps
 from replication.kept_folder import kept_folder
-from replication.progress import Steps
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _print_claims(found: "Verification") -> None:
     """Every claim with its verdict, and what it was judged from."""
     from rich.table import Table
 
-    from replication.tables import print_table
+    from replication.console.tables import print_table
 
     table = Table(title="Claims")
     for name in ("claim", "verdict", "measured", "limit", "evidence"):

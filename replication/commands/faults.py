@@ -55,7 +55,7 @@ def show(
         return
     from rich.table import Table
 
-    from replication.tables import print_table
+    from replication.console.tables import print_table
 
     table = Table(title=f"{len(found)} faults that ports have")
     for column in ("id", "stage", "what is planted", "imitates"):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from replication.tables import print_table
+from replication.console.tables import print_table
 
 NUMBERS = ("minimum", "maximum", "mean", "std")
 
@@ -25,7 +25,7 @@ def show(
 
     Example: parity inspect model_final_6f60dc.pkl
     """
-    from replication.progress import bytes_shown
+    from replication.console.progress import bytes_shown
     from weight_conversion.inspection import inspect
 
     with bytes_shown("reading", not as_json) as progress:

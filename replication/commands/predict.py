@@ -42,8 +42,8 @@ def command(
     from maskformer.model.detectron2_config import resolve
     from parity.errors import InputError
     from replication import pair
+    from replication.console.progress import images_shown
     from replication.output_folder import output_folder
-    from replication.progress import images_shown
     from replication.sides import open_side, sides_of
 
     entry, sides = resolve(config, config_file), sides_of(side)

@@ -7,7 +7,7 @@ import typer
 
 from maskformer.model import zoo
 from maskformer.model.config import ResNetConfig
-from replication.tables import print_table
+from replication.console.tables import print_table
 
 COLUMNS = (
     *("config", "backbone", "head", "classes", "PQ", "mIoU", "multi-scale", "memory (MB)"),

@@ -5,8 +5,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from maskformer.runs.run_record import LOSSES
 
 
 def without_notes() -> None:
@@ -92,3 +95,58 @@ class Steps:
         self.timings[title] = time.perf_counter() - start
         if not self.quiet:
             print(f" {self.timings[title]:.1f} s", file=sys.stderr, flush=True)
+
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextlib.contextmanager
+def steps_shown(
+    title: str, total: int, visible: bool
+) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
+    """A bar of steps with losses and time left; lines now and then where there is no terminal.
+
+    Yields the function to call with the last step and its row.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    began, printed, first = time.perf_counter(), time.perf_counter(), 0
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=console,
+        disable=not (visible and console.is_terminal),
+    ) as bar:
+        task = bar.add_task(title, total=total, losses="")
+
+        def show(step: int, row: Mapping[str, Any]) -> None:
+            nonlocal printed, first
+            losses = ", ".join(f"{k} {row[k]:.4g}" for k in LOSSES if row.get(k) is not None)
+            bar.update(task, completed=step, losses=losses)
+            now = time.perf_counter()
+            first = first or step
+            if not visible or console.is_terminal or now - printed < _SECONDS_BETWEEN_LINES:
+                return
+            printed = now
+            left = "starting" if step < total else "evaluating"
+            if first < step < total:
+                minutes = (now - began) / (step - first) * (total - step) / 60
+                left = f"{minutes:.1f} min left"
+            print(
+                f"{title}: step {step} of {total}, {losses or 'no row yet'}, {left}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+        yield show
