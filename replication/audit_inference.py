@@ -20,7 +20,7 @@ from parity.claims import claim, margin_claim
 from parity.errors import InputError
 from parity.judge import Verdict, function_verdict
 from parity.metrics import gap, worst
-from replication.disagreement import Certain, certain_decisions, disagreement
+from replication.evaluation.disagreement import Certain, certain_decisions, disagreement
 from replication.sides import finish, results_of
 
 Outputs = Mapping[str, np.ndarray]

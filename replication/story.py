@@ -231,7 +231,7 @@ def training(story: Story) -> list[Path]:
 def evaluation(story: Story) -> list[Path]:
     """The weights that PyTorch reached, in both frameworks, on scenes that were held out."""
     from maskformer.model import zoo
-    from replication.evaluation import Request, evaluate
+    from replication.evaluation.run import Request, evaluate
     from replication.sides import SIDES
     from weight_conversion.convert import convert
 

@@ -58,7 +58,7 @@ def command(
     input.
     """
     from maskformer.model.detectron2_config import resolve
-    from replication.evaluation import Request, evaluate
+    from replication.evaluation.run import Request, evaluate
     from replication.sides import sides_of
 
     entry = resolve(config, config_file)

@@ -102,7 +102,7 @@ def _predict(
 
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
     from maskformer.inference.prediction import to_dataset_ids
-    from replication import pictures
+    from replication.evaluation import pictures
     from replication.sides import results_of
 
     categories = categories_of(entry)

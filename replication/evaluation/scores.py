@@ -9,7 +9,7 @@ import numpy as np
 from maskformer.data.evaluation_data import EvaluationData
 from maskformer.metrics import panoptic_quality, semantic_iou, statistics
 from parity.errors import InputError
-from replication.predicted import Predicted
+from replication.evaluation.predicted import Predicted
 
 
 @dataclass(frozen=True)

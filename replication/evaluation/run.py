@@ -19,12 +19,12 @@ from parity.errors import InputError
 from parity.schemas import EVALUATION as SCHEMA
 from replication import pair
 from replication.console.progress import images_shown
-from replication.disagreement import Disagreement, Margins, disagreement
-from replication.evaluation_scores import agreement, compare, score
+from replication.evaluation.disagreement import Disagreement, Margins, disagreement
+from replication.evaluation.predicted import Predicted, predict_all
+from replication.evaluation.scores import agreement, compare, score
+from replication.evaluation.worst_images import draw_worst
 from replication.output_folder import output_folder
-from replication.predicted import Predicted, predict_all
 from replication.sides import open_side
-from replication.worst_images import draw_worst
 from reports.evidence import load
 from reports.render import write_report
 

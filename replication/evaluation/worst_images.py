@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from maskformer.data.evaluation_data import EvaluationData
-from replication import pictures
-from replication.disagreement import Disagreement
-from replication.evaluation_scores import Scored, image_scores
-from replication.predicted import Predicted
+from replication.evaluation import pictures
+from replication.evaluation.disagreement import Disagreement
+from replication.evaluation.predicted import Predicted
+from replication.evaluation.scores import Scored, image_scores
 
 
 def draw_worst(
