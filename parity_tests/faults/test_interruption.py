@@ -10,8 +10,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from replication import clean_audits, fault_runs
 from replication.cli import app
+from replication.faults import clean as clean_audits
+from replication.faults import runs as fault_runs
 
 CLEAN = ("faults", "clean", "--execution", "eager")
 

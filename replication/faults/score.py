@@ -1,0 +1,122 @@
+"""???"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from parity.claims import claim
+from parity.errors import InputError
+from parity.judge import DEFAULT
+
+if TYPE_CHECKING:
+    from parity.faults import Fault, Score
+    from replication.faults.runs import Notes
+
+
+SCHEMA = "maskformer-replication/fault-score/1"
+
+
+CATALOGUE = "parity_tests.faults.catalogue"
+
+
+def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "list[Fault]":
+    """The faults of these ids, None for all of a catalogue. Raises InputError for an unknown id."""
+    known = {one.id: one for one in load_catalogue(catalogue)}
+    unknown = [one for one in ids or () if one not in known]
+    if unknown:
+        raise InputError(
+            f"no fault is called {unknown[0]!r}",
+            f"the catalogue has {len(known)}",
+            "`parity faults list` shows them",
+        )
+    return [known[one] for one in ids] if ids else list(known.values())
+
+
+def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> dict[str, Any]:
+    """The result object (`SCHEMA`) of planting these faults one after another.
+
+    `notes.case` has the configuration, the size and the catalogue; outcomes that it has are kept.
+    Raises InputError where the sound port fails already.
+    """
+    from parity.faults import score
+    from replication.faults.runs import run_faults
+
+    config, size, catalogue = (notes.case[name] for name in ("config", "size", "catalogue"))
+    begun = time.perf_counter()
+    outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
+    total = score(outcomes)
+    claims = score_claims(total, command)
+    holds = all(one["verdict"] == "holds" for one in claims)
+    return {
+        "schema": SCHEMA,
+        "config": config,
+        "size": size,
+        "verdict": "holds" if holds else "does not hold",
+        "claims": claims,
+        "score": vars(total),
+        "criteria_on_the_sound_port": sound,
+        "outcomes": [one.to_json() for one in outcomes],
+        "seconds": round(time.perf_counter() - begun, 1),
+        "command": command,
+        "provenance": _provenance(),
+    }
+
+
+def load_catalogue(module: str) -> "list[Fault]":
+    """The faults of a catalogue, which is any importable module that has `FAULTS`."""
+    from importlib import import_module
+
+    try:
+        return list(import_module(module).FAULTS)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{module} is no catalogue of faults",
+            str(error),
+            "name a module that has FAULTS, a sequence of parity.faults.Fault",
+        ) from error
+
+
+def _benches(module: str) -> dict[str, Any]:
+    """The functions that build benches by name: those of the harness, and the catalogue's own."""
+    from importlib import import_module
+
+    from replication.fault_benches import BENCHES
+
+    return {**BENCHES, **getattr(import_module(module), "BENCHES", {})}
+
+
+def _provenance() -> dict[str, Any]:
+    from parity.provenance import provenance
+
+    return provenance()
+
+
+def score_claims(total: "Score", command: str) -> list[dict[str, Any]]:
+    """That every planted fault is detected, and most are placed and explained."""
+    return [
+        claim(
+            "detected",
+            "Every planted fault is detected",
+            {"rule": "none", "of": total.faults, "found": list(total.undetected)},
+            "planted faults at which no claim failed",
+            command,
+        ),
+        *(
+            claim(
+                identity,
+                f"Of {100 * getattr(DEFAULT, identity):g} % of the planted faults, {what}",
+                {
+                    "rule": "missed",
+                    "of": total.faults,
+                    "found": list(found),
+                    "least": identity,
+                },
+                "share of the planted faults of which this is not so",
+                command,
+            )
+            for identity, what, found in (
+                ("placed", "the place that is named first is right", total.misplaced),
+                ("explained", "the first cause that is given there is right", total.unexplained),
+            )
+        ),
+    ]
