@@ -5,7 +5,7 @@ from typing import Any
 
 from parity.faults import Fault
 from parity_tests.faults import circumstances, forward, host, swin, training, wiring
-from parity_tests.faults.metric_bench import MetricBench
+from replication.faults.benches.metric import MetricBench
 
 FAULTS: tuple[Fault, ...] = (
     *forward.FAULTS,

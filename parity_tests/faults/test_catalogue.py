@@ -14,9 +14,9 @@ from maskformer.model.config import SwinConfig
 from parity.errors import InputError
 from parity.frameworks.tensorflow.modules import named_modules
 from parity_tests.faults.catalogue import FAULTS
-from replication import fault_benches
 from replication.cli import app
-from replication.data_bench import PIPELINES
+from replication.faults.benches import registry as fault_benches
+from replication.faults.benches.data import PIPELINES
 from weight_conversion.layouts import tf_variables
 
 STAGES = {

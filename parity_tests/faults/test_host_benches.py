@@ -3,8 +3,8 @@
 import pytest
 
 from parity_tests.faults.catalogue import FAULTS
-from parity_tests.faults.metric_bench import MetricBench
-from replication import fault_benches
+from replication.faults.benches import registry as fault_benches
+from replication.faults.benches.metric import MetricBench
 
 BY_ID = {one.id: one for one in FAULTS}
 

@@ -8,7 +8,7 @@ from maskformer.model import solver
 from parity.causes.source import edits, explained, functions_of, setting_mistakes
 from parity.errors import InputError
 from parity.planting import edited
-from replication.host_stages import Part, part_claim
+from replication.faults.benches.host import Part, part_claim
 
 RATES = solver.SolverConfig(max_iter=100, steps=(60,))
 

@@ -26,8 +26,8 @@ from maskformer.metrics.panoptic_quality import (
     score,
 )
 from parity.errors import InputError
-from parity_tests.metrics import panoptic_cases
-from parity_tests.metrics.panoptic_cases import SCENARIOS, count_literally, random_pair
+from replication.faults.benches import metric_cases as panoptic_cases
+from replication.faults.benches.metric_cases import SCENARIOS, count_literally, random_pair
 
 LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
 RANDOM_CATEGORIES = {i: Category(i, f"c{i}", i < 3) for i in (1, 2, 3)}

@@ -215,7 +215,7 @@ def audit_once(case: Case) -> dict[str, Any]:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
     from replication.audit_run import Request, audit
     from replication.console.progress import Steps
-    from replication.fault_benches import SWIN
+    from replication.faults.benches.registry import SWIN
     from replication.threads import set_threads
 
     begun = time.perf_counter()

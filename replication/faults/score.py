@@ -80,7 +80,7 @@ def _benches(module: str) -> dict[str, Any]:
     """The functions that build benches by name: those of the harness, and the catalogue's own."""
     from importlib import import_module
 
-    from replication.fault_benches import BENCHES
+    from replication.faults.benches.registry import BENCHES
 
     return {**BENCHES, **getattr(import_module(module), "BENCHES", {})}
 

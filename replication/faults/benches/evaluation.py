@@ -24,7 +24,7 @@ from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
 from parity.causes.source import Mistake, functions_of
 from parity.planting import replaced
-from replication.host_stages import Part, audited
+from replication.faults.benches.host import Part, audited
 from torch_reference import dataset, evaluation
 from torch_reference.replicas import Replicas
 

@@ -15,7 +15,7 @@ import numpy as np
 from parity.causes.source import Mistake, explained
 from parity.claims import claim
 from parity.faults import conventional
-from replication.bench_finding import broken, of_claims
+from replication.faults.benches.finding import broken, of_claims
 
 Results = Mapping[tuple[str, str], Any]
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose

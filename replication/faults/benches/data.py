@@ -15,8 +15,8 @@ from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import CropConfig, InputConfig
 from parity.causes.source import Mistake, functions_of
 from parity.planting import replaced
-from replication import data_cases
-from replication.host_stages import Part, Results, audited
+from replication.faults.benches import data_cases
+from replication.faults.benches.host import Part, Results, audited
 
 SEED, CAPACITY, TEST_IMAGES = 3, 8, 2
 EXAMPLES = (*range(8), 10, 17)  # the last two are of later epochs

@@ -10,9 +10,9 @@ from maskformer.data.panoptic_format import Category
 from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.causes.source import functions_of
 from parity_tests import golden_files
-from parity_tests.metrics import panoptic_cases
-from replication.bench_finding import Finding
-from replication.host_stages import Part, audited
+from replication.faults.benches import metric_cases as panoptic_cases
+from replication.faults.benches.finding import Finding
+from replication.faults.benches.host import Part, audited
 
 Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted

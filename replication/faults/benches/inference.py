@@ -17,8 +17,8 @@ from maskformer.model.inputs import InputConfig
 from parity.causes.source import Mistake, functions_of
 from parity.judge import PRECISION_FACTOR
 from parity.planting import replaced
-from replication.data_bench import PIPELINES
-from replication.host_stages import Part, audited
+from replication.faults.benches.data import PIPELINES
+from replication.faults.benches.host import Part, audited
 
 QUERIES, GRID, PADDED = 64, (24, 32), (48, 64)
 VALID, OUTPUT = ((45, 61), (38, 64)), ((50, 55), (31, 62))  # of the two images of a batch

@@ -1,0 +1,139 @@
+"""The cases that faults are planted in: the reference measured once, the port judged each time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig, ResNetConfig, SwinConfig
+from replication.faults.benches.model import ForwardBench, PrecisionBench
+from replication.faults.benches.training import (
+    DropoutBench,
+    ReplicaBench,
+    ScheduleBench,
+    StepsBench,
+    TaskBench,
+    TrainingBench,
+)
+
+WEIGHTS = "seeded:5"
+SEMANTIC, PER_PIXEL = "ade20k_r50", "ade20k_pp"
+SWIN = SwinConfig(
+    embed_dim=16, num_heads=(2, 2, 2, 2), window_size=5, depths=(2, 2, 1, 1), drop_path_rate=0.0
+)
+
+SMALLER, PARTIAL, DROP_PATH = (16, 24), 2, 0.3
+
+
+def _forward(config: str, size: str) -> ForwardBench:
+    return ForwardBench(zoo.get(config).model, WEIGHTS, size)
+
+
+def _swin(config: str, size: str) -> ForwardBench:
+    """Two images, whose sides are no multiple of a patch, and a Swin backbone, if a small one."""
+    return ForwardBench(_with_swin(zoo.get(config).model), WEIGHTS, _two(size, PARTIAL))
+
+
+def _with_swin(model: ModelConfig) -> ModelConfig:
+    if isinstance(model.backbone, SwinConfig):
+        return model
+    return dataclasses.replace(model, backbone=SWIN)
+
+
+def _batch(config: str, size: str) -> ForwardBench:
+    return _forward(config, _two(size))
+
+
+def _two(size: str, less: int = 0) -> str:
+    """The sizes of two images, `less` than `size`, of which the second is smaller and padded."""
+    from maskformer.data.images import parse_size
+
+    height, width = (side - less for side in parse_size(size))
+    return f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}"
+
+
+def _dropout(config: str, size: str) -> DropoutBench:
+    """A configuration whose backbone drops no path is given a small Swin that does."""
+    entry = zoo.get(config)
+    model = entry.model
+    if getattr(model.backbone, "drop_path_rate", 0.0) == 0.0:
+        model = dataclasses.replace(
+            model, backbone=dataclasses.replace(SWIN, drop_path_rate=DROP_PATH)
+        )
+    return DropoutBench(model, entry.solver, WEIGHTS, f"{size},{size}")
+
+
+def _training_swin(config: str, size: str) -> TrainingBench:
+    entry = zoo.get(config)
+    return TrainingBench(_with_swin(entry.model), entry.solver, WEIGHTS, size)
+
+
+def _training_variant(config: str, size: str) -> TrainingBench:
+    """What the model has that its usual settings do not use."""
+    entry = zoo.get(config)
+    changes: dict[str, Any] = {
+        "predictor": dataclasses.replace(
+            entry.model.predictor, dec_layers=3, enc_layers=1, pre_norm=True
+        )
+    }
+    if isinstance(entry.model.backbone, ResNetConfig):
+        changes["backbone"] = dataclasses.replace(entry.model.backbone, res5_dilation=2)
+    model = dataclasses.replace(entry.model, **changes)
+    return TrainingBench(model, entry.solver, WEIGHTS, size)
+
+
+def _task(config: str, size: str) -> TaskBench:
+    entry = zoo.get(config)
+    return TaskBench(entry.model, entry.solver, WEIGHTS, _two(size))
+
+
+def _steps(config: str, size: str) -> StepsBench:
+    entry = zoo.get(config)
+    return StepsBench(entry.model, entry.solver, WEIGHTS, size)
+
+
+def _training(config: str, size: str) -> TrainingBench:
+    entry = zoo.get(config)
+    return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
+
+
+def _inference(config: str, size: str) -> Any:
+    from replication.faults.benches.inference import InferenceBench
+
+    model = zoo.get(config).model
+    panoptic = model if model.inference.panoptic_on else zoo.model_config("tiny")
+    return InferenceBench(panoptic, zoo.model_config(SEMANTIC), zoo.model_config(PER_PIXEL))
+
+
+def _data(config: str, size: str) -> Any:
+    from replication.faults.benches.data import DataBench
+
+    return DataBench()
+
+
+def _evaluation(config: str, size: str) -> Any:
+    from replication.faults.benches.evaluation import EvaluationBench
+
+    return EvaluationBench()
+
+
+BENCHES: Mapping[str, Callable[[str, str], Any]] = {
+    "model": _forward,
+    "swin": _swin,
+    "precision": lambda config, size: PrecisionBench(zoo.get(config).model, WEIGHTS, size),
+    "training": _training,
+    "training_batch": lambda config, size: _training(config, _two(size)),
+    "training_swin": _training_swin,
+    "training_variant": _training_variant,
+    "training_per_pixel": lambda config, size: _training(PER_PIXEL, _two(size)),
+    "task": _task,
+    "schedule": lambda config, size: ScheduleBench(),
+    "replicas": lambda config, size: ReplicaBench(zoo.get(config).model, zoo.get(config).solver),
+    "batch": _batch,
+    "dropout": _dropout,
+    "steps": _steps,
+    "data": _data,
+    "evaluation": _evaluation,
+    "inference": _inference,
+}
+"""What builds each bench, from the name of a zoo configuration and the size of its image."""
