@@ -13,10 +13,10 @@ from maskformer.model import zoo
 from maskformer.model.config import SwinConfig
 from parity.errors import InputError
 from parity.frameworks.tensorflow.modules import named_modules
-from parity_tests.faults.catalogue import FAULTS
 from replication.cli import app
 from replication.faults.benches import registry as fault_benches
 from replication.faults.benches.data import PIPELINES
+from replication.faults.catalogue.every import FAULTS
 from weight_conversion.layouts import tf_variables
 
 STAGES = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from parity_tests.faults.catalogue import FAULTS
 from replication.faults.benches import registry as fault_benches
 from replication.faults.benches.metric import MetricBench
+from replication.faults.catalogue.every import FAULTS
 
 BY_ID = {one.id: one for one in FAULTS}
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from parity_tests.faults.catalogue import FAULTS as CATALOGUE
 from replication.cli import app
+from replication.faults.catalogue.every import FAULTS as CATALOGUE
 
 FAULTS = (
     "layer-norm-epsilon-1e-6",

@@ -3,7 +3,7 @@
 import pytest
 
 from maskformer.model import zoo
-from parity_tests.faults.planting import function, method
+from replication.faults.catalogue.planting import function, method
 from replication.training_rates import rate_claims
 from tf_impl import optimizer
 

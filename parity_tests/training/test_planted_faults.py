@@ -10,12 +10,12 @@ import tf_impl.matcher as tf_matcher
 import tf_impl.train_step as tf_train_step
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from parity_tests.faults.circumstances import normalise_over_replicas
-from parity_tests.faults.planting import function, method
-from parity_tests.faults.training import greedy_assignment
-from parity_tests.training import planted
 from replication import training_audit
 from replication.console.progress import Steps
+from replication.faults.catalogue import planted_steps as planted
+from replication.faults.catalogue.circumstances import normalise_over_replicas
+from replication.faults.catalogue.planting import function, method
+from replication.faults.catalogue.training import greedy_assignment
 from replication.pair import build_port, load_weights
 from replication.training_pair import keyed
 from replication.training_port import port_step

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from parity.claims import claim, failure, located
-from parity_tests.training import planted
+from replication.faults.catalogue import planted_steps as planted
 from replication.training_audit import SCHEMA, summary
 from reports.render import render
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from maskformer.model import zoo
-from parity_tests.training import planted
 from replication import trajectory
 from replication.commands.trajectory import summary
+from replication.faults.catalogue import planted_steps as planted
 from replication.trajectory import CALM_RATE, Request, compare_step, solver_for
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")

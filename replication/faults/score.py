@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SCHEMA = "maskformer-replication/fault-score/1"
 
 
-CATALOGUE = "parity_tests.faults.catalogue"
+CATALOGUE = "replication.faults.catalogue.every"
 
 
 def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "list[Fault]":

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parity.faults import Fault
-from parity_tests.faults import circumstances, forward, host, swin, training, wiring
 from replication.faults.benches.metric import MetricBench
+from replication.faults.catalogue import circumstances, forward, host, swin, training, wiring
 
 FAULTS: tuple[Fault, ...] = (
     *forward.FAULTS,

@@ -8,7 +8,7 @@ import tf_impl.modeling.position_encoding as position_encoding
 import tf_impl.modeling.predictor as predictor
 import tf_impl.modeling.resnet as resnet
 from parity.faults import Fault
-from parity_tests.faults.planting import (
+from replication.faults.catalogue.planting import (
     assigned,
     attribute,
     call,

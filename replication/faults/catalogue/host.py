@@ -12,8 +12,8 @@ from maskformer.data import augmentation, mapper
 from maskformer.inference import prediction
 from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.faults import Fault, Plant
-from parity_tests.faults.forward import PORT
-from parity_tests.faults.planting import (
+from replication.faults.catalogue.forward import PORT
+from replication.faults.catalogue.planting import (
     constant,
     copied,
     copied_beneath,

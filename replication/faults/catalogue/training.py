@@ -9,9 +9,17 @@ import tf_impl.optimizer as optimizer
 import tf_impl.schedule as schedule
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
-from parity_tests.faults.forward import DECODER, KERAS, PORT, PREDICTOR
-from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
-from parity_tests.training import planted
+from replication.faults.catalogue import planted_steps as planted
+from replication.faults.catalogue.forward import DECODER, KERAS, PORT, PREDICTOR
+from replication.faults.catalogue.planting import (
+    attribute,
+    call,
+    constant,
+    function,
+    inside,
+    line,
+    method,
+)
 from tf_impl.layers import resize_bilinear
 
 TOTAL_MASKS = "tf.maximum(total / _replicas(tf.float32), 1.0)"

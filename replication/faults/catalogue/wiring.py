@@ -10,8 +10,16 @@ import tf_impl.modeling.position_encoding as position_encoding
 import tf_impl.optimizer as optimizer
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
-from parity_tests.faults.forward import DECODER, ENCODER, PIXELS, PORT, PREDICTOR, SAME, epsilon
-from parity_tests.faults.planting import (
+from replication.faults.catalogue.forward import (
+    DECODER,
+    ENCODER,
+    PIXELS,
+    PORT,
+    PREDICTOR,
+    SAME,
+    epsilon,
+)
+from replication.faults.catalogue.planting import (
     attribute,
     call,
     constant,

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import tf_impl.modeling.swin as swin
 from parity.faults import Fault, Plant
-from parity_tests.faults.forward import epsilon
-from parity_tests.faults.planting import constant, function, line, weights
+from replication.faults.catalogue.forward import epsilon
+from replication.faults.catalogue.planting import constant, function, line, weights
 
 BLOCK = "backbone.layers.0.blocks"
 ATTENTION = f"{BLOCK}.1.attn"

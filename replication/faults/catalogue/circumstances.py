@@ -9,8 +9,16 @@ import tf_impl.optimizer as optimizer
 import tf_impl.task as task
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
-from parity_tests.faults.forward import DECODER, ENCODER, PIXELS, PORT
-from parity_tests.faults.planting import attribute, call, constant, function, inside, line, method
+from replication.faults.catalogue.forward import DECODER, ENCODER, PIXELS, PORT
+from replication.faults.catalogue.planting import (
+    attribute,
+    call,
+    constant,
+    function,
+    inside,
+    line,
+    method,
+)
 from tf_impl.layers import _dilated_conv2d
 
 INPUT = ("model", "backbone:input")
