@@ -28,8 +28,8 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
 
     import tf_impl  # noqa: F401
     from maskformer.model import zoo
-    from replication.audit_run import Request, audit
     from replication.console.progress import Steps
+    from replication.forward.run import Request, audit
 
     request = Request(
         zoo.model_config(config),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from maskformer.model import zoo
-from replication import audit_all
+from replication.forward import every_architecture as audit_all
 
 
 def test_every_entry_is_covered_once():

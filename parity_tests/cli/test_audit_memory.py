@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.audit_cost import MOST_BYTES
 from maskformer.model import zoo
-from replication.audit_run import Request, build_port, judge_port, measure_reference
 from replication.console.progress import Steps
+from replication.forward.run import Request, build_port, judge_port, measure_reference
 
 ROOT = Path(__file__).parents[2]
 

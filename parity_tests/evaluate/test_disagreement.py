@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction
 from maskformer.model import zoo
-from replication.audit_inference import Inputs, inference_claims
 from replication.evaluation.disagreement import (
     Certain,
     certain_decisions,
     disagreement,
     panoptic_difference,
 )
+from replication.forward.inference import Inputs, inference_claims
 from replication.output_folder import output_folder
 from replication.sides import finish
 

@@ -7,8 +7,8 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
 from replication import pair
-from replication.audit_run import Request, audit
 from replication.console.progress import Steps
+from replication.forward.run import Request, audit
 from weight_conversion import hugging_face_model
 
 DECODER = "sem_seg_head.predictor.transformer.decoder"

@@ -10,8 +10,8 @@ import typer
 
 from parity.errors import InputError
 from parity.records import write_json
-from replication.audit_run import EXECUTIONS, Request, audit
 from replication.console.progress import Steps
+from replication.forward.run import EXECUTIONS, Request, audit
 from replication.threads import set_threads
 
 DEFAULT = "coco_r50"
@@ -70,7 +70,7 @@ def _audit_all(
 ) -> NoReturn:
     """Runs `parity audit --all` and ends the program; `excluded` options were given beside it."""
     from maskformer.data.images import parse_size
-    from replication import audit_all
+    from replication.forward import every_architecture as audit_all
 
     if excluded:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
-from replication.precision_place import less_exact
+from replication.forward.precision_place import less_exact
 
 AUDIT = "audit.json"
 SHOWN = 3  # targets of a changed matching that are listed

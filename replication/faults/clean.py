@@ -213,9 +213,9 @@ def _interruptible(case: Case) -> dict[str, Any]:
 
 def audit_once(case: Case) -> dict[str, Any]:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
-    from replication.audit_run import Request, audit
     from replication.console.progress import Steps
     from replication.faults.benches.registry import SWIN
+    from replication.forward.run import Request, audit
     from replication.threads import set_threads
 
     begun = time.perf_counter()

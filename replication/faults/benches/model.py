@@ -9,10 +9,10 @@ import numpy as np
 
 from maskformer.model.config import ModelConfig
 from parity.faults import Named, conventional
-from replication.audit_run import Request, build_port, judge_port, measure_reference
 from replication.console.progress import Steps
 from replication.faults.benches.finding import Finding, broken
-from replication.precision_place import less_exact
+from replication.forward.precision_place import less_exact
+from replication.forward.run import Request, build_port, judge_port, measure_reference
 
 OUTPUTS = ("pred_logits", "pred_masks", "sem_seg")
 

@@ -11,9 +11,9 @@ from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
 from maskformer.model.solver import SolverConfig
 from parity.faults import Named, conventional
-from replication.audit_run import PortSide, ReferenceSide, Request, judge_port, measure_reference
 from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.faults.benches.model import places_of, quietly
+from replication.forward.run import PortSide, ReferenceSide, Request, judge_port, measure_reference
 
 
 class TrainingBench:

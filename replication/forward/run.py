@@ -173,7 +173,7 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
                 "transformers arranges its modules in another way",
                 "leave it out, or give --reference builtin",
             )
-        from replication import witness
+        from replication.forward import hugging_face as witness
 
     def recorder_of(dtype: str) -> capture_torch.Recorder:
         if request.reference == "hf":
@@ -259,7 +259,7 @@ def judge_port(
     batch, sizes = reference.batch, reference.sizes
     by_table = request.reference == "hf"
     if by_table:
-        from replication import witness
+        from replication.forward import hugging_face as witness
 
     measured = Measured(
         reference.trace.places(),
@@ -279,7 +279,7 @@ def judge_port(
     if request.isolate and alone:
         claims.append(isolated_claim(alone, localisations, request.command))
     if request.only is None and predictions:
-        from replication import audit_inference
+        from replication.forward import inference as audit_inference
 
         with steps("inference and metrics"):
             claims += audit_inference.inference_claims(
@@ -396,7 +396,7 @@ def _witnessed(
     reference: ReferenceSide, outputs: Any, measured: "Measured"
 ) -> tuple[list[Any], dict[str, "Verdict"], dict[str, Any]]:
     """The places, no verdicts, and the evidence where the reference is another library's model."""
-    from replication import witness_evidence
+    from replication.forward import hugging_face_evidence as witness_evidence
 
     config = reference.request.config
     localisations, sources = witness_evidence.explain(
@@ -450,7 +450,7 @@ def _compared(request: Request, sink: Any) -> Any:
     """The sink for the port's taps: of all, or of those that another library's model has too."""
     if request.reference != "hf":
         return sink
-    from replication import witness
+    from replication.forward import hugging_face as witness
 
     return witness.declared_only(request.config, sink)
 

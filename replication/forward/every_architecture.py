@@ -63,8 +63,8 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     """
     import resource
 
-    from replication.audit_run import Request, audit
     from replication.console.progress import Steps
+    from replication.forward.run import Request, audit
     from replication.threads import set_threads
 
     set_threads(threads)
