@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
-from replication.logical_replicas import in_fresh_process, mirrored
+from replication.process.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig

@@ -98,7 +98,7 @@ def run_tf(output):
 
     import tensorflow as tf  # isort: skip
 
-    from replication.logical_replicas import mirrored
+    from replication.process.logical_replicas import mirrored
 
     strategy = mirrored(2)
 

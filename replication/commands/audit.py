@@ -12,7 +12,7 @@ from parity.errors import InputError
 from parity.records import write_json
 from replication.console.progress import Steps
 from replication.forward.run import EXECUTIONS, Request, audit
-from replication.threads import set_threads
+from replication.process.threads import set_threads
 
 DEFAULT = "coco_r50"
 """The configuration of weights that fit any."""

@@ -216,7 +216,7 @@ def audit_once(case: Case) -> dict[str, Any]:
     from replication.console.progress import Steps
     from replication.faults.benches.registry import SWIN
     from replication.forward.run import Request, audit
-    from replication.threads import set_threads
+    from replication.process.threads import set_threads
 
     begun = time.perf_counter()
     set_threads(case["threads"])

@@ -65,7 +65,7 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
 
     from replication.console.progress import Steps
     from replication.forward.run import Request, audit
-    from replication.threads import set_threads
+    from replication.process.threads import set_threads
 
     set_threads(threads)
     start = time.perf_counter()

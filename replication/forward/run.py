@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.errors import InputError
 from replication.console.progress import Steps
-from replication.memory import give_back
+from replication.process.memory import give_back
 
 if TYPE_CHECKING:
     import numpy as np
