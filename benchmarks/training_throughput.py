@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     Raises InputError where no measurement is left after the warm-up, and as the trainers do.
     """
     from maskformer.scenes.scenes import write_scenes
-    from replication.training_runs import Request, train
+    from replication.runs.trainers import Request, train
 
     if arguments.steps < arguments.warm_up + arguments.every:
         raise InputError(

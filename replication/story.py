@@ -212,7 +212,7 @@ def scenes(story: Story) -> list[Path]:
 
 def training(story: Story) -> list[Path]:
     """Both trainers from the same weights on the same scenes, in float64, one after the other."""
-    from replication.training_runs import Request, train
+    from replication.runs.trainers import Request, train
 
     given = {
         "config": TRAINED,

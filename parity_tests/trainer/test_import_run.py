@@ -8,7 +8,7 @@ from maskformer.model import zoo
 from maskformer.runs.event_files import EventWriter, read_scalars
 from maskformer.runs.run_record import read_run
 from parity.errors import InputError
-from replication.commands.import_run import import_run
+from replication.runs.imported import import_run
 
 LINES = [
     {

@@ -13,8 +13,9 @@ from maskformer.metrics.run_scores import COUNTS, ImageCounts
 from maskformer.metrics.semantic_iou import SemanticCounts
 from maskformer.runs.run_record import REQUIRED, RunRecord, read_run
 from parity.errors import InputError
-from replication import training_runs
-from replication.training_runs import Request, compare_runs, last_message, last_row, loss_gap
+from replication.runs import trainers as training_runs
+from replication.runs.comparison import compare_runs, loss_gap
+from replication.runs.trainers import Request, last_message, last_row
 from torch_reference.train import command_line
 
 IMAGES, CLASSES = 24, 4

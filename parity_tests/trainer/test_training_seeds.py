@@ -10,9 +10,9 @@ from scipy import stats
 from parity.errors import InputError
 from parity.measurements import judge
 from parity_tests.trainer.test_train_verb import recorded
-from replication.training_curves import draw_curves, smoothed
-from replication.training_runs import Request
-from replication.training_seeds import compare_seeds, train_seeds
+from replication.runs.curves import draw_curves, smoothed
+from replication.runs.seeds import compare_seeds, train_seeds
+from replication.runs.trainers import Request
 
 CURVE = np.linspace(10, 1, 40)
 

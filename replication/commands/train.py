@@ -12,7 +12,7 @@ from parity.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from replication.training_runs import Request
+    from replication.runs.trainers import Request
 
 CURVES = "curves.svg"
 
@@ -71,10 +71,11 @@ def command(
     show whether the final panoptic qualities are equivalent: exit status 0, or 1 where it is not
     shown.
     """
+    from replication.runs.comparison import compare_runs
+    from replication.runs.curves import draw_curves
+    from replication.runs.seeds import MARGIN, write_comparison
+    from replication.runs.trainers import Request, train
     from replication.sides import sides_of
-    from replication.training_curves import draw_curves
-    from replication.training_runs import Request, compare_runs, train
-    from replication.training_seeds import MARGIN, write_comparison
 
     given = {
         "config": config,
@@ -119,8 +120,8 @@ def command(
 
 def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) -> bool:
     """Trains, compares and tells; whether the sides were shown to be equivalent."""
-    from replication.training_curves import draw_curves
-    from replication.training_seeds import RESULT, train_seeds
+    from replication.runs.curves import draw_curves
+    from replication.runs.seeds import RESULT, train_seeds
 
     if len(request.sides) != 2:
         raise InputError(

@@ -15,7 +15,8 @@ from maskformer.metrics.run_scores import COUNTS
 from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
-from replication.training_runs import Request, compare_runs, train
+from replication.runs.comparison import compare_runs
+from replication.runs.trainers import Request, train
 
 SCHEMA = "maskformer-replication/training-seeds/1"
 COMPARISON = "comparison.json"
