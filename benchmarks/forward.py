@@ -33,13 +33,12 @@ def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str,
     """A function for each way of running the model; each returns when the result is there."""
     import torch
 
-    from replication import pair
+    from replication.sides.tf_side import build_port, port_inputs
+    from replication.sides.torch_side import build_reference, reference_inputs
 
     batch, sizes = inputs
-    reference = pair.build_reference(config, weights, "float32")
-    arguments = [
-        torch.from_numpy(a) for a in pair.reference_inputs(batch, sizes, "float32").values()
-    ]
+    reference = build_reference(config, weights, "float32")
+    arguments = [torch.from_numpy(a) for a in reference_inputs(batch, sizes, "float32").values()]
     compiled = torch.compile(reference)
 
     def run_torch(model: Any) -> Callable[[], Any]:
@@ -49,11 +48,11 @@ def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str,
 
         return run
 
-    port = pair.build_port(config, weights, "float32")
+    port = build_port(config, weights, "float32")
 
     import tensorflow as tf
 
-    constants = {k: tf.constant(v) for k, v in pair.port_inputs(batch, sizes, "float32").items()}
+    constants = {k: tf.constant(v) for k, v in port_inputs(batch, sizes, "float32").items()}
 
     def run_tf(jit_compile: bool) -> Callable[[], Any]:
         function = tf.function(
@@ -92,7 +91,8 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
     """
     from parity.frameworks.torch import capture as capture_torch
     from parity.pairing import Comparison
-    from replication import pair
+    from replication.sides.tf_side import PORT_AXES, build_port, port_inputs
+    from replication.sides.torch_side import REFERENCE_AXES, build_reference, reference_inputs
 
     batch, sizes = inputs
     plain, full = 0.0, 0.0
@@ -104,9 +104,9 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
 
     trace = None
     for dtype in ("float64", "float32"):
-        model = pair.build_reference(config, weights, dtype)
-        recorder = capture_torch.Recorder(model, pair.REFERENCE_AXES, clone=False)
-        arguments = pair.reference_inputs(batch, sizes, dtype)
+        model = build_reference(config, weights, dtype)
+        recorder = capture_torch.Recorder(model, REFERENCE_AXES, clone=False)
+        arguments = reference_inputs(batch, sizes, dtype)
         recorder.forward(arguments)
         seconds, _ = timed(recorder.forward, arguments)
         plain += 3 * seconds  # the run that is traced or compared, and two for the floor
@@ -119,13 +119,13 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
         full += seconds
         print(f"reference {dtype} done", file=sys.stderr)
     for dtype, executions in (("float64", ("eager",)), ("float32", ("eager", "graph", "xla"))):
-        model = pair.build_port(config, weights, dtype)
+        model = build_port(config, weights, dtype)
 
         from parity.frameworks.tensorflow import capture as capture_tf
 
-        arguments = pair.port_inputs(batch, sizes, dtype)
+        arguments = port_inputs(batch, sizes, dtype)
         for execution in executions:
-            recorder = capture_tf.Recorder(model, pair.PORT_AXES, execution)
+            recorder = capture_tf.Recorder(model, PORT_AXES, execution)
             recorder.forward(arguments)
             recorder(arguments, lambda tap: None)
             plain += timed(recorder.forward, arguments)[0]
@@ -143,7 +143,7 @@ def main() -> None:
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from maskformer.model import zoo
     from replication.commands.audit import set_threads
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
 
     set_threads(arguments.threads)
     config = zoo.model_config(arguments.config)

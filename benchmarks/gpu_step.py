@@ -85,11 +85,12 @@ def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
 def lower(arguments: argparse.Namespace, folder: Path) -> None:
     """Writes both programs as StableHLO, and the tensors that they are called with, in order."""
     from maskformer.model import zoo
-    from replication import pair, training_pair
+    from replication.sides.tf_side import build_port, port_batch
+    from replication.sides.weights import load_weights
 
     config, images, sizes, targets = example(arguments)
-    model = pair.build_port(config, pair.load_weights(WEIGHTS, config), "float32")
-    batch = training_pair.port_batch(config, images, sizes, targets, "float32")
+    model = build_port(config, load_weights(WEIGHTS, config), "float32")
+    batch = port_batch(config, images, sizes, targets, "float32")
 
     import tensorflow as tf
 
@@ -193,7 +194,8 @@ def reference(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[],
     import torch
 
     from maskformer.model import zoo
-    from replication import pair, training_pair
+    from replication.sides.torch_side import build_reference, reference_batch
+    from replication.sides.weights import load_weights
     from torch_reference.optimizer import build_optimizer
     from torch_reference.schedule import SolverSchedule
     from torch_reference.train_step import Batch, train_step
@@ -203,13 +205,13 @@ def reference(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[],
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     config, images, sizes, targets = example(arguments)
-    batch = training_pair.reference_batch(config, images, sizes, targets, "float32")
+    batch = reference_batch(config, images, sizes, targets, "float32")
     moved = _moved(batch.targets, device)
     batch = Batch(batch.images.to(device), batch.sizes.to(device), moved)
     found: dict[str, dict[str, Callable[[], float]]] = {name: {} for name in PROGRAMS}
     kinds = ("torch eager",) if arguments.no_compile else ("torch eager", "torch compile")
     for kind in kinds:
-        model = pair.build_reference(config, pair.load_weights(WEIGHTS, config), "float32")
+        model = build_reference(config, load_weights(WEIGHTS, config), "float32")
         model = model.to(device).train()
         solver = zoo.get(arguments.config).solver
         optimizer = build_optimizer(model, solver)

@@ -45,11 +45,14 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
     """One step of each contestant in `wanted`; each returns the loss when the weights are new."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from maskformer.model import zoo
-    from replication import pair, training_pair
+    from replication import training_pair
+    from replication.sides.tf_side import build_port
+    from replication.sides.torch_side import build_reference, reference_batch
+    from replication.sides.weights import load_weights
 
     entry = zoo.get(arguments.config)
     config = entry.model
-    weights = pair.load_weights("seeded:0", config)
+    weights = load_weights("seeded:0", config)
     height, width = parse_size(arguments.size)
     images, sizes = batch_images(
         [synthetic_image(height, width, index) for index in range(arguments.batch)], config
@@ -64,9 +67,9 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
 
         from torch_reference import optimizer, train_step
 
-        model = pair.build_reference(config, weights, "float32").train()
+        model = build_reference(config, weights, "float32").train()
         solver = optimizer.build_optimizer(model, entry.solver)
-        batch = training_pair.reference_batch(config, images, sizes, targets, "float32")
+        batch = reference_batch(config, images, sizes, targets, "float32")
 
         def run_torch(trained: Any) -> Callable[[], float]:
             return lambda: float(train_step.train_step(trained, solver, batch).total)
@@ -76,10 +79,10 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
         runs["torch compile"] = run_torch(torch.compile(model))
 
     if any(name.startswith("tf") for name in wanted):
-        from replication.training_pair import port_batch
+        from replication.sides.tf_side import port_batch
 
         most = arguments.targets or None
-        port = pair.build_port(config, weights, "float32")
+        port = build_port(config, weights, "float32")
         given = port_batch(config, images, sizes, targets, "float32", most)
 
         from tf_impl.optimizer import build_optimizer

@@ -71,9 +71,10 @@ def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str
     """
     import tf_impl.layers as layers
     from replication import pair
+    from replication.sides.tf_side import build_port
 
     def plant(layer: int, norm: str) -> str:
-        build = pair.build_port
+        build = build_port
 
         def faulty(*arguments: Any) -> Any:
             model = build(*arguments)

@@ -132,7 +132,7 @@ def conversion(story: Story) -> list[Path]:
 
     from maskformer.model import zoo
     from parity.errors import InputError
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
     from weight_conversion.convert import convert
     from weight_conversion.receipt import receipt_path
     from weight_conversion.verification import verify
@@ -232,7 +232,7 @@ def evaluation(story: Story) -> list[Path]:
     """The weights that PyTorch reached, in both frameworks, on scenes that were held out."""
     from maskformer.model import zoo
     from replication.evaluation.run import Request, evaluate
-    from replication.sides import SIDES
+    from replication.sides.side import SIDES
     from weight_conversion.convert import convert
 
     entry, scale = zoo.get(TRAINED), story.scale

@@ -31,7 +31,7 @@ from replication.training_update import STEP, step_gradients_claim, update_claim
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
-    from replication.pair import Weights
+    from replication.sides.weights import Weights
 
 TOTAL = "total"  # the weighted sum among the losses
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
@@ -66,14 +66,14 @@ def training_claims(
         isolate: also run the backward pass of every module alone.
         port_weights: the port's, where it has not the reference's `weights`.
     """
-    from replication import pair
+    from replication.sides.tf_side import build_port
     from replication.training_rates import rate_claims
     from replication.training_replica_losses import losses_claim
     from replication.training_replicas import reduction_claim, shares_claim
 
     reference = reference_step(config, solver, weights, images, sizes, steps)
     with steps("training step of the port, float64"):
-        port = port_step(reference, pair.build_port(config, port_weights or weights, "float64"))
+        port = port_step(reference, build_port(config, port_weights or weights, "float64"))
     with steps("training claims"):
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
@@ -101,7 +101,7 @@ def training_result(
     """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from parity.provenance import provenance
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
 
     known = dict(steps.timings)
     weights = load_weights("seeded:0", config)
@@ -586,9 +586,9 @@ def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> lis
     """`localise_gradients` of this step."""
     from parity.frameworks.torch import capture as capture_torch
     from parity.gradients import localise_gradients
-    from replication import pair
+    from replication.sides.torch_side import REFERENCE_AXES
 
-    forward = capture_torch.Recorder(reference.model, pair.REFERENCE_AXES)
+    forward = capture_torch.Recorder(reference.model, REFERENCE_AXES)
     _, values = forward(reference.inputs)
     _, gradients = reference.recorder(reference.inputs)
     return localise_gradients(
@@ -629,12 +629,13 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     from parity.localise import localise
     from parity.masks import Masks, mask_differences
     from parity.pairing import Comparison
-    from replication import pair
+    from replication.sides.tf_side import PORT_AXES, port_inputs
+    from replication.sides.torch_side import REFERENCE_AXES
 
-    axes = (pair.REFERENCE_AXES, pair.PORT_AXES)
+    axes = (REFERENCE_AXES, PORT_AXES)
     theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
     ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
-    inputs = pair.port_inputs(reference.images, reference.sizes, "float64")
+    inputs = port_inputs(reference.images, reference.sizes, "float64")
     inputs = {**inputs, "training": True}
     reference.model.train()
     try:
@@ -698,11 +699,11 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
 
     import tensorflow as tf
 
-    from replication import training_pair
+    from replication.sides.tf_side import port_batch
     from tf_impl import train_step
     from tf_impl.layers import dropout_seed
 
-    batch = training_pair.port_batch(
+    batch = port_batch(
         reference.config, reference.images, reference.sizes, reference.targets, "float64"
     )
     kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))

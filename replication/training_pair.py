@@ -1,14 +1,10 @@
 """What a training comparison needs of both sides: targets, batches, gradients by key."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskformer.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import tf_keras
 
 Target = Mapping[str, np.ndarray]
 
@@ -58,79 +54,6 @@ def label_map(targets: Sequence[Target], ignore_value: int) -> np.ndarray:
     return np.stack(maps)
 
 
-def reference_batch(
-    config: ModelConfig,
-    images: np.ndarray,
-    sizes: np.ndarray,
-    targets: "Sequence[Target] | np.ndarray",
-    dtype: str,
-) -> Any:
-    """`torch_reference.train_step.Batch` of images uint8 [N,H,W,3] and their targets.
-
-    A per-pixel head takes labels int [N,H,W] as `targets`.
-    """
-    import torch
-
-    from replication.pair import reference_inputs
-    from torch_reference.train_step import Batch
-
-    inputs = reference_inputs(images, sizes, dtype)
-    if config.is_per_pixel:
-        wanted: Any = torch.from_numpy(np.asarray(targets, np.int64))
-    else:
-        wanted = [
-            {name: torch.from_numpy(np.array(array)) for name, array in target.items()}
-            for target in targets
-        ]
-    return Batch(torch.from_numpy(inputs["images"]), torch.from_numpy(inputs["sizes"]), wanted)
-
-
-def port_batch(
-    config: ModelConfig,
-    images: np.ndarray,
-    sizes: np.ndarray,
-    targets: "Sequence[Target] | np.ndarray",
-    dtype: str,
-    max_targets: int | None = None,
-) -> Any:
-    """`tf_impl.train_step.Batch` of images uint8 [N,H,W,3] and their targets.
-
-    A per-pixel head takes labels int [N,H,W] as `targets`. `max_targets` is the number that targets
-    are padded to, by default that of the largest image.
-    """
-    import tensorflow as tf
-
-    from replication.pair import port_inputs
-    from tf_impl.matcher import pad_targets
-    from tf_impl.train_step import Batch
-
-    inputs = port_inputs(images, sizes, dtype)
-    if config.is_per_pixel:
-        wanted: Any = tf.constant(np.asarray(targets, np.int32))
-    else:
-        most = max((len(target["labels"]) for target in targets), default=0)
-        wanted = pad_targets(targets, max(most, 1) if max_targets is None else max_targets)
-    return Batch(tf.constant(inputs["images"]), tf.constant(inputs["sizes"]), wanted)
-
-
-def keyed(model: "tf_keras.Model", values: "Sequence[np.ndarray | None]") -> dict[str, np.ndarray]:
-    """One array per trainable variable of `model`, by state-dict key and in torch's layout; a
-    variable whose value is None is left out."""
-    return {
-        key: layout.to_torch(value)
-        for (key, layout), value in zip(trainable_layouts(model), values, strict=True)
-        if value is not None
-    }
-
-
-def trainable_layouts(model: "tf_keras.Model") -> list[tuple[str, Any]]:
-    """State-dict key and layout of each trainable variable of `model`, in its order."""
-    from weight_conversion.layouts import tf_variables
-
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    return [owned[id(variable)] for variable in model.trainable_variables]
-
-
 def zero_in_theory(config: ModelConfig, key: str, shape: tuple[int, ...]) -> np.ndarray:
     """Which elements of a parameter have no influence on the loss, bool of `shape` (torch layout).
 
@@ -149,36 +72,3 @@ def zero_in_theory(config: ModelConfig, key: str, shape: tuple[int, ...]) -> np.
     if config.predictor.pre_norm and key == f"{first}norm1.weight":
         zero[:] = True
     return zero
-
-
-def reference_loss(model: Any, targets: Any) -> Any:
-    """The loss of a step as a function of the PyTorch model's outputs."""
-    from torch_reference.criterion import weighted_total
-    from torch_reference.train_step import batch_losses
-
-    return lambda outputs: weighted_total(batch_losses(model, outputs, targets), model.config.loss)
-
-
-def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
-    """The loss of a step as a function of the TensorFlow model's outputs."""
-    from tf_impl.criterion import weighted_total
-    from tf_impl.train_step import batch_losses
-
-    return lambda outputs: weighted_total(
-        batch_losses(model, outputs, targets)[0], model.config.loss
-    )
-
-
-def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
-    """Every trainable variable by state-dict key, with its axes named in torch's order."""
-    from weight_conversion.layouts import tf_variables
-
-    trainable = {id(variable) for variable in model.trainable_variables}
-    return {
-        key: (
-            variable,
-            "".join("ABCDEFGH"[axis] for axis in layout.axes or range(len(variable.shape))),
-        )
-        for key, (variable, layout) in tf_variables(model).items()
-        if id(variable) in trainable
-    }

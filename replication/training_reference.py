@@ -11,7 +11,7 @@ from replication.console.progress import Steps
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
-    from replication.pair import Weights
+    from replication.sides.weights import Weights
 
 UPDATE_TWINS = (0, 1)
 
@@ -91,7 +91,14 @@ def reference_step(
 
     from parity.frameworks.torch import capture as capture_torch
     from parity.frameworks.torch.gradients import GradientRecorder
-    from replication import pair, training_pair
+    from replication import training_pair
+    from replication.sides.torch_side import (
+        REFERENCE_AXES,
+        build_reference,
+        reference_batch,
+        reference_inputs,
+        reference_loss,
+    )
     from torch_reference import train_step
 
     # The first rate of a warm-up may be zero.
@@ -99,12 +106,12 @@ def reference_step(
     targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
         targets = training_pair.label_map(targets, config.ignore_value)
-    inputs = pair.reference_inputs(images, sizes, "float64")
+    inputs = reference_inputs(images, sizes, "float64")
     with steps("training step of the reference, float64"):
-        model = pair.build_reference(config, weights, "float64")
-        batch = training_pair.reference_batch(config, images, sizes, targets, "float64")
-        loss = training_pair.reference_loss(model, batch.targets)
-        recorder = GradientRecorder(model, pair.REFERENCE_AXES, loss)
+        model = build_reference(config, weights, "float64")
+        batch = reference_batch(config, images, sizes, targets, "float64")
+        loss = reference_loss(model, batch.targets)
+        recorder = GradientRecorder(model, REFERENCE_AXES, loss)
         _, gradients = recorder(inputs)
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)

@@ -26,10 +26,11 @@ def step_gradients_claim(
     """That the port's step finds the gradients of the loss, which `earlier` claims have judged."""
     from parity.gradients import gradient_verdict, parameter_key
     from parity.metrics import gap
-    from replication import training_causes, training_pair
+    from replication import training_causes
+    from replication.sides.tf_side import keyed
 
     values = (None if one is None else one.numpy() for one in port.found.values)
-    ours = training_pair.keyed(port.model, list(values))
+    ours = keyed(port.model, list(values))
     verdicts, lost = {}, []
     for name in reference.updated.weights:
         key, exact = parameter_key(name), reference.gradient(name)
@@ -92,9 +93,9 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
 
 def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:
     """The keys of parameters that are not the reference's before the update already."""
-    from replication import training_pair
+    from replication.sides.tf_side import keyed
 
-    ours = training_pair.keyed(model, [one.numpy() for one in model.trainable_variables])
+    ours = keyed(model, [one.numpy() for one in model.trainable_variables])
     return {
         _key(name)
         for name in reference.updated.weights
@@ -128,10 +129,10 @@ def given_gradients(reference: ReferenceStep, model: Any) -> list[Any]:
     """The reference's gradients as the port's optimizer takes them."""
     import tensorflow as tf
 
-    from replication import training_pair
+    from replication.sides.tf_side import trainable_layouts
 
     values = []
-    for key, layout in training_pair.trainable_layouts(model):
+    for key, layout in trainable_layouts(model):
         gradient = reference.gradient(key)
         values.append(None if gradient is None else tf.constant(layout.to_tf(gradient)))
     return values
@@ -173,12 +174,12 @@ def _optimizer(reference: ReferenceStep, model: Any) -> Any:
 @contextmanager
 def restored(model: Any) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
     """What gives the port's weights by key; those of before come back at the end."""
-    from replication import training_pair
+    from replication.sides.tf_side import keyed
 
     variables = model.trainable_variables
     before = [variable.numpy() for variable in variables]
     try:
-        yield lambda: training_pair.keyed(model, [one.numpy() for one in variables])
+        yield lambda: keyed(model, [one.numpy() for one in variables])
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)

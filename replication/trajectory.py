@@ -11,6 +11,8 @@ from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import running_ratio
+from replication.sides.tf_side import PortRun
+from replication.sides.torch_side import ReferenceRun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,116 +68,6 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
     return made
 
 
-class ReferenceRun:
-    """The PyTorch side, one update at a time; dropout is off."""
-
-    def __init__(self, request: Request, weights: Any, dtype: str, seed: int | None = None) -> None:
-        """With `seed`, the weights start moved by up to one unit in the last place."""
-        import torch
-
-        from parity.metrics import perturb_ulp
-        from replication import pair
-        from torch_reference.optimizer import build_optimizer
-        from torch_reference.schedule import SolverSchedule
-
-        self.request, self.dtype = request, dtype
-        self.model = pair.build_reference(request.config, weights, dtype)
-        if seed is not None:
-            for index, parameter in enumerate(self.model.parameters()):
-                moved = perturb_ulp(parameter.detach().numpy(), seed + index)
-                parameter.data = torch.from_numpy(moved)
-        self.optimizer = build_optimizer(self.model, request.solver)
-        self.schedule = SolverSchedule(self.optimizer, request.solver)
-
-    def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
-        """One update: losses, total, norm, pairs."""
-        from replication.training_pair import reference_batch
-        from torch_reference.train_step import train_step
-
-        kept: list[Any] = []
-        batch = reference_batch(self.request.config, images, sizes, targets, self.dtype)
-        hook = self.model.criterion.matcher.register_forward_hook(
-            lambda module, args, found: kept.append(found)
-        )
-        try:
-            result = train_step(self.model, self.optimizer, batch)
-        finally:
-            hook.remove()
-        self.schedule.step()
-        queries = self.request.config.predictor.num_queries
-        return {
-            "losses": {name: float(value) for name, value in result.losses.items()},
-            "total": float(result.total),
-            "norm": float(result.gradient_norm),
-            "pairs": _target_of_query(kept, queries),
-        }
-
-    def weights(self) -> "dict[str, np.ndarray]":
-        """The parameters by state-dict key; views, valid until the next step."""
-        return {key: p.detach().numpy() for key, p in self.model.named_parameters()}
-
-
-class PortRun:
-    """The TensorFlow side, one update at a time; dropout is off."""
-
-    def __init__(self, request: Request, weights: Any, dtype: str) -> None:
-        from functools import partial
-
-        from replication import pair
-        from tf_impl.optimizer import build_optimizer
-        from tf_impl.train_step import compiled_step, train_step
-        from weight_conversion.layouts import tf_variables
-
-        self.request, self.dtype = request, dtype
-        self.model = pair.build_port(request.config, weights, dtype)
-        optimizer = build_optimizer(self.model, request.solver, dtype)
-        if request.execution == "eager":
-            optimizer.build(self.model.trainable_variables)
-            self.run: Any = partial(train_step, self.model, optimizer)
-        else:
-            compiled = request.execution == "xla"
-            self.run = compiled_step(self.model, optimizer, jit_compile=compiled)
-        self.most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
-        trainable = {id(variable) for variable in self.model.trainable_variables}
-        self.variables = {
-            key: (variable, layout)
-            for key, (variable, layout) in tf_variables(self.model).items()
-            if id(variable) in trainable
-        }
-
-    def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
-        """One update: losses, total, norm, pairs."""
-        from replication.training_pair import port_batch
-
-        config = self.request.config
-        batch = port_batch(config, images, sizes, targets, self.dtype, self.most)
-        result = self.run(batch)
-        return {
-            "losses": {name: float(value) for name, value in result.losses.items()},
-            "total": float(result.total),
-            "norm": float(result.gradient_norm),
-            "pairs": result.matching.target_of_query.numpy(),
-        }
-
-    def weights(self) -> "dict[str, np.ndarray]":
-        """The trainable variables by state-dict key, in torch's layout."""
-        return {
-            key: layout.to_torch(variable.numpy())
-            for key, (variable, layout) in self.variables.items()
-        }
-
-
-def _target_of_query(kept: Sequence[Any], queries: int) -> "np.ndarray":
-    """int [L,B,Q] from each layer's (queries, targets) per image; -1 where unmatched."""
-    import numpy as np
-
-    found = np.full((len(kept), len(kept[0]), queries), -1)
-    for layer, images in enumerate(kept):
-        for image, (rows, columns) in enumerate(images):
-            found[layer, image, rows] = columns
-    return found
-
-
 def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -> float:
     """||ours - theirs|| / ||theirs|| over all parameters together, in float64."""
     import numpy as np
@@ -224,9 +116,9 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     current step are in memory.
     """
     from parity.provenance import provenance
-    from replication import pair
+    from replication.sides.weights import load_weights
 
-    weights = pair.load_weights(request.weights, request.config)
+    weights = load_weights(request.weights, request.config)
     runs = {"reference": ReferenceRun(request, weights, "float64")}
     if request.dtype == "float64":
         runs["twin"] = ReferenceRun(request, weights, "float64", seed=0)

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from maskformer.data.images import read_image
 from maskformer.model import zoo
-from replication.pair import load_weights
+from replication.sides.weights import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
 

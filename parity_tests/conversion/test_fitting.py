@@ -6,7 +6,7 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import write_safetensors
 from replication.commands.fitting import entry_that_fits
-from replication.pair import load_weights
+from replication.sides.weights import load_weights
 
 
 def test_the_config_of_a_checkpoint_is_found(tmp_path):

@@ -67,7 +67,7 @@ def workplace(tmp_path_factory):
     from safetensors.numpy import save_file
 
     from maskformer.model import zoo
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
     from replication.story import photographs
     from weight_conversion.convert import convert
 

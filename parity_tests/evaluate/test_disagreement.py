@@ -17,7 +17,7 @@ from replication.evaluation.disagreement import (
 )
 from replication.forward.inference import Inputs, inference_claims
 from replication.output_folder import output_folder
-from replication.sides import finish
+from replication.sides.side import finish
 
 CONFIG = zoo.model_config("scenes_tiny").replace(
     num_classes=4,

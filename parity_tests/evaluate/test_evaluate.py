@@ -18,6 +18,8 @@ from maskformer.model import zoo
 from maskformer.scenes.scenes import CATEGORIES
 from parity_tests.evaluate.conftest import Parity
 from replication import pair
+from replication.sides.tf_side import build_port
+from replication.sides.weights import load_weights
 
 EVALUATE = ("evaluate", "--config", "scenes_tiny", "--weights", "seeded:1")
 
@@ -75,7 +77,7 @@ def test_both_sides_are_equal_on_scenes(parity: Parity, scenes: Path, tmp_path: 
 def test_swapped_classes_of_one_side_are_unexplained(
     parity: Parity, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = pair.build_port
+    build = build_port
 
     def swapped(config, weights, dtype):
         key = "sem_seg_head.predictor.class_embed.bias"
@@ -97,7 +99,7 @@ def test_swapped_classes_of_one_side_are_unexplained(
 def test_tensorflow_s_own_checkpoint_is_compared_with_pytorch_s(
     parity: Parity, scenes: Path, tmp_path: Path, small: zoo.Entry
 ) -> None:
-    state = pair.load_weights("seeded:1", small.model).state
+    state = load_weights("seeded:1", small.model).state
     key = "sem_seg_head.predictor.class_embed.bias"
     for name, changed in (("a", state), ("b", {**state, key: np.roll(state[key], 1)})):
         save_file(dict(changed), tmp_path / f"{name}.safetensors")

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from maskformer.images import batch_images
+from maskformer.prediction import Prediction
 from torch.nn import functional as F
 
 from maskformer import zoo
-from maskformer.images import batch_images
-from maskformer.prediction import Prediction
 from parity_tests import golden_files
 from parity_tests.inference import golden_outputs as golden
-from replication import pair
+from replication.sides.tf_side import build_port, port_inputs
+from replication.sides.weights import load_weights
 from tf_impl import inference
 from torch_reference import inference as torch_inference
 
@@ -104,12 +105,12 @@ def test_per_pixel_baseline_scores_are_the_original_s() -> None:
     name = "ade20k_pp_128x128"
     arrays, texts = golden_files.load(name)
     config = zoo.model_config(texts["config"])
-    weights = pair.load_weights(f"seeded:{texts['seed']}", config)
+    weights = load_weights(f"seeded:{texts['seed']}", config)
     batch, sizes = batch_images([arrays["image_0"].transpose(1, 2, 0)], config)
     found = {}
     for dtype in ("float64", "float32"):
-        inputs = pair.port_inputs(batch, sizes, dtype)
-        outputs = pair.build_port(config, weights, dtype)(**inputs)
+        inputs = port_inputs(batch, sizes, dtype)
+        outputs = build_port(config, weights, dtype)(**inputs)
         found[dtype] = inference.predict(outputs, config, (128, 128), [(128, 128)])[0]
     exact = golden_files.select(arrays, "sem_seg_0", found["float64"].scores)
     rounded = golden_files.select(arrays, "sem_seg_0", found["float32"].scores)

@@ -5,20 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from maskformer.config import ModelConfig
+from maskformer.images import batch_images
 
 import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
 from maskformer import zoo
-from maskformer.config import ModelConfig
-from maskformer.images import batch_images
 from parity_tests import golden_files
-from replication.pair import (
-    Weights,
-    build_port,
-    build_reference,
-    load_weights,
-    port_inputs,
-    reference_inputs,
-)
+from replication.sides.tf_side import build_port, port_inputs
+from replication.sides.torch_side import build_reference, reference_inputs
+from replication.sides.weights import Weights, load_weights
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 
 OVERRIDES = {

@@ -18,16 +18,9 @@ from parity.frameworks.torch import capture as capture_torch
 from parity.judge import Verdict, same_function, same_precision
 from parity.pairing import Comparison
 from parity.trace import Trace
-from replication.pair import (
-    PORT_AXES,
-    REFERENCE_AXES,
-    Weights,
-    build_port,
-    build_reference,
-    load_weights,
-    port_inputs,
-    reference_inputs,
-)
+from replication.sides.tf_side import PORT_AXES, build_port, port_inputs
+from replication.sides.torch_side import REFERENCE_AXES, build_reference, reference_inputs
+from replication.sides.weights import Weights, load_weights
 from weight_conversion.layouts import torch_to_tf
 
 CHANNELS_FIRST = (0, 3, 1, 2)

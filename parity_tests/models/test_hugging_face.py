@@ -6,9 +6,9 @@ import torch
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.conversion.samples import CONFIG as SMALL_SWIN
-from replication import pair
 from replication.console.progress import Steps
 from replication.forward.run import Request, audit
+from replication.sides.weights import load_weights
 from weight_conversion import hugging_face_model
 
 DECODER = "sem_seg_head.predictor.transformer.decoder"
@@ -118,7 +118,7 @@ def test_audit_names_a_fault_before_the_heads(another_epsilon):
 
 
 def test_the_library_s_auxiliary_loss_needs_hidden_states_asked_for():
-    weights = pair.load_weights("seeded:3", SMALL_SWIN)
+    weights = load_weights("seeded:3", SMALL_SWIN)
     library = hugging_face_model.build(SMALL_SWIN, weights.state).library
     image = torch.zeros(1, 3, 64, 96)
     with torch.no_grad():

@@ -21,7 +21,8 @@ from parity.frameworks.torch.capture import Recorder, measure_floors
 from parity.judge import same_function
 from parity.pairing import Comparison
 from parity.trace import Trace
-from replication.pair import REFERENCE_AXES, Weights, build_reference, load_weights
+from replication.sides.torch_side import REFERENCE_AXES, build_reference
+from replication.sides.weights import Weights, load_weights
 from torch_reference import original
 from torch_reference.modeling.maskformer import MaskFormerHead
 from torch_reference.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead

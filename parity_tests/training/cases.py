@@ -9,8 +9,8 @@ import torch
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from parity_tests import golden_files
 from parity_tests.models.golden_runs import weights_of
-from replication.pair import build_port, build_reference
-from replication.training_pair import port_batch, reference_batch
+from replication.sides.tf_side import build_port, port_batch
+from replication.sides.torch_side import build_reference, reference_batch
 from torch_reference.modeling.position_encoding import PositionEmbeddingSine
 
 

@@ -20,7 +20,7 @@ def case(name):
     """Configuration, weights, images uint8 [2,H,W,3], sizes and targets."""
     from maskformer.data.images import batch_images, synthetic_image
     from maskformer.model import zoo
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
     from replication.training_pair import synthetic_targets
 
     config = zoo.model_config("tiny")
@@ -44,8 +44,7 @@ def torch_rank(rank, world, port, output):
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
-    from replication.pair import build_reference
-    from replication.training_pair import reference_batch
+    from replication.sides.torch_side import build_reference, reference_batch
     from torch_reference.optimizer import build_optimizer
     from torch_reference.train_step import train_step
 
@@ -102,8 +101,7 @@ def run_tf(output):
 
     strategy = mirrored(2)
 
-    from replication.pair import build_port
-    from replication.training_pair import keyed, port_batch
+    from replication.sides.tf_side import build_port, keyed, port_batch
     from tf_impl import train_step as steps
     from tf_impl.optimizer import build_optimizer
 

@@ -24,7 +24,23 @@ from parity.localise import localise
 from parity.masks import Drawn, Masks, mask_differences
 from parity.pairing import Comparison
 from parity_tests.training.small import small_swin
-from replication import pair, training_pair
+from replication import training_pair
+from replication.sides.tf_side import (
+    PORT_AXES,
+    build_port,
+    port_batch,
+    port_inputs,
+    port_loss,
+    port_parameters,
+)
+from replication.sides.torch_side import (
+    REFERENCE_AXES,
+    build_reference,
+    reference_batch,
+    reference_inputs,
+    reference_loss,
+)
+from replication.sides.weights import load_weights
 from tf_impl.layers import dropout
 from tf_impl.modeling.swin import drop_path_rates
 
@@ -36,38 +52,36 @@ class Pair:
     """Both sides in training mode with the same masks, and the reference's traces and floors."""
 
     def __init__(self, config):
-        weights = pair.load_weights("seeded:0", config)
+        weights = load_weights("seeded:0", config)
         images, sizes = batch_images([synthetic_image(32, 44, i) for i in range(2)], config)
         targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
         self.given = (config, images, sizes, targets, "float64")
-        self.masks = [Masks(0, axes) for axes in (pair.REFERENCE_AXES, pair.PORT_AXES)]
-        self.inputs = pair.reference_inputs(images, sizes, "float64")
-        self.port_inputs = {**pair.port_inputs(images, sizes, "float64"), "training": True}
-        model = pair.build_reference(config, weights, "float64").train()
-        self.reference = capture_torch.Recorder(model, pair.REFERENCE_AXES, masks=self.masks[0])
+        self.masks = [Masks(0, axes) for axes in (REFERENCE_AXES, PORT_AXES)]
+        self.inputs = reference_inputs(images, sizes, "float64")
+        self.port_inputs = {**port_inputs(images, sizes, "float64"), "training": True}
+        model = build_reference(config, weights, "float64").train()
+        self.reference = capture_torch.Recorder(model, REFERENCE_AXES, masks=self.masks[0])
         _, self.trace = self.reference(self.inputs)
         calls, self.drawn = self.reference.calls, self.reference.drawn
         self.floors = capture_torch.measure_floors(self.reference, self.inputs, self.trace)
         self.reference.calls = calls
-        self.model = pair.build_port(config, weights, "float64")
-        self.port = capture_tf.Recorder(self.model, pair.PORT_AXES, masks=self.masks[1])
+        self.model = build_port(config, weights, "float64")
+        self.port = capture_tf.Recorder(self.model, PORT_AXES, masks=self.masks[1])
 
     @cached_property
     def backward(self):
         """The reference's gradients and their floors, and both gradient recorders."""
         found = SimpleNamespace()
-        model, axes = self.reference.model, pair.REFERENCE_AXES
-        loss = training_pair.reference_loss(
-            model, training_pair.reference_batch(*self.given).targets
-        )
+        model, axes = self.reference.model, REFERENCE_AXES
+        loss = reference_loss(model, reference_batch(*self.given).targets)
         found.reference = TorchGradients(model, axes, loss, self.masks[0])
         _, found.gradients = found.reference(self.inputs)
         calls = found.reference.calls
         found.floors = capture_torch.measure_floors(found.reference, self.inputs, found.gradients)
         found.reference.calls = calls
-        loss = training_pair.port_loss(self.model, training_pair.port_batch(*self.given).targets)
-        parameters = training_pair.port_parameters(self.model)
-        found.port = TFGradients(self.model, pair.PORT_AXES, loss, parameters, masks=self.masks[1])
+        loss = port_loss(self.model, port_batch(*self.given).targets)
+        parameters = port_parameters(self.model)
+        found.port = TFGradients(self.model, PORT_AXES, loss, parameters, masks=self.masks[1])
         return found
 
 
@@ -109,7 +123,7 @@ def test_gradients_agree_in_float64(name, request):
 
 def test_masks_change_what_is_computed(tiny):
     """The claim above is about training mode: another seed gives other outputs."""
-    port = capture_tf.Recorder(tiny.model, pair.PORT_AXES, masks=Masks(1, pair.PORT_AXES))
+    port = capture_tf.Recorder(tiny.model, PORT_AXES, masks=Masks(1, PORT_AXES))
     comparison = Comparison(tiny.trace)
     port(tiny.port_inputs, comparison)
     assert mask_differences(port.drawn, tiny.drawn) == []

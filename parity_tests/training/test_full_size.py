@@ -11,7 +11,10 @@ from parity.gradients import gradient_verdicts
 from parity.judge import FUNCTION_FACTOR
 from parity.metrics import gap, worst
 from parity_tests.training.small import small_swin
-from replication import pair, training_pair
+from replication import training_pair
+from replication.sides.tf_side import build_port, keyed, port_batch
+from replication.sides.torch_side import build_reference, reference_batch
+from replication.sides.weights import load_weights
 from replication.trajectory import Request, trajectory
 
 SIZE = (64, 64)
@@ -32,11 +35,11 @@ def gradients_of_both(config, size):
 
     from torch_reference.train_step import backward, gradients
 
-    weights = pair.load_weights("seeded:0", config)
+    weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*size, 0)], config)
     targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
-    model = pair.build_reference(config, weights, "float64")
-    batch = training_pair.reference_batch(config, images, sizes, targets, "float64")
+    model = build_reference(config, weights, "float64")
+    batch = reference_batch(config, images, sizes, targets, "float64")
 
     def reference():
         backward(model, batch)
@@ -57,11 +60,11 @@ def gradients_of_both(config, size):
 
     from tf_impl import train_step
 
-    port = pair.build_port(config, weights, "float64")
-    given = training_pair.port_batch(config, images, sizes, targets, "float64")
+    port = build_port(config, weights, "float64")
+    given = port_batch(config, images, sizes, targets, "float64")
     values = tf.function(lambda batch: train_step.gradients(port, batch).values)(given)
     norms = (float(tf.linalg.global_norm(values)), norm)
-    ours = by_key(config, training_pair.keyed(port, [value.numpy() for value in values]))
+    ours = by_key(config, keyed(port, [value.numpy() for value in values]))
     assert ours.keys() == exact.keys()
     gaps = {key: gap(ours[key], exact[key]) for key in exact if exact[key].size}
     return gaps, floors, norms

@@ -13,7 +13,23 @@ from parity.judge import FUNCTION_FACTOR, same_precision
 from parity.pairing import Comparison
 from parity.trace import module_of
 from parity_tests.training.small import small_per_pixel, small_swin
-from replication import pair, training_pair
+from replication import training_pair
+from replication.sides.tf_side import (
+    PORT_AXES,
+    build_port,
+    port_batch,
+    port_inputs,
+    port_loss,
+    port_parameters,
+)
+from replication.sides.torch_side import (
+    REFERENCE_AXES,
+    build_reference,
+    reference_batch,
+    reference_inputs,
+    reference_loss,
+)
+from replication.sides.weights import load_weights
 
 PREDICTOR = "sem_seg_head.predictor"
 
@@ -30,41 +46,41 @@ def swin():
 
 def measured(config, size):
     """The float64 reference with its gradients and floors, and the port's eager recorder."""
-    weights = pair.load_weights("seeded:0", config)
+    weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*size, 0)], config)
     targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
         targets = training_pair.label_map(targets, config.ignore_value)
     side = SimpleNamespace(config=config, weights=weights, images=images, sizes=sizes)
     side.targets = targets
-    side.inputs = pair.reference_inputs(images, sizes, "float64")
-    model = pair.build_reference(config, weights, "float64")
-    _, side.values = capture_torch.Recorder(model, pair.REFERENCE_AXES)(side.inputs)
+    side.inputs = reference_inputs(images, sizes, "float64")
+    model = build_reference(config, weights, "float64")
+    _, side.values = capture_torch.Recorder(model, REFERENCE_AXES)(side.inputs)
     side.reference = torch_recorder(side, "float64", model)
     _, side.gradients = side.reference(side.inputs)
     side.floors = capture_torch.measure_floors(side.reference, side.inputs, side.gradients)
     side.port = tf_recorder(side, "float64")
-    side.port_inputs = pair.port_inputs(images, sizes, "float64")
+    side.port_inputs = port_inputs(images, sizes, "float64")
     return side
 
 
 def torch_recorder(side, dtype, model=None):
-    model = model or pair.build_reference(side.config, side.weights, dtype)
-    batch = training_pair.reference_batch(side.config, side.images, side.sizes, side.targets, dtype)
-    loss = training_pair.reference_loss(model, batch.targets)
-    return TorchRecorder(model, pair.REFERENCE_AXES, loss)
+    model = model or build_reference(side.config, side.weights, dtype)
+    batch = reference_batch(side.config, side.images, side.sizes, side.targets, dtype)
+    loss = reference_loss(model, batch.targets)
+    return TorchRecorder(model, REFERENCE_AXES, loss)
 
 
 def tf_recorder(side, dtype, execution="eager"):
     from parity.frameworks.tensorflow.gradients import GradientRecorder
 
-    model = pair.build_port(side.config, side.weights, dtype)
-    batch = training_pair.port_batch(side.config, side.images, side.sizes, side.targets, dtype)
+    model = build_port(side.config, side.weights, dtype)
+    batch = port_batch(side.config, side.images, side.sizes, side.targets, dtype)
     return GradientRecorder(
         model,
-        pair.PORT_AXES,
-        training_pair.port_loss(model, batch.targets),
-        training_pair.port_parameters(model),
+        PORT_AXES,
+        port_loss(model, batch.targets),
+        port_parameters(model),
         execution,
     )
 
@@ -84,7 +100,7 @@ def test_every_gradient_agrees_in_float64(both):
 
 
 def assert_as_exact_in_float32(side, *executions):
-    inputs = pair.reference_inputs(side.images, side.sizes, "float32")
+    inputs = reference_inputs(side.images, side.sizes, "float32")
     reference = torch_recorder(side, "float32")
     own = Comparison(side.gradients)
     reference(inputs, own)
@@ -92,7 +108,7 @@ def assert_as_exact_in_float32(side, *executions):
     for execution in executions:
         port = Comparison(side.gradients)
         recorder = tf_recorder(side, "float32", execution)
-        recorder(pair.port_inputs(side.images, side.sizes, "float32"), port)
+        recorder(port_inputs(side.images, side.sizes, "float32"), port)
         assert port.missing() == unpaired_parameters(port) == []
         verdicts = same_precision(port.gaps, own.gaps, floors)
         assert len(verdicts) >= 400

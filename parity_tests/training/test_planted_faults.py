@@ -16,8 +16,8 @@ from replication.faults.catalogue import planted_steps as planted
 from replication.faults.catalogue.circumstances import normalise_over_replicas
 from replication.faults.catalogue.planting import function, method
 from replication.faults.catalogue.training import greedy_assignment
-from replication.pair import build_port, load_weights
-from replication.training_pair import keyed
+from replication.sides.tf_side import build_port, keyed
+from replication.sides.weights import load_weights
 from replication.training_port import port_step
 from replication.training_rates import schedule_claim
 from replication.training_reference import reference_step

@@ -194,7 +194,7 @@ def register(app: typer.Typer) -> None:
         from maskformer.model.detectron2_config import resolve
         from parity.records import strict
         from replication.commands.fitting import entry_that_fits
-        from replication.pair import REFERENCES
+        from replication.sides.torch_side import REFERENCES
 
         if reference not in REFERENCES:
             raise InputError(

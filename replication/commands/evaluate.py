@@ -59,7 +59,7 @@ def command(
     """
     from maskformer.model.detectron2_config import resolve
     from replication.evaluation.run import Request, evaluate
-    from replication.sides import sides_of
+    from replication.sides.side import sides_of
 
     entry = resolve(config, config_file)
     request = Request(

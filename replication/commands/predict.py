@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from maskformer.data.panoptic_format import Category
     from maskformer.model.zoo import Entry
-    from replication.sides import Side
+    from replication.sides.side import Side
 
 
 def register(app: typer.Typer) -> None:
@@ -41,10 +41,10 @@ def command(
     from maskformer.data.images import read_image
     from maskformer.model.detectron2_config import resolve
     from parity.errors import InputError
-    from replication import pair
     from replication.console.progress import images_shown
     from replication.output_folder import output_folder
-    from replication.sides import open_side, sides_of
+    from replication.sides.side import open_side, sides_of
+    from replication.sides.weights import load_weights
 
     entry, sides = resolve(config, config_file), sides_of(side)
     stems = [path.stem for path in images]
@@ -55,7 +55,7 @@ def command(
             "Their predictions would have one name: predict them one after the other.",
         )
     photographs = {path.stem: (path.name, read_image(path)) for path in images}
-    loaded = pair.load_weights(weights, entry.model)
+    loaded = load_weights(weights, entry.model)
     sizes = [image.shape[:2] for _, image in photographs.values()]
     canvas = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
     result: dict[str, Any] = {"config": entry.name, "weights": loaded.source, "sides": {}}
@@ -103,7 +103,7 @@ def _predict(
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
     from maskformer.inference.prediction import to_dataset_ids
     from replication.evaluation import pictures
-    from replication.sides import results_of
+    from replication.sides.side import results_of
 
     categories = categories_of(entry)
     results = results_of(entry.model)

@@ -75,7 +75,7 @@ def command(
     from replication.runs.curves import draw_curves
     from replication.runs.seeds import MARGIN, write_comparison
     from replication.runs.trainers import Request, train
-    from replication.sides import sides_of
+    from replication.sides.side import sides_of
 
     given = {
         "config": config,

@@ -17,8 +17,8 @@ from maskformer.data.panoptic_format import VOID, Segment, count_equal
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.judge import PRECISION_FACTOR
-from replication import pair
-from replication.sides import Side, finish, open_side
+from replication.sides.side import Side, finish, open_side
+from replication.sides.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ class Margins:
 
     config: ModelConfig
     inputs: InputConfig
-    weights: pair.Weights
+    weights: Weights
 
     @cached_property
     def _references(self) -> tuple[Side, Side]:

@@ -19,7 +19,7 @@ from maskformer.data.panoptic_format import (
 )
 from maskformer.inference.prediction import to_dataset_ids
 from parity.errors import InputError
-from replication.sides import Side, results_of
+from replication.sides.side import Side, results_of
 
 
 @dataclass(frozen=True)

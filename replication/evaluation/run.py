@@ -17,14 +17,14 @@ from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.schemas import EVALUATION as SCHEMA
-from replication import pair
 from replication.console.progress import images_shown
 from replication.evaluation.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation.predicted import Predicted, predict_all
 from replication.evaluation.scores import agreement, compare, score
 from replication.evaluation.worst_images import draw_worst
 from replication.output_folder import output_folder
-from replication.sides import open_side
+from replication.sides.side import open_side
+from replication.sides.weights import Weights, load_weights
 from reports.evidence import load
 from reports.render import write_report
 
@@ -69,10 +69,10 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     _check(request)
     start = time.perf_counter()
     data = open_data(request.data, request.split, request.config, request.limit)
-    weights = pair.load_weights(request.weights, request.config)
+    weights = load_weights(request.weights, request.config)
     by_side = dict.fromkeys(request.sides, weights)
     if request.port_weights is not None:
-        by_side["tf"] = pair.load_weights(request.port_weights, request.config)
+        by_side["tf"] = load_weights(request.port_weights, request.config)
     with output_folder(out) as folder:
         predicted, scored, seconds = {}, {}, {}
         for name in request.sides:
@@ -127,7 +127,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     return result
 
 
-def _own(by_side: Mapping[str, pair.Weights], request: Request) -> dict[str, str]:
+def _own(by_side: Mapping[str, Weights], request: Request) -> dict[str, str]:
     """What is recorded of TensorFlow's own weights, where it has some."""
     if request.port_weights is None:
         return {}

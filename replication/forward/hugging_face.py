@@ -15,7 +15,8 @@ from parity.calls import Sink, selector
 from parity.frameworks.torch import capture as capture_torch
 from parity.provenance import provenance
 from parity.trace import Tap, Trace, tap_key
-from replication.pair import Weights, build_reference
+from replication.sides.torch_side import build_reference
+from replication.sides.weights import Weights
 
 Place = tuple[str, str, str]  # path, kind, name
 AXES = partial(axis_names, image="NCHW", tokens="NSC")

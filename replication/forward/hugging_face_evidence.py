@@ -15,7 +15,8 @@ from parity.localise import Localisation
 from parity.metrics import Gap, gap
 from parity.trace import Tap, Trace
 from replication.forward.hugging_face import DECODER, PREDICTOR
-from replication.pair import Weights, build_reference
+from replication.sides.torch_side import build_reference
+from replication.sides.weights import Weights
 from torch_reference.criterion import SetCriterion, weighted_total
 
 MASK_FEATURES = "sem_seg_head.pixel_decoder.mask_features:output"

@@ -21,7 +21,7 @@ from parity.errors import InputError
 from parity.judge import Verdict, function_verdict
 from parity.metrics import gap, worst
 from replication.evaluation.disagreement import Certain, certain_decisions, disagreement
-from replication.sides import finish, results_of
+from replication.sides.side import finish, results_of
 
 Outputs = Mapping[str, np.ndarray]
 

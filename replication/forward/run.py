@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parity.judge import Verdict
     from parity.metrics import Gap
     from parity.trace import Trace
-    from replication.pair import Weights
+    from replication.sides.weights import Weights
 
 EXECUTIONS = ("eager", "graph", "xla")
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
@@ -131,9 +131,9 @@ class ReferenceSide:
     @property
     def inputs64(self) -> dict[str, Any]:
         """The reference's arguments in float64."""
-        from replication import pair
+        from replication.sides.torch_side import reference_inputs
 
-        return pair.reference_inputs(self.batch, self.sizes, "float64")
+        return reference_inputs(self.batch, self.sizes, "float64")
 
 
 @dataclass
@@ -163,7 +163,8 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
 
     from parity.frameworks.torch import capture as capture_torch
     from parity.pairing import Comparison
-    from replication import pair
+    from replication.sides.torch_side import REFERENCE_AXES, build_reference, reference_inputs
+    from replication.sides.weights import load_weights
 
     config = request.config
     if request.reference == "hf":
@@ -178,15 +179,15 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
     def recorder_of(dtype: str) -> capture_torch.Recorder:
         if request.reference == "hf":
             return witness.Recorder(config, weights, dtype, request.only)
-        model = pair.build_reference(config, weights, dtype, request.reference)
+        model = build_reference(config, weights, dtype, request.reference)
         copies = request.reference != "builtin"  # the original works in place
-        return capture_torch.Recorder(model, pair.REFERENCE_AXES, only=request.only, clone=copies)
+        return capture_torch.Recorder(model, REFERENCE_AXES, only=request.only, clone=copies)
 
     with steps("load the weights"):
-        weights = pair.load_weights(request.weights, config)
+        weights = load_weights(request.weights, config)
     with steps("reference, float64"):
         recorder = recorder_of("float64")
-        inputs64 = pair.reference_inputs(batch, sizes, "float64")
+        inputs64 = reference_inputs(batch, sizes, "float64")
         outputs, trace = recorder(inputs64)
         if not len(trace):
             raise InputError(
@@ -206,7 +207,7 @@ def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
     if request.executions:
         with steps("reference and rounding floor, float32"):
             recorder32 = recorder_of("float32")
-            inputs32 = pair.reference_inputs(batch, sizes, "float32")
+            inputs32 = reference_inputs(batch, sizes, "float32")
             comparison = Comparison(trace)
             found.outputs32, _ = recorder32(inputs32, comparison)
             found.errors32 = comparison.gaps
@@ -221,16 +222,17 @@ def _last_layer(outputs: Any) -> dict[str, Any]:
 
 def build_port(reference: ReferenceSide, steps: Steps) -> PortSide:
     """The port with its weights, in the precisions that the audit asks for."""
-    from replication import pair
+    from replication.sides.tf_side import build_port
+    from replication.sides.weights import load_weights
 
     request, own = reference.request, None
     if request.port_weights is not None:
         with steps("load the port's weights"):
-            own = pair.load_weights(request.port_weights, request.config)
+            own = load_weights(request.port_weights, request.config)
     with steps("build the port"):
         return PortSide(
             *(
-                pair.build_port(request.config, own or reference.weights, dtype)
+                build_port(request.config, own or reference.weights, dtype)
                 for dtype in ("float64", *(["float32"] if request.executions else []))
             ),
             weights=own,
@@ -357,12 +359,12 @@ def _judge_float64(
     )
     from parity.localise import localise
     from parity.pairing import Comparison
-    from replication import pair
+    from replication.sides.tf_side import PORT_AXES, port_inputs
 
     request, trace = reference.request, reference.trace
     with steps("port, float64"):
-        recorder = capture_tf.Recorder(port.model64, pair.PORT_AXES, "eager", only=request.only)
-        inputs = pair.port_inputs(reference.batch, reference.sizes, "float64")
+        recorder = capture_tf.Recorder(port.model64, PORT_AXES, "eager", only=request.only)
+        inputs = port_inputs(reference.batch, reference.sizes, "float64")
         comparison = Comparison(trace)
         outputs, _ = recorder(inputs, _compared(request, comparison))
         measured.function = comparison.gaps
@@ -420,15 +422,13 @@ def _judge_float32(
     from parity.frameworks.tensorflow import capture as capture_tf
     from parity.judge import same_decisions
     from parity.pairing import Comparison
-    from replication import pair
+    from replication.sides.tf_side import PORT_AXES, port_inputs
 
     request, trace = reference.request, reference.trace
-    inputs, outputs = pair.port_inputs(reference.batch, reference.sizes, "float32"), {}
+    inputs, outputs = port_inputs(reference.batch, reference.sizes, "float32"), {}
     for execution in request.executions:
         with steps(f"port, float32, {execution}"):
-            recorder = capture_tf.Recorder(
-                port.model32, pair.PORT_AXES, execution, only=request.only
-            )
+            recorder = capture_tf.Recorder(port.model32, PORT_AXES, execution, only=request.only)
             comparison = Comparison(trace, ulps=lambda key: True)
             decided = _Decisions(comparison, trace)
             outputs[execution], _ = recorder(inputs, _compared(request, decided))
@@ -457,11 +457,11 @@ def _compared(request: Request, sink: Any) -> Any:
 
 def _measure_conversion(measured: Any, weights: Any, model: Any) -> None:
     """What came back from the port's variables, compared with what was given."""
-    from replication import pair
+    from replication.sides.weights import state_digest
 
     returned = _returned(weights, model)
     measured.tensors_converted = len(returned)
-    measured.returned_sha256 = pair.state_digest(returned)
+    measured.returned_sha256 = state_digest(returned)
     measured.tensors_changed = [
         key
         for key, array in weights.state.items()

@@ -118,7 +118,7 @@ def _refuse_weights_that_do_not_fit(settings: RunSettings, complete: bool) -> No
     PyTorch alone takes those of a backbone too; what both sides share is `complete`.
     """
     import torch_reference
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
     from torch_reference.initial_weights import load_initial
 
     config = settings.entry.model
@@ -139,7 +139,7 @@ def _write_initial(settings: RunSettings, path: Path) -> Path:
     from safetensors.torch import save_file
 
     import torch_reference
-    from replication.pair import load_weights
+    from replication.sides.weights import load_weights
 
     config = settings.entry.model
     if settings.initial is None:

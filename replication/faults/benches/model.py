@@ -66,9 +66,9 @@ class ForwardBench:
         return {name: outputs[name] for name in OUTPUTS if name in outputs}
 
     def _outputs(self) -> dict[str, np.ndarray]:
-        from replication import pair
+        from replication.sides.tf_side import port_inputs
 
-        inputs = pair.port_inputs(self._reference.batch, self._reference.sizes, "float32")
+        inputs = port_inputs(self._reference.batch, self._reference.sizes, "float32")
         outputs = self._port.model32(**inputs)
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
 

@@ -21,18 +21,20 @@ class TrainingBench:
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
         from maskformer.data.images import batch_images, parse_size, synthetic_image
-        from replication import pair, training_reference
+        from replication import training_reference
+        from replication.sides.tf_side import build_port
+        from replication.sides.weights import load_weights
 
         shapes = [parse_size(one) for one in size.split(",")]
         images, sizes = batch_images(
             [synthetic_image(*shape, index) for index, shape in enumerate(shapes)], config
         )
-        loaded = pair.load_weights(weights, config)
+        loaded = load_weights(weights, config)
         self._request = Request(config, weights, size=size, executions=())
         self._reference = training_reference.reference_step(
             config, solver, loaded, images, sizes, quietly()
         )
-        self._model = pair.build_port(config, loaded, "float64")
+        self._model = build_port(config, loaded, "float64")
 
     @cached_property
     def modules(self) -> list[Mapping[str, Any]]:
@@ -115,18 +117,19 @@ class StepsBench:
     """Two training steps of each side, the port's as a graph; what one step cannot show."""
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
-        from replication import pair, trajectory
+        from replication import trajectory
+        from replication.sides.weights import load_weights
 
         solver = dataclasses.replace(solver, base_lr=trajectory.CALM_RATE, warmup_iters=0)
         self._request = trajectory.Request(config, solver, steps=2, size=size, weights=weights)
-        self._weights = pair.load_weights(weights, config)
+        self._weights = load_weights(weights, config)
         self._expected = self._reference(None)
         self._twin = self._reference(0)
 
     def _reference(self, seed: int | None) -> list[tuple[Any, Any]]:
-        from replication import trajectory
+        from replication.sides.torch_side import ReferenceRun
 
-        return self._steps(trajectory.ReferenceRun(self._request, self._weights, "float64", seed))
+        return self._steps(ReferenceRun(self._request, self._weights, "float64", seed))
 
     def _steps(self, run: Any) -> list[tuple[Any, Any]]:
         """What each step gives, and the weights after it."""
@@ -141,9 +144,10 @@ class StepsBench:
     def audit(self) -> Finding:
         """What the claims on a trajectory say of the port as it is now."""
         from replication import trajectory, trajectory_causes
+        from replication.sides.tf_side import PortRun
 
         try:
-            ours = self._steps(trajectory.PortRun(self._request, self._weights, "float64"))
+            ours = self._steps(PortRun(self._request, self._weights, "float64"))
         except Exception as error:
             return broken("training step", error)
         steps = []

@@ -1,0 +1,64 @@
+"""???"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskformer.model.config import ModelConfig
+from parity.errors import InputError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A complete state dict in torch's layout, where it came from, and its sha256."""
+
+    state: Mapping[str, np.ndarray]
+    source: str
+    sha256: str
+
+
+def load_weights(spec: str, config: ModelConfig) -> Weights:
+    """The weights that `seeded:N` or a file name stands for, checked against `config`.
+
+    Raises InputError for a bad seed, an unreadable file, and for missing, unexpected, mis-shaped or
+    non-finite tensors, listing them all.
+    """
+    import torch_reference
+    from weight_conversion.layouts import check_complete
+
+    model = torch_reference.build(config)
+    own = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    if spec.startswith("seeded:"):
+        from maskformer.model.seeded import seeded_state
+
+        seed = spec.removeprefix("seeded:")
+        if not seed.isdigit():
+            raise InputError(
+                f"--weights {spec!r} has no seed",
+                "expected seeded:N with a whole number N",
+                "for example --weights seeded:7",
+            )
+        drawn = seeded_state([(key, array.shape) for key, array in own.items()], int(seed))
+        state = {key: drawn.get(key, array) for key, array in own.items()}
+    else:
+        from weight_conversion.checkpoints import open_source
+        from weight_conversion.plan import make_plan
+
+        with open_source(Path(spec)) as source:
+            plan = make_plan(source, config)
+            state = {one.spec.name: one.combine(one.load_sources()) for one in plan.pairs}
+        check_complete(state, {key: (array.shape, array.dtype.name) for key, array in own.items()})
+        state = {key: state[key] for key in own}
+    return Weights(state, spec, state_digest(state))
+
+
+def state_digest(state: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of a state dict, in its order."""
+    digest = hashlib.sha256()
+    for key, array in state.items():
+        digest.update(f"{key} {array.dtype.name} {list(array.shape)}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
