@@ -264,7 +264,7 @@ def preflight(story: Story) -> list[Path]:
     """The small model's training step, compiled by the TPU's own compiler, without a TPU."""
     from maskformer.data.images import parse_size
     from maskformer.model import zoo
-    from replication.preflight_run import Request, preflight
+    from replication.tpu.preflight import Request, preflight
 
     request = Request(
         entry=zoo.get(SMALL),

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.model import zoo
 from parity.errors import InputError
-from replication import preflight_run
 from replication.cli import app
-from replication.preflight_run import Largest, Request, largest_batch, matcher_bound, schedule
+from replication.tpu import preflight as preflight_run
+from replication.tpu.preflight import Largest, Request, largest_batch, matcher_bound, schedule
 from tf_impl import preflight as compiler
 from tf_impl.lowering import NotCompilableError, Program
 from tf_impl.preflight import CHIPS, Compiled

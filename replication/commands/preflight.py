@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from parity.errors import InputError
-from replication.preflight_run import PRECISIONS, Request, preflight
+from replication.tpu.preflight import PRECISIONS, Request, preflight
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
@@ -103,7 +103,7 @@ def _published(
     out: Path | None, price: list[str], find_batch: bool, effort: float, as_json: bool
 ) -> bool:
     """Fills and prints the table; whether every step compiles and fits."""
-    from replication import preflight_table
+    from replication.tpu import published as preflight_table
 
     if out is None:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity.files import replacing
-from replication.preflight_run import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
+from replication.tpu.preflight import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
 
 TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))
 SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v6e:2x2", 4))
