@@ -69,7 +69,7 @@ def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Config, images uint8 [N,H,W,3], sizes, and what is to be learnt, equal on both sides."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from maskformer.model import zoo
-    from replication import training_pair
+    from replication.training import targets as training_pair
 
     config = zoo.get(arguments.config).model
     height, width = parse_size(arguments.size)

@@ -45,10 +45,10 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
     """One step of each contestant in `wanted`; each returns the loss when the weights are new."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from maskformer.model import zoo
-    from replication import training_pair
     from replication.sides.tf_side import build_port
     from replication.sides.torch_side import build_reference, reference_batch
     from replication.sides.weights import load_weights
+    from replication.training import targets as training_pair
 
     entry = zoo.get(arguments.config)
     config = entry.model

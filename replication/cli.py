@@ -5,7 +5,7 @@ import sys
 import typer
 
 from parity.errors import InputError
-from replication import report, trajectory
+from replication import report
 from replication.commands import (
     audit,
     compare,
@@ -24,6 +24,7 @@ from replication.commands import (
     zoo,
 )
 from replication.console.progress import without_notes
+from replication.training import trajectory
 
 app = typer.Typer(
     name="parity",

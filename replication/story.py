@@ -172,7 +172,7 @@ def forward(story: Story) -> list[Path]:
 def training_step(story: Story) -> list[Path]:
     """Losses, matchings, gradients, each backward pass alone, and one update of a small model."""
     from maskformer.model import zoo
-    from replication.training_audit import training_result
+    from replication.training.step import training_result
 
     entry = zoo.get(SMALL)
     command = f"parity audit --config {SMALL} --size {SIZE} --train --isolate"
@@ -183,7 +183,7 @@ def training_step(story: Story) -> list[Path]:
 def trajectory(story: Story) -> list[Path]:
     """Both models trained side by side in float64, and compared after every update."""
     from maskformer.model import zoo
-    from replication.trajectory import CALM_RATE, Request, solver_for, trajectory
+    from replication.training.trajectory import CALM_RATE, Request, solver_for, trajectory
 
     steps = story.scale.trajectory_steps
     request = Request(

@@ -15,7 +15,7 @@ from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.results import evaluation_result
 from replication.faults import clean
-from replication.training_audit import SCHEMA as TRAINING_STEP
+from replication.training.step import SCHEMA as TRAINING_STEP
 
 PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
 COMMAND = "parity audit --config tiny"

@@ -21,7 +21,7 @@ def case(name):
     from maskformer.data.images import batch_images, synthetic_image
     from maskformer.model import zoo
     from replication.sides.weights import load_weights
-    from replication.training_pair import synthetic_targets
+    from replication.training.targets import synthetic_targets
 
     config = zoo.model_config("tiny")
     images, sizes = batch_images([synthetic_image(*SIZE, i) for i in range(WORLD)], config)

@@ -24,7 +24,6 @@ from parity.localise import localise
 from parity.masks import Drawn, Masks, mask_differences
 from parity.pairing import Comparison
 from parity_tests.training.small import small_swin
-from replication import training_pair
 from replication.sides.tf_side import (
     PORT_AXES,
     build_port,
@@ -41,6 +40,7 @@ from replication.sides.torch_side import (
     reference_loss,
 )
 from replication.sides.weights import load_weights
+from replication.training import targets as training_pair
 from tf_impl.layers import dropout
 from tf_impl.modeling.swin import drop_path_rates
 

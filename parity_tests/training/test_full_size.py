@@ -11,11 +11,11 @@ from parity.gradients import gradient_verdicts
 from parity.judge import FUNCTION_FACTOR
 from parity.metrics import gap, worst
 from parity_tests.training.small import small_swin
-from replication import training_pair
 from replication.sides.tf_side import build_port, keyed, port_batch
 from replication.sides.torch_side import build_reference, reference_batch
 from replication.sides.weights import load_weights
-from replication.trajectory import Request, trajectory
+from replication.training import targets as training_pair
+from replication.training.trajectory import Request, trajectory
 
 SIZE = (64, 64)
 SMALL_SIZE = (32, 44)

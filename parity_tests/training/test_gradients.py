@@ -13,7 +13,6 @@ from parity.judge import FUNCTION_FACTOR, same_precision
 from parity.pairing import Comparison
 from parity.trace import module_of
 from parity_tests.training.small import small_per_pixel, small_swin
-from replication import training_pair
 from replication.sides.tf_side import (
     PORT_AXES,
     build_port,
@@ -30,6 +29,7 @@ from replication.sides.torch_side import (
     reference_loss,
 )
 from replication.sides.weights import load_weights
+from replication.training import targets as training_pair
 
 PREDICTOR = "sem_seg_head.predictor"
 

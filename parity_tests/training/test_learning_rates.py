@@ -4,7 +4,7 @@ import pytest
 
 from maskformer.model import zoo
 from replication.faults.catalogue.planting import function, method
-from replication.training_rates import rate_claims
+from replication.training.rates import rate_claims
 from tf_impl import optimizer
 
 NAMES = ("tiny", "coco_swin_tiny", "ade20k_r50", "ade20k_swin_tiny")

@@ -10,7 +10,6 @@ import tf_impl.matcher as tf_matcher
 import tf_impl.train_step as tf_train_step
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from replication import training_audit
 from replication.console.progress import Steps
 from replication.faults.catalogue import planted_steps as planted
 from replication.faults.catalogue.circumstances import normalise_over_replicas
@@ -18,12 +17,14 @@ from replication.faults.catalogue.planting import function, method
 from replication.faults.catalogue.training import greedy_assignment
 from replication.sides.tf_side import build_port, keyed
 from replication.sides.weights import load_weights
-from replication.training_port import port_step
-from replication.training_rates import schedule_claim
-from replication.training_reference import reference_step
-from replication.training_replica_losses import losses_claim
-from replication.training_replicas import reduction_claim
-from replication.training_update import NORM
+from replication.training import step as training_audit
+from replication.training.dropout import dropout_claims
+from replication.training.port import port_step
+from replication.training.rates import schedule_claim
+from replication.training.reference import reference_step
+from replication.training.replica_losses import losses_claim
+from replication.training.replicas import reduction_claim
+from replication.training.update import NORM
 
 ENTRY = zoo.get("tiny")
 AUXILIARY = "loss_ce_0, loss_mask_0, loss_dice_0"
@@ -191,7 +192,7 @@ def test_a_class_loss_normalised_over_replicas_is_named():
 def test_a_step_outside_training_mode_is_named(sound, name, old):
     reference, step = sound
     with function(tf_train_step, name, old, ")" if old.endswith(")") else "")(None):
-        found = failed(training_audit.dropout_claims(reference, step.model, "test"))
+        found = failed(dropout_claims(reference, step.model, "test"))
     place, cause = found["train_dropout_draws"]
     assert place.startswith("train step: 0 masks instead of ")
     assert cause == "the step calls the model without training=True"
@@ -199,7 +200,7 @@ def test_a_step_outside_training_mode_is_named(sound, name, old):
 
 def test_dropout_is_in_the_same_places(sound):
     reference, step = sound
-    claims = training_audit.dropout_claims(reference, step.model, "test")
+    claims = dropout_claims(reference, step.model, "test")
     assert [claim["id"] for claim in claims] == ["train_dropout", "train_dropout_draws"]
     assert failed(claims) == {}
 
@@ -207,7 +208,7 @@ def test_dropout_is_in_the_same_places(sound):
 def test_dropout_in_the_wrong_place_is_named(sound, monkeypatch):
     reference, step = sound
     planted.dropout_after_the_residual_sum(monkeypatch, step)
-    claims = training_audit.dropout_claims(reference, step.model, "test")
+    claims = dropout_claims(reference, step.model, "test")
     path = planted.ENCODER_LAYER
     assert failed(claims)["train_dropout"][0] == f"{path}, at {path}.dropout1:input"
 

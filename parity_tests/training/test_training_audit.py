@@ -6,7 +6,7 @@ import pytest
 
 from parity.claims import claim, failure, located
 from replication.faults.catalogue import planted_steps as planted
-from replication.training_audit import SCHEMA, summary
+from replication.training.step import SCHEMA, summary
 from reports.render import render
 
 COMMAND = ("audit", "--train", "--config", "tiny", "--size", "64x64", "--execution", "eager")

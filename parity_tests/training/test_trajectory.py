@@ -7,10 +7,10 @@ import math
 import pytest
 
 from maskformer.model import zoo
-from replication import trajectory
 from replication.commands.trajectory import summary
 from replication.faults.catalogue import planted_steps as planted
-from replication.trajectory import CALM_RATE, Request, compare_step, solver_for
+from replication.training import trajectory
+from replication.training.trajectory import CALM_RATE, Request, compare_step, solver_for
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
 

@@ -236,7 +236,7 @@ def register(app: typer.Typer) -> None:
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
         total += port_weights is not None
         if train:
-            from replication.training_audit import STEPS
+            from replication.training.step import STEPS
 
             total += STEPS
         result = audit(request, Steps(total=total))

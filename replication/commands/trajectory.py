@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
-from replication.trajectory import DTYPES, EXECUTIONS, MEASURES, Request, solver_for, trajectory
+from replication.training.trajectory import (
+    DTYPES,
+    EXECUTIONS,
+    MEASURES,
+    Request,
+    solver_for,
+    trajectory,
+)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -297,7 +297,7 @@ def judge_port(
     if (sizes == batch.shape[1:3]).all():
         not_verified = (*not_verified, PADDED)
     if request.train is not None:
-        from replication.training_audit import training_claims
+        from replication.training.step import training_claims
 
         claims = [
             *claims,

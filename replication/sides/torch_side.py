@@ -9,8 +9,8 @@ import numpy as np
 from maskformer.model.config import ModelConfig
 from maskformer.model.tensor_axes import axis_names
 from replication.sides.weights import Weights
-from replication.training_pair import Target
-from replication.trajectory import Request
+from replication.training.targets import Target
+from replication.training.trajectory import Request
 
 if TYPE_CHECKING:
     import numpy as np

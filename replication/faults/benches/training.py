@@ -21,9 +21,9 @@ class TrainingBench:
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
         from maskformer.data.images import batch_images, parse_size, synthetic_image
-        from replication import training_reference
         from replication.sides.tf_side import build_port
         from replication.sides.weights import load_weights
+        from replication.training import reference as training_reference
 
         shapes = [parse_size(one) for one in size.split(",")]
         images, sizes = batch_images(
@@ -52,7 +52,8 @@ class TrainingBench:
 
     def audit(self) -> Finding:
         """What the training claims say of the port as it is now."""
-        from replication import training_audit, training_port
+        from replication.training import port as training_port
+        from replication.training import step as training_audit
 
         try:
             step = training_port.port_step(self._reference, self._model)
@@ -81,14 +82,14 @@ class TaskBench(TrainingBench):
     @cached_property
     def _step(self) -> Any:
         """A step of the sound port: the first audit is of that."""
-        from replication.training_port import port_step
+        from replication.training.port import port_step
 
         return port_step(self._reference, self._model)
 
     def audit(self) -> Finding:
         """What the claims on the update and the task say of the port as it is now."""
-        from replication.training_task import task_claim
-        from replication.training_update import update_claim
+        from replication.training.task import task_claim
+        from replication.training.update import update_claim
 
         step = self._step
         try:
@@ -104,10 +105,10 @@ class DropoutBench(TrainingBench):
 
     def audit(self) -> Finding:
         """What the claim on dropout says of the port as it is now."""
-        from replication import training_audit
+        from replication.training.dropout import dropout_claims
 
         try:
-            claims = training_audit.dropout_claims(self._reference, self._model, "")
+            claims = dropout_claims(self._reference, self._model, "")
         except Exception as error:
             return broken("training step", error)
         return of_claims(claims, {})
@@ -117,8 +118,8 @@ class StepsBench:
     """Two training steps of each side, the port's as a graph; what one step cannot show."""
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
-        from replication import trajectory
         from replication.sides.weights import load_weights
+        from replication.training import trajectory
 
         solver = dataclasses.replace(solver, base_lr=trajectory.CALM_RATE, warmup_iters=0)
         self._request = trajectory.Request(config, solver, steps=2, size=size, weights=weights)
@@ -133,7 +134,7 @@ class StepsBench:
 
     def _steps(self, run: Any) -> list[tuple[Any, Any]]:
         """What each step gives, and the weights after it."""
-        from replication import trajectory
+        from replication.training import trajectory
 
         found = []
         for batch in trajectory.batches(self._request):
@@ -143,8 +144,8 @@ class StepsBench:
 
     def audit(self) -> Finding:
         """What the claims on a trajectory say of the port as it is now."""
-        from replication import trajectory, trajectory_causes
         from replication.sides.tf_side import PortRun
+        from replication.training import trajectory, trajectory_causes
 
         try:
             ours = self._steps(PortRun(self._request, self._weights, "float64"))
@@ -182,7 +183,7 @@ class ScheduleBench:
 
     def audit(self) -> Finding:
         """What the claims on the schedules say, and on what the optimizers make of them."""
-        from replication.training_rates import rate_claims
+        from replication.training.rates import rate_claims
 
         solvers = [zoo.get(name).solver for name in self.ENTRIES]
         others = [dataclasses.replace(one, **self.OTHERWISE) for one in (solvers[0], solvers[2])]
@@ -200,8 +201,8 @@ class ReplicaBench:
 
     def audit(self) -> Finding:
         """What the claims on the losses of replicas, their shares and their reduction say."""
-        from replication.training_replica_losses import losses_claim
-        from replication.training_replicas import reduction_claim, shares_claim
+        from replication.training.replica_losses import losses_claim
+        from replication.training.replicas import reduction_claim, shares_claim
 
         claims = [
             losses_claim(self._config, "", self.prepare),

@@ -1,14 +1,14 @@
 """One training step of the port in float64, on what the reference's step was made of."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
-from replication.training_reference import ReferenceStep
+from replication.training.reference import ReferenceStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,3 +66,21 @@ def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
 
     with patch.object(tf.nn.experimental, "stateless_dropout", noted):
         yield seeds
+
+
+Claim = dict[str, Any]
+
+
+def first_failing(causes: Sequence[str | None]) -> str | None:
+    return next((cause for cause in causes if cause is not None), None)
+
+
+def constants(outputs: Any) -> Any:
+    """The port's tensors of the reference's outputs."""
+    import tensorflow as tf
+
+    if isinstance(outputs, Mapping):
+        return {name: constants(value) for name, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return [constants(value) for value in outputs]
+    return tf.constant(outputs.numpy())

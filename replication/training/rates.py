@@ -51,7 +51,7 @@ def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     import tensorflow as tf
     import torch
 
-    from replication import training_causes
+    from replication.training import causes as training_causes
     from tf_impl.schedule import SolverSchedule as PortSchedule
     from torch_reference.schedule import SolverSchedule
 

@@ -91,7 +91,6 @@ def reference_step(
 
     from parity.frameworks.torch import capture as capture_torch
     from parity.frameworks.torch.gradients import GradientRecorder
-    from replication import training_pair
     from replication.sides.torch_side import (
         REFERENCE_AXES,
         build_reference,
@@ -99,6 +98,7 @@ def reference_step(
         reference_inputs,
         reference_loss,
     )
+    from replication.training import targets as training_pair
     from torch_reference import train_step
 
     # The first rate of a warm-up may be zero.

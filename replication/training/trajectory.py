@@ -53,7 +53,7 @@ class Request:
 def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]":
     """Four different batches, which the steps go through in turn: images, sizes, targets."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
-    from replication.training_pair import synthetic_targets
+    from replication.training.targets import synthetic_targets
 
     height, width = parse_size(request.size)
     made = []

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from maskformer.model.solver import SolverConfig
-    from replication.training_reference import ReferenceStep
+    from replication.training.reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
 FEW_DIGITS = 1e-6  # relative; left of what a decay changes, 1e-8 of the weight it is taken from

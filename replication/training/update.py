@@ -12,8 +12,8 @@ from unittest.mock import patch
 import numpy as np
 
 from parity.claims import located, margin_claim
-from replication.training_port import PortStep
-from replication.training_reference import ReferenceStep
+from replication.training.port import PortStep
+from replication.training.reference import ReferenceStep
 
 STEP = "train step"  # the place of what the step does between model, losses and optimizer
 NORM = "norm before clipping"  # the case among the weights
@@ -26,8 +26,8 @@ def step_gradients_claim(
     """That the port's step finds the gradients of the loss, which `earlier` claims have judged."""
     from parity.gradients import gradient_verdict, parameter_key
     from parity.metrics import gap
-    from replication import training_causes
     from replication.sides.tf_side import keyed
+    from replication.training import causes as training_causes
 
     values = (None if one is None else one.numpy() for one in port.found.values)
     ours = keyed(port.model, list(values))
@@ -56,7 +56,7 @@ def step_gradients_claim(
 
 def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
     """The weights after one step whose gradients are the reference's, and the norm it returns."""
-    from replication import training_causes
+    from replication.training import causes as training_causes
 
     stepped = _stepped(reference, port)
     verdicts = update_verdicts(reference, *stepped)

@@ -8,9 +8,9 @@ from unittest.mock import patch
 import numpy as np
 
 from parity.claims import located, margin_claim
-from replication.training_port import PortStep, noted_seeds
-from replication.training_reference import ReferenceStep
-from replication.training_update import NORM, given_gradients, restored, update_verdicts
+from replication.training.port import PortStep, noted_seeds
+from replication.training.reference import ReferenceStep
+from replication.training.update import NORM, given_gradients, restored, update_verdicts
 
 INPUTS_OF = "tiny"  # the zoo entry whose input settings the task is given; no image is read
 STEPS = 2
@@ -24,7 +24,7 @@ def task_claim(
     Its step is called with the reference's gradients in place of those it would find, so that
     nothing is computed twice; where the claim on the `update` fails, this one inherits it.
     """
-    from replication import training_causes
+    from replication.training import causes as training_causes
     from tf_impl import train_step
 
     task, settings = _task(reference)
@@ -85,7 +85,7 @@ def _inputs(reference: ReferenceStep) -> dict[str, Any]:
     """The batch as `tf_impl.dataset.training_dataset` gives it; segments for any kind of head."""
     import tensorflow as tf
 
-    from replication import training_pair
+    from replication.training import targets as training_pair
     from tf_impl.matcher import pad_targets
 
     config, images, sizes = reference.config, reference.images, reference.sizes

@@ -1,0 +1,107 @@
+"""???"""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+from parity.claims import claim, located, margin_claim
+from replication.training.port import Claim, noted_seeds
+from replication.training.reference import ReferenceStep
+from replication.training.update import STEP
+
+
+def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[Claim]:
+    """The forward pass in training mode, fed the same masks; nothing for a model without dropout.
+
+    Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
+    """
+    from parity.causes.explain import explain
+    from parity.frameworks.tensorflow import capture as capture_tf
+    from parity.frameworks.torch import capture as capture_torch
+    from parity.judge import same_function
+    from parity.localise import localise
+    from parity.masks import Masks, mask_differences
+    from parity.pairing import Comparison
+    from replication.sides.tf_side import PORT_AXES, port_inputs
+    from replication.sides.torch_side import REFERENCE_AXES
+
+    axes = (REFERENCE_AXES, PORT_AXES)
+    theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
+    ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
+    inputs = port_inputs(reference.images, reference.sizes, "float64")
+    inputs = {**inputs, "training": True}
+    reference.model.train()
+    try:
+        _, trace = theirs(reference.inputs)
+        calls, drawn = theirs.calls, dict(theirs.drawn)
+        if not drawn:
+            return []
+        floors = capture_torch.measure_floors(theirs, reference.inputs, trace)
+        theirs.calls = calls
+        comparison = Comparison(trace)
+        ours(inputs, comparison)
+        other = [*mask_differences(ours.drawn, drawn), *comparison.missing()]
+        verdicts = {one.key: one for one in same_function(comparison.gaps, floors)}
+        one = margin_claim(
+            "train_dropout",
+            "In training mode, fed the same dropout masks, every layer agrees in float64",
+            verdicts,
+            f"largest gap in units of its limit, min(32 x floor, 1e-9); {len(drawn)} masks, drawn "
+            "at the same places, of the same size and probability",
+            command,
+            other,
+        )
+        drawn_claim = _draws_claim(reference, model, len(drawn), command)
+        if one["verdict"] == "holds":
+            return [one, drawn_claim]
+        found = localise(theirs, ours, trace, inputs, floors, explain)
+    finally:
+        reference.model.eval()
+    place = f"{found[0].path}, at {found[0].edge}" if found else "no module differs alone"
+    if other:
+        # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
+        path = re.split("[@:]", other[0])[0]
+        place = f"{path}, at {other[0]}" if path not in place else place
+        return [located(one, place, f"dropout is in another place: {other[0]}"), drawn_claim]
+    return [located(one, place, found[0].cause if found else None), drawn_claim]
+
+
+def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:
+    """That the port's training step draws as many masks as the model has, each by its own seed."""
+    seeds = _seeds_of_a_step(reference, model)
+    found = [f"{len(seeds)} masks instead of {wanted}"] if len(seeds) < wanted else []
+    again = len(seeds) - len(set(seeds))
+    found += [f"{again} masks have the seed of another"] if again else []
+    one = claim(
+        "train_dropout_draws",
+        "The training step drops what the model drops, by a mask of its own at every place",
+        {"rule": "none", "of": wanted, "found": found},
+        "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
+        "are the same",
+        command,
+    )
+    cause = "several masks are drawn from one seed" if again else None
+    if not seeds:
+        cause = "the step calls the model without training=True"
+    return located(one, f"{STEP}: {'; '.join(found)}", cause)
+
+
+def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:
+    """The seeds of the masks that one training step of the port draws; nothing is dropped."""
+    from unittest.mock import patch
+
+    import tensorflow as tf
+
+    from replication.sides.tf_side import port_batch
+    from tf_impl import train_step
+    from tf_impl.layers import dropout_seed
+
+    batch = port_batch(
+        reference.config, reference.images, reference.sizes, reference.targets, "float64"
+    )
+    kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))
+    optimizer = SimpleNamespace(build=lambda variables: None)
+    with noted_seeds() as seeds, kept, dropout_seed(tf.constant([1, 2])):
+        # Without tracing it: what is drawn is the same.
+        train_step.compiled_step(model, optimizer, training=True).python_function(batch)
+    return seeds

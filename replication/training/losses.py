@@ -1,0 +1,177 @@
+"""???"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.claims import claim, located
+from parity.judge import DEFAULT
+from parity.measurements import relative_gap
+from replication.training.port import Claim, PortStep, constants
+from replication.training.reference import ReferenceStep, reference_pairs
+from replication.training.update import STEP
+
+TOTAL = "total"  # the weighted sum among the losses
+
+
+GRID = 3, 4  # of cells, each a target; more than the port expands at a time
+
+
+OVERLAPPING = "with overlapping targets"
+
+
+def loss_claim(
+    reference: ReferenceStep, port: PortStep, earlier: Sequence[Claim], command: str
+) -> Claim:
+    """Every loss by name, and their weighted sum; alone, on the reference's predictions and pairs,
+    where one differs. `earlier` are the claims on the matching."""
+    from replication.training import causes as training_causes
+
+    found = port.found
+    ours = {name: float(value) for name, value in found.losses.items()}
+    ours[TOTAL] = float(found.total)
+    theirs = {**reference.losses, TOTAL: reference.total}
+    others = {} if reference.config.is_per_pixel else _other_pairs(reference, port)
+    pairs = {**_loss_pairs(ours, theirs), **others}
+    one = claim(
+        "train_losses",
+        "Every loss of every decoder layer, and their sum, is the same in float64",
+        {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
+        "largest relative gap; thousands of float64 roundings of the sums over pixels; also of the "
+        "same predictions for images without any target, with many, and with some that overlap",
+        command,
+    )
+    if one["verdict"] == "holds":
+        return one
+    wrong = [name for name, pair in pairs.items() if relative_gap(*pair) > DEFAULT.loss_gap]
+    if set(wrong) <= set(others):
+        own = _other_pairs(reference, port, alone=True)
+        if all(relative_gap(*own[name]) <= DEFAULT.loss_gap for name in wrong):
+            sound = all(one["verdict"] == "holds" for one in earlier)
+            place = f"matcher: {', '.join(wrong[:3])}" if sound else "inherited from the matching"
+            return located(one, place, None)
+        infinite = not any(math.isfinite(others[name][0] or 0.0) for name in wrong)
+        cause = "masks are divided by their number, which is 0" if infinite else None
+        return located(one, f"criterion: {', '.join(wrong[:3])}", cause)
+    alone = _losses_alone(reference, port.model, port.batch.targets)
+    own = [
+        name
+        for name, pair in _loss_pairs(alone, theirs).items()
+        if relative_gap(*pair) > DEFAULT.loss_gap
+    ]
+    if not own and _predicts_otherwise(port):
+        return located(one, f"{STEP}: predictions", "the step calls the model in another way")
+    if not own:
+        return located(one, "inherited from the predictions or the matching", None)
+    if own == [TOTAL]:
+        cause = training_causes.of_total(reference, alone[TOTAL])
+        return located(one, "criterion: the weighted sum of the losses", cause)
+    own = [name for name in own if name != TOTAL]
+    missing = [name for name in own if name not in alone]
+    if missing:
+        return located(one, f"criterion: {', '.join(missing)}", "the loss is not computed")
+    cause = training_causes.of_losses(reference, {name: alone[name] for name in own})
+    return located(one, f"criterion: {', '.join(own)}", cause)
+
+
+def _other_pairs(
+    reference: ReferenceStep, port: PortStep, alone: bool = False
+) -> dict[str, list[float | None]]:
+    """The port's and the reference's losses of the predictions for other targets than the step's:
+    none, more than the port expands at a time, and some that overlap.
+
+    None for what the port cannot compute. With `alone` the port is given the reference's pairs.
+    """
+    import torch
+
+    from tf_impl import train_step as ports
+    from tf_impl.matcher import pad_targets
+    from torch_reference.train_step import batch_losses
+
+    outputs, criterion, found = constants(reference.outputs), port.model.criterion, {}
+    for text, targets in _other_targets(reference).items():
+        tensors = [{key: torch.from_numpy(one) for key, one in each.items()} for each in targets]
+        theirs = batch_losses(reference.model, reference.outputs, tensors)
+        most = max(port.batch.targets.classes.shape[1], *(len(one["labels"]) for one in targets))
+        padded = pad_targets(targets, most, overlapping=text == OVERLAPPING)
+        try:
+            if alone:
+                pairs = reference_pairs(reference.model, reference.outputs, tensors)
+                ours = criterion.losses(outputs, padded, _matching(pairs, most))
+            else:
+                ours, _ = ports.batch_losses(port.model, outputs, padded)
+        except Exception:  # whatever a port that lacks something raises
+            ours = {}
+        both = ({key: float(one) for key, one in side.items()} for side in (ours, theirs))
+        found |= {f"{name} {text}": pair for name, pair in _loss_pairs(*both).items()}
+    return found
+
+
+def _other_targets(reference: ReferenceStep) -> dict[str, list[dict[str, np.ndarray]]]:
+    """For each image no target; cells of a grid, for all images or but one; neighbouring cells."""
+    count = min(math.prod(GRID) - 1, reference.config.predictor.num_queries)
+    height, width = reference.images.shape[1:3]
+    rows, columns = np.mgrid[:height, :width]
+    cell = rows * GRID[0] // height * GRID[1] + columns * GRID[1] // width
+    numbers = np.arange(count)[:, None, None]
+    rng = np.random.default_rng(1)
+    labels = [rng.integers(0, reference.config.num_classes, count) for _ in reference.images]
+
+    def each(masks: np.ndarray) -> list[dict[str, np.ndarray]]:
+        return [{"labels": one[: len(masks)], "masks": masks.copy()} for one in labels]
+
+    none, cells = each(np.zeros((0, height, width), bool)), each(cell == numbers)
+    found = {
+        "without targets": none,
+        f"with {count} targets": cells,
+        OVERLAPPING: each((cell == numbers) | (cell == numbers + 1)),
+    }
+    return found if len(cells) == 1 else {**found, "without targets in one": cells[:-1] + none[:1]}
+
+
+def _predicts_otherwise(port: PortStep) -> bool:
+    """Whether the port's step has other predictions than its model has of the same batch."""
+    from parity.metrics import gap
+
+    again = port.model(**port.inputs)
+    return any(
+        gap(port.found.outputs[name].numpy(), value.numpy()).l2 > DEFAULT.loss_gap
+        for name, value in again.items()
+        if name != "aux_outputs"
+    )
+
+
+def _loss_pairs(
+    ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> dict[str, list[float | None]]:
+    """The port's and the reference's losses by name; None for one that a side does not have."""
+    return {name: [ours.get(name), theirs.get(name)] for name in {**theirs, **ours}}
+
+
+def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[str, float]:
+    """The port's losses on the reference's predictions and pairs."""
+    from tf_impl import train_step
+
+    outputs = constants(reference.outputs)
+    if reference.config.is_per_pixel:
+        losses, _ = train_step.batch_losses(model, outputs, targets)
+    else:
+        given = _matching(reference.pairs, targets.classes.shape[1])
+        losses = model.criterion.losses(outputs, targets, given)
+    total = train_step.weighted_total(losses, model.config.loss)
+    return {name: float(value) for name, value in {**losses, TOTAL: total}.items()}
+
+
+def _matching(pairs: np.ndarray, room: int) -> Any:
+    """The port's `Matching` of the reference's pairs [L,B,Q], of at most `room` targets."""
+    import tensorflow as tf
+
+    from tf_impl.matcher import Matching
+
+    back = np.full((*pairs.shape[:2], room), -1)
+    for layer, image, query in np.argwhere(pairs >= 0):
+        back[layer, image, pairs[layer, image, query]] = query
+    refused = tf.zeros(pairs.shape[:2], tf.int32)
+    return Matching(tf.constant(back, tf.int32), tf.constant(pairs, tf.int32), refused)

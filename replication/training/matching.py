@@ -1,0 +1,194 @@
+"""???"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.claims import claim, located, margin_claim
+from parity.judge import DEFAULT
+from parity.measurements import matching_place, verdicts_of
+from replication.training.port import Claim, constants, first_failing
+from replication.training.reference import ReferenceStep, layer_names, layers_of
+
+REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
+
+
+def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]]:
+    """(layer, image, logits [Q,K+1], masks [Q,h,w], target), tensors of the reference."""
+    for layer, outputs in enumerate(layers_of(reference.outputs)):
+        for image, target in enumerate(reference.batch.targets):
+            yield layer, image, outputs["pred_logits"][image], outputs["pred_masks"][image], target
+
+
+def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
+    """The port's costs on the reference's predictions, part by part, and its small targets."""
+    import tensorflow as tf
+    import torch
+
+    from parity.judge import function_verdict
+    from parity.metrics import gap, perturb_ulp, worst
+    from replication.training import causes as training_causes
+    from tf_impl import matcher as port
+    from torch_reference.matcher import HungarianMatcher
+
+    weights = reference.config.loss
+    off = dataclasses.replace(weights, class_weight=0.0, mask_weight=0.0, dice_weight=0.0)
+    parts = {
+        part: dataclasses.replace(off, **{f"{part}_weight": getattr(weights, f"{part}_weight")})
+        for part in ("class", "mask", "dice")
+    }
+    names = layer_names(reference.outputs)
+    verdicts, causes = {}, []
+    size = tuple(reference.outputs["pred_masks"].shape[-2:])
+    small = port.downsampled_masks(targets, size, tf.float64).numpy()
+    for image, target in enumerate(reference.batch.targets):
+        key, wanted = f"downsampled targets, image {image}", training_causes.nearest(target, size)
+        ours = small[image, : len(wanted)]
+        verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
+        if not verdicts[key].passed:
+            causes.append(training_causes.of_targets(ours, target, size))
+    for layer, image, logits, masks, target in _images(reference):
+        for part, chosen in parts.items():
+            matcher = HungarianMatcher(chosen)
+            exact = matcher.costs(logits, masks, target).numpy()
+            moved = [
+                [torch.from_numpy(perturb_ulp(one.numpy(), seed)) for one in (logits, masks)]
+                for seed in (0, 1)
+            ]
+            floor = worst(gap(matcher.costs(*one, target).numpy(), exact) for one in moved)
+            # One image of a batch: its targets, and a batch of one.
+            own = port.Targets(*(one[image : image + 1] for one in targets))
+            ours = port.matching_costs(
+                tf.constant(logits.numpy()[None]), tf.constant(masks.numpy()[None]), own, chosen
+            ).numpy()[0][:, : exact.shape[1]]
+            key = f"{part} cost, {names[layer]} layer, image {image}"
+            verdicts[key] = function_verdict(key, gap(ours, exact), floor)
+            if not verdicts[key].passed:
+                causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
+    key = REFUSED
+    ours = _not_finite(reference, targets)
+    verdicts[key] = function_verdict(key, gap(ours, np.ones_like(ours)), gap(ours, ours))
+    if not verdicts[key].passed:
+        causes.append("costs that are not finite are replaced by numbers, and matched")
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    one = margin_claim(
+        "train_costs",
+        "On the same predictions every matching cost is the same in float64",
+        verdicts,
+        "largest gap of a class, mask or dice cost in units of its limit, min(32 x floor, 1e-9); "
+        "the floor is the reference's own gap when predictions move by one unit in the last place; "
+        "targets brought to the size of the predictions must be equal, and an image with a cost "
+        "that is not finite must be refused, as the reference's solver refuses it",
+        command,
+    )
+    return located(one, f"matcher: {'; '.join(wrong[:3])}", first_failing(causes))
+
+
+def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:
+    """1 for each image that the port's matcher refuses when one class logit is no number."""
+    import tensorflow as tf
+
+    from tf_impl import matcher as port
+    from tf_impl.linear_sum_assignment import NOT_FINITE
+
+    logits, masks = (
+        reference.outputs[name].numpy()[None].copy() for name in ("pred_logits", "pred_masks")
+    )
+    logits[..., 0, 0] = np.nan
+    found = port.match(
+        tf.constant(logits), tf.constant(masks), targets, reference.config.loss
+    ).status.numpy()
+    return (found == NOT_FINITE).astype(np.float64)
+
+
+def matching_claim(
+    reference: ReferenceStep, model: Any, targets: Any, matching: Any, costs: Claim, command: str
+) -> Claim:
+    """The port's pairs are the reference's, and optimal by a certificate that trusts no solver."""
+    import tensorflow as tf
+
+    from parity.assignment import certify
+    from tf_impl.linear_sum_assignment import linear_sum_assignment
+
+    names = layer_names(reference.outputs)
+    in_place = _both_ways(matching)
+    alone = _both_ways(model.criterion.match(constants(reference.outputs), targets))
+    in_reference = [
+        [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
+        for layer in reference.pairs
+    ]
+    places, own, dearer = [], [], None
+    for layer, image, logits, masks, target in _images(reference):
+        place = f"{names[layer]} layer, image {image}"
+        wanted = in_reference[layer][image]
+        cost = reference.model.criterion.matcher.costs(logits, masks, target).numpy()
+        solved = linear_sum_assignment(tf.constant(cost[None]), tf.constant([cost.shape[1]]))
+        chosen = alone["target_of_query"][layer][image]
+        rows, columns = (np.array([one[side] for one in chosen], int) for side in (0, 1))
+        duals = solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]
+        certificate = certify(cost, rows, columns, *duals)
+        differing = {
+            f"{way}, {how}": pairs[layer][image]
+            for how, both in (("in place", in_place), ("alone", alone))
+            for way, pairs in both.items()
+            if pairs[layer][image] != wanted
+        }
+        dearer = dearer or _dearer(cost, chosen, wanted, place)
+        ours = [way for way, pairs in alone.items() if pairs[layer][image] != wanted]
+        own += [f"{way}, {place}" for way in ours]
+        if not certificate.holds:
+            own.append(f"{place}: {certificate}")
+        places.append(matching_place(place, wanted, differing, certificate))
+    one = claim(
+        "train_matching",
+        "Every target is matched to the same query, and no cheaper matching exists",
+        {"rule": "matching", "places": places},
+        "pairs compared with the reference's, in both directions, and certified from dual "
+        "variables on the reference's own costs: feasible and complementary duals prove the "
+        "optimum",
+        command,
+    )
+    if not own:
+        return located(one, "inherited from the predictions", None)
+    if any(
+        not verdict.passed
+        for key, verdict in verdicts_of(costs["measured"]).items()
+        if key != REFUSED
+    ):
+        return located(one, "inherited from the matching costs", costs["cause"])
+    shuffled = all(text.startswith("query_of_target") for text in own)
+    cause = "targets are taken in another order than their queries" if shuffled else None
+    layers = alone["target_of_query"]
+    if layers[0] == in_reference[0] and all(one == layers[0] for one in layers):
+        cause = "all layers have the final layer's pairs"
+    return located(one, f"matcher: {'; '.join(own[:3])}", cause or dearer)
+
+
+def _dearer(
+    cost: np.ndarray, ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], place: str
+) -> str | None:
+    """That the port matches every target, but not at the least cost, or None."""
+    if sorted(target for _, target in ours) != sorted(target for _, target in theirs):
+        return None
+    own, least = (math.fsum(cost[query, target] for query, target in one) for one in (ours, theirs))
+    if own - least <= DEFAULT.loss_gap * abs(least):
+        return None
+    return f"the matching is not optimal: {place} costs {own:.6g}, where {least:.6g} is possible"
+
+
+def _both_ways(matching: Any) -> dict[str, list[list[list[tuple[int, int]]]]]:
+    """Pairs (query, target) by layer and image, queries increasing, as each direction has them."""
+    of_query, of_target = matching.target_of_query.numpy(), matching.query_of_target.numpy()
+    return {
+        "target_of_query": [
+            [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
+            for layer in of_query
+        ],
+        "query_of_target": [
+            [sorted((int(image[t]), int(t)) for t in np.flatnonzero(image >= 0)) for image in layer]
+            for layer in of_target
+        ],
+    }

@@ -1,0 +1,141 @@
+"""What `parity audit --train` adds: losses, matchings, gradients and one update, in float64.
+
+Every stage is judged in place, and alone on what the reference hands to it, so that a claim that
+fails says where: at a stage with an error of its own, or at an earlier one that it inherits from.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from replication.console.progress import Steps
+from replication.training.dropout import dropout_claims
+from replication.training.gradients import gradient_claims, isolated_gradients_claim
+from replication.training.losses import loss_claim
+from replication.training.matching import cost_claim, matching_claim
+from replication.training.port import Claim, PortStep, port_step
+from replication.training.reference import ReferenceStep, reference_step
+from replication.training.task import task_claim
+from replication.training.update import step_gradients_claim, update_claim
+
+if TYPE_CHECKING:
+    from maskformer.model.config import ModelConfig
+    from maskformer.model.solver import SolverConfig
+    from replication.sides.weights import Weights
+
+STEPS = 7  # that `training_claims` announces
+SCHEMA = "maskformer-replication/training/1"
+
+
+def training_claims(
+    config: "ModelConfig",
+    solver: "SolverConfig",
+    weights: "Weights",
+    images: np.ndarray,
+    sizes: np.ndarray,
+    command: str,
+    steps: Steps,
+    *,
+    isolate: bool = False,
+    port_weights: "Weights | None" = None,
+) -> list[Claim]:
+    """The claims on one training step without dropout, on synthetic targets.
+
+    A claim that fails has two more entries: `place`, the part that has an error of its own or that
+    the error comes from, and `cause`, a mistake that explains it to the digit, or None.
+
+    Args:
+        images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
+        solver: gives the optimizer, its groups, the clip norm and the schedule; the update itself
+            is compared without warm-up.
+        isolate: also run the backward pass of every module alone.
+        port_weights: the port's, where it has not the reference's `weights`.
+    """
+    from replication.sides.tf_side import build_port
+    from replication.training.rates import rate_claims
+    from replication.training.replica_losses import losses_claim
+    from replication.training.replicas import reduction_claim, shares_claim
+
+    reference = reference_step(config, solver, weights, images, sizes, steps)
+    with steps("training step of the port, float64"):
+        port = port_step(reference, build_port(config, port_weights or weights, "float64"))
+    with steps("training claims"):
+        claims = step_claims(reference, port, command)
+        claims.append(task_claim(reference, port, claims[-1], command))
+        if isolate:
+            claims.append(isolated_gradients_claim(reference, port, command))
+    with steps("dropout, the same masks on both sides"):
+        claims += dropout_claims(reference, port.model, command)
+    with steps("schedule, and two replicas"):
+        claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
+        claims.append(shares_claim(command))
+        if not config.is_per_pixel:
+            claims.append(losses_claim(config, command))
+    return claims
+
+
+def training_result(
+    config: "ModelConfig",
+    solver: "SolverConfig",
+    size: str,
+    command: str,
+    steps: Steps,
+    *,
+    isolate: bool = False,
+) -> dict[str, Any]:
+    """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
+    from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from parity.provenance import provenance
+    from replication.sides.weights import load_weights
+
+    known = dict(steps.timings)
+    weights = load_weights("seeded:0", config)
+    images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
+    claims = training_claims(
+        config, solver, weights, images, sizes, command, steps, isolate=isolate
+    )
+    holds = all(one["verdict"] == "holds" for one in claims)
+    return {
+        "schema": SCHEMA,
+        "title": f"One training step of {config.name}",
+        "verdict": "equal" if holds else "different",
+        "config": config.name,
+        "size": size,
+        "claims": claims,
+        "timings": {
+            name: round(seconds, 3) for name, seconds in steps.timings.items() if name not in known
+        },
+        "not_verified": ["training runs and the PQ or mIoU they reach", "execution on a TPU"],
+        "provenance": provenance(
+            config=config.name,
+            config_sha256=config.digest,
+            weights=weights.source,
+            weights_sha256=weights.sha256,
+        ),
+    }
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """A training result in lines that a person reads: the nearest to its limit, and what fails."""
+    from parity.claims import failure
+
+    claims = result["claims"]
+    lines = [
+        f"training step of {result['config']}, {result['size']}: {result['verdict']} "
+        f"({len(claims)} claims)"
+    ]
+    return [*lines, *(failure(one) for one in claims if one["verdict"] == "fails")]
+
+
+def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
+    """The claims on costs, matching, losses, gradients and the update; no weight changes."""
+    targets, found, claims = port.batch.targets, port.found, []
+    if not reference.config.is_per_pixel:
+        costs = cost_claim(reference, targets, command)
+        pairs = matching_claim(reference, port.model, targets, found.matching, costs, command)
+        claims += [costs, pairs]
+    claims.append(loss_claim(reference, port, claims, command))
+    gradients = gradient_claims(reference, port, claims, command)
+    handed = step_gradients_claim(reference, port, gradients, command)
+    return [*claims, *gradients, handed, update_claim(reference, port, command)]
