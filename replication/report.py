@@ -27,7 +27,7 @@ def command(
     Exit status: 0 nothing that was run fails, 1 a claim fails, 2 wrong usage or input.
     """
     from parity.claims import failure
-    from reports.evidence import load
+    from reports.loading import load
     from reports.render import DATA, write_report
 
     page = write_report(load(runs), out)

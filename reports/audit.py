@@ -6,7 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports import claims, network
+from reports import network
+from reports import words as claims
 from reports.document import (
     Block,
     Cell,

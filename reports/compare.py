@@ -15,9 +15,11 @@ from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
 from parity.measurements import verdicts_of
 from parity.schemas import AUDIT, EVALUATION
-from reports.derived import claims_of, compared
+from reports.derived import claims_of
 from reports.document import flatten, number
-from reports.evidence import KINDS, RUN, Evidence
+from reports.evidence import RUN, Evidence
+from reports.kinds import KINDS
+from reports.run_pairs import compared
 
 SCHEMA = "maskformer-replication/comparison/1"
 COUNTED = ("none", "sum", "matching", "missed")

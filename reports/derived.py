@@ -5,22 +5,20 @@ its "measured" (`parity.claims`), so that a report and its verification say the 
 claim whose schema does not say its rung has the id "RUNG/...", with a rung of `reports.ladder`.
 """
 
-import itertools
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from maskformer.metrics import statistics
-from maskformer.metrics.run_scores import ImageCounts
 from maskformer.runs.run_settings import training_words
 from parity.claims import claim
 from parity.errors import InputError
 from parity.schemas import AUDIT_ALL, EVALUATION, RECEIPT, TRAINING_RUNS
+from reports.checks import EPSILON, ROUNDINGS, Claim
 from reports.evidence import RUN, SIDES, Evidence, names
 from reports.ladder import rung_of
+from reports.run_pairs import compared, pairs_of_runs
 
-Claim = dict[str, Any]
 KEYS = (
     "id",
     "title",
@@ -33,11 +31,6 @@ KEYS = (
     "command",
 )
 """What every claim has; of a claim that was not run, some are None."""
-
-EPSILON = 2.0**-52
-ROUNDINGS = 2048  # of a mean over some hundred classes, each a quotient of sums; generous
-SAME_RUN = ("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "dtype")
-"""Settings in which two runs agree that are compared as a pair."""
 
 
 def all_claims(found: Sequence[Evidence]) -> list[Claim]:
@@ -116,19 +109,6 @@ def _of_seed(one: Evidence) -> str:
     return "" if seed is None else f" (seed {seed})"
 
 
-def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
-    """(reference, port) of every two runs, one of each side, with the same settings."""
-    return [
-        (theirs, ours)
-        for theirs, ours in itertools.product(runs, runs)
-        if (theirs.content["side"], ours.content["side"]) == ("torch", "tf")
-        and all(
-            theirs.content["settings"].get(name) == ours.content["settings"].get(name)
-            for name in SAME_RUN
-        )
-    ]
-
-
 def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
     """What a run of each side with the same settings shows: the same data, scores alike."""
     command = pair_command(theirs.content, ours.content)
@@ -158,35 +138,6 @@ def claims_of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
                 command,
             )
         )
-    return found
-
-
-def compared(
-    theirs: ImageCounts | None, ours: ImageCounts | None, margin: float = 0.001
-) -> dict[str, dict[str, Any]]:
-    """By score: `difference` (an interval of ours - theirs), its `p_value`, and `equivalence`.
-
-    In 0..1, over the images of both runs' last evaluations. A score that cannot be compared has a
-    `reason` instead; without counts, or of other images, there is none.
-    """
-    if theirs is None or ours is None or theirs.names != ours.names:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    for name in ours.values():
-        try:
-            samples = ours.samples()[name], theirs.samples()[name]
-            if samples[0].value == samples[1].value == 0:
-                found[name] = {"reason": "both score 0, which says nothing"}
-                continue
-            one = statistics.compare(*samples)
-            shown = statistics.judge_equivalence(*samples, margin=margin)
-            found[name] = {
-                "difference": one.interval,
-                "p_value": one.p_value,
-                "equivalence": shown,
-            }
-        except (InputError, KeyError) as error:
-            found[name] = {"reason": str(error).splitlines()[0]}
     return found
 
 

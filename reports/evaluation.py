@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from reports import claims
+from reports import words as claims
 from reports.document import (
     Block,
     Cell,

@@ -49,8 +49,9 @@ from reports import (
 from reports import runs as trained
 from reports.derived import all_claims, incomplete
 from reports.document import Cell, Chapter
-from reports.evidence import Evidence, names, of_result
+from reports.evidence import Evidence, names
 from reports.ladder import BESIDE, RUNGS, verdict_of
+from reports.loading import of_result
 from reports.plots import stage_class
 from reports.summary import nearest_to_limit, summary
 

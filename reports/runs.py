@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from maskformer.runs.run_record import SCORES, SENTINELS
-from reports import claims as words
+from reports import words
 from reports.curves import Series, curve_plot, described
-from reports.derived import pairs_of_runs
 from reports.document import (
     Block,
     Cell,
@@ -25,6 +24,7 @@ from reports.document import (
 )
 from reports.evidence import SIDES, Evidence
 from reports.labels import label
+from reports.run_pairs import pairs_of_runs
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")

@@ -12,9 +12,9 @@ from maskformer.metrics.run_scores import ImageCounts
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity.schemas import EVALUATION
-from reports.derived import compared, pairs_of_runs
 from reports.document import Block, Cell, Column, Figure, Plot, Section, Table, Text, number
 from reports.evidence import RUN, Evidence
+from reports.run_pairs import compared, pairs_of_runs
 from reports.scatter import scatter_plot
 
 SCORES = {

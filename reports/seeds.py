@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import claims as words
+from reports import words
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.labels import difference, label

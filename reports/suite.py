@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import claims as words
+from reports import words
 from reports.document import Chapter, Facts, Section, Text, flatten, number
 from reports.evidence import Evidence
 

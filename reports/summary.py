@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.schemas import EVALUATION, RECEIPT
-from reports import claims as words
-from reports import environment, errata, scores
+from reports import environment, errata, scores, words
 from reports.document import (
     Block,
     Cell,

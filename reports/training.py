@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import claims, network
+from reports import network
+from reports import words as claims
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
 from reports.evidence import Evidence
 

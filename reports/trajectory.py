@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from reports import claims as words
+from reports import words
 from reports.curves import Series, curve_plot, described
 from reports.document import (
     Block,

@@ -18,6 +18,7 @@ from reports import evidence
 from reports.derived import all_claims
 from reports.differences import Problem, differences, shown
 from reports.evidence import Evidence
+from reports.loading import load
 from reports.recheck import recheck
 from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
 
@@ -142,7 +143,7 @@ def _load(folder: Path, problems: list[Problem]) -> list[tuple[str, Evidence]]:
     for path in sorted(root.iterdir(), key=_number):
         name = path.relative_to(folder).as_posix()
         try:
-            found += [(name, one) for one in evidence.load([path])]
+            found += [(name, one) for one in load([path])]
         except (InputError, *BROKEN) as error:
             text = " ".join(str(error).replace(str(folder), "").split())
             problems.append(Problem(name, "the content", "a recorded result", shown(text)))

@@ -13,7 +13,8 @@ from parity_tests.reports import recorded
 from replication.commands import demo
 from replication.kept_folder import kept_folder
 from replication.story import FULL, SHORT, STAGES, Stage
-from reports.evidence import EVALUATED, KINDS
+from reports.evidence import EVALUATED
+from reports.kinds import KINDS
 
 TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from parity_tests.reports.results import audit_result, different_result
-from reports.claims import headline, in_words, ladder, margin, table
+from reports.words import headline, in_words, ladder, margin, table
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from reports.derived import claims_of, pair_command, run_command
-from reports.evidence import of_result
+from reports.loading import of_result
 
 SETTINGS = {"config": "scenes_tiny", "data": "scenes", "steps": 12, "batch": 4, "seed": 0}
 RECORDS = {**SETTINGS, "data": "runs/records/train2017"}

@@ -9,7 +9,7 @@ from parity.claims import claim
 from parity.errors import InputError
 from parity_tests.reports import recorded
 from reports.compare import compare, markdown
-from reports.evidence import of_result
+from reports.loading import of_result
 
 
 def both(before, after):

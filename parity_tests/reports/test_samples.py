@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from parity_tests.test_repository import ROOT
-from reports.evidence import KINDS
+from reports.kinds import KINDS
 from reports.render import SCHEMA
 
 SAMPLE = ROOT / "reports" / "samples" / "demo"

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from parity.errors import InputError
 from parity_tests.reports import recorded
-from reports.evidence import of_result
-from reports.recheck import recheck, same
+from reports.checks import same
+from reports.loading import of_result
+from reports.recheck import recheck
 from reports.render import write_report
 from reports.verify import verify
 

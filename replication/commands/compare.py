@@ -32,7 +32,7 @@ def command(
     from parity.files import replacing
     from reports.compare import compare
     from reports.compare import markdown as summary
-    from reports.evidence import load
+    from reports.loading import load
 
     result = compare(load([before]), load([after]))
     if markdown is not None:

@@ -58,7 +58,7 @@ def tell(
     What the stages made stays in `out/kept`, so that the report's commands can be run; nothing of
     it stays where a stage breaks off.
     """
-    from reports.evidence import load
+    from reports.loading import load
     from reports.render import write_report
     from reports.verify import verify
 

@@ -25,7 +25,7 @@ from replication.evaluation.worst_images import draw_worst
 from replication.output_folder import output_folder
 from replication.sides.side import open_side
 from replication.sides.weights import Weights, load_weights
-from reports.evidence import load
+from reports.loading import load
 from reports.render import write_report
 
 MARGIN = 0.001

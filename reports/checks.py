@@ -1,0 +1,72 @@
+"""???"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Content = Mapping[str, Any]
+
+
+Difference = tuple[str, Any, Any]
+"""A place in a result, what should be there by its measurements, and what is."""
+
+
+ROUNDING = 1e-12  # relative: another machine may round the last places of a quotient otherwise
+
+
+def same(expected: Any, found: Any) -> bool:
+    """Whether two values are the same, numbers up to rounding; NaN is the same as NaN."""
+    if isinstance(expected, Mapping):
+        return (
+            isinstance(found, Mapping)
+            and expected.keys() == found.keys()
+            and all(same(value, found[name]) for name, value in expected.items())
+        )
+    if isinstance(expected, list | tuple):
+        return (
+            isinstance(found, list | tuple)
+            and len(expected) == len(found)
+            and all(map(same, expected, found))
+        )
+    if any(isinstance(value, bool) or value is None for value in (expected, found)):
+        return expected is found
+    if isinstance(expected, int | float) and isinstance(found, int | float):
+        if math.isnan(expected) or math.isnan(found):
+            return math.isnan(expected) and math.isnan(found)
+        return expected == found or math.isclose(expected, found, rel_tol=ROUNDING)
+    return bool(expected == found)
+
+
+def differ(place: str, expected: Any, found: Any) -> Iterator[Difference]:
+    """The places below `place` where `found` lacks or changes what `expected` has."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for name, value in expected.items():
+            yield from differ(f"{place}.{name}", value, found.get(name))
+    elif not same(expected, found):
+        yield place, expected, found
+
+
+def by_id(content: Content) -> dict[str, Content]:
+    return {one["id"]: one for one in content["claims"]}
+
+
+def all_hold(claims: Sequence[Content]) -> bool:
+    return all(one["verdict"] == "holds" for one in claims)
+
+
+def differing_verdict(content: Content, holds: str, fails: str) -> Iterator[Difference]:
+    expected = holds if all_hold(content["claims"]) else fails
+    yield from differ("verdict", expected, content["verdict"])
+
+
+def equal(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "equal", "different")
+
+
+Claim = dict[str, Any]
+
+
+EPSILON = 2.0**-52
+
+
+ROUNDINGS = 2048  # of a mean over some hundred classes, each a quotient of sums; generous
