@@ -7,13 +7,16 @@ claim whose schema does not say its rung has the id "RUNG/...", with a rung of `
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from maskformer.runs.run_settings import training_words
 from parity.claims import claim
 from parity.errors import InputError
 from parity.schemas import AUDIT_ALL, EVALUATION, RECEIPT, TRAINING_RUNS
+from reports.chapters.evaluation import of_evaluation
+from reports.chapters.receipt import of_receipt
+from reports.chapters.training_runs import of_training_runs
 from reports.checks import EPSILON, ROUNDINGS, Claim
 from reports.evidence import RUN, SIDES, Evidence, names
 from reports.ladder import rung_of
@@ -163,165 +166,8 @@ def _training_command(settings: Mapping[str, Any], side: str) -> str:
     return shlex.join([*training_words(settings, side), "--out", "DIR"])
 
 
-def _of_receipt(content: Mapping[str, Any]) -> list[Claim]:
-    """That every tensor of a conversion has a source, and that copied ones kept their bits."""
-    tensors = content["tensors"]
-    unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
-    changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
-    path = content["target"]["path"]
-    name = "receipt.json" if path == "." else f"{path}.receipt.json"
-    command = shlex.join(["parity", "convert", "--verify", f"DIR/{name}"])
-    return [
-        claim(
-            "weights/receipt",
-            "Every tensor of the converted checkpoint comes from a tensor of its source",
-            {"rule": "none", "of": len(tensors), "found": unsourced},
-            "as the receipt records it, which names the source, the rule and the sha256 of every "
-            "tensor; the command reads both files again",
-            command,
-        ),
-        claim(
-            "weights/bits",
-            "Every tensor that is copied without a change of layout kept its bits",
-            {"rule": "none", "of": sum(map(_copied, tensors)), "found": changed},
-            "sha256 of the tensor before and after, as the receipt records them",
-            command,
-        ),
-    ]
-
-
-def _copied(one: Mapping[str, Any]) -> bool:
-    kept = one["rule"] == "same" and len(one["sources"]) == 1
-    return kept and all(
-        out["rule"] == "same" and out["dtype"] == one["sources"][0]["dtype"]
-        for out in one["targets"]
-    )
-
-
-def _same_bits(one: Mapping[str, Any]) -> bool:
-    return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])
-
-
-def _of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
-    command = content["command"]
-    found = [
-        claim(
-            f"metric_code/{name}",
-            f"Group scores of {SIDES.get(name, name)} are the means of their classes', and PQ is "
-            "SQ x RQ",
-            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
-            f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
-            command,
-        )
-        for name, side in content["sides"].items()
-        if (pairs := _recomputed(side))
-    ]
-    comparison = content.get("comparison")
-    if comparison is None:
-        return found
-    found.append(
-        claim(
-            "inference/pixels",
-            f"Both sides predict the same for {content['images']:,} images",
-            {
-                "rule": "none",
-                "of": content["images"],
-                "found": [
-                    row["image"] for row in comparison["disagreements"] if row["unexplained"]
-                ],
-            },
-            "images with a pixel that differs although the reference's margin there is more than "
-            "float32 rounding explains",
-            command,
-        )
-    )
-    if not content["weights"].startswith("seeded:"):
-        found += _equivalences(content)
-    return found
-
-
-def _recomputed(side: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """(recorded, recomputed) of each score that follows from the classes' scores."""
-    rows = side["per_class"]
-    pairs = {}
-    for group, members in (("All", (True, False)), ("Things", (True,)), ("Stuff", (False,))):
-        recorded = side.get("panoptic", {}).get(group)
-        if recorded is None:
-            continue
-        for key in ("pq", "sq", "rq"):
-            values = [
-                row[key] for row in rows if row["isthing"] in members and row[key] is not None
-            ]
-            mean = sum(values) / len(values) if values else None
-            pairs[f"{key} {group}"] = [recorded[key], mean]
-    for row in rows:
-        if row.get("pq") is not None:
-            pairs[f"pq {row['name']}"] = [row["pq"], row["sq"] * row["rq"]]
-    values = [row["iou"] for row in rows if row["iou"] is not None]
-    if values:
-        pairs["miou"] = [side["miou"], sum(values) / len(values)]
-    return pairs
-
-
-def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
-    """Of a checkpoint that both sides loaded: each score is equivalent within its margin.
-
-    Where both sides score 0 nothing is claimed: two models that find nothing are alike in that.
-    """
-    return [
-        claim(
-            f"metric_converted/{name}",
-            f"{name} of the converted weights is equivalent within {100 * shown['margin']:g} "
-            "points",
-            {
-                "rule": "largest",
-                "values": {name: shown["p_value"]},
-                "limit": shown["alpha"],
-                "otherwise": "not shown",
-            },
-            "p of two one-sided tests over paired images that the difference is as large as the "
-            f"margin, at level {shown['alpha']:g}; where they do not reject it, the images are too "
-            "few to tell",
-            content["command"],
-        )
-        for name, one in content["comparison"]["scores"].items()
-        if "holds" in (shown := one["equivalence"]) and any(_scored(content, name))
-    ]
-
-
-def _scored(content: Mapping[str, Any], name: str) -> Iterator[float]:
-    """What each side scored."""
-    for side in content["sides"].values():
-        if name == "mIoU":
-            yield side["miou"]
-        else:
-            yield side["panoptic"][name.removeprefix("PQ ")]["pq"]
-
-
-def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
-    comparison = content.get("comparison")
-    if comparison is None:
-        return []
-    intervals = {
-        name: one["interval"] for name, one in comparison["scores"].items() if "interval" in one
-    }
-    if not intervals:
-        return []
-    away = [name for name, one in intervals.items() if not one["low"] <= 0 <= one["high"]]
-    return [
-        claim(
-            "metric_trained/summary",
-            "No score of the trained models differs beyond its 95 % interval, as was recorded",
-            {"rule": "none", "of": len(intervals), "found": away},
-            "intervals of the paired difference over images, as recorded at the end of training",
-            content.get("command")
-            or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
-        )
-    ]
-
-
 _BY_SCHEMA: Mapping[str, Callable[[Mapping[str, Any]], list[Claim]]] = {
-    RECEIPT: _of_receipt,
-    EVALUATION: _of_evaluation,
-    TRAINING_RUNS: _of_training_runs,
+    RECEIPT: of_receipt,
+    EVALUATION: of_evaluation,
+    TRAINING_RUNS: of_training_runs,
 }

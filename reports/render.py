@@ -31,13 +31,12 @@ from parity.schemas import (
     TRAINING_STEP,
     TRAJECTORY,
 )
-from reports import (
+from reports import evidence
+from reports.chapters import (
     architectures,
     audit,
     clean,
-    comparison,
     evaluation,
-    evidence,
     faults,
     preflight,
     receipt,
@@ -46,7 +45,8 @@ from reports import (
     training,
     trajectory,
 )
-from reports import runs as trained
+from reports.chapters import runs as trained
+from reports.chapters import training_runs as comparison
 from reports.derived import all_claims, incomplete
 from reports.document import Cell, Chapter
 from reports.evidence import Evidence, names

@@ -1,9 +1,10 @@
 """The sections of a preflight: what a TPU's compiler says of the training step, without a TPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import words
+from reports.checks import Content, Difference, all_hold, by_id, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 
@@ -122,3 +123,22 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
     )
     caption = "Time of the published schedule, from below: every step at the roofline, no waiting"
     return (Table(caption, columns, rows),)
+
+
+def recheck_preflight(content: Content) -> Iterator[Difference]:
+    yield from differ("passed", all_hold(content["claims"]), content["passed"])
+    claims = by_id(content)
+    for index, row in enumerate(content["topologies"]):
+        topology = row["topology"]
+        place = f"topologies[{index}] ({topology})"
+        holds = claims[f"compiles/{topology}"]["verdict"] == "holds"
+        yield from differ(f"{place}.passed", holds, row["passed"])
+        steps = {name: row[name] for name in ("train", "evaluation") if name in row}
+        for name, step in steps.items():
+            if step["compiles"]:
+                share = step["hbm_used"] / row["chip"]["hbm"]
+                yield from differ(f"{place}.{name}.hbm_share", share, step["hbm_share"])
+        if f"memory/{topology}" in claims:
+            shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
+            measured = claims[f"memory/{topology}"]["measured"]["values"]
+            yield from differ(f"claims (memory/{topology}).measured.values", shares, measured)

@@ -1,11 +1,12 @@
 """The sections of a trajectory: many updates on both sides, and how far the two come apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from reports import words
+from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.curves import Series, curve_plot, described
 from reports.document import (
     Block,
@@ -181,3 +182,25 @@ def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         )
     ]
     return tuple(facts) + tuple(flatten(result["provenance"]))
+
+
+def recheck_trajectory(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "holds", "fails")
+    steps, beside = content["steps"], content["beside"]
+
+    def column(side: str, measure: str) -> dict[str, Any]:
+        return {str(row["step"]): row[side][measure] for row in steps}
+
+    for identity, one in by_id(content).items():
+        measured, place = one["measured"], f"claims ({identity}).measured"
+        measure = identity.removeprefix(f"{beside}_")
+        if measure != identity:
+            yield from differ(f"{place}.port", column("port", measure), measured["port"])
+            yield from differ(f"{place}.beside", column(beside, measure), measured["beside"])
+        else:
+            name = {"loss": "loss_gap", "pairs": "pairs_differ"}[identity]
+            yield from differ(f"{place}.values", column("port", name), measured["values"])
+    for measure, sides in content["worst"].items():
+        for side, worst in sides.items():
+            largest = max(column(side, measure).values())
+            yield from differ(f"worst.{measure}.{side}.value", largest, worst["value"])

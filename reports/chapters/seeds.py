@@ -1,9 +1,10 @@
 """The sections of training from several seeds: the scores' differences, and their spread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import words
+from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.labels import difference, label
@@ -101,3 +102,10 @@ def _seeds(result: Mapping[str, Any]) -> Table:
         Column("Difference", numeric=True),
     )
     return Table("Scores in percent", columns, tuple(rows), interactive=True)
+
+
+def recheck_training_seeds(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "equivalent", "not shown")
+    (claim,) = content["claims"]
+    yield from differ("p_value", claim["value"], content["p_value"])
+    yield from differ("margin", claim["measured"]["margin"], content["margin"])

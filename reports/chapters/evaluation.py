@@ -1,11 +1,13 @@
 """The sections of an evaluation: scores with intervals, and how far two sides agree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from parity.claims import claim
 from reports import words as claims
+from reports.checks import EPSILON, ROUNDINGS, Claim, Content, Difference, differ
 from reports.document import (
     Block,
     Cell,
@@ -324,3 +326,117 @@ def _run(result: Result) -> tuple[Block, ...]:
     ]
     facts += [(f"version of {name}", text) for name, text in result["versions"].items()]
     return (Facts(tuple(facts)),)
+
+
+def recheck_evaluation(content: Content) -> Iterator[Difference]:
+    comparison = content.get("comparison")
+    if comparison is None:
+        yield from differ("verdict", "evaluated", content["verdict"])
+        return
+    rows = comparison["disagreements"]
+    for name in ("panoptic_pixels", "label_pixels", "segments", "unexplained"):
+        yield from differ(f"comparison.{name}", sum(row[name] for row in rows), comparison[name])
+    yield from differ("comparison.images_that_differ", len(rows), comparison["images_that_differ"])
+    expected = "different" if comparison["unexplained"] else "equal"
+    yield from differ("verdict", expected, content["verdict"])
+    for name, one in comparison["scores"].items():
+        shown = one["equivalence"]
+        if "holds" in shown:
+            place = f"comparison.scores.{name}.equivalence.holds"
+            yield from differ(place, shown["p_value"] < shown["alpha"], shown["holds"])
+
+
+def of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
+    command = content["command"]
+    found = [
+        claim(
+            f"metric_code/{name}",
+            f"Group scores of {SIDES.get(name, name)} are the means of their classes', and PQ is "
+            "SQ x RQ",
+            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
+            command,
+        )
+        for name, side in content["sides"].items()
+        if (pairs := _recomputed(side))
+    ]
+    comparison = content.get("comparison")
+    if comparison is None:
+        return found
+    found.append(
+        claim(
+            "inference/pixels",
+            f"Both sides predict the same for {content['images']:,} images",
+            {
+                "rule": "none",
+                "of": content["images"],
+                "found": [
+                    row["image"] for row in comparison["disagreements"] if row["unexplained"]
+                ],
+            },
+            "images with a pixel that differs although the reference's margin there is more than "
+            "float32 rounding explains",
+            command,
+        )
+    )
+    if not content["weights"].startswith("seeded:"):
+        found += _equivalences(content)
+    return found
+
+
+def _recomputed(side: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """(recorded, recomputed) of each score that follows from the classes' scores."""
+    rows = side["per_class"]
+    pairs = {}
+    for group, members in (("All", (True, False)), ("Things", (True,)), ("Stuff", (False,))):
+        recorded = side.get("panoptic", {}).get(group)
+        if recorded is None:
+            continue
+        for key in ("pq", "sq", "rq"):
+            values = [
+                row[key] for row in rows if row["isthing"] in members and row[key] is not None
+            ]
+            mean = sum(values) / len(values) if values else None
+            pairs[f"{key} {group}"] = [recorded[key], mean]
+    for row in rows:
+        if row.get("pq") is not None:
+            pairs[f"pq {row['name']}"] = [row["pq"], row["sq"] * row["rq"]]
+    values = [row["iou"] for row in rows if row["iou"] is not None]
+    if values:
+        pairs["miou"] = [side["miou"], sum(values) / len(values)]
+    return pairs
+
+
+def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
+    """Of a checkpoint that both sides loaded: each score is equivalent within its margin.
+
+    Where both sides score 0 nothing is claimed: two models that find nothing are alike in that.
+    """
+    return [
+        claim(
+            f"metric_converted/{name}",
+            f"{name} of the converted weights is equivalent within {100 * shown['margin']:g} "
+            "points",
+            {
+                "rule": "largest",
+                "values": {name: shown["p_value"]},
+                "limit": shown["alpha"],
+                "otherwise": "not shown",
+            },
+            "p of two one-sided tests over paired images that the difference is as large as the "
+            f"margin, at level {shown['alpha']:g}; where they do not reject it, the images are too "
+            "few to tell",
+            content["command"],
+        )
+        for name, one in content["comparison"]["scores"].items()
+        if "holds" in (shown := one["equivalence"]) and any(_scored(content, name))
+    ]
+
+
+def _scored(content: Mapping[str, Any], name: str) -> Iterator[float]:
+    """What each side scored."""
+    for side in content["sides"].values():
+        if name == "mIoU":
+            yield side["miou"]
+        else:
+            yield side["panoptic"][name.removeprefix("PQ ")]["pq"]

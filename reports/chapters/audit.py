@@ -1,13 +1,21 @@
 """The sections of an audit: two models compared tensor by tensor on the same inputs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from parity.audit_figures import (
+    function_figures,
+    function_summary,
+    precision_figures,
+    precision_summary,
+)
+from parity.measurements import verdicts_of
 from reports import network
 from reports import words as claims
+from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (
     Block,
     Cell,
@@ -332,3 +340,38 @@ def _provenance(provenance: Mapping[str, Any]) -> tuple[Block, ...]:
     rest = {name: item for name, item in provenance.items() if name not in ("reference", "port")}
     table = Table("Environment of the two sides", columns, tuple(rows))
     return (table, Facts(tuple(flatten(rest)))) if rest else (table,)
+
+
+def recheck_audit(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "equal", "different")
+    claims = by_id(content)
+    function = verdicts_of(claims["same_function"]["measured"])
+    precision = {
+        name: verdicts_of(claims[f"same_precision_{name}"]["measured"])
+        for name in content["float32"]
+    }
+    unpaired = content["unpaired"]
+    yield from differ(
+        "unpaired",
+        list(claims["pairing"]["measured"]["found"]),
+        [*unpaired["reference"], *unpaired["port"]],
+    )
+    yield from differ("taps", len(function), content["taps"])
+    yield from differ("float64", function_summary(function), content["float64"])
+    for name, verdicts in precision.items():
+        yield from differ(f"float32.{name}", precision_summary(verdicts), content["float32"][name])
+    layers = content["layers"]
+    yield from differ("layers", list(function), [row["key"] for row in layers])
+    for index, row in enumerate(layers):
+        place = f"layers[{index}] ({row['key']})"
+        expected = function_figures(function[row["key"]])
+        yield from differ(f"{place}.float64", expected, row["float64"])
+        for name, verdicts in precision.items():
+            if row["key"] in verdicts:
+                expected = precision_figures(verdicts[row["key"]])
+                yield from differ(f"{place}.float32.{name}", expected, row["float32"].get(name))
+    failed = any(
+        not one.passed for verdicts in (function, *precision.values()) for one in verdicts.values()
+    )
+    if failed and content["first_divergence"] is None:
+        yield "first_divergence", "the first tensor above its limit", None

@@ -1,9 +1,12 @@
 """The sections of an audit of every architecture: one row for each, and what it stands for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.audit_figures import function_summary
+from parity.measurements import verdicts_of
 from reports import words
+from reports.checks import Content, Difference, all_hold, by_id, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
 from reports.evidence import Evidence
 
@@ -77,3 +80,22 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("Also stands for"),
     )
     return Table("Float64 audit of each architecture", columns, tuple(found), interactive=True)
+
+
+def recheck_audit_all(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "equal", "different")
+    claims = by_id(content)
+    for index, row in enumerate(content["architectures"]):
+        name = row["config"]
+        place = f"architectures[{index}] ({name})"
+        own = [one for one in content["claims"] if one["id"].startswith(f"{name}/")]
+        verdict = "equal" if all_hold(own) else "different"
+        figures = function_summary(verdicts_of(claims[f"{name}/same_function"]["measured"]))
+        expected = {
+            "verdict": verdict,
+            "taps": claims[f"{name}/same_function"]["cases"],
+            "worst_gap": figures["worst_gap"],
+            "worst_tap": figures["worst_tap"],
+            "nearest": {**figures["nearest_to_limit"], "ratio": figures["worst_ratio"]},
+        }
+        yield from differ(place, expected, row)

@@ -1,11 +1,14 @@
 """The sections of a conversion's receipt: where each tensor of a checkpoint comes from."""
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.claims import claim
 from reports import words
+from reports.checks import Claim
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import TARGETS, Evidence
 
@@ -103,3 +106,42 @@ def _tensors(tensors: Sequence[Mapping[str, Any]]) -> Table:
         Column("sha256 begins", code=True),
     )
     return Table("Every tensor of the target, and its source", columns, rows, interactive=True)
+
+
+def of_receipt(content: Mapping[str, Any]) -> list[Claim]:
+    """That every tensor of a conversion has a source, and that copied ones kept their bits."""
+    tensors = content["tensors"]
+    unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
+    changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
+    path = content["target"]["path"]
+    name = "receipt.json" if path == "." else f"{path}.receipt.json"
+    command = shlex.join(["parity", "convert", "--verify", f"DIR/{name}"])
+    return [
+        claim(
+            "weights/receipt",
+            "Every tensor of the converted checkpoint comes from a tensor of its source",
+            {"rule": "none", "of": len(tensors), "found": unsourced},
+            "as the receipt records it, which names the source, the rule and the sha256 of every "
+            "tensor; the command reads both files again",
+            command,
+        ),
+        claim(
+            "weights/bits",
+            "Every tensor that is copied without a change of layout kept its bits",
+            {"rule": "none", "of": sum(map(_copied, tensors)), "found": changed},
+            "sha256 of the tensor before and after, as the receipt records them",
+            command,
+        ),
+    ]
+
+
+def _copied(one: Mapping[str, Any]) -> bool:
+    kept = one["rule"] == "same" and len(one["sources"]) == 1
+    return kept and all(
+        out["rule"] == "same" and out["dtype"] == one["sources"][0]["dtype"]
+        for out in one["targets"]
+    )
+
+
+def _same_bits(one: Mapping[str, Any]) -> bool:
+    return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])

@@ -1,9 +1,12 @@
 """The sections of a comparison of two training runs, as it was made when they ended."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.claims import claim
 from reports import words
+from reports.checks import Claim, Content, Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.labels import difference, label
@@ -122,3 +125,36 @@ def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
     )
     caption = f"{difference(comparison['of'])} on the same images, in points"
     return (Table(caption, columns, tuple(rows)),)
+
+
+def recheck_training_runs(content: Content) -> Iterator[Difference]:
+    comparison = content.get("comparison")
+    if comparison is None:
+        yield from differ("verdict", "trained", content["verdict"])
+        return
+    intervals = [one["interval"] for one in comparison["scores"].values() if "interval" in one]
+    agree = all(one["low"] <= 0 <= one["high"] for one in intervals)
+    expected = ("agree" if agree else "different") if intervals else "not judged"
+    yield from differ("verdict", expected, content["verdict"])
+
+
+def of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
+    comparison = content.get("comparison")
+    if comparison is None:
+        return []
+    intervals = {
+        name: one["interval"] for name, one in comparison["scores"].items() if "interval" in one
+    }
+    if not intervals:
+        return []
+    away = [name for name, one in intervals.items() if not one["low"] <= 0 <= one["high"]]
+    return [
+        claim(
+            "metric_trained/summary",
+            "No score of the trained models differs beyond its 95 % interval, as was recorded",
+            {"rule": "none", "of": len(intervals), "found": away},
+            "intervals of the paired difference over images, as recorded at the end of training",
+            content.get("command")
+            or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
+        )
+    ]

@@ -1,9 +1,10 @@
 """The sections of clean audits: how often the harness cries wolf at a port that is right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import words
+from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
 
@@ -56,3 +57,14 @@ def _audits(outcomes: Sequence[Mapping[str, Any]]) -> Table:
         Column("Claims that fail"),
     )
     return Table("Audits of the sound port", columns, rows, interactive=True)
+
+
+def recheck_clean_audits(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "holds", "fails")
+    outcomes = content["outcomes"]
+    alarms = sum(one["verdict"] != "equal" for one in outcomes)
+    yield from differ("runs", len(outcomes), content["runs"])
+    yield from differ("alarms", alarms, content["alarms"])
+    (claim,) = content["claims"]
+    yield from differ("claims[0].value", alarms, claim["value"])
+    yield from differ("claims[0].cases", len(outcomes), claim["cases"])

@@ -1,9 +1,11 @@
 """The sections of a fault score: what the harness says of faults that were planted on purpose."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import words
+from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
 from reports.evidence import Evidence
 
@@ -119,3 +121,33 @@ def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
         Column("Imitates"),
     )
     return Table("Planted faults, and what was said of each", columns, rows, interactive=True)
+
+
+def recheck_fault_score(content: Content) -> Iterator[Difference]:
+    yield from differing_verdict(content, "holds", "does not hold")
+    outcomes, claims, score = content["outcomes"], by_id(content), content["score"]
+    kinds = (
+        ("detected", "detected", "detected", "undetected"),
+        ("placed", "place_exact", "place_exact", "misplaced"),
+        ("explained", "cause_named", "cause_named", "unexplained"),
+    )
+    yield from differ("score.faults", len(outcomes), score["faults"])
+    for identity, key, counted, listed in kinds:
+        missed = [one["id"] for one in outcomes if not one[key]]
+        yield from differ(f"score.{counted}", len(outcomes) - len(missed), score[counted])
+        yield from differ(f"score.{listed}", missed, list(score[listed]))
+        place = f"claims ({identity}).measured.found"
+        yield from differ(place, missed, list(claims[identity]["measured"]["found"]))
+    for index, one in enumerate(outcomes):
+        place = f"outcomes[{index}] ({one['id']})"
+        yield from differ(f"{place}.detected", bool(one["claims"]), one["detected"])
+        places = [
+            named["place"] in one["places"] or named["edge"] in one["places"]
+            for named in one["named"]
+        ]
+        rank = places.index(True) + 1 if any(places) else None
+        yield from differ(f"{place}.rank", rank, one["rank"])
+        yield from differ(f"{place}.place_exact", rank == 1, one["place_exact"])
+        causes = one["named"][rank - 1]["causes"][:1] if rank else []
+        right = any(part in text for text, part in itertools.product(causes, one["causes"]))
+        yield from differ(f"{place}.cause_named", right, one["cause_named"])
