@@ -13,9 +13,9 @@ from maskformer.runs.run_record import DESCRIPTION, METRICS, read_run
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
 from parity.schemas import EVALUATION, RECEIPT
+from reports.drawing.pictures import MOST, jpeg_name, kept
 from reports.evidence import EVALUATED, Evidence, json_bytes
 from reports.kinds import KINDS
-from reports.pictures import MOST, jpeg_name, kept
 
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 

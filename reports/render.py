@@ -49,10 +49,10 @@ from reports.chapters import runs as trained
 from reports.chapters import training_runs as comparison
 from reports.derived import all_claims, incomplete
 from reports.document import Cell, Chapter
+from reports.drawing.plots import stage_class
 from reports.evidence import Evidence, names
 from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.loading import of_result
-from reports.plots import stage_class
 from reports.summary import nearest_to_limit, summary
 
 SCHEMA = "maskformer-replication/report/2"

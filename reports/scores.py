@@ -13,9 +13,9 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from parity.schemas import EVALUATION
 from reports.document import Block, Cell, Column, Figure, Plot, Section, Table, Text, number
+from reports.drawing.scatter import scatter_plot
 from reports.evidence import RUN, Evidence
 from reports.run_pairs import compared, pairs_of_runs
-from reports.scatter import scatter_plot
 
 SCORES = {
     "panoptic_quality": "PQ All",

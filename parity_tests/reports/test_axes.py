@@ -5,7 +5,7 @@ import itertools
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reports.axes import Scale, tick_label
+from reports.drawing.axes import Scale, tick_label
 
 numbers = st.floats(1e-18, 1e6)
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from reports.curves import Series, band, curve_plot
+from reports.drawing.curves import Series, band, curve_plot
 from reports.labels import difference, label
 
 SIZE = (360, 240)

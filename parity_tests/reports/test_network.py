@@ -5,8 +5,8 @@ from parity.judge import function_verdict, gradient_verdict
 from parity.metrics import Gap
 from parity_tests.reports import recorded
 from reports.document import Figure, Table, Text
-from reports.layer_map import Module, colour
-from reports.network import blocks, modules_of
+from reports.drawing.layer_map import Module, colour
+from reports.drawing.network import blocks, modules_of
 
 FLOOR = Gap(1e-15, 4e-15)
 SOUND, WRONG = Gap(2e-15, 8e-15), Gap(1e-6, 4e-6)

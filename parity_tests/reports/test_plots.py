@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.plots import LETTER, Point, layer_plot, stage_class
+from reports.drawing.plots import LETTER, Point, layer_plot, stage_class
 
 SIZES = [(360, 300), (1080, 380)]
 

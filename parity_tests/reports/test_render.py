@@ -13,7 +13,7 @@ from parity.errors import InputError
 from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import audit_result, different_result
 from reports.document import number
-from reports.plots import STAGES, stage_class
+from reports.drawing.plots import STAGES, stage_class
 from reports.render import render, write_report
 
 

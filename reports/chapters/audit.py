@@ -13,7 +13,6 @@ from parity.audit_figures import (
     precision_summary,
 )
 from parity.measurements import verdicts_of
-from reports import network
 from reports import words as claims
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (
@@ -32,8 +31,9 @@ from reports.document import (
     flatten,
     number,
 )
+from reports.drawing import network
+from reports.drawing.plots import STAGES, Point, layer_plot
 from reports.evidence import Evidence
-from reports.plots import STAGES, Point, layer_plot
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
 

@@ -23,9 +23,9 @@ from reports.document import (
     Text,
     number,
 )
+from reports.drawing.pictures import embedded
 from reports.evidence import EVALUATED, SIDES, Evidence
 from reports.labels import difference as named
-from reports.pictures import embedded
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
 ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units

@@ -7,7 +7,6 @@ import numpy as np
 
 from maskformer.runs.run_record import SCORES, SENTINELS
 from reports import words
-from reports.curves import Series, curve_plot, described
 from reports.document import (
     Block,
     Cell,
@@ -22,6 +21,7 @@ from reports.document import (
     describe,
     number,
 )
+from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import SIDES, Evidence
 from reports.labels import label
 from reports.run_pairs import pairs_of_runs

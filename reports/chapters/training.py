@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import network
 from reports import words as claims
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
+from reports.drawing import network
 from reports.evidence import Evidence
 
 EXPLANATION = (

@@ -7,7 +7,6 @@ import numpy as np
 
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
-from reports.curves import Series, curve_plot, described
 from reports.document import (
     Block,
     Cell,
@@ -22,6 +21,7 @@ from reports.document import (
     flatten,
     number,
 )
+from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import Evidence
 
 MEASURES = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from reports.axes import Scale, close, frame, inside
+from reports.drawing.axes import Scale, close, frame, inside
 
 
 def scatter_plot(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from reports.axes import Scale, close, frame, inside
+from reports.drawing.axes import Scale, close, frame, inside
 
 MOST_POINTS = 150  # of a curve; longer ones are shown as medians of equal parts
 Curve = tuple[np.ndarray, np.ndarray]

@@ -9,7 +9,7 @@ from parity.judge import Verdict
 from parity.measurements import verdicts_of
 from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
-from reports.layer_map import LEGEND, Module, groups, layer_map, part_of
+from reports.drawing.layer_map import LEGEND, Module, groups, layer_map, part_of
 
 NARROW, WIDE = 360, 1080
 
