@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.schemas import EVALUATION, RECEIPT
-from reports import environment, errata, scores, words
+from reports import words
 from reports.document import (
     Block,
     Cell,
@@ -20,6 +20,7 @@ from reports.document import (
 )
 from reports.evidence import RUN, Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
+from reports.sections import environment, errata, scores
 
 Claim = Mapping[str, Any]
 ON_THE_LADDER = {
