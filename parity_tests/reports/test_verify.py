@@ -17,9 +17,9 @@ from parity.errors import InputError
 from parity_tests.reports import recorded
 from reports.checks import same
 from reports.loading import of_result
-from reports.recheck import recheck
 from reports.render import write_report
-from reports.verify import verify
+from reports.verification.recheck import recheck
+from reports.verification.verify import verify
 
 ROOT = Path(__file__).parents[2]
 

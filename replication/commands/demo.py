@@ -16,7 +16,7 @@ from replication.kept_folder import kept_folder
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
-    from reports.verify import Verification
+    from reports.verification.verify import Verification
 
 OUT = Path("reports/out/demo")
 KEPT = "kept"
@@ -60,7 +60,7 @@ def tell(
     """
     from reports.loading import load
     from reports.render import write_report
-    from reports.verify import verify
+    from reports.verification.verify import verify
 
     clock, recorded = Clock(stages, scale), []
     with kept_folder(out, KEPT) as kept:

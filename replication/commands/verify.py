@@ -13,7 +13,7 @@ from parity.errors import InputError
 
 if TYPE_CHECKING:
     from parity.judge import Limits
-    from reports.verify import Rejudged, Verification
+    from reports.verification.verify import Rejudged, Verification
 
 SCHEMA = "maskformer-replication/verification/1"
 
@@ -41,7 +41,7 @@ def command(
     Exit status: 0 the report is what its evidence says (and, with --limit, all claims hold by these
     limits), 1 it is not, 2 wrong usage or input.
     """
-    from reports.verify import verify
+    from reports.verification.verify import verify
 
     begun = time.perf_counter()
     limits = limits_of(limit or [])

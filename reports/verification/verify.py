@@ -16,11 +16,11 @@ from parity.judge import DEFAULT, Limits
 from parity.measurements import judge
 from reports import evidence
 from reports.derived import all_claims
-from reports.differences import Problem, differences, shown
 from reports.evidence import Evidence
 from reports.loading import load
-from reports.recheck import recheck
 from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
+from reports.verification.differences import Problem, differences, shown
+from reports.verification.recheck import recheck
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
