@@ -68,17 +68,17 @@ def missing_gpu() -> str | None:
 def example(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Config, images uint8 [N,H,W,3], sizes, and what is to be learnt, equal on both sides."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.targets import label_map, synthetic_targets
     from maskformer.model import zoo
-    from replication.training import targets as training_pair
 
     config = zoo.get(arguments.config).model
     height, width = parse_size(arguments.size)
     images, sizes = batch_images(
         [synthetic_image(height, width, index) for index in range(arguments.batch)], config
     )
-    targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    targets: Any = synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
-        targets = training_pair.label_map(targets, config.ignore_value)
+        targets = label_map(targets, config.ignore_value)
     return config, images, sizes, targets
 
 

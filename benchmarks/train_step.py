@@ -44,11 +44,11 @@ def parse_arguments() -> argparse.Namespace:
 def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callable[[], float]]:
     """One step of each contestant in `wanted`; each returns the loss when the weights are new."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.targets import label_map, synthetic_targets
     from maskformer.model import zoo
     from replication.sides.tf_side import build_port
     from replication.sides.torch_side import build_reference, reference_batch
     from replication.sides.weights import load_weights
-    from replication.training import targets as training_pair
 
     entry = zoo.get(arguments.config)
     config = entry.model
@@ -57,9 +57,9 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
     images, sizes = batch_images(
         [synthetic_image(height, width, index) for index in range(arguments.batch)], config
     )
-    targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    targets: Any = synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
-        targets = training_pair.label_map(targets, config.ignore_value)
+        targets = label_map(targets, config.ignore_value)
     runs: dict[str, Callable[[], float]] = {}
 
     if any(name.startswith("torch") for name in wanted):

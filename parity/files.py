@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,3 +117,74 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_folder(out: Path | None) -> Iterator[Path]:
+    """Yields a temporary folder whose entries move into `out` when the block ends without an error.
+
+    Entries of the same names that `out` already has are replaced, others stay. Without `out` the
+    temporary folder and its entries are removed at the end.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+            yield Path(folder)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
+    try:
+        yield temporary
+        out.mkdir(exist_ok=True)
+        for entry in sorted(temporary.iterdir()):
+            target = out / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(entry, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def kept_folder(out: Path, name: str) -> Iterator[Path]:
+    """Yields the empty folder `out/name`, which stays only if the block ends without an error.
+
+    Paths inside it are final, unlike those of `output_folder`. One process at a time fills it;
+    what an earlier one left there is removed first.
+    Raises InputError where `out` cannot be written, or another process is at work in it.
+    """
+    folder = out / name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "choose another folder",
+        ) from None
+    try:
+        _hold(held, out)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()  # which an earlier report, or anything else in it, prevents
+            raise
+    finally:
+        os.close(held)
+
+
+def _hold(descriptor: int, out: Path) -> None:
+    """Locks the folder until the descriptor is closed, also by a kill."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{out} is being written",
+            "another process holds it",
+            "wait for it to end, or choose another folder",
+        ) from None

@@ -1,4 +1,4 @@
-"""???"""
+"""What claims rest on: measurements, the rules that judge them, and their digest."""
 
 import hashlib
 import json

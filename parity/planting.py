@@ -1,4 +1,4 @@
-"""???"""
+"""Changes methods of a class while a fault is planted, and puts them back."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""???"""
+"""The names of the formats of recorded results, each once."""
 
 AUDIT = "maskformer-replication/audit/1"
 

@@ -70,11 +70,10 @@ def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str
     Returns the path of the module that is wrong.
     """
     import tf_impl.layers as layers
-    from replication import pair
-    from replication.sides.tf_side import build_port
+    from replication.sides import tf_side
 
     def plant(layer: int, norm: str) -> str:
-        build = build_port
+        build = tf_side.build_port
 
         def faulty(*arguments: Any) -> Any:
             model = build(*arguments)
@@ -88,7 +87,7 @@ def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str
             module.call = call
             return model
 
-        monkeypatch.setattr(pair, "build_port", faulty)
+        monkeypatch.setattr(tf_side, "build_port", faulty)
         return f"sem_seg_head.predictor.transformer.decoder.layers.{layer}.{norm}"
 
     return plant

@@ -1,4 +1,4 @@
-"""???"""
+"""Pieces of what checks a recorded result against its own measurements."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

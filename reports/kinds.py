@@ -1,4 +1,4 @@
-"""???"""
+"""What a report can be made of, in a report's order."""
 
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.schemas import (

@@ -1,4 +1,4 @@
-"""???"""
+"""Finds recorded results in files and folders, and reads them."""
 
 import json
 import math

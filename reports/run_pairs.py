@@ -1,4 +1,4 @@
-"""???"""
+"""Runs of both sides that belong together, and how their scores compare."""
 
 import itertools
 from collections.abc import Sequence

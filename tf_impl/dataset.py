@@ -1,6 +1,6 @@
 """Training and evaluation data for TensorFlow: records in, batches of static shape out.
 
-The draws are those of `maskformer.data.augmentation`, made on the host for (seed, epoch, image), so a
+The draws are those of `maskformer.data.augmentation`, made on the host for (seed, epoch, image): a
 run sees the examples of the PyTorch loader in the same order. Two ways to apply them:
 
 - exact: Pillow, the pixels of the original. For parity and evaluation.

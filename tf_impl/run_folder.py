@@ -14,7 +14,7 @@ from tf_impl.bucket import is_remote
 
 
 class RunFolder:
-    """Writes rows of `maskformer.runs.run_record`; files of a remote folder are copied at every row."""
+    """Writes rows of `maskformer.runs.run_record`; a remote folder gets its files every row."""
 
     def __init__(
         self, folder: str, description: Mapping[str, Any], resume_step: int | None

@@ -11,7 +11,7 @@ from maskformer.model.solver import SolverConfig
 
 
 class SolverSchedule(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """The head's learning rate at a step counted from 0, as `maskformer.model.solver.learning_rate`.
+    """The head's rate at a step counted from 0, as `maskformer.model.solver.learning_rate`.
 
     Computed in float64 in the same order of operations, and cast to `dtype` at the end.
     """

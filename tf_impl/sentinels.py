@@ -42,7 +42,7 @@ def sentinel_counts(
 
 
 def sentinels(counts: Mapping[str, float]) -> dict[str, float]:
-    """The values of `maskformer.runs.run_record.SENTINELS`, 0..1; NaN where there was nothing to count.
+    """The values of `maskformer.runs.run_record.SENTINELS`, 0..1; NaN where nothing was counted.
 
     `counts` are those of `sentinel_counts` over all replicas.
     """

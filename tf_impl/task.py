@@ -273,7 +273,7 @@ class MaskFormerTask(base_task.Task):
     def reduce_aggregated_logs(
         self, aggregated_logs: RecordScores, global_step: tf.Tensor | None = None
     ) -> dict[str, float]:
-        """Panoptic quality and mean IoU in percent, by the names of `maskformer.runs.run_record`."""
+        """Panoptic quality and mean IoU in percent, named as in `maskformer.runs.run_record`."""
         return aggregated_logs.counts.values()
 
 

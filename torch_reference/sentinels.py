@@ -1,4 +1,4 @@
-"""Early signs of a training that collapses, of one batch; defined in `maskformer.runs.run_record`."""
+"""Early signs of a collapsing training, of one batch; defined in `maskformer.runs.run_record`."""
 
 import torch
 from torch import Tensor

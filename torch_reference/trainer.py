@@ -74,8 +74,8 @@ def run(
 ) -> dict[str, float]:
     """Trains until `settings.steps` updates are done; returns the scores of the final weights.
 
-    `folder` receives the record (`maskformer.runs.run_record`), TensorBoard files, `checkpoints/`, and
-    the counts of the last evaluation. With `resume`, a run that `folder` holds is continued from
+    `folder` receives the record (`maskformer.runs.run_record`), TensorBoard files, `checkpoints/`,
+    and the counts of the last evaluation. With `resume`, a run that `folder` holds goes on from
     its newest whole checkpoint; the record keeps the `command` that began it. All processes of
     `replicas` call this with equal arguments.
     Raises InputError for data, weights and folders that cannot be used, and a loss not finite.

@@ -1,4 +1,4 @@
-"""???"""
+"""Other forms of one operation of PyTorch: another epsilon, padding, rounding, rule of resizing."""
 
 import itertools
 import math

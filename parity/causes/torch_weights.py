@@ -1,4 +1,4 @@
-"""???"""
+"""Mistakes in the weights that a PyTorch module holds, and weights that were loaded otherwise."""
 
 import itertools
 import math

@@ -9,9 +9,9 @@ import pytest
 
 from maskformer.runs.run_record import REQUIRED, RunRecord
 from parity.errors import InputError
+from parity.files import kept_folder
 from parity_tests.reports import recorded
 from replication.commands import demo
-from replication.kept_folder import kept_folder
 from replication.story import FULL, SHORT, STAGES, Stage
 from reports.evidence import EVALUATED
 from reports.kinds import KINDS

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction
 from maskformer.model import zoo
+from parity.files import output_folder
 from replication.evaluation.disagreement import (
     Certain,
     certain_decisions,
@@ -16,7 +17,6 @@ from replication.evaluation.disagreement import (
     panoptic_difference,
 )
 from replication.forward.inference import Inputs, inference_claims
-from replication.output_folder import output_folder
 from replication.sides.side import finish
 
 CONFIG = zoo.model_config("scenes_tiny").replace(

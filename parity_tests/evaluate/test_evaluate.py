@@ -17,7 +17,7 @@ from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.model import zoo
 from maskformer.scenes.scenes import CATEGORIES
 from parity_tests.evaluate.conftest import Parity
-from replication import pair
+from replication.sides import tf_side
 from replication.sides.tf_side import build_port
 from replication.sides.weights import load_weights
 
@@ -84,7 +84,7 @@ def test_swapped_classes_of_one_side_are_unexplained(
         state = {**weights.state, key: np.roll(weights.state[key], 1)}
         return build(config, dataclasses.replace(weights, state=state), dtype)
 
-    monkeypatch.setattr(pair, "build_port", swapped)
+    monkeypatch.setattr(tf_side, "build_port", swapped)
     out = tmp_path / "out"
     words = (*EVALUATE, "--data", scenes, "--limit", 2, "--worst", 1, "--out", out)
     status, text, _ = parity(*words)

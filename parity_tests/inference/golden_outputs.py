@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from maskformer import zoo
-from maskformer.config import ModelConfig
 from maskformer.data.images import Size
-from maskformer.prediction import PanopticPrediction, padded_size
+from maskformer.inference.prediction import PanopticPrediction, padded_size
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity_tests import golden_files
 
 CASES = tuple(case for case in golden_files.cases() if "pred_masks" in golden_files.load(case)[0])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from maskformer.images import batch_images
-from maskformer.prediction import Prediction
 from torch.nn import functional as F
 
-from maskformer import zoo
+from maskformer.data.images import batch_images
+from maskformer.inference.prediction import Prediction
+from maskformer.model import zoo
 from parity_tests import golden_files
 from parity_tests.inference import golden_outputs as golden
 from replication.sides.tf_side import build_port, port_inputs

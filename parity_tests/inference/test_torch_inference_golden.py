@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 import torch_reference
-from maskformer import zoo
-from maskformer.prediction import Prediction
-from maskformer.seeded import seeded_state
+from maskformer.inference.prediction import Prediction
+from maskformer.model import zoo
+from maskformer.model.seeded import seeded_state
 from parity_tests import golden_files
 from parity_tests.inference import golden_outputs as golden
 from torch_reference import inference

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskformer.config import ModelConfig
-from maskformer.images import batch_images
 
 import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
-from maskformer import zoo
+from maskformer.data.images import batch_images
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity_tests import golden_files
 from replication.sides.tf_side import build_port, port_inputs
 from replication.sides.torch_side import build_reference, reference_inputs

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import tf_impl  # selects tf_keras before TensorFlow is imported
-from maskformer import zoo
-from maskformer.config import ModelConfig
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
 from parity_tests import golden_files
 from parity_tests.models.golden_runs import port_arrays, torch_arrays
 from weight_conversion.layouts import tf_variables, torch_shapes

@@ -10,9 +10,9 @@ import tf_impl
 import tensorflow as tf  # isort: skip
 
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.data.targets import synthetic_targets
 from maskformer.model import zoo
 from replication.sides.tf_side import port_batch
-from replication.training.targets import synthetic_targets
 from tf_impl.criterion import weighted_total
 from tf_impl.layers import GroupNorm, dropout, dropout_seed, group_mean, wide
 from tf_impl.train_step import batch_losses, gradients

@@ -19,9 +19,9 @@ WORLD = 2
 def case(name):
     """Configuration, weights, images uint8 [2,H,W,3], sizes and targets."""
     from maskformer.data.images import batch_images, synthetic_image
+    from maskformer.data.targets import synthetic_targets
     from maskformer.model import zoo
     from replication.sides.weights import load_weights
-    from replication.training.targets import synthetic_targets
 
     config = zoo.model_config("tiny")
     images, sizes = batch_images([synthetic_image(*SIZE, i) for i in range(WORLD)], config)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.data.targets import synthetic_targets
 from maskformer.model import zoo
 from parity.frameworks.tensorflow import capture as capture_tf
 from parity.frameworks.tensorflow.gradients import GradientRecorder as TFGradients
@@ -40,7 +41,6 @@ from replication.sides.torch_side import (
     reference_loss,
 )
 from replication.sides.weights import load_weights
-from replication.training import targets as training_pair
 from tf_impl.layers import dropout
 from tf_impl.modeling.swin import drop_path_rates
 
@@ -54,7 +54,7 @@ class Pair:
     def __init__(self, config):
         weights = load_weights("seeded:0", config)
         images, sizes = batch_images([synthetic_image(32, 44, i) for i in range(2)], config)
-        targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+        targets = synthetic_targets(config, sizes, images.shape[1:3])
         self.given = (config, images, sizes, targets, "float64")
         self.masks = [Masks(0, axes) for axes in (REFERENCE_AXES, PORT_AXES)]
         self.inputs = reference_inputs(images, sizes, "float64")

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.data.targets import synthetic_targets
 from maskformer.model import zoo
 from parity.frameworks.torch.capture import perturbed, reordered
 from parity.gradients import gradient_verdicts
@@ -37,7 +38,7 @@ def gradients_of_both(config, size):
 
     weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*size, 0)], config)
-    targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    targets = synthetic_targets(config, sizes, images.shape[1:3])
     model = build_reference(config, weights, "float64")
     batch = reference_batch(config, images, sizes, targets, "float64")
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from maskformer import zoo
+from maskformer.model import zoo
 from parity.judge import PRECISION_FACTOR
 from parity_tests import golden_files
 from parity_tests.models.golden_runs import weights_of
 from parity_tests.training import planted
 from parity_tests.training.cases import tf_case, torch_case
 from replication.sides.tf_side import keyed
-from replication.training_pair import zero_in_theory
+from replication.training.targets import zero_in_theory
 from tf_impl import train_step as tf_step
 from tf_impl.optimizer import build_optimizer as build_tf_optimizer
 from torch_reference import train_step as torch_step

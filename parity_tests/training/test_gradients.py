@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from maskformer.data.images import batch_images, synthetic_image
+from maskformer.data.targets import label_map, synthetic_targets
 from maskformer.model import zoo
 from parity.frameworks.torch import capture as capture_torch
 from parity.frameworks.torch.gradients import GradientRecorder as TorchRecorder
@@ -29,7 +30,6 @@ from replication.sides.torch_side import (
     reference_loss,
 )
 from replication.sides.weights import load_weights
-from replication.training import targets as training_pair
 
 PREDICTOR = "sem_seg_head.predictor"
 
@@ -48,9 +48,9 @@ def measured(config, size):
     """The float64 reference with its gradients and floors, and the port's eager recorder."""
     weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*size, 0)], config)
-    targets = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    targets = synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
-        targets = training_pair.label_map(targets, config.ignore_value)
+        targets = label_map(targets, config.ignore_value)
     side = SimpleNamespace(config=config, weights=weights, images=images, sizes=sizes)
     side.targets = targets
     side.inputs = reference_inputs(images, sizes, "float64")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from parity.files import kept_folder
 from replication.console.progress import Steps
-from replication.kept_folder import kept_folder
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:

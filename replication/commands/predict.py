@@ -41,8 +41,8 @@ def command(
     from maskformer.data.images import read_image
     from maskformer.model.detectron2_config import resolve
     from parity.errors import InputError
+    from parity.files import output_folder
     from replication.console.progress import images_shown
-    from replication.output_folder import output_folder
     from replication.sides.side import open_side, sides_of
     from replication.sides.weights import load_weights
 

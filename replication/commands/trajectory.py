@@ -1,4 +1,4 @@
-"""???"""
+"""`parity trajectory`: trains both models side by side and measures how far they come apart."""
 
 import contextlib
 import json

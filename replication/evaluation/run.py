@@ -16,13 +16,13 @@ from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
+from parity.files import output_folder
 from parity.schemas import EVALUATION as SCHEMA
 from replication.console.progress import images_shown
 from replication.evaluation.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation.predicted import Predicted, predict_all
 from replication.evaluation.scores import agreement, compare, score
 from replication.evaluation.worst_images import draw_worst
-from replication.output_folder import output_folder
 from replication.sides.side import open_side
 from replication.sides.weights import Weights, load_weights
 from reports.loading import load

@@ -1,4 +1,4 @@
-"""???"""
+"""How many planted faults were detected, placed and explained."""
 
 import time
 from collections.abc import Sequence

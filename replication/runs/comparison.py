@@ -1,4 +1,4 @@
-"""???"""
+"""What the recorded runs of both sides say of each other."""
 
 import dataclasses
 import math

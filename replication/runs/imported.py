@@ -1,4 +1,4 @@
-"""???"""
+"""Runs that other programs recorded, read from their own files."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
     from maskformer.model import zoo
     from maskformer.runs.run_record import RunRecord, has_run
     from parity.errors import InputError
-    from replication.output_folder import output_folder
+    from parity.files import output_folder
 
     weights = loss_weights(zoo.model_config(config))
     files = source_files(source)

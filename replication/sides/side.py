@@ -14,8 +14,7 @@ from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
-from replication.sides.tf_side import build_port, port_inputs
-from replication.sides.torch_side import build_reference, reference_inputs
+from replication.sides import tf_side, torch_side
 from replication.sides.weights import Weights
 
 SIDES = ("torch", "tf")
@@ -41,13 +40,13 @@ class Side:
         if self.name == "torch":
             import torch
 
-            inputs = reference_inputs(batch, sizes, self.dtype)
+            inputs = torch_side.reference_inputs(batch, sizes, self.dtype)
             with torch.no_grad():
                 outputs = self.model(**{key: torch.from_numpy(x) for key, x in inputs.items()})
         else:
             import tensorflow as tf
 
-            inputs = port_inputs(batch, sizes, self.dtype)
+            inputs = tf_side.port_inputs(batch, sizes, self.dtype)
             outputs = self.model(**{key: tf.constant(x) for key, x in inputs.items()})
         return outputs, batch.shape[1:3], tuple(int(side) for side in sizes[0])
 
@@ -114,7 +113,7 @@ def open_side(
     if name == "tf":
         # Images of many sizes are many programs; TensorFlow's warning is for loops by accident.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    build = build_reference if name == "torch" else build_port
+    build = torch_side.build_reference if name == "torch" else tf_side.build_port
     return Side(name, build(config, weights, dtype), config, inputs, dtype, canvas)
 
 

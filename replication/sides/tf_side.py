@@ -1,4 +1,4 @@
-"""???"""
+"""The TensorFlow side of a comparison: model, arguments, batches, losses, updates."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.data.targets import Target
 from maskformer.model.config import ModelConfig
+from maskformer.model.solver import SolverConfig
 from maskformer.model.tensor_axes import axis_names
 from replication.sides.weights import Weights
-from replication.training.targets import Target
-from replication.training.trajectory import Request, batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,25 +106,35 @@ def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
 
 
 class PortRun:
-    """The TensorFlow side, one update at a time; dropout is off."""
+    """The TensorFlow side, one update at a time; dropout is off.
 
-    def __init__(self, request: Request, weights: Any, dtype: str) -> None:
+    `execution` is how a step runs: "graph", "xla" or "eager". Targets are padded to `most`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        solver: SolverConfig,
+        weights: Any,
+        dtype: str,
+        execution: str,
+        most: int,
+    ) -> None:
         from functools import partial
 
         from tf_impl.optimizer import build_optimizer
         from tf_impl.train_step import compiled_step, train_step
         from weight_conversion.layouts import tf_variables
 
-        self.request, self.dtype = request, dtype
-        self.model = build_port(request.config, weights, dtype)
-        optimizer = build_optimizer(self.model, request.solver, dtype)
-        if request.execution == "eager":
+        self.config, self.dtype, self.most = config, dtype, most
+        self.model = build_port(config, weights, dtype)
+        optimizer = build_optimizer(self.model, solver, dtype)
+        if execution == "eager":
             optimizer.build(self.model.trainable_variables)
             self.run: Any = partial(train_step, self.model, optimizer)
         else:
-            compiled = request.execution == "xla"
+            compiled = execution == "xla"
             self.run = compiled_step(self.model, optimizer, jit_compile=compiled)
-        self.most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
         trainable = {id(variable) for variable in self.model.trainable_variables}
         self.variables = {
             key: (variable, layout)
@@ -135,8 +145,7 @@ class PortRun:
     def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
         """One update: losses, total, norm, pairs."""
 
-        config = self.request.config
-        batch = port_batch(config, images, sizes, targets, self.dtype, self.most)
+        batch = port_batch(self.config, images, sizes, targets, self.dtype, self.most)
         result = self.run(batch)
         return {
             "losses": {name: float(value) for name, value in result.losses.items()},

@@ -1,4 +1,4 @@
-"""???"""
+"""The PyTorch side of a comparison: model, arguments, batches, losses, updates."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.data.targets import Target
 from maskformer.model.config import ModelConfig
+from maskformer.model.solver import SolverConfig
 from maskformer.model.tensor_axes import axis_names
 from replication.sides.weights import Weights
-from replication.training.targets import Target
-from replication.training.trajectory import Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,14 @@ def reference_loss(model: Any, targets: Any) -> Any:
 class ReferenceRun:
     """The PyTorch side, one update at a time; dropout is off."""
 
-    def __init__(self, request: Request, weights: Any, dtype: str, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        solver: SolverConfig,
+        weights: Any,
+        dtype: str,
+        seed: int | None = None,
+    ) -> None:
         """With `seed`, the weights start moved by up to one unit in the last place."""
         import torch
 
@@ -100,14 +107,14 @@ class ReferenceRun:
         from torch_reference.optimizer import build_optimizer
         from torch_reference.schedule import SolverSchedule
 
-        self.request, self.dtype = request, dtype
-        self.model = build_reference(request.config, weights, dtype)
+        self.config, self.dtype = config, dtype
+        self.model = build_reference(config, weights, dtype)
         if seed is not None:
             for index, parameter in enumerate(self.model.parameters()):
                 moved = perturb_ulp(parameter.detach().numpy(), seed + index)
                 parameter.data = torch.from_numpy(moved)
-        self.optimizer = build_optimizer(self.model, request.solver)
-        self.schedule = SolverSchedule(self.optimizer, request.solver)
+        self.optimizer = build_optimizer(self.model, solver)
+        self.schedule = SolverSchedule(self.optimizer, solver)
 
     def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
         """One update: losses, total, norm, pairs."""
@@ -115,7 +122,7 @@ class ReferenceRun:
         from torch_reference.train_step import train_step
 
         kept: list[Any] = []
-        batch = reference_batch(self.request.config, images, sizes, targets, self.dtype)
+        batch = reference_batch(self.config, images, sizes, targets, self.dtype)
         hook = self.model.criterion.matcher.register_forward_hook(
             lambda module, args, found: kept.append(found)
         )
@@ -124,7 +131,7 @@ class ReferenceRun:
         finally:
             hook.remove()
         self.schedule.step()
-        queries = self.request.config.predictor.num_queries
+        queries = self.config.predictor.num_queries
         return {
             "losses": {name: float(value) for name, value in result.losses.items()},
             "total": float(result.total),

@@ -1,4 +1,4 @@
-"""???"""
+"""The weights that both sides of a comparison have."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""???"""
+"""Dropout of a training step: the same masks fed to both sides, and the seeds that draw them."""
 
 import re
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""???"""
+"""Gradients of a training step: in place, and of every module alone."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""???"""
+"""Losses of a training step: in place, alone on the reference's outputs, with other targets."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""???"""
+"""Costs and matchings of a training step: equal, or certified as equally good."""
 
 import dataclasses
 import math

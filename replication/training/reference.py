@@ -89,6 +89,7 @@ def reference_step(
     """Runs the reference; arguments as of `training_claims`."""
     import torch
 
+    from maskformer.data.targets import label_map, synthetic_targets
     from parity.frameworks.torch import capture as capture_torch
     from parity.frameworks.torch.gradients import GradientRecorder
     from replication.sides.torch_side import (
@@ -98,14 +99,13 @@ def reference_step(
         reference_inputs,
         reference_loss,
     )
-    from replication.training import targets as training_pair
     from torch_reference import train_step
 
     # The first rate of a warm-up may be zero.
     solver = dataclasses.replace(solver, warmup_iters=0)
-    targets: Any = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    targets: Any = synthetic_targets(config, sizes, images.shape[1:3])
     if config.is_per_pixel:
-        targets = training_pair.label_map(targets, config.ignore_value)
+        targets = label_map(targets, config.ignore_value)
     inputs = reference_inputs(images, sizes, "float64")
     with steps("training step of the reference, float64"):
         model = build_reference(config, weights, "float64")

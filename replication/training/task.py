@@ -85,11 +85,11 @@ def _inputs(reference: ReferenceStep) -> dict[str, Any]:
     """The batch as `tf_impl.dataset.training_dataset` gives it; segments for any kind of head."""
     import tensorflow as tf
 
-    from replication.training import targets as training_pair
+    from maskformer.data.targets import synthetic_targets
     from tf_impl.matcher import pad_targets
 
     config, images, sizes = reference.config, reference.images, reference.sizes
-    segments = training_pair.synthetic_targets(config, sizes, images.shape[1:3])
+    segments = synthetic_targets(config, sizes, images.shape[1:3])
     room = 1 + max(len(one["labels"]) for one in segments)
     targets = pad_targets(segments, room)
     return {

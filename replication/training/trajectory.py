@@ -1,4 +1,4 @@
-"""`parity trajectory`: trains both models side by side and measures how far they come apart."""
+"""Both models trained side by side, and how far they come apart."""
 
 import dataclasses
 import math
@@ -53,7 +53,7 @@ class Request:
 def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]":
     """Four different batches, which the steps go through in turn: images, sizes, targets."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
-    from replication.training.targets import synthetic_targets
+    from maskformer.data.targets import synthetic_targets
 
     height, width = parse_size(request.size)
     made = []
@@ -66,6 +66,19 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
         targets = synthetic_targets(request.config, sizes, batch.shape[1:3], index)
         made.append((batch, sizes, targets))
     return made
+
+
+def reference_run(
+    request: Request, weights: Any, dtype: str, seed: int | None = None
+) -> ReferenceRun:
+    """The reference at the start of a trajectory, see `ReferenceRun`."""
+    return ReferenceRun(request.config, request.solver, weights, dtype, seed)
+
+
+def port_run(request: Request, weights: Any, dtype: str) -> PortRun:
+    """The port at the start of a trajectory, see `PortRun`."""
+    most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
+    return PortRun(request.config, request.solver, weights, dtype, request.execution, most)
 
 
 def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -> float:
@@ -119,13 +132,12 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     from replication.sides.weights import load_weights
 
     weights = load_weights(request.weights, request.config)
-    runs = {"reference": ReferenceRun(request, weights, "float64")}
+    runs = {"reference": reference_run(request, weights, "float64")}
     if request.dtype == "float64":
-        runs["twin"] = ReferenceRun(request, weights, "float64", seed=0)
-        runs["port"] = PortRun(request, weights, "float64")
+        runs["twin"] = reference_run(request, weights, "float64", seed=0)
     else:
-        runs["torch"] = ReferenceRun(request, weights, "float32")
-        runs["port"] = PortRun(request, weights, "float32")
+        runs["torch"] = reference_run(request, weights, "float32")
+    runs["port"] = port_run(request, weights, request.dtype)
     data = batches(request)
     steps = []
     for number in range(request.steps):

@@ -37,13 +37,12 @@ def place_and_causes(
 
 def _of_update(request: Any, weights: Any, ours: Steps, theirs: Steps) -> Iterator[str]:
     """The mistakes of the optimizer with which the reference's weights end where the port's do."""
-    from replication.sides.torch_side import ReferenceRun
-    from replication.training.trajectory import batches
+    from replication.training.trajectory import batches, reference_run
 
     start = {key: weights.state[key].astype(np.float64) for key in theirs[0][1]}
     moved = _size(theirs[-1][1], start)
     for text, prepare in _MISTAKES:
-        run = ReferenceRun(request, weights, "float64")
+        run = reference_run(request, weights, "float64")
         for number, batch in enumerate(batches(request)):
             prepare(run.optimizer, number)
             run.step(*batch)

@@ -1,4 +1,4 @@
-"""???"""
+"""The modules of a TensorFlow model by path, and what of Keras is no module."""
 
 import inspect
 import sys

@@ -1,4 +1,4 @@
-"""???"""
+"""Benches that compare whole models: the forward pass and its precision."""
 
 import dataclasses
 from collections.abc import Mapping

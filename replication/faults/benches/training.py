@@ -1,4 +1,4 @@
-"""???"""
+"""Benches that compare training: steps, dropout, schedules, replicas, the Model Garden's task."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -128,9 +128,9 @@ class StepsBench:
         self._twin = self._reference(0)
 
     def _reference(self, seed: int | None) -> list[tuple[Any, Any]]:
-        from replication.sides.torch_side import ReferenceRun
+        from replication.training.trajectory import reference_run
 
-        return self._steps(ReferenceRun(self._request, self._weights, "float64", seed))
+        return self._steps(reference_run(self._request, self._weights, "float64", seed))
 
     def _steps(self, run: Any) -> list[tuple[Any, Any]]:
         """What each step gives, and the weights after it."""
@@ -144,11 +144,11 @@ class StepsBench:
 
     def audit(self) -> Finding:
         """What the claims on a trajectory say of the port as it is now."""
-        from replication.sides.tf_side import PortRun
         from replication.training import trajectory, trajectory_causes
+        from replication.training.trajectory import port_run
 
         try:
-            ours = self._steps(PortRun(self._request, self._weights, "float64"))
+            ours = self._steps(port_run(self._request, self._weights, "float64"))
         except Exception as error:
             return broken("training step", error)
         steps = []

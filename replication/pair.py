@@ -1,1 +1,0 @@
-"""Builds both sides of a comparison from one configuration and one set of weights."""
