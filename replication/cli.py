@@ -5,7 +5,6 @@ import sys
 import typer
 
 from parity.errors import InputError
-from replication import report
 from replication.commands import (
     audit,
     compare,
@@ -19,12 +18,13 @@ from replication.commands import (
     inspect,
     predict,
     preflight,
+    report,
     train,
+    trajectory,
     verify,
     zoo,
 )
 from replication.console.progress import without_notes
-from replication.training import trajectory
 
 app = typer.Typer(
     name="parity",

@@ -1,1 +1,0 @@
-"""Tests of the comparison engine on a small pair of models that knows no MaskFormer."""

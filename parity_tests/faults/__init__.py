@@ -1,1 +1,0 @@
-"""The catalogue: faults that ports have, planted in the TensorFlow side one line at a time."""

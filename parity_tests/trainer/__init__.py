@@ -1,1 +1,0 @@
-"""Training for real: settings, records, the PyTorch trainer, imports."""
