@@ -327,6 +327,7 @@ def judge_port(
             weights=weights.source,
             weights_sha256=weights.sha256,
             reference=request.reference,
+            **({} if request.only is None else {"only": request.only}),
             **(
                 {}
                 if port.weights is None
