@@ -7,17 +7,20 @@ The counts of every image are kept, so that two runs can be compared image by im
 import os
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskformer import panoptic_quality, semantic_iou
 from maskformer.errors import InputError
-from maskformer.evaluation_data import EvaluationData
 from maskformer.panoptic_format import Category, replacing
 from maskformer.panoptic_quality import PanopticCounts, PanopticPair
 from maskformer.prediction import Prediction, to_dataset_ids
 from maskformer.semantic_iou import SemanticCounts
 from maskformer.statistics import Sample
+
+if TYPE_CHECKING:
+    from maskformer.evaluation_data import EvaluationData
 
 COUNTS = "evaluation.npz"
 """The file in a run's folder that holds the counts of its last evaluation."""
@@ -32,7 +35,7 @@ _GROUPS = {
 class RunScores:
     """Collects one prediction per image of `data`; images may be a part of it, in any order."""
 
-    def __init__(self, data: EvaluationData) -> None:
+    def __init__(self, data: "EvaluationData") -> None:
         self._data = data
         self._semantic: dict[int, SemanticCounts] = {}
         self._panoptic: dict[int, PanopticCounts] = {}
