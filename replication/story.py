@@ -154,7 +154,7 @@ def conversion(story: Story) -> list[Path]:
 def forward(story: Story) -> list[Path]:
     """The model on two photographs, every layer and every module alone, in both precisions."""
     from maskformer.model import zoo
-    from replication.commands.audit import Request, audit
+    from replication.forward.run import Request, audit
 
     request = Request(
         config=zoo.model_config(story.scale.config),

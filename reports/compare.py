@@ -6,6 +6,7 @@ where that is larger. More than that, a claim that held and fails, or a score wh
 below the earlier one's, is a regression.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,11 +16,11 @@ from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
 from parity.measurements import verdicts_of
 from parity.schemas import AUDIT, EVALUATION
-from reports.derived import claims_of
+from reports.derived import claims_of, incomplete
 from reports.document import flatten, number
 from reports.evidence import RUN, Evidence
-from reports.kinds import KINDS
 from reports.run_pairs import compared
+from reports.subjects import NOT_RECORDED, Subject, difference, differing, shown, subject
 
 SCHEMA = "maskformer-replication/comparison/1"
 COUNTED = ("none", "sum", "matching", "missed")
@@ -56,57 +57,99 @@ class Pair:
 def compare(before: Sequence[Evidence], after: Sequence[Evidence]) -> dict[str, Any]:
     """The comparison of two sets of recorded results, as one JSON object (`SCHEMA`).
 
-    Results are paired by what they are about. Raises InputError where no two are about the same.
+    Results are paired by what they are about (`reports.subjects`). Raises InputError where no two
+    are about the same, and where two of one set are.
     """
-    earlier, later = ({_about(one): one for one in found} for found in (before, after))
+    earlier, later = _by_subject(before), _by_subject(after)
     both = [key for key in earlier if key in later]
     if not both:
-        raise InputError(
-            "the two have no result in common",
-            f"one has {_names(earlier)}; the other {_names(later)}",
-            "compare recordings of the same kind and configuration",
-        )
-    pairs = [_pair(key, earlier[key], later[key]) for key in both]
+        raise _nothing_in_common(before, after)
+    found = earlier | later
+    names = dict(zip(found, _names(list(found.values())), strict=True))
+    pairs = [_pair(names[key], earlier[key], later[key]) for key in both]
     regressions = [one for pair in pairs for one in pair.regressions]
     return {
         "schema": SCHEMA,
         "verdict": "regression" if regressions else "no regression",
         "pairs": [asdict(pair) for pair in pairs],
-        "only_before": [_name(key) for key in earlier if key not in later],
-        "only_after": [_name(key) for key in later if key not in earlier],
+        "only_before": [names[key] for key in earlier if key not in later],
+        "only_after": [names[key] for key in later if key not in earlier],
         "regressions": len(regressions),
     }
 
 
-def _about(one: Evidence) -> tuple[str, ...]:
-    """What a result is about: its kind, configuration, and what tells it from others of these."""
-    content = one.content
-    holders = (content, content.get("settings", {}), content.get("provenance", {}))
-    config = next((holder["config"] for holder in holders if holder.get("config")), "")
-    config = config["name"] if isinstance(config, Mapping) else config
-    names = ("side", "dtype", "size", "split")
-    return (one.schema, config, *(str(content[name]) for name in names if name in content))
+def _by_subject(found: Sequence[Evidence]) -> dict[str, Evidence]:
+    """Results by what they are about. Raises InputError for two that nothing tells apart."""
+    known: dict[str, Evidence] = {}
+    for one in found:
+        key = json.dumps([one.schema, _subject(one)], sort_keys=True)
+        if key in known:
+            (name, *_) = _names([one])
+            raise InputError(
+                f"{known[key].source} and {one.source} are about the same",
+                f"both are {name}, and nothing in them but what they measured tells them apart",
+                "compare each by itself: name the files instead of their folder",
+            )
+        known[key] = one
+    return known
 
 
-def _name(key: tuple[str, ...]) -> str:
-    return " ".join((KINDS[key[0]], *filter(None, key[1:])))
+def _subject(one: Evidence) -> Subject:
+    try:
+        return subject(one)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise incomplete(one, error) from error
 
 
-def _names(found: Mapping[tuple[str, ...], Evidence]) -> str:
-    return ", ".join(map(_name, found)) or "nothing"
+def _names(found: Sequence[Evidence]) -> list[str]:
+    """What results are called: kind, configuration, and the facts that tell them from others."""
+    names = []
+    for one in found:
+        alike = [_subject(other) for other in found if _alike(one, other)]
+        own = _subject(one)
+        facts = [f"{fact} {shown(own.get(fact, NOT_RECORDED))}" for fact in differing(alike)]
+        name = " ".join(filter(None, (one.kind, one.config)))
+        names.append(f"{name} ({', '.join(facts)})" if facts else name)
+    return names
 
 
-def _pair(key: tuple[str, ...], before: Evidence, after: Evidence) -> Pair:
+def _alike(one: Evidence, other: Evidence) -> bool:
+    return (one.schema, one.config) == (other.schema, other.config)
+
+
+def _nothing_in_common(before: Sequence[Evidence], after: Sequence[Evidence]) -> InputError:
+    """Says in what the two differ that are about nearly the same, where there are such."""
+    pairs = [
+        (_subject(one), _subject(other), one)
+        for one in before
+        for other in after
+        if _alike(one, other)
+    ]
+    if pairs:
+        *nearest, one = min(pairs, key=lambda pair: len(differing(pair[:2])))
+        (name, *_) = _names([one])
+        evidence = f"both have {name}, but they differ in {difference(*nearest)}"
+    else:
+        sides = ("; ".join(_names(found)) or "nothing" for found in (before, after))
+        evidence = "one has {}, the other {}".format(*sides)
+    return InputError(
+        "the two have no result in common",
+        evidence,
+        "compare recordings of the same kind, configuration, inputs and weights",
+    )
+
+
+def _pair(name: str, before: Evidence, after: Evidence) -> Pair:
     changes = [*_versions(before, after), *_claims(before, after)]
     compared_cases = 0
-    if key[0] == AUDIT:
+    if before.schema == AUDIT:
         layers, compared_cases = _layers(before, after)
         changes += layers
-    elif key[0] == EVALUATION:
+    elif before.schema == EVALUATION:
         changes += _evaluated(before.content, after.content)
-    elif key[0] == RUN:
+    elif before.schema == RUN:
         changes += _trained(before, after)
-    return Pair(KINDS[key[0]], _name(key), tuple(changes), compared_cases)
+    return Pair(before.kind, name, tuple(changes), compared_cases)
 
 
 def _versions(before: Evidence, after: Evidence) -> Iterator[Change]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from parity.errors import InputError
 from parity.files import replacing
@@ -228,13 +227,15 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises InputError where the file is missing, not an image, or not 8-bit RGB.
     """
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             mode = image.mode
             rgb = np.asarray(image)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "expected: a panoptic PNG") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be read as an image", str(error)) from None
     if mode != "RGB":
         raise InputError(
@@ -345,6 +346,8 @@ def write_dataset(
 
 def write_ids(path: str | os.PathLike[str], ids: np.ndarray) -> None:
     """Writes segment ids [H,W] as a panoptic PNG that `read_ids` reads back exactly."""
+    from PIL import Image
+
     rgb = encode_ids(ids)
     with replacing(path) as temporary:
         Image.fromarray(rgb).save(temporary, format="PNG")

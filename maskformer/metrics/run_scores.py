@@ -7,10 +7,10 @@ The counts of every image are kept, so that two runs can be compared image by im
 import os
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.panoptic_format import Category
 from maskformer.inference.prediction import Prediction, to_dataset_ids
 from maskformer.metrics import panoptic_quality, semantic_iou
@@ -19,6 +19,9 @@ from maskformer.metrics.semantic_iou import SemanticCounts
 from maskformer.metrics.statistics import Sample
 from parity.errors import InputError
 from parity.files import replacing
+
+if TYPE_CHECKING:
+    from maskformer.data.evaluation_data import EvaluationData
 
 COUNTS = "evaluation.npz"
 """The file in a run's folder that holds the counts of its last evaluation."""
@@ -33,7 +36,7 @@ _GROUPS = {
 class RunScores:
     """Collects one prediction per image of `data`; images may be a part of it, in any order."""
 
-    def __init__(self, data: EvaluationData) -> None:
+    def __init__(self, data: "EvaluationData") -> None:
         self._data = data
         self._semantic: dict[int, SemanticCounts] = {}
         self._panoptic: dict[int, PanopticCounts] = {}

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from parity.errors import InputError
 
@@ -185,6 +184,8 @@ def _bca(
     resampled, value = distribution.resampled, distribution.value
     if np.ptp(resampled) == 0:
         return value, value, lambda threshold: float(threshold >= value)
+    from scipy.special import ndtr, ndtri
+
     count = len(resampled)
 
     def quantile_of(threshold: float) -> float:

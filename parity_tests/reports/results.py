@@ -1,29 +1,24 @@
-"""Results to report, in the shape and the magnitudes of real ones; audits from a fixed seed."""
+"""Results to report in the magnitudes of real ones; audits by the audit's own functions."""
 
-import copy
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from maskformer.model.tensor_axes import stage_of
+from parity.audit_result import Measured, Precision, build_result
+from parity.localise import Localisation
+from parity.metrics import Gap
+from parity.provenance import provenance
+from parity.trace import Tap, Trace
 from parity_tests import golden_files
 
 EXECUTIONS = ("eager", "graph", "xla")
-RATIO_LIMIT = 4.0
 CLASSES = (("person", True), ("car", True), ("sky", False))
-
-
-def stage_of(path: str) -> str:
-    for part, stage in (
-        ("backbone", "backbone"),
-        ("pixel_decoder", "pixel_decoder"),
-        ("class_embed", "heads"),
-        ("mask_embed", "heads"),
-        ("predictor", "transformer"),
-    ):
-        if part in path:
-            return stage
-    return "input"
+COMMAND = "parity audit --config coco_r50 --weights seeded:7 --size 112x144 --batch 2"
+MISTAKEN = "sem_seg_head.predictor.transformer.decoder.layers.3.norm2"
+PROVENANCE = provenance(config="coco_r50", weights="seeded:7", reference="builtin")
 
 
 def module_paths() -> list[str]:
@@ -35,165 +30,89 @@ def module_paths() -> list[str]:
 
 def audit_result() -> dict[str, Any]:
     """An audit that found no difference."""
-    random = np.random.default_rng(7)
-    layers = []
-    for path in module_paths():
-        for kind in ("input", "output"):
-            layers.append(_layer(path, kind, 1 + len(layers) / 20, random))
-    worst = max(layers, key=lambda layer: layer["float64"]["ratio"])
-    return {
-        "schema": "maskformer-replication/audit/1",
-        "title": "Forward pass of coco_r50",
-        "verdict": "equal",
-        "taps": len(layers),
-        "unpaired": {"reference": [], "port": []},
-        "float64": {
-            "worst_gap": worst["float64"]["gap"],
-            "limit": worst["float64"]["limit"],
-            "worst_tap": worst["key"],
-            "worst_ratio": worst["float64"]["ratio"],
-        },
-        "float32": {name: _summary(layers, name) for name in EXECUTIONS},
-        "first_divergence": None,
-        "localisation": None,
-        "claims": _claims(layers),
-        "layers": layers,
-        "capture_effect": {"eager": "bit-identical", "graph": "bit-identical", "xla": 3.2e-7},
-        "inputs": [
-            {"name": "china.jpg", "size": [427, 640], "sha256": _digest("china")},
-            {"name": "flower.jpg", "size": [427, 640], "sha256": _digest("flower")},
-        ],
-        "timings": {"reference": {"float64": 21.4, "float32": 9.8}, "port": {"float64": 24.0}},
-        "not_verified": ["Losses, matching and gradients.", "Float32 on a TPU."],
-        "provenance": {
-            "command": "parity audit --config coco_r50 --weights seeded:7 --size 112x144 --json",
-            "config_sha256": _digest("config"),
-            "reference": {"framework": "torch 2.13.0", "threads": 2, "python": "3.11.7"},
-            "port": {"framework": "tensorflow 2.20.0", "threads": 2, "python": "3.11.7"},
-        },
-    }
+    return _result(_measured())
 
 
 def different_result() -> dict[str, Any]:
     """The same audit with a wrong epsilon in one LayerNorm: all that follows is off."""
-    result = copy.deepcopy(audit_result())
-    path = "sem_seg_head.predictor.transformer.decoder.layers.3.norm2"
-    layers = result["layers"]
-    start = next(i for i, layer in enumerate(layers) if layer["key"] == f"{path}:output")
-    for layer in layers[start:]:
-        judged = layer["float64"]
-        judged["gap"] = 2.4e-7
-        judged["ratio"] = judged["gap"] / judged["limit"]
-        judged["passed"] = False
-    layers[-1]["float64"] |= {"gap": float("nan"), "gap_max": float("nan"), "ratio": float("nan")}
-    broken = layers[-2]["float32"]["xla"]
-    broken |= {"ratio": 133.7, "passed": False}
-    result |= {
-        "verdict": "different",
-        "first_divergence": f"{path}:output",
-        "localisation": {
-            "path": path,
-            "kind": "own",
-            "edge": None,
-            "evidence": {"isolated gap": 2.4e-7, "limit": layers[start]["float64"]["limit"]},
-            "cause": "epsilon 1e-6 instead of 1e-5",
-        },
-        "unpaired": {"reference": ["criterion:output"], "port": []},
-    }
-    result["float64"] |= {
-        "worst_gap": 2.4e-7,
-        "limit": layers[start]["float64"]["limit"],
-        "worst_tap": layers[start]["key"],
-        "worst_ratio": layers[start]["float64"]["ratio"],
-    }
-    result["float32"]["xla"] = {**_summary(layers, "xla"), "worst_tap": layers[-2]["key"]}
-    result["claims"][0] |= {"verdict": "fails", "value": 2.4e-7}
-    return result
+    measured = _measured()
+    keys = list(measured.places)
+    edge = f"{MISTAKEN}:output"
+    function = dict(measured.function)
+    for key in keys[keys.index(edge) :]:
+        function[key] = replace(function[key], l2=2.4e-7, max=2.9e-6)
+    function[keys[-1]] = Gap(float("nan"), float("nan"))
+    xla = dict(measured.executions["xla"].gaps)
+    xla[keys[-2]] = replace(xla[keys[-2]], l2=133.7 * measured.reference32[keys[-2]].l2)
+    measured.function, measured.executions["xla"] = function, Precision(xla)
+    measured.missing = ["criterion:output"]
+    evidence = f"{edge}: isolated gap 2.4e-7\n  its inputs agree"
+    return _result(
+        measured, Localisation(MISTAKEN, "own", edge, evidence, "epsilon 1e-6 instead of 1e-5", ())
+    )
 
 
-def _layer(path: str, kind: str, depth: float, random: np.random.Generator) -> dict[str, Any]:
-    floor = float(10 ** random.normal(-15, 0.15)) * depth
-    gap = 0.0 if kind == "input" and random.random() < 0.05 else floor * random.lognormal(0, 0.5)
-    limit = 32 * floor
-    shape = [1, 256, 27, 40] if "backbone" in path or "pixel" in path else [100, 1, 256]
-    return {
-        "key": f"{path}:{kind}",
-        "path": path,
-        "kind": kind,
-        "stage": stage_of(path),
-        "axes": "NCHW" if len(shape) == 4 else "SNC",
-        "shape": shape,
-        "float64": {
-            "gap": gap,
-            "gap_max": 12 * gap,
-            "floor": floor,
-            "limit": limit,
-            "ratio": gap / limit,
-            "passed": True,
-        },
-        "float32": {
-            name: {
-                "ratio": float(random.lognormal(0, 0.15)),
-                "e_port": 3e-7,
-                "e_ref": 3e-7,
-                "ulp50": 0.5,
-                "ulp99": float(random.integers(1, 40)),
-                "passed": True,
+def _result(measured: Measured, *places: Localisation) -> dict[str, Any]:
+    result = build_result(
+        measured,
+        places,
+        command=COMMAND,
+        inputs=[
+            {"name": f"{name}.jpg", "size": "427x640", "sha256": _digest(name)}
+            for name in ("china", "flower")
+        ],
+        timings={"reference, float64": 21.4, "port, float64": 24.0},
+        provenance=PROVENANCE,
+        not_verified=("losses, matching and gradients", "float32 on a TPU"),
+        stage=stage_of,
+    )
+    return {**result, "title": "Forward pass of coco_r50"}
+
+
+def _measured() -> Measured:
+    """What an audit of every module of COCO R50 measures, drawn from a fixed seed."""
+    random = np.random.default_rng(7)
+    trace = Trace({}, {tap.key: tap for path in module_paths() for tap in _taps(path)})
+    floors = {
+        key: _gap(float(10 ** random.normal(-15, 0.15)) * (1 + depth / 20))
+        for depth, key in enumerate(trace)
+    }
+    function = {
+        key: _gap(0.0 if random.random() < 0.025 else floor.l2 * random.lognormal(0, 0.5))
+        for key, floor in floors.items()
+    }
+    reference32 = {key: _gap(3e-7) for key in trace}
+    executions = {
+        name: Precision(
+            {
+                key: _gap(3e-7 * random.lognormal(0, 0.15), (1, int(random.integers(2, 40)), 310))
+                for key in trace
             }
-            for name in EXECUTIONS
-        },
+        )
+        for name in EXECUTIONS
     }
+    return Measured(
+        trace.places(),
+        floors,
+        function,
+        reference32=reference32,
+        floors32={key: _gap(1e-7) for key in trace},
+        executions=executions,
+        tensors_converted=len(module_paths()),
+        returned_sha256=_digest("weights"),
+        effects={name: {"same program": 0.0} for name in ("eager", "graph")},
+    )
 
 
-def _summary(layers: list[dict[str, Any]], execution: str) -> dict[str, Any]:
-    worst = max(layers, key=lambda layer: layer["float32"][execution]["ratio"])
-    return {
-        "worst_ratio": worst["float32"][execution]["ratio"],
-        "limit": RATIO_LIMIT,
-        "worst_tap": worst["key"],
-        "ulp": {"p50": 0.5, "p99": 12.0, "max": 310.0},
-    }
+def _taps(path: str) -> tuple[Tap, Tap]:
+    maps = "backbone" in path or "pixel" in path
+    axes, shape = ("NCHW", (1, 256, 27, 40)) if maps else ("SNC", (100, 1, 256))
+    array = np.broadcast_to(np.float32(0), shape)
+    return Tap(path, "input", "", 0, axes, array), Tap(path, "output", "", 0, axes, array)
 
 
-def _claims(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    worst = max((layer["float64"] for layer in layers), key=lambda judged: judged["ratio"])
-    command = "parity audit --config coco_r50 --weights seeded:7 --size 112x144 --batch 2"
-    return [
-        {
-            "id": "float64",
-            "title": "Same function: every tensor agrees in float64",
-            "verdict": "holds",
-            "value": worst["gap"],
-            "limit": worst["limit"],
-            "cases": len(layers),
-            "derivation": "32 times the reference's own gap when inputs and weights move by 1 ulp "
-            "and its sums are reordered; never above 1e-9",
-            "evidence_sha256": _digest("float64"),
-            "command": command,
-        },
-        {
-            "id": "float32",
-            "title": "Same precision: float32 error no larger than the reference's own",
-            "verdict": "holds",
-            "value": 1.62,
-            "limit": RATIO_LIMIT,
-            "cases": 3 * len(layers),
-            "derivation": "error against float64, divided by the reference's float32 error",
-            "evidence_sha256": _digest("float32"),
-            "command": command,
-        },
-        {
-            "id": "gradients",
-            "title": "Same gradients",
-            "verdict": "not run",
-            "value": None,
-            "limit": None,
-            "cases": 0,
-            "derivation": "vector-Jacobian products with the reference's output gradients",
-            "evidence_sha256": None,
-            "command": "parity audit --grads",
-        },
-    ]
+def _gap(l2: float, ulps: tuple[int, int, int] | None = None) -> Gap:
+    return Gap(l2, 12 * l2, peak=4.0, rms=1.0, ulps=ulps)
 
 
 def _digest(text: str) -> str:

@@ -47,16 +47,30 @@ def test_headline_of_different_models_names_place_and_cause():
 def test_headline_without_localisation_names_the_first_divergence():
     result = different_result() | {"localisation": None}
     path = "sem_seg_head.predictor.transformer.decoder.layers.3.norm2"
-    assert headline(result).startswith(f"The port differs at {path}:output; 436")
+    assert headline(result).startswith(f"The port differs at {path}; 436")
+
+
+NOT_RUN = {
+    "title": "Same gradients",
+    "verdict": "not run",
+    "value": None,
+    "limit": None,
+    "cases": 0,
+    "derivation": "the reference's own gradients",
+    "evidence_sha256": None,
+    "command": "parity audit --train",
+}
 
 
 def test_ladder_keeps_order_and_verdicts():
-    claims = ladder(different_result()["claims"]).claims
-    assert [claim.verdict for claim in claims] == ["fails", "holds", "not run"]
-    assert [claim.tone for claim in claims] == ["bad", "good", "open"]
-    assert dict(claims[0].facts)["measured"] == "2.4e-7"
-    assert claims[2].facts == ()
-    assert claims[2].evidence == "none recorded"
+    recorded = [*different_result()["claims"][1:3], audit_result()["claims"][2], NOT_RUN]
+    claims = ladder(recorded).claims
+    assert [claim.title for claim in claims] == [claim["title"] for claim in recorded]
+    assert [claim.verdict for claim in claims] == ["fails", "fails", "holds", "not run"]
+    assert [claim.tone for claim in claims] == ["bad", "bad", "good", "open"]
+    assert dict(claims[0].facts)["measured"] == "1"
+    assert claims[3].facts == ()
+    assert claims[3].evidence == "none recorded"
 
 
 FAILS = {

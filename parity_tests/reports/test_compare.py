@@ -1,15 +1,18 @@
 """Two recordings compared: what got worse is a regression, what rounding explains is none."""
 
 import copy
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 from parity.claims import claim
 from parity.errors import InputError
 from parity_tests.reports import recorded
+from parity_tests.reports.test_samples import SAMPLE
 from reports.compare import compare, markdown
-from reports.loading import of_result
+from reports.loading import load, of_result
 
 
 def both(before, after):
@@ -89,6 +92,8 @@ def test_a_trajectory_that_strays_further_is_a_regression():
             "schema": "maskformer-replication/trajectory/1",
             "config": "tiny",
             "dtype": "float64",
+            "steps": [],
+            "provenance": {},
             "claims": [claim("twin_loss_gap", "The loss stays", measured, "why", "run")],
         }
 
@@ -102,6 +107,78 @@ def test_what_has_nothing_in_common_is_refused():
     other = recorded.training_step() | {"config": "coco_r50"}
     with pytest.raises(InputError, match="training-step coco_r50"):
         both(recorded.training_step(), other)
+
+
+def of_inputs(worst, name):
+    """An audit on other images."""
+    result = recorded.audit(worst)
+    result["inputs"][0] |= {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()}
+    return of_result(result)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_audits_of_one_configuration_each_is_compared_with_its_own(order):
+    before = [of_inputs(1.0, "china.jpg"), of_inputs(1.0, "flower.jpg")]
+    after = [of_inputs(1e6, "china.jpg"), of_inputs(1.0, "flower.jpg")]
+    result = compare(before, after[::order])
+    assert ("claim", "same_function") in regressions(result)
+    first, second = result["pairs"]
+    assert "china.jpg" in first["name"]
+    assert "flower.jpg" in second["name"]
+    assert [one for one in second["changes"] if one["regression"]] == []
+    assert compare(before, before[::order])["verdict"] == "no regression"
+
+
+def of_seed(one, seed):
+    settings = {**one.content["settings"], "seed": seed}
+    return replace(one, content={**one.content, "settings": settings})
+
+
+def test_runs_of_two_seeds_are_two_pairs():
+    (one,) = load([SAMPLE / "evidence" / "06-run"])
+    runs = [of_seed(one, 0), of_seed(one, 1)]
+    result = compare(runs, runs[::-1])
+    assert [pair["name"] for pair in result["pairs"]] == [
+        "run scenes_tiny (seed 0)",
+        "run scenes_tiny (seed 1)",
+    ]
+    assert compare(runs, runs[:1])["only_before"] == ["run scenes_tiny (seed 1)"]
+
+
+def test_what_nothing_tells_apart_is_refused_and_both_files_are_named(tmp_path, parity):
+    folder = tmp_path / "audits"
+    folder.mkdir()
+    files = [folder / "one.json", folder / "two.json"]
+    for file, worst in zip(files, (1.0, 1e6), strict=True):
+        file.write_bytes(of_result(recorded.audit(worst)).files[""])
+    for words in ((folder, files[0]), (files[0], folder)):
+        status, out, err = parity("compare", *words)
+        assert (status, out) == (2, "")
+        assert all(str(file) in err for file in files)
+    files[1].write_bytes(files[0].read_bytes())  # a copy is the same recording
+    assert parity("compare", folder, files[0])[0] == 0
+
+
+def test_what_differs_in_its_subject_alone_is_refused_with_the_difference():
+    with pytest.raises(InputError, match=r"differ in inputs \(china.jpg .*, flower.jpg .*\)"):
+        compare([of_inputs(1.0, "china.jpg")], [of_inputs(1.0, "flower.jpg")])
+    (one,) = load([SAMPLE / "evidence" / "06-run"])
+    with pytest.raises(InputError, match=r"differ in seed \(0, 1\)"):
+        compare([one], [of_seed(one, 1)])
+
+
+def test_a_result_that_does_not_say_what_it_is_about_is_refused():
+    broken = of_result({k: v for k, v in recorded.audit().items() if k != "inputs"})
+    with pytest.raises(InputError, match="is not a complete"):
+        compare([broken], [broken])
+
+
+def test_the_sample_compared_with_itself_has_no_changes():
+    sample = load([SAMPLE / "evidence"])
+    result = compare(sample, sample)
+    assert len(result["pairs"]) == len(sample)
+    assert len({pair["name"] for pair in result["pairs"]}) == len(sample)
+    assert [pair["changes"] for pair in result["pairs"]] == [()] * len(sample)
 
 
 def test_the_command_compares_files_and_writes_a_summary(tmp_path, parity):

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from parity.errors import InputError
+from parity.records import json_text
 from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import audit_result, different_result
 from reports.document import number
@@ -66,7 +67,7 @@ def test_page_speaks_to_assistive_technology(equal):
 
 def test_every_layer_is_in_the_table_in_order_without_script(equal):
     result = audit_result()
-    (table,) = (table for table in Page(equal["report.html"]).tables if table[0][0] == "#")
+    (table,) = (one for one in Page(equal["report.html"]).tables if one[0][:2] == ["#", "Tensor"])
     assert [row[1] for row in table[1:]] == [layer["key"] for layer in result["layers"]]
     gaps = table[0].index("Gap")
     assert [row[gaps] for row in table[1:]] == [
@@ -87,7 +88,7 @@ def test_a_changed_number_changes_every_file(equal):
 
 def test_failing_layers_are_marked(different):
     page = Page(different["report.html"])
-    (table,) = (table for table in page.tables if table[0][0] == "#")
+    (table,) = (table for table in page.tables if table[0][:2] == ["#", "Tensor"])
     verdicts = [row[table[0].index("Verdict")] for row in table[1:]]
     expected = [
         "holds"
@@ -98,6 +99,20 @@ def test_failing_layers_are_marked(different):
     assert verdicts == expected
     assert verdicts.count("fails") > 10
     assert "not a number" in page.text
+
+
+def test_the_worst_tensor_of_each_execution_has_its_distance_in_ulp(equal):
+    result = audit_result()
+    layers = {layer["key"]: layer["float32"] for layer in result["layers"]}
+    (table,) = (one for one in Page(equal["report.html"]).tables if one[0][0] == "Execution")
+    assert len(table) == 4
+    for execution, *_, tensor, told in table[1:]:
+        figures = layers[tensor][execution]
+        assert told == (f"median {figures['ulp50']}, 99 % within {figures['ulp99']}, at most 310")
+    for layer in result["layers"]:
+        layer["float32"]["xla"] |= {"ulp50": None, "ulp99": None, "ulp_max": None}
+    (table,) = (o for o in Page(render([result])["report.html"]).tables if o[0][0] == "Execution")
+    assert [row[-1] == "not recorded" for row in table[1:]] == [False, False, True]
 
 
 def test_localisation_story_is_told(different):
@@ -121,11 +136,12 @@ def test_twins_agree(different):
     assert verdict["headline"] in page_text
     assert verdict["headline"] in markdown
     file = "evidence/01-audit.json"
-    rungs = ["activations", "activations", "activations"]
-    assert document["claims"] == [
-        {**claim, "file": file, "rung": rung}
-        for claim, rung in zip(result["claims"], rungs, strict=True)
+    rungs = ["weights", "activations", "activations", *["precision"] * 5]
+    shown = [{k: v for k, v in one.items() if k != "measured"} for one in result["claims"]]
+    placed = [
+        {**claim, "file": file, "rung": rung} for claim, rung in zip(shown, rungs, strict=True)
     ]
+    assert document["claims"] == json.loads(json_text(placed))
     for claim in result["claims"]:
         for text in (page_text, markdown):
             assert claim["title"] in text

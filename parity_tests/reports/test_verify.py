@@ -1,4 +1,4 @@
-"""A report is verified from its evidence: every edit is caught and named, by NumPy alone."""
+"""A report is verified from its evidence: every edit is caught and named, without a framework."""
 
 import copy
 import hashlib

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskformer.model.detectron2_config import resolve
 from parity.errors import InputError
 from replication.commands.fitting import entry_that_fits
 
@@ -84,6 +83,8 @@ def _config(
     source: Path, config: str | None, config_file: Path | None, overrides: list[str], ema: bool
 ) -> "ModelConfig":
     if config is not None or config_file is not None:
+        from maskformer.model.detectron2_config import resolve
+
         return resolve(config, config_file, overrides).model
     if overrides:
         raise InputError("overrides are given without --config-file", " ".join(overrides))

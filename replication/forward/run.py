@@ -329,6 +329,7 @@ def judge_port(
             weights=weights.source,
             weights_sha256=weights.sha256,
             reference=request.reference,
+            **({} if request.only is None else {"only": request.only}),
             **(
                 {}
                 if port.weights is None
@@ -354,9 +355,7 @@ def _judge_float64(
     evidence of the library that the reference is, None where it is none.
     """
     from parity.causes.explain import explain
-    from parity.frameworks.tensorflow import (
-        capture as capture_tf,  # after tf_impl, which selects tf_keras
-    )
+    from parity.frameworks.tensorflow import capture as capture_tf
     from parity.localise import localise
     from parity.pairing import Comparison
     from replication.sides.tf_side import PORT_AXES, port_inputs

@@ -59,7 +59,7 @@ def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
             Section("Every tensor", (_layer_table(result["layers"]),)),
             Section("What is not verified", _not_verified(result)),
             Section("How it was run", _run(result)),
-            Section("Versions and hashes", _provenance(result["provenance"])),
+            Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
         ),
     )
 
@@ -182,7 +182,7 @@ def _float32(result: Result) -> tuple[Block, ...]:
             _numeric(judged["worst_ratio"]),
             _numeric(judged["limit"]),
             Cell(judged["worst_tap"]),
-            Cell(describe(judged.get("ulp", {})) or "not recorded"),
+            Cell(_ulps(layers, judged["worst_tap"], execution)),
         )
         for execution, judged in executions.items()
     )
@@ -201,6 +201,18 @@ def _float32(result: Result) -> tuple[Block, ...]:
         Figure(caption, tuple(plots), _stages(layers)),
         Table("Per execution, the worst tensor", columns, rows),
     )
+
+
+def _ulps(layers: Sequence[Layer], key: str, execution: str) -> str:
+    """How far a tensor is from the reference: `median 1, 99 % within 9, at most 80`."""
+    figures = next((one["float32"].get(execution, {}) for one in layers if one["key"] == key), {})
+    words = {"ulp50": "median", "ulp99": "99 % within", "ulp_max": "at most"}
+    found = [
+        f"{word} {number(figures[name])}"
+        for name, word in words.items()
+        if figures.get(name) is not None
+    ]
+    return ", ".join(found) or "not recorded"
 
 
 def _where(result: Result) -> tuple[Block, ...]:
@@ -323,23 +335,6 @@ def _run(result: Result) -> tuple[Block, ...]:
         blocks.append(Text("Time, in seconds:"))
         blocks.append(Facts(tuple(flatten(result["timings"]))))
     return tuple(blocks)
-
-
-def _provenance(provenance: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Facts; what both sides recorded stands side by side, with differences marked."""
-    sides = [provenance.get(name) for name in ("reference", "port")]
-    if not all(isinstance(side, Mapping) for side in sides):
-        return (Facts(tuple(flatten(provenance))),)
-    reference, port = (dict(flatten(side)) for side in sides)
-    rows = []
-    for name in dict.fromkeys((*reference, *port)):
-        one, other = reference.get(name, "not recorded"), port.get(name, "not recorded")
-        same = one == other
-        rows.append((Cell(name), Cell(one), Cell(other), Cell("same" if same else "differs")))
-    columns = (Column("Item"), Column("Reference"), Column("Port"), Column("Compared"))
-    rest = {name: item for name, item in provenance.items() if name not in ("reference", "port")}
-    table = Table("Environment of the two sides", columns, tuple(rows))
-    return (table, Facts(tuple(flatten(rest)))) if rest else (table,)
 
 
 def recheck_audit(content: Content) -> Iterator[Difference]:

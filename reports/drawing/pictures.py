@@ -3,10 +3,10 @@
 import base64
 import io
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from reports.document import Picture
+if TYPE_CHECKING:
+    from reports.document import Picture
 
 WIDEST = 1200  # pixels of one that is made smaller
 LARGEST = 150_000  # bytes
@@ -24,6 +24,8 @@ def kept(name: str, content: bytes) -> tuple[str, bytes]:
     """
     if len(content) <= LARGEST and _type(content):
         return name, content
+    from PIL import Image
+
     try:
         image = Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as error:
@@ -44,11 +46,15 @@ def jpeg_name(name: str) -> str:
     return PurePosixPath(name).with_suffix(".jpg").as_posix()
 
 
-def embedded(name: str, content: bytes) -> Picture:
+def embedded(name: str, content: bytes) -> "Picture":
     """The picture as a data URI, its bytes unchanged."""
     kind = _type(content)
     if kind is None:
         raise ValueError(f"{name} is neither PNG nor JPEG")
+    from PIL import Image
+
+    from reports.document import Picture
+
     width, height = Image.open(io.BytesIO(content)).size
     uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     return Picture(PurePosixPath(name).stem, uri, width, height)

@@ -1,4 +1,4 @@
-"""Whether a recorded result says what its own measurements say; NumPy alone, no model.
+"""Whether a recorded result says what its own measurements say; no model is needed.
 
 A hash shows that a file is the one a report was made from. These checks show more: that verdicts,
 limits and counts follow from the measurements recorded beside them.

@@ -13,6 +13,8 @@ from parity_tests.implementations.trainer.test_train_verb import recorded
 from replication.runs.curves import draw_curves, smoothed
 from replication.runs.seeds import compare_seeds, train_seeds
 from replication.runs.trainers import Request
+from reports.loading import of_result
+from reports.subjects import difference, subject
 
 CURVE = np.linspace(10, 1, 40)
 
@@ -152,3 +154,13 @@ def test_the_line_of_a_curve_is_a_median_of_its_neighbours(tmp_path):
     run = recorded(tmp_path / "run", "torch", CURVE, 0.7)
     draw_curves({"torch": [run]}, tmp_path / "one.svg")
     assert (tmp_path / "one.svg").stat().st_size > 1000
+
+
+def test_comparisons_of_seeds_are_told_apart_by_seeds_and_margin(tmp_path):
+    folders = pairs(tmp_path, [(0.70, 0.71), (0.72, 0.70), (0.69, 0.70)])
+    one, other, fewer = (
+        subject(of_result(compare_seeds(found, margin)))
+        for found, margin in ((folders, 6.0), (folders, 3.0), ({0: folders[0], 2: folders[2]}, 6.0))
+    )
+    assert difference(one, other) == "margin (6.0, 3.0)"
+    assert difference(one, fewer) == "seeds (1, none more)"
