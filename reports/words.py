@@ -1,9 +1,9 @@
-"""The verdict in one line, and the ladder of claims with the margin to each limit."""
+"""Verdicts and claims as people read them, with the margin to each limit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.document import Cell, Claim, Column, Ladder, Table, describe, number
+from reports.document import Cell, Claim, Column, Table, describe, number
 
 TONES = {
     "equal": "good",
@@ -58,36 +58,6 @@ def _with_place(claim: Mapping[str, Any]) -> str:
 def _factor(ratio: float) -> str:
     """Two digits are enough for a margin."""
     return number(float(f"{ratio:.2g}"))
-
-
-def headline(result: Mapping[str, Any]) -> str:
-    """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
-    float64, float32 = result["float64"], result["float32"]
-    parts = [
-        f"worst float64 gap {number(float64['worst_gap'])}, limit {number(float64['limit'])} "
-        f"({float64['worst_tap']})"
-    ]
-    if float32:
-        ratios = ", ".join(f"{name} {number(one['worst_ratio'])}" for name, one in float32.items())
-        limits = "/".join(dict.fromkeys(number(one["limit"]) for one in float32.values()))
-        parts.append(f"worst float32 error ratio {ratios}, limit {limits}")
-    missing = sum(len(keys) for keys in result["unpaired"].values())
-    if missing:
-        parts.append(f"without a partner: {number(missing)}")
-    taps = f"{number(result['taps'])} tensors"
-    if result["verdict"] == "equal":
-        lead = f"The port computes what the reference computes, at all {taps} compared"
-    else:
-        where = result["localisation"] or {"path": result["first_divergence"]}
-        place = f" at {where['path']}" if where["path"] else ""
-        cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
-        lead = f"The port differs{place}{cause}; {taps} compared"
-    return f"{lead}: {'; '.join(parts)}."
-
-
-def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:
-    """The claims in their order."""
-    return Ladder(tuple(in_words(claim) for claim in claims))
 
 
 def in_words(claim: Mapping[str, Any]) -> Claim:

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from parity_tests.reports.results import audit_result, different_result
-from reports.words import headline, in_words, ladder, margin, table
+from reports.chapters.audit import headline
+from reports.words import in_words, margin, table
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_headline_without_localisation_names_the_first_divergence():
 
 
 def test_ladder_keeps_order_and_verdicts():
-    claims = ladder(different_result()["claims"]).claims
+    claims = [in_words(claim) for claim in different_result()["claims"]]
     assert [claim.verdict for claim in claims] == ["fails", "holds", "not run"]
     assert [claim.tone for claim in claims] == ["bad", "good", "open"]
     assert dict(claims[0].facts)["measured"] == "2.4e-7"

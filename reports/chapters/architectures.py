@@ -5,10 +5,13 @@ from typing import Any
 
 from parity.audit_figures import function_summary
 from parity.measurements import verdicts_of
+from parity.schemas import AUDIT_ALL
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special, facts
+from reports.ladder import AUDITED
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -99,3 +102,19 @@ def recheck_audit_all(content: Content) -> Iterator[Difference]:
             "nearest": {**figures["nearest_to_limit"], "ratio": figures["worst_ratio"]},
         }
         yield from differ(place, expected, row)
+
+
+KIND = Kind(
+    schema=AUDIT_ALL,
+    name="audit-all",
+    title="Audit of every architecture",
+    detail=None,
+    subject=facts("size"),
+    rungs=AUDITED,
+    chapter=chapter,
+    recheck=recheck_audit_all,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(members=True),
+)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import CLEAN_AUDITS
 from reports import words
 from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special, facts
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -68,3 +70,19 @@ def recheck_clean_audits(content: Content) -> Iterator[Difference]:
     (claim,) = content["claims"]
     yield from differ("claims[0].value", alarms, claim["value"])
     yield from differ("claims[0].cases", len(outcomes), claim["cases"])
+
+
+KIND = Kind(
+    schema=CLEAN_AUDITS,
+    name="clean-audits",
+    title="Clean audits",
+    detail=None,
+    subject=facts(),
+    rungs={"": "harness"},
+    chapter=chapter,
+    recheck=recheck_clean_audits,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import FAULT_SCORE
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
 from reports.evidence import Evidence
+from reports.kind import Kind, Special, facts
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -151,3 +153,19 @@ def recheck_fault_score(content: Content) -> Iterator[Difference]:
         causes = one["named"][rank - 1]["causes"][:1] if rank else []
         right = any(part in text for text, part in itertools.product(causes, one["causes"]))
         yield from differ(f"{place}.cause_named", right, one["cause_named"])
+
+
+KIND = Kind(
+    schema=FAULT_SCORE,
+    name="fault-score",
+    title="Planted faults",
+    detail=None,
+    subject=facts("size"),
+    rungs={"": "harness"},
+    chapter=chapter,
+    recheck=recheck_fault_score,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import PREFLIGHT
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special, facts
 
 GIB = 2**30
 STEPS = {"train": "training", "evaluation": "evaluation"}
@@ -142,3 +144,24 @@ def recheck_preflight(content: Content) -> Iterator[Difference]:
             shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
             measured = claims[f"memory/{topology}"]["measured"]["values"]
             yield from differ(f"claims (memory/{topology}).measured.values", shares, measured)
+
+
+def _detail(content: Content) -> str:
+    topologies = [row["topology"] for row in content["topologies"]]
+    return f", {content['precision']}, {', '.join(topologies)}"
+
+
+KIND = Kind(
+    schema=PREFLIGHT,
+    name="preflight",
+    title="TPU preflight",
+    detail=_detail,
+    subject=facts(),
+    rungs={"": "tpu"},
+    chapter=chapter,
+    recheck=recheck_preflight,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

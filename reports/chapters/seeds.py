@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import TRAINING_SEEDS
 from reports import words
 from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Special, facts
 from reports.labels import difference, label
 
 
@@ -109,3 +111,19 @@ def recheck_training_seeds(content: Content) -> Iterator[Difference]:
     (claim,) = content["claims"]
     yield from differ("p_value", claim["value"], content["p_value"])
     yield from differ("margin", claim["measured"]["margin"], content["margin"])
+
+
+KIND = Kind(
+    schema=TRAINING_SEEDS,
+    name="training-seeds",
+    title="Training from several seeds",
+    detail=None,
+    subject=facts(),
+    rungs={"": "metric_trained"},
+    chapter=chapter,
+    recheck=recheck_training_seeds,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.claims import claim
+from parity.schemas import TRAINING_RUNS
 from reports import words
 from reports.checks import Claim, Content, Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Special, facts
 from reports.labels import difference, label
 
 
@@ -138,7 +140,8 @@ def recheck_training_runs(content: Content) -> Iterator[Difference]:
     yield from differ("verdict", expected, content["verdict"])
 
 
-def of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
+def of_training_runs(one: Evidence) -> list[Claim]:
+    content = one.content
     comparison = content.get("comparison")
     if comparison is None:
         return []
@@ -158,3 +161,19 @@ def of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
             or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
         )
     ]
+
+
+KIND = Kind(
+    schema=TRAINING_RUNS,
+    name="training-runs",
+    title="Comparison of two training runs",
+    detail=None,
+    subject=facts(),
+    rungs={"": "metric_trained"},
+    chapter=chapter,
+    recheck=recheck_training_runs,
+    derived=of_training_runs,
+    records_claims=False,
+    changes=None,
+    special=Special(),
+)

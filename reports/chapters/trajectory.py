@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.schemas import TRAJECTORY
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (
@@ -23,6 +24,7 @@ from reports.document import (
 )
 from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import Evidence
+from reports.kind import Kind, Special, facts
 
 MEASURES = {
     "weight_gap": "all weights, relative gap",
@@ -204,3 +206,19 @@ def recheck_trajectory(content: Content) -> Iterator[Difference]:
         for side, worst in sides.items():
             largest = max(column(side, measure).values())
             yield from differ(f"worst.{measure}.{side}.value", largest, worst["value"])
+
+
+KIND = Kind(
+    schema=TRAJECTORY,
+    name="trajectory",
+    title="Trajectory",
+    detail=lambda content: f", {content['dtype']}",
+    subject=facts("dtype", "size"),
+    rungs={"": "trajectory"},
+    chapter=chapter,
+    recheck=recheck_trajectory,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)
