@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.document import Cell, Claim, Column, Table, describe, number
+from reports.document import Cell, Chapter, Claim, Column, Section, Table, describe, number
+from reports.evidence import Evidence
 
 TONES = {
     "equal": "good",
@@ -103,3 +104,19 @@ def table(claims: Sequence[Mapping[str, Any]]) -> Table:
         Column("Cases", numeric=True),
     )
     return Table("Claims of this result", columns, rows)
+
+
+def chapter(
+    one: Evidence,
+    claims: Sequence[Mapping[str, Any]],
+    headline: str,
+    *sections: Section,
+    verdict: str | None = None,
+) -> Chapter:
+    """The chapter of one result: its claims, where it has any, then what else it holds.
+
+    Its verdict is `verdict`, or the one that was recorded.
+    """
+    verdict = one.content["verdict"] if verdict is None else verdict
+    own = [Section("Claims", (table(claims),))] if claims else []
+    return Chapter(one.title, verdict, tone(verdict), headline, (*own, *sections))

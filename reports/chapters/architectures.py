@@ -25,16 +25,12 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         ("most memory, GB", f"{result['peak_memory_gb']:.1f}"),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Every architecture", (_table(rows),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Every architecture", (_table(rows),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 

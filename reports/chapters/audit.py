@@ -50,22 +50,18 @@ def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     result = one.content
     drawn = network.blocks(recorded)
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=claims.tone(result["verdict"]),
-        headline=headline(result),
-        sections=(
-            Section("Claims", (claims.table(recorded),)),
-            *([Section("Map of the network", drawn)] if drawn else []),
-            Section("Same function: float64 gap against its limit", _float64(result)),
-            Section("Same precision: float32 error against the reference's own", _float32(result)),
-            Section("Where a difference is, or would be, found", _where(result)),
-            Section("Every tensor", (_layer_table(result["layers"]),)),
-            Section("What is not verified", _not_verified(result)),
-            Section("How it was run", _run(result)),
-            Section("Versions and hashes", _provenance(result["provenance"])),
-        ),
+    return claims.chapter(
+        one,
+        recorded,
+        headline(result),
+        *([Section("Map of the network", drawn)] if drawn else []),
+        Section("Same function: float64 gap against its limit", _float64(result)),
+        Section("Same precision: float32 error against the reference's own", _float32(result)),
+        Section("Where a difference is, or would be, found", _where(result)),
+        Section("Every tensor", (_layer_table(result["layers"]),)),
+        Section("What is not verified", _not_verified(result)),
+        Section("How it was run", _run(result)),
+        Section("Versions and hashes", _provenance(result["provenance"])),
     )
 
 

@@ -19,20 +19,16 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         *flatten(result["provenance"]),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=(
+    return words.chapter(
+        one,
+        claims,
+        (
             f"{number(result['runs'])} audits of a port that is right, {number(result['alarms'])} "
             f"false alarms: with {100 * result['confidence']:.0f} % confidence their rate is below "
             f"{100 * result['bound']:.2f} %."
         ),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Every audit", (_audits(result["outcomes"]),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+        Section("Every audit", (_audits(result["outcomes"]),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 

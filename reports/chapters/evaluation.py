@@ -41,23 +41,21 @@ Result = Mapping[str, Any]
 def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An evaluation's chapter: all that the result holds."""
     result = one.content
-    sections = [Section("Scores", _scores(result))]
-    if recorded:
-        sections.insert(0, Section("Claims", (claims.table(recorded),)))
+    compared = []
     if "comparison" in result:
-        sections.append(Section("The two sides compared", _comparison(result)))
-        sections.append(Section("Images that differ", _differing(result["comparison"])))
-    sections += [
+        compared = [
+            Section("The two sides compared", _comparison(result)),
+            Section("Images that differ", _differing(result["comparison"])),
+        ]
+    return claims.chapter(
+        one,
+        recorded,
+        _headline(result),
+        Section("Scores", _scores(result)),
+        *compared,
         Section("Every class", (_classes(result),)),
         Section("Pictures", _pictures(one)),
         Section("How it was run", _run(result)),
-    ]
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=claims.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=tuple(sections),
     )
 
 

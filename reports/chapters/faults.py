@@ -22,17 +22,13 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         *flatten(result["provenance"]),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Beside customary checks", _customary(result)),
-            Section("Every fault", (_faults(result["outcomes"]),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Beside customary checks", _customary(result)),
+        Section("Every fault", (_faults(result["outcomes"]),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 

@@ -27,17 +27,14 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("cores in a step", number(result["replicas"])),
         ("targets an image is padded to", number(result["targets"])),
     )
-    return Chapter(
-        title=one.title,
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Compiled steps", _steps(result)),
+        Section("The published schedule", _schedule(result)),
+        Section("How it was run", (Facts(facts),)),
         verdict=verdict,
-        tone=words.tone(verdict),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Compiled steps", _steps(result)),
-            Section("The published schedule", _schedule(result)),
-            Section("How it was run", (Facts(facts),)),
-        ),
     )
 
 

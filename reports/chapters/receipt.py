@@ -39,17 +39,14 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     result = one.content
     failing = any(claim["verdict"] == "fails" for claim in claims)
     verdict = "fails" if failing else "holds"
-    return Chapter(
-        title=one.title,
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Files", _files(result)),
+        Section("Rules", (_rules(result["tensors"]),)),
+        Section("Every tensor", (_tensors(result["tensors"]),)),
         verdict=verdict,
-        tone=words.tone(verdict),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Files", _files(result)),
-            Section("Rules", (_rules(result["tensors"]),)),
-            Section("Every tensor", (_tensors(result["tensors"]),)),
-        ),
     )
 
 

@@ -17,18 +17,18 @@ from reports.labels import difference, label
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     """A comparison's chapter: all that the result holds."""
     result = one.content
-    sections = [Section("What each run reached", (_reached(result["sides"]),))]
-    if claims:
-        sections.insert(0, Section("Claims", (words.table(claims),)))
+    compared = []
     if "comparison" in result:
-        sections.append(Section("How far the losses are apart", _losses(result["comparison"])))
-        sections.append(Section("Scores compared", _scores(result["comparison"])))
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=tuple(sections),
+        compared = [
+            Section("How far the losses are apart", _losses(result["comparison"])),
+            Section("Scores compared", _scores(result["comparison"])),
+        ]
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("What each run reached", (_reached(result["sides"]),)),
+        *compared,
     )
 
 

@@ -44,18 +44,14 @@ SIZE = (360, 260)
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     """A trajectory's chapter: all that the result holds."""
     result = one.content
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Gaps from step to step", _gaps(result)),
-            Section("Loss", (_losses(result),)),
-            Section("Every step", (_steps(result),)),
-            Section("How it was run", (Facts(_facts(result)),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Gaps from step to step", _gaps(result)),
+        Section("Loss", (_losses(result),)),
+        Section("Every step", (_steps(result),)),
+        Section("How it was run", (Facts(_facts(result)),)),
     )
 
 
