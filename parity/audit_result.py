@@ -16,9 +16,9 @@ from parity.claims import claim, margin_claim
 from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.metrics import Gap
+from parity.schemas import AUDIT as SCHEMA
 from parity.trace import Place
 
-SCHEMA = "maskformer-replication/audit/1"
 NAMED = 3  # tensors that a claim's place names
 BY_IDENTITY = "both module trees have the same names: pairing is by identity"
 

@@ -19,8 +19,8 @@ from parity.judge import function_verdict, precision_verdict
 from parity.metrics import gap
 from parity.provenance import provenance
 from parity.records import json_text, strict
+from parity.schemas import SUITE as SCHEMA
 
-SCHEMA = "maskformer-replication/suite/1"
 FILE = "suite.json"
 _RECORDED = pytest.StashKey[list[dict[str, Any]]]()
 

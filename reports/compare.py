@@ -7,36 +7,21 @@ below the earlier one's, is a regression.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from parity.errors import InputError
-from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
-from parity.measurements import verdicts_of
-from parity.schemas import AUDIT, EVALUATION
+from parity.judge import FUNCTION_FACTOR
+from reports.changes import Change, too_large
 from reports.derived import claims_of, incomplete
 from reports.document import flatten, number
-from reports.evidence import RUN, Evidence
-from reports.run_pairs import compared
+from reports.evidence import Evidence
 from reports.subjects import NOT_RECORDED, Subject, difference, differing, shown, subject
 
 SCHEMA = "maskformer-replication/comparison/1"
 COUNTED = ("none", "sum", "matching", "missed")
 """Rules of claims whose value is a count: there, the verdict alone says what is too much."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One thing that is not as it was; `regression` where it is worse than rounding explains."""
-
-    kind: str
-    name: str
-    before: str
-    after: str
-    regression: bool
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,7 @@ def _names(found: Sequence[Evidence]) -> list[str]:
         alike = [_subject(other) for other in found if _alike(one, other)]
         own = _subject(one)
         facts = [f"{fact} {shown(own.get(fact, NOT_RECORDED))}" for fact in differing(alike)]
-        name = " ".join(filter(None, (one.kind, one.config)))
+        name = " ".join(filter(None, (one.kind.name, one.config)))
         names.append(f"{name} ({', '.join(facts)})" if facts else name)
     return names
 
@@ -141,15 +126,10 @@ def _nothing_in_common(before: Sequence[Evidence], after: Sequence[Evidence]) ->
 
 def _pair(name: str, before: Evidence, after: Evidence) -> Pair:
     changes = [*_versions(before, after), *_claims(before, after)]
-    compared_cases = 0
-    if before.schema == AUDIT:
-        layers, compared_cases = _layers(before, after)
-        changes += layers
-    elif before.schema == EVALUATION:
-        changes += _evaluated(before.content, after.content)
-    elif before.schema == RUN:
-        changes += _trained(before, after)
-    return Pair(before.kind, name, tuple(changes), compared_cases)
+    further = before.kind.changes
+    found = [] if further is None else list(further(before, after))
+    changes += [one for one in found if one is not None]
+    return Pair(before.kind.name, name, tuple(changes), found.count(None))
 
 
 def _versions(before: Evidence, after: Evidence) -> Iterator[Change]:
@@ -195,91 +175,7 @@ def _grown(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     values = (one["value"], other["value"], other["limit"])
     if not all(isinstance(x, int | float) for x in values):
         return ""
-    return _too_large(values[0], values[1], values[2] / FUNCTION_FACTOR)
-
-
-def _too_large(before: float, after: float, floor: float) -> str:
-    """Why `after` is more than the precision claim's rule allows over `before`, or nothing."""
-    limit = PRECISION_FACTOR * max(before, floor)
-    if after <= limit or math.isnan(before):
-        return ""
-    times = after / max(before, floor) if max(before, floor) > 0 else math.inf
-    return (
-        f"{number(float(times))} times what it was or its rounding floor, at most "
-        f"{PRECISION_FACTOR:g} expected"
-    )
-
-
-def _layers(before: Evidence, after: Evidence) -> tuple[list[Change], int]:
-    """Tensors whose verdict changed, or whose error grew; and how many are about as they were."""
-    changes, same = [], 0
-    old, new = ({one["id"]: one for one in each.content["claims"]} for each in (before, after))
-    for identity, other in new.items():
-        rules = [(x.get("measured") or {}).get("rule") for x in (old.get(identity, {}), other)]
-        if rules != ["verdicts", "verdicts"]:
-            continue
-        earlier, later = (verdicts_of(x["measured"]) for x in (old[identity], other))
-        for key, now in later.items():
-            change = _tensor(f"{key} [{identity}]", earlier.get(key), now)
-            changes += [change] if change else []
-            same += change is None
-    return changes, same
-
-
-def _tensor(name: str, was: Verdict | None, now: Verdict) -> Change | None:
-    if was is None:
-        return Change("tensor", name, "not compared", f"{now.value:.2g}", not now.passed)
-    texts = (f"{was.value:.2g}", f"{now.value:.2g}")
-    if was.passed != now.passed:
-        reason = "above its limit now" if was.passed else "within its limit now"
-        return Change("tensor", name, *texts, was.passed, reason)
-    for metric, (value, base) in now.measured.items():
-        if metric in was.measured and (reason := _too_large(was.measured[metric][0], value, base)):
-            pair = (f"{was.measured[metric][0]:.2g}", f"{value:.2g}")
-            return Change("tensor", name, *pair, now.passed, f"{metric}: {reason}")
-    return None
-
-
-def _evaluated(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    """Scores whose recorded intervals do not meet, and others that are not the same."""
-    for side in before["sides"].keys() & after["sides"].keys():
-        one, other = before["sides"][side], after["sides"][side]
-        values = [
-            {"mIoU": x["miou"]} | {f"PQ {k}": v["pq"] for k, v in x.get("panoptic", {}).items()}
-            for x in (one, other)
-        ]
-        for name in values[0].keys() & values[1].keys():
-            old, new = values[0][name], values[1][name]
-            if old == new:
-                continue
-            intervals = [x["intervals"].get(name, {}) for x in (one, other)]
-            below = all("low" in x for x in intervals) and (
-                intervals[1]["high"] < intervals[0]["low"]
-            )
-            reason = "its interval lies below the earlier one" if below else ""
-            texts = (f"{100 * old:.2f}", f"{100 * new:.2f}")
-            yield Change("score", f"{side}, {name}", *texts, below, reason)
-
-
-def _trained(before: Evidence, after: Evidence) -> Iterator[Change]:
-    """Final scores of two runs, compared image by image where both were evaluated on the same."""
-    for name, one in compared(before.counts, after.counts).items():
-        values = [100 * each.counts.samples()[name].value for each in (before, after)]
-        if values[0] == values[1]:
-            continue
-        interval = one.get("difference")
-        below = interval is not None and interval.high < 0
-        reason = ""
-        if interval is not None:
-            reason = (
-                f"{100 * interval.confidence:.0f} % interval of the difference "
-                f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f} points"
-            )
-        yield Change("score", name, *(f"{x:.2f}" for x in values), below, reason)
-    rows = [one.run.column("loss") for one in (before, after)]
-    ends = [float(values[-1]) for _, values in rows]
-    if ends[0] != ends[1]:
-        yield Change("loss", "last row", *(f"{x:.6g}" for x in ends), False)
+    return too_large(values[0], values[1], values[2] / FUNCTION_FACTOR)
 
 
 def markdown(result: Mapping[str, Any], before: str, after: str) -> str:

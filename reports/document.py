@@ -102,14 +102,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Claims, strongest first as recorded."""
-
-    kind: ClassVar[str] = "ladder"
-    claims: tuple[Claim, ...]
-
-
-@dataclass(frozen=True)
 class Step:
     """A rung of the ladder over all results, and the claims that stand on it; values in words."""
 
@@ -153,7 +145,7 @@ class Pictures:
     pictures: tuple[Picture, ...]
 
 
-Block = Text | Items | Facts | Table | Figure | Ladder | Steps | Pictures
+Block = Text | Items | Facts | Table | Figure | Steps | Pictures
 
 
 @dataclass(frozen=True)

@@ -6,34 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskformer.metrics.run_scores import ImageCounts
-from maskformer.runs.run_record import SCHEMA as RUN
 from maskformer.runs.run_record import Run
 from parity.records import json_text
-from parity.schemas import (
-    EVALUATION,
-    PREFLIGHT,
-    RECEIPT,
-    TRAJECTORY,
-)
-from reports.kinds import KINDS, TITLES
+from reports.kind import Kind
 
 SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
-
-TARGETS = {
-    "tf": "TensorFlow checkpoint",
-    "torch": "PyTorch checkpoint",
-    "hf": "Hugging Face folder",
-    "safetensors": "safetensors file",
-}
-"""What a conversion writes, by the kind in its receipt."""
-
-EVALUATED = "evaluation.json"
-"""The file of an evaluation that has pictures beside it."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One recorded result: its schema, its files' bytes, and what they hold.
+    """One recorded result: its kind, its files' bytes, and what they hold.
 
     `files` has one entry "" for a result that is one JSON file. A run has run.json, metrics.jsonl
     and, where it was evaluated, evaluation.npz; an evaluation that drew pictures has
@@ -41,7 +23,7 @@ class Evidence:
     was read, for messages.
     """
 
-    schema: str
+    kind: Kind
     files: Mapping[str, bytes]
     content: Mapping[str, Any]
     source: str
@@ -49,9 +31,14 @@ class Evidence:
     counts: ImageCounts | None = field(default=None, compare=False)
 
     @property
-    def kind(self) -> str:
-        """What its file is named after."""
-        return KINDS[self.schema]
+    def schema(self) -> str:
+        """The name of its format."""
+        return self.kind.schema
+
+    @property
+    def main(self) -> str:
+        """The file that is named as the evidence of its claims."""
+        return next(iter(self.files))
 
     @property
     def config(self) -> str | None:
@@ -66,32 +53,16 @@ class Evidence:
     @property
     def title(self) -> str:
         """What it is, in a few words that tell it from others of its kind where they differ."""
-        content = self.content
-        if content.get("title"):
-            return content["title"]
-        text = f"{TITLES[self.schema]} of {self.config}" if self.config else TITLES[self.schema]
-        if self.schema == RUN:
-            seed = content["settings"].get("seed")
-            text += f", {SIDES[content['side']]}" + ("" if seed is None else f", seed {seed}")
-        elif self.schema == TRAJECTORY:
-            text += f", {content['dtype']}"
-        elif self.schema == EVALUATION:
-            text += f" on {content['split']}"
-        elif self.schema == PREFLIGHT:
-            topologies = [row["topology"] for row in content["topologies"]]
-            text += f", {content['precision']}, {', '.join(topologies)}"
-        elif self.schema == RECEIPT:
-            kind = content["target"]["kind"]
-            text += f" to a {TARGETS.get(kind, kind)}"
-        return text
+        if self.content.get("title"):
+            return self.content["title"]
+        text = f"{self.kind.title} of {self.config}" if self.config else self.kind.title
+        return text if self.kind.detail is None else text + self.kind.detail(self.content)
 
     @property
     def digest(self) -> str:
         """sha256 over what was recorded, by which copies are known; pictures do not count."""
-        if EVALUATED in self.files:
-            return sha256(self.files[EVALUATED])
-        if "" in self.files:
-            return sha256(self.files[""])
+        if self.run is None:
+            return sha256(self.files[self.main])
         parts = (f"{n}\0{sha256(content)}\n" for n, content in sorted(self.files.items()))
         return sha256("".join(parts).encode())
 
@@ -113,7 +84,7 @@ def names(evidence: Iterable[Evidence]) -> list[dict[str, str]]:
     """
     placed = []
     for index, one in enumerate(evidence, 1):
-        stem = f"evidence/{index:02d}-{one.kind}"
+        stem = f"evidence/{index:02d}-{one.kind.name}"
         if set(one.files) == {""}:
             placed.append({"": f"{stem}.json"})
         else:

@@ -1,51 +1,50 @@
 """What a report can be made of, in a report's order."""
 
-from maskformer.runs.run_record import SCHEMA as RUN
-from parity.schemas import (
-    AUDIT,
-    AUDIT_ALL,
-    CLEAN_AUDITS,
-    EVALUATION,
-    FAULT_SCORE,
-    PREFLIGHT,
-    RECEIPT,
-    SUITE,
-    TRAINING_RUNS,
-    TRAINING_SEEDS,
-    TRAINING_STEP,
-    TRAJECTORY,
+from collections.abc import Mapping
+from typing import Any
+
+from parity.errors import InputError
+from reports.chapters import (
+    architectures,
+    audit,
+    clean,
+    evaluation,
+    faults,
+    preflight,
+    receipt,
+    runs,
+    seeds,
+    suite,
+    training,
+    training_runs,
+    trajectory,
 )
+from reports.kind import Kind, registry
 
-KINDS = {
-    RECEIPT: "receipt",
-    AUDIT: "audit",
-    AUDIT_ALL: "audit-all",
-    TRAINING_STEP: "training-step",
-    TRAJECTORY: "trajectory",
-    EVALUATION: "evaluation",
-    RUN: "run",
-    TRAINING_RUNS: "training-runs",
-    TRAINING_SEEDS: "training-seeds",
-    PREFLIGHT: "preflight",
-    FAULT_SCORE: "fault-score",
-    CLEAN_AUDITS: "clean-audits",
-    SUITE: "suite",
-}
-"""What a report can be made of, in a report's order: the schema, and what files are named after."""
+KINDS = registry(
+    receipt.KIND,
+    audit.KIND,
+    architectures.KIND,
+    training.KIND,
+    trajectory.KIND,
+    evaluation.KIND,
+    runs.KIND,
+    training_runs.KIND,
+    seeds.KIND,
+    preflight.KIND,
+    faults.KIND,
+    clean.KIND,
+    suite.KIND,
+)
+"""The kinds by schema."""
 
 
-TITLES = {
-    RECEIPT: "Conversion",
-    AUDIT: "Audit",
-    AUDIT_ALL: "Audit of every architecture",
-    TRAINING_STEP: "Training step",
-    TRAJECTORY: "Trajectory",
-    EVALUATION: "Evaluation",
-    RUN: "Training run",
-    TRAINING_RUNS: "Comparison of two training runs",
-    TRAINING_SEEDS: "Training from several seeds",
-    PREFLIGHT: "TPU preflight",
-    FAULT_SCORE: "Planted faults",
-    CLEAN_AUDITS: "Clean audits",
-    SUITE: "Test suite",
-}
+def kind_of(schema: Any, source: str, kinds: Mapping[str, Kind] = KINDS) -> Kind:
+    """The kind with this schema. Raises InputError for an unknown one, which `source` has."""
+    if not isinstance(schema, str) or schema not in kinds:
+        raise InputError(
+            f"{source} has the schema {schema!r}, which no report knows",
+            f"known: {', '.join(kinds)}",
+            "record the result again with this version, or report it with the version that made it",
+        )
+    return kinds[schema]

@@ -4,22 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.schemas import (
-    AUDIT,
-    AUDIT_ALL,
-    CLEAN_AUDITS,
-    EVALUATION,
-    FAULT_SCORE,
-    PREFLIGHT,
-    RECEIPT,
-    SUITE,
-    TRAINING_RUNS,
-    TRAINING_SEEDS,
-    TRAINING_STEP,
-    TRAJECTORY,
-)
-from reports.evidence import RUN
-
 
 @dataclass(frozen=True)
 class Rung:
@@ -117,51 +101,26 @@ BESIDE = (
 )
 """What is judged beside the ladder: it says nothing of the port's equality."""
 
-_AUDIT_RUNGS = (  # the first prefix that fits a claim's id
-    ("weights", "weights"),
-    ("same_precision", "precision"),
-    ("same_decisions", "precision"),
-    ("capture", "precision"),
-    ("production", "precision"),
-    ("inference", "inference"),
-    ("metric", "inference"),
-    ("train_losses", "losses"),
-    ("train_replica_losses", "losses"),
-    ("train_dropout", "losses"),
-    ("train_costs", "matching"),
-    ("train_matching", "matching"),
-    ("train_gradients", "gradients"),
-    ("train_", "update"),
-    ("", "activations"),
-)
-_BY_SCHEMA = {
-    RECEIPT: "weights",
-    TRAJECTORY: "trajectory",
-    EVALUATION: "inference",
-    TRAINING_RUNS: "metric_trained",
-    TRAINING_SEEDS: "metric_trained",
-    RUN: "metric_trained",
-    PREFLIGHT: "tpu",
-    FAULT_SCORE: "harness",
-    CLEAN_AUDITS: "harness",
-    SUITE: "activations",
+AUDITED = {
+    "weights": "weights",
+    "same_precision": "precision",
+    "same_decisions": "precision",
+    "capture": "precision",
+    "production": "precision",
+    "inference": "inference",
+    "metric": "inference",
+    "train_losses": "losses",
+    "train_replica_losses": "losses",
+    "train_dropout": "losses",
+    "train_costs": "matching",
+    "train_matching": "matching",
+    "train_gradients": "gradients",
+    "train_": "update",
+    "": "activations",
 }
-_OWN = {rung.id for rung in (*RUNGS, *BESIDE)}
+"""The rungs of an audit's claims, by how their ids begin."""
 
-
-def rung_of(schema: str, identity: str) -> str:
-    """The rung of a claim by the schema of its evidence and its id.
-
-    An id "RUNG/..." names its rung, as those do that a report derives.
-    """
-    named = identity.partition("/")[0]
-    if named in _OWN and "/" in identity:
-        return named
-    if schema == AUDIT_ALL:
-        identity = identity.rpartition("/")[2]
-    if schema in (AUDIT, AUDIT_ALL, TRAINING_STEP):
-        return next(rung for start, rung in _AUDIT_RUNGS if identity.startswith(start))
-    return _BY_SCHEMA[schema]
+IDENTITIES = frozenset(rung.id for rung in (*RUNGS, *BESIDE))
 
 
 def verdict_of(claims: Sequence[Mapping[str, Any]]) -> str:

@@ -12,27 +12,26 @@ from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.runs.run_record import DESCRIPTION, METRICS, read_run
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
-from parity.schemas import EVALUATION, RECEIPT
 from reports.drawing.pictures import MOST, jpeg_name, kept
-from reports.evidence import EVALUATED, Evidence, json_bytes
-from reports.kinds import KINDS
+from reports.evidence import Evidence, json_bytes
+from reports.kind import Kind, Unnamed
+from reports.kinds import KINDS, kind_of
+
+Kinds = Mapping[str, Kind]
 
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
-
-
-_RECEIPT_FIRST = re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{')
 
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def of_result(result: Mapping[str, Any]) -> Evidence:
+def of_result(result: Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
     """A result that was just made, as if it had been read from its file."""
-    return _of_bytes(json_bytes(result), "the result")
+    return _of_bytes(json_bytes(result), "the result", kinds)
 
 
-def load(paths: Sequence[Path]) -> tuple[Evidence, ...]:
-    """The evidence in files and folders, in the order of `KINDS`, then as given; copies once.
+def load(paths: Sequence[Path], kinds: Kinds = KINDS) -> tuple[Evidence, ...]:
+    """The evidence in files and folders, in the order of `kinds`, then as given; copies once.
 
     A folder is searched with all below it; files in it that are no recorded result are passed over.
     Of copies, one that has its pictures is taken.
@@ -41,47 +40,53 @@ def load(paths: Sequence[Path]) -> tuple[Evidence, ...]:
     found: dict[str, Evidence] = {}
     for path in paths:
         below = {}
-        for one in _search(path):
+        for one in _search(path, kinds):
             known = below.get(one.digest)
             if known is None or len(one.files) > len(known.files):
                 below[one.digest] = one
         if not below:
             raise InputError(
                 f"{path} holds no recorded result",
-                f"searched for: {', '.join(KINDS.values())}",
+                f"searched for: {', '.join(kind.name for kind in kinds.values())}",
                 "give the JSON that a command wrote with --out or --json, or the folder of a run",
             )
         found |= {key: one for key, one in below.items() if key not in found}
-    order = list(KINDS)
+    order = list(kinds)
     return tuple(sorted(found.values(), key=lambda one: order.index(one.schema)))
 
 
-def _search(path: Path) -> Iterator[Evidence]:
+def _search(path: Path, kinds: Kinds) -> Iterator[Evidence]:
     if path.is_dir():
         if (path / DESCRIPTION).is_file():
-            yield _of_run(path)
+            yield _of_run(path, kinds)
         for file in sorted(path.rglob("*.json")):
             if file.name == DESCRIPTION and file.parent != path:
-                yield _of_run(file.parent)
-            elif file.name != DESCRIPTION and _may_be_result(file):
-                yield _of_file(file)
+                yield _of_run(file.parent, kinds)
+            elif file.name != DESCRIPTION and _may_be_result(file, kinds):
+                yield _of_file(file, kinds)
     elif path.name in (DESCRIPTION, METRICS):
-        yield _of_run(path.parent)
+        yield _of_run(path.parent, kinds)
     else:
-        yield _of_file(path)
+        yield _of_file(path, kinds)
 
 
-def _may_be_result(file: Path) -> bool:
+def _may_be_result(file: Path, kinds: Kinds) -> bool:
     """Whether a file found in a folder is a recorded result; others may lie beside it."""
     with file.open("rb") as stream:
         start = stream.read(4096)
     schema = _SCHEMA_FIRST.match(start)
     if schema is None:
-        return _RECEIPT_FIRST.match(start) is not None
-    return schema.group(1).decode(errors="replace") in KINDS
+        return any(one.beginning.match(start) for one in _unnamed(kinds))
+    return schema.group(1).decode(errors="replace") in kinds
 
 
-def _of_file(file: Path) -> Evidence:
+def _unnamed(kinds: Kinds) -> dict[Unnamed, Kind]:
+    """The kinds whose files name no schema, by how these are known."""
+    found = {kind.special.unnamed: kind for kind in kinds.values()}
+    return {known: kind for known, kind in found.items() if known is not None}
+
+
+def _of_file(file: Path, kinds: Kinds) -> Evidence:
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -90,12 +95,12 @@ def _of_file(file: Path) -> Evidence:
             f"{type(error).__name__}: {error.strerror or error}",
             "give a recorded result, or a folder that has some",
         ) from None
-    return _with_pictures(_of_bytes(content, str(file)), file.parent)
+    return _with_pictures(_of_bytes(content, str(file), kinds), file.parent)
 
 
 def _with_pictures(found: Evidence, folder: Path) -> Evidence:
-    """An evaluation with the pictures that it names, where they lie in `folder`."""
-    if found.schema != EVALUATION:
+    """A result with the pictures that it names, where they lie in `folder`."""
+    if not found.kind.special.pictures:
         return found
     pictures: dict[str, bytes] = {}
     for name in [str(one) for one in found.content.get("pictures", ())][:MOST]:
@@ -113,10 +118,10 @@ def _with_pictures(found: Evidence, folder: Path) -> Evidence:
                 break
     if not pictures:
         return found
-    return replace(found, files={EVALUATED: found.files[""], **pictures})
+    return replace(found, files={f"{found.kind.name}.json": found.files[""], **pictures})
 
 
-def _of_bytes(content: bytes, source: str) -> Evidence:
+def _of_bytes(content: bytes, source: str, kinds: Kinds) -> Evidence:
     try:
         value = json.loads(content)
     except ValueError as error:
@@ -125,19 +130,18 @@ def _of_bytes(content: bytes, source: str) -> Evidence:
             f"{type(error).__name__}: {error}",
             "record the result again",
         ) from None
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if isinstance(value, dict) and value.get("format") == 1 and {"tensors", "target"} <= set(value):
-        schema = RECEIPT
-    if schema not in KINDS or schema == RUN:
-        raise InputError(
-            f"{source} has the schema {schema!r}, which no report knows",
-            f"known: {', '.join(KINDS)}",
-            "record the result again with this version, or report it with the version that made it",
-        )
-    return Evidence(schema, {"": content}, _revived(value), source)
+    kind = None
+    schema = None
+    if isinstance(value, dict):
+        schema = value.get("schema")
+        kind = next((one for known, one in _unnamed(kinds).items() if known.holds(value)), None)
+    if kind is None:
+        of_files = {name: one for name, one in kinds.items() if not one.special.folder}
+        kind = kind_of(schema, source, of_files)
+    return Evidence(kind, {"": content}, _revived(value), source)
 
 
-def _of_run(folder: Path) -> Evidence:
+def _of_run(folder: Path, kinds: Kinds) -> Evidence:
     run = read_run(folder)
     files = {name: (folder / name).read_bytes() for name in (DESCRIPTION, METRICS)}
     counts = None
@@ -150,7 +154,7 @@ def _of_run(folder: Path) -> Evidence:
             f"{METRICS} is empty",
             "wait for the run's first row, or leave it out",
         )
-    return Evidence(RUN, files, run.description, str(folder), run, counts)
+    return Evidence(kinds[RUN], files, run.description, str(folder), run, counts)
 
 
 def _revived(value: Any) -> Any:

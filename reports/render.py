@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +17,12 @@ from markupsafe import Markup
 
 from parity.errors import InputError
 from parity.records import json_text
-from parity.schemas import (
-    AUDIT,
-    AUDIT_ALL,
-    CLEAN_AUDITS,
-    EVALUATION,
-    FAULT_SCORE,
-    PREFLIGHT,
-    RECEIPT,
-    SUITE,
-    TRAINING_RUNS,
-    TRAINING_SEEDS,
-    TRAINING_STEP,
-    TRAJECTORY,
-)
 from reports import evidence
-from reports.chapters import (
-    architectures,
-    audit,
-    clean,
-    evaluation,
-    faults,
-    preflight,
-    receipt,
-    seeds,
-    suite,
-    training,
-    trajectory,
-)
-from reports.chapters import runs as trained
-from reports.chapters import training_runs as comparison
 from reports.derived import all_claims, incomplete
 from reports.document import Cell, Chapter
 from reports.drawing.plots import stage_class
 from reports.evidence import Evidence, names
+from reports.kind import Kind
 from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.loading import of_result
 from reports.summary import nearest_to_limit, summary
@@ -59,21 +31,6 @@ SCHEMA = "maskformer-replication/report/2"
 SHOWN = 0.051  # relative: what is left out of a number that is shown with two digits
 PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
 FOLDER = "evidence"
-CHAPTERS: Mapping[str, Callable[[Evidence, Sequence[Mapping[str, Any]]], Chapter]] = {
-    RECEIPT: receipt.chapter,
-    AUDIT: audit.chapter,
-    AUDIT_ALL: architectures.chapter,
-    TRAINING_STEP: training.chapter,
-    TRAJECTORY: trajectory.chapter,
-    EVALUATION: evaluation.chapter,
-    TRAINING_RUNS: comparison.chapter,
-    TRAINING_SEEDS: seeds.chapter,
-    PREFLIGHT: preflight.chapter,
-    FAULT_SCORE: faults.chapter,
-    CLEAN_AUDITS: clean.chapter,
-    SUITE: suite.chapter,
-}
-"""By schema, what makes a chapter of one result and its claims. Runs of a config share one."""
 
 
 def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path) -> Path:
@@ -192,26 +149,27 @@ def _ladder(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _chapters(
     found: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]
 ) -> tuple[Chapter, ...]:
-    """A chapter for each result, in order; all runs of a config share the place of the first."""
+    """A chapter for each result, in order; those that belong together are at the first's place."""
     chapters: list[Chapter] = []
     files = [next(iter(places.values())) for places in names(found)]
-    drawn: set[str | None] = set()
+    drawn: set[tuple[Kind, str | None]] = set()
     for one, file in zip(found, files, strict=True):
-        if one.schema == evidence.RUN and one.config in drawn:
-            continue
-        members = {file}
-        runs: list[Evidence] = []
-        if one.schema == evidence.RUN:
-            drawn.add(one.config)
-            group = [
+        about = (one.kind, one.config)
+        alike = [(one, file)]
+        if one.kind.special.together is not None:
+            if about in drawn:
+                continue
+            alike = [
                 (other, place)
                 for other, place in zip(found, files, strict=True)
-                if other.schema == evidence.RUN and other.config == one.config
+                if (other.kind, other.config) == about
             ]
-            runs, members = [other for other, _ in group], {place for _, place in group}
+        drawn.add(about)
+        members = {place for _, place in alike}
+        shown = one if one.kind.special.together is None else [other for other, _ in alike]
         own = [claim for claim in claims if claim["file"] in members]
         try:
-            chapter = trained.chapter(runs, own) if runs else CHAPTERS[one.schema](one, own)
+            chapter = one.kind.chapter(shown, own)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise incomplete(one, error) from error
         chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parity.schemas import EVALUATION, RECEIPT
 from reports import words
 from reports.document import (
     Block,
@@ -18,7 +17,7 @@ from reports.document import (
     Text,
     number,
 )
-from reports.evidence import RUN, Evidence
+from reports.evidence import Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 from reports.sections import environment, errata, scores
 
@@ -28,11 +27,6 @@ ON_THE_LADDER = {
     "training runs and the PQ or mIoU they reach",
 }
 """What an audit names as not verified, and rungs of the ladder say better."""
-
-RECEIPTS = (
-    "That converted files are still what their receipts say: parity convert --verify RECEIPT reads "
-    "them again, and parity audit --port-weights CONVERTED compares them with their source."
-)
 
 LADDER = (
     "From the ground up: weights first, trained models last. Open a rung for its claims: what was "
@@ -188,8 +182,7 @@ def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
         of = titles[0] if len(set(titles)) == 1 else f"{len(titles)} results"
         items.append(f"{text[:1].upper()}{text[1:]} (said by: {of}).")
     items += weak_scores(found)
-    if any(one.schema == RECEIPT for one in found):
-        items.append(RECEIPTS)
+    items += filter(None, dict.fromkeys(one.kind.special.left_open for one in found))
     if not any(text.startswith("execution on a TPU") for text in said):
         items.append(EXECUTION)
     return Items(tuple(items))
@@ -199,13 +192,9 @@ def weak_scores(found: Sequence[Evidence]) -> list[str]:
     """Results whose models score next to nothing, so that scoring alike says little."""
     items = []
     for one in found:
-        if one.schema == RUN and one.counts is not None:
-            values = [one.run.last(name) for name in one.counts.values()]
-        elif one.schema == EVALUATION and not one.content["weights"].startswith("seeded:"):
-            sides = one.content["sides"].values()
-            values = [100 * side["miou"] for side in sides]
-            values += [100 * side["panoptic"]["All"]["pq"] for side in sides if "panoptic" in side]
-        else:
+        scored = one.kind.special.scored
+        values = [] if scored is None else scored.values(one)
+        if not values:
             continue
         best = max((value for value in values if value is not None), default=0.0)
         if best < WEAK:

@@ -1,9 +1,10 @@
-"""The verdict in one line, and the ladder of claims with the margin to each limit."""
+"""Verdicts and claims as people read them, with the margin to each limit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.document import Cell, Claim, Column, Ladder, Table, describe, number
+from reports.document import Cell, Chapter, Claim, Column, Section, Table, describe, number
+from reports.evidence import Evidence
 
 TONES = {
     "equal": "good",
@@ -60,36 +61,6 @@ def _factor(ratio: float) -> str:
     return number(float(f"{ratio:.2g}"))
 
 
-def headline(result: Mapping[str, Any]) -> str:
-    """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
-    float64, float32 = result["float64"], result["float32"]
-    parts = [
-        f"worst float64 gap {number(float64['worst_gap'])}, limit {number(float64['limit'])} "
-        f"({float64['worst_tap']})"
-    ]
-    if float32:
-        ratios = ", ".join(f"{name} {number(one['worst_ratio'])}" for name, one in float32.items())
-        limits = "/".join(dict.fromkeys(number(one["limit"]) for one in float32.values()))
-        parts.append(f"worst float32 error ratio {ratios}, limit {limits}")
-    missing = sum(len(keys) for keys in result["unpaired"].values())
-    if missing:
-        parts.append(f"without a partner: {number(missing)}")
-    taps = f"{number(result['taps'])} tensors"
-    if result["verdict"] == "equal":
-        lead = f"The port computes what the reference computes, at all {taps} compared"
-    else:
-        where = result["localisation"] or {"path": result["first_divergence"]}
-        place = f" at {where['path']}" if where["path"] else ""
-        cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
-        lead = f"The port differs{place}{cause}; {taps} compared"
-    return f"{lead}: {'; '.join(parts)}."
-
-
-def ladder(claims: Sequence[Mapping[str, Any]]) -> Ladder:
-    """The claims in their order."""
-    return Ladder(tuple(in_words(claim) for claim in claims))
-
-
 def in_words(claim: Mapping[str, Any]) -> Claim:
     """A claim as people read it."""
     facts = [("measured", describe(claim["value"])), ("limit", describe(claim["limit"]))]
@@ -133,3 +104,19 @@ def table(claims: Sequence[Mapping[str, Any]]) -> Table:
         Column("Cases", numeric=True),
     )
     return Table("Claims of this result", columns, rows)
+
+
+def chapter(
+    one: Evidence,
+    claims: Sequence[Mapping[str, Any]],
+    headline: str,
+    *sections: Section,
+    verdict: str | None = None,
+) -> Chapter:
+    """The chapter of one result: its claims, where it has any, then what else it holds.
+
+    Its verdict is `verdict`, or the one that was recorded.
+    """
+    verdict = one.content["verdict"] if verdict is None else verdict
+    own = [Section("Claims", (table(claims),))] if claims else []
+    return Chapter(one.title, verdict, tone(verdict), headline, (*own, *sections))

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from parity_tests.reports.results import audit_result, different_result
-from reports.words import headline, in_words, ladder, margin, table
+from reports.chapters.audit import headline
+from reports.words import in_words, margin, table
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ NOT_RUN = {
 
 def test_ladder_keeps_order_and_verdicts():
     recorded = [*different_result()["claims"][1:3], audit_result()["claims"][2], NOT_RUN]
-    claims = ladder(recorded).claims
+    claims = [in_words(claim) for claim in recorded]
     assert [claim.title for claim in claims] == [claim["title"] for claim in recorded]
     assert [claim.verdict for claim in claims] == ["fails", "fails", "holds", "not run"]
     assert [claim.tone for claim in claims] == ["bad", "bad", "good", "open"]

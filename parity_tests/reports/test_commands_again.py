@@ -2,7 +2,8 @@
 
 import pytest
 
-from reports.derived import claims_of, pair_command, run_command
+from reports.chapters.runs import pair_command, run_command
+from reports.derived import claims_of
 from reports.loading import of_result
 
 SETTINGS = {"config": "scenes_tiny", "data": "scenes", "steps": 12, "batch": 4, "seed": 0}

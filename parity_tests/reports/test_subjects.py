@@ -18,9 +18,8 @@ from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
 from replication.forward import every_architecture as audit_all
 from reports.evidence import RUN
-from reports.kinds import KINDS
 from reports.loading import load, of_result
-from reports.subjects import SUBJECTS, difference, shown, subject
+from reports.subjects import difference, shown, subject
 
 TOLD_APART = {  # by schema: a fact, where it is recorded, another value
     RECEIPT: [("dtype", ("options", "dtype"), "bfloat16"), ("target", ("target", "kind"), "hf")],
@@ -101,10 +100,6 @@ def changed(one, places, value):
         target = target[place]
     target[places[-1]] = value
     return replace(one, content=content)
-
-
-def test_every_kind_says_what_it_is_about():
-    assert list(SUBJECTS.keys() ^ KINDS.keys()) == []
 
 
 @pytest.mark.parametrize("schema", TOLD_APART)

@@ -14,9 +14,9 @@ from typing import Any
 from maskformer.model import zoo
 from parity.claims import claim
 from parity.errors import InputError
+from parity.schemas import CLEAN_AUDITS as SCHEMA
 from replication.console.progress import without_notes
 
-SCHEMA = "maskformer-replication/clean-audits/1"
 NOTES = "clean.jsonl"
 SIZES = ("64x96", "70x90", "97x131", "33x64", "128x96", "50x50", "64x64")
 BATCHES = (1, 2)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
+from parity.schemas import FAULT_SCORE as SCHEMA
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Score
     from replication.faults.runs import Notes
-
-
-SCHEMA = "maskformer-replication/fault-score/1"
 
 
 CATALOGUE = "replication.faults.catalogue.every"

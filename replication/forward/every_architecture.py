@@ -8,8 +8,8 @@ from typing import Any
 from maskformer.model import zoo
 from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
 from parity.errors import InputError
+from parity.schemas import AUDIT_ALL as SCHEMA
 
-SCHEMA = "maskformer-replication/audit-all/1"
 SIZE = "64x96"
 
 

@@ -12,9 +12,7 @@ from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.runs.run_record import LOSSES, Run, read_run
 from parity.errors import InputError
-
-SCHEMA = "maskformer-replication/training-runs/1"
-
+from parity.schemas import TRAINING_RUNS as SCHEMA
 
 _WINDOWS = 20
 

@@ -15,10 +15,10 @@ from maskformer.metrics.run_scores import COUNTS
 from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
+from parity.schemas import TRAINING_SEEDS as SCHEMA
 from replication.runs.comparison import compare_runs
 from replication.runs.trainers import Request, train
 
-SCHEMA = "maskformer-replication/training-seeds/1"
 COMPARISON = "comparison.json"
 RESULT = "seeds.json"
 SCORE = "panoptic_quality"

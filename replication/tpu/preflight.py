@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import claim
+from parity.schemas import PREFLIGHT as SCHEMA
 from replication.process.memory import give_back
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from tf_impl.lowering import Program
     from tf_impl.preflight import Compiled
 
-SCHEMA = "preflight/1"
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
 CORES_PER_CHIP = {"v2": 2, "v3": 2}
 LARGEST_BATCH = 512

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.schemas import TRAINING_STEP as SCHEMA
 from replication.console.progress import Steps
 from replication.training.dropout import dropout_claims
 from replication.training.gradients import gradient_claims, isolated_gradients_claim
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from replication.sides.weights import Weights
 
 STEPS = 7  # that `training_claims` announces
-SCHEMA = "maskformer-replication/training/1"
 
 
 def training_claims(

@@ -11,6 +11,7 @@ from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import running_ratio
+from parity.schemas import TRAJECTORY as SCHEMA
 from replication.sides.tf_side import PortRun
 from replication.sides.torch_side import ReferenceRun
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
 
-SCHEMA = "maskformer-replication/trajectory/1"
 DTYPES = ("float64", "float32")
 CALM_RATE = 1e-6  # at and below this rate, it is not
 EXECUTIONS = ("graph", "xla", "eager")

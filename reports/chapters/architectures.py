@@ -5,10 +5,14 @@ from typing import Any
 
 from parity.audit_figures import function_summary
 from parity.measurements import verdicts_of
+from parity.schemas import AUDIT_ALL
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
+from reports.ladder import AUDITED
+from reports.subjects import WEIGHTS, picked
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -22,16 +26,12 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         ("most memory, GB", f"{result['peak_memory_gb']:.1f}"),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Every architecture", (_table(rows),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Every architecture", (_table(rows),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 
@@ -99,3 +99,30 @@ def recheck_audit_all(content: Content) -> Iterator[Difference]:
             "nearest": {**figures["nearest_to_limit"], "ratio": figures["worst_ratio"]},
         }
         yield from differ(place, expected, row)
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    rows = content["architectures"]
+    return {
+        **picked(content, ("size", "weights")),
+        "architectures": [
+            {"config": row["config"], **picked(row.get("provenance", {}), WEIGHTS)} for row in rows
+        ],
+    }
+
+
+KIND = Kind(
+    schema=AUDIT_ALL,
+    name="audit-all",
+    title="Audit of every architecture",
+    detail=None,
+    subject=_subject,
+    rungs=AUDITED,
+    chapter=chapter,
+    recheck=recheck_audit_all,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(members=True),
+)

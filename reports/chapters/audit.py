@@ -12,8 +12,11 @@ from parity.audit_figures import (
     precision_figures,
     precision_summary,
 )
+from parity.judge import Verdict
 from parity.measurements import verdicts_of
+from parity.schemas import AUDIT
 from reports import words as claims
+from reports.changes import Change, too_large
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (
     Block,
@@ -34,6 +37,9 @@ from reports.document import (
 from reports.drawing import network
 from reports.drawing.plots import STAGES, Point, layer_plot
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
+from reports.ladder import AUDITED
+from reports.subjects import WEIGHTS, files, picked
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
 
@@ -45,22 +51,18 @@ def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     result = one.content
     drawn = network.blocks(recorded)
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=claims.tone(result["verdict"]),
-        headline=claims.headline(result),
-        sections=(
-            Section("Claims", (claims.table(recorded),)),
-            *([Section("Map of the network", drawn)] if drawn else []),
-            Section("Same function: float64 gap against its limit", _float64(result)),
-            Section("Same precision: float32 error against the reference's own", _float32(result)),
-            Section("Where a difference is, or would be, found", _where(result)),
-            Section("Every tensor", (_layer_table(result["layers"]),)),
-            Section("What is not verified", _not_verified(result)),
-            Section("How it was run", _run(result)),
-            Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
-        ),
+    return claims.chapter(
+        one,
+        recorded,
+        headline(result),
+        *([Section("Map of the network", drawn)] if drawn else []),
+        Section("Same function: float64 gap against its limit", _float64(result)),
+        Section("Same precision: float32 error against the reference's own", _float32(result)),
+        Section("Where a difference is, or would be, found", _where(result)),
+        Section("Every tensor", (_layer_table(result["layers"]),)),
+        Section("What is not verified", _not_verified(result)),
+        Section("How it was run", _run(result)),
+        Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
     )
 
 
@@ -370,3 +372,83 @@ def recheck_audit(content: Content) -> Iterator[Difference]:
     )
     if failed and content["first_divergence"] is None:
         yield "first_divergence", "the first tensor above its limit", None
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
+    float64, float32 = result["float64"], result["float32"]
+    parts = [
+        f"worst float64 gap {number(float64['worst_gap'])}, limit {number(float64['limit'])} "
+        f"({float64['worst_tap']})"
+    ]
+    if float32:
+        ratios = ", ".join(f"{name} {number(one['worst_ratio'])}" for name, one in float32.items())
+        limits = "/".join(dict.fromkeys(number(one["limit"]) for one in float32.values()))
+        parts.append(f"worst float32 error ratio {ratios}, limit {limits}")
+    missing = sum(len(keys) for keys in result["unpaired"].values())
+    if missing:
+        parts.append(f"without a partner: {number(missing)}")
+    taps = f"{number(result['taps'])} tensors"
+    if result["verdict"] == "equal":
+        lead = f"The port computes what the reference computes, at all {taps} compared"
+    else:
+        where = result["localisation"] or {"path": result["first_divergence"]}
+        place = f" at {where['path']}" if where["path"] else ""
+        cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
+        lead = f"The port differs{place}{cause}; {taps} compared"
+    return f"{lead}: {'; '.join(parts)}."
+
+
+def _changes(before: Evidence, after: Evidence) -> Iterator[Change | None]:
+    """Tensors whose verdict changed, or whose error grew; None for each that is about as it was."""
+    old, new = ({one["id"]: one for one in each.content["claims"]} for each in (before, after))
+    for identity, other in new.items():
+        rules = [(x.get("measured") or {}).get("rule") for x in (old.get(identity, {}), other)]
+        if rules != ["verdicts", "verdicts"]:
+            continue
+        earlier, later = (verdicts_of(x["measured"]) for x in (old[identity], other))
+        for key, now in later.items():
+            yield _tensor(f"{key} [{identity}]", earlier.get(key), now)
+
+
+def _tensor(name: str, was: Verdict | None, now: Verdict) -> Change | None:
+    if was is None:
+        return Change("tensor", name, "not compared", f"{now.value:.2g}", not now.passed)
+    texts = (f"{was.value:.2g}", f"{now.value:.2g}")
+    if was.passed != now.passed:
+        reason = "above its limit now" if was.passed else "within its limit now"
+        return Change("tensor", name, *texts, was.passed, reason)
+    for metric, (value, base) in now.measured.items():
+        if metric in was.measured and (reason := too_large(was.measured[metric][0], value, base)):
+            pair = (f"{was.measured[metric][0]:.2g}", f"{value:.2g}")
+            return Change("tensor", name, *pair, now.passed, f"{metric}: {reason}")
+    return None
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    claims = [one["id"] for one in content["claims"]]
+    return {
+        "title": content.get("title"),
+        **picked(content["provenance"], WEIGHTS),
+        "inputs": files(content["inputs"]),
+        "executions": sorted(content["float32"]),
+        "isolated": "isolated_function" in claims,
+        "training": any(one.startswith("train_") for one in claims),
+    }
+
+
+KIND = Kind(
+    schema=AUDIT,
+    name="audit",
+    title="Audit",
+    detail=None,
+    subject=_subject,
+    rungs=AUDITED,
+    chapter=chapter,
+    recheck=recheck_audit,
+    derived=None,
+    records_claims=True,
+    changes=_changes,
+    special=Special(),
+)

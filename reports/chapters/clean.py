@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import CLEAN_AUDITS
 from reports import words
 from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -17,20 +19,16 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         *flatten(result["provenance"]),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=(
+    return words.chapter(
+        one,
+        claims,
+        (
             f"{number(result['runs'])} audits of a port that is right, {number(result['alarms'])} "
             f"false alarms: with {100 * result['confidence']:.0f} % confidence their rate is below "
             f"{100 * result['bound']:.2f} %."
         ),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Every audit", (_audits(result["outcomes"]),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+        Section("Every audit", (_audits(result["outcomes"]),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 
@@ -68,3 +66,24 @@ def recheck_clean_audits(content: Content) -> Iterator[Difference]:
     (claim,) = content["claims"]
     yield from differ("claims[0].value", alarms, claim["value"])
     yield from differ("claims[0].cases", len(outcomes), claim["cases"])
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    return {"cases": [one["case"] for one in content["outcomes"]]}
+
+
+KIND = Kind(
+    schema=CLEAN_AUDITS,
+    name="clean-audits",
+    title="Clean audits",
+    detail=None,
+    subject=_subject,
+    rungs={"": "harness"},
+    chapter=chapter,
+    recheck=recheck_clean_audits,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

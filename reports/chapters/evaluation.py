@@ -1,12 +1,15 @@
 """The sections of an evaluation: scores with intervals, and how far two sides agree."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from parity.claims import claim
+from parity.schemas import EVALUATION
 from reports import words as claims
+from reports.changes import Change
 from reports.checks import EPSILON, ROUNDINGS, Claim, Content, Difference, differ
 from reports.document import (
     Block,
@@ -24,8 +27,11 @@ from reports.document import (
     number,
 )
 from reports.drawing.pictures import embedded
-from reports.evidence import EVALUATED, SIDES, Evidence
+from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Scored, Special
 from reports.labels import difference as named
+from reports.sections import scores
+from reports.subjects import WEIGHTS, picked
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
 ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units
@@ -37,23 +43,21 @@ Result = Mapping[str, Any]
 def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
     """An evaluation's chapter: all that the result holds."""
     result = one.content
-    sections = [Section("Scores", _scores(result))]
-    if recorded:
-        sections.insert(0, Section("Claims", (claims.table(recorded),)))
+    compared = []
     if "comparison" in result:
-        sections.append(Section("The two sides compared", _comparison(result)))
-        sections.append(Section("Images that differ", _differing(result["comparison"])))
-    sections += [
+        compared = [
+            Section("The two sides compared", _comparison(result)),
+            Section("Images that differ", _differing(result["comparison"])),
+        ]
+    return claims.chapter(
+        one,
+        recorded,
+        _headline(result),
+        Section("Scores", _scores(result)),
+        *compared,
         Section("Every class", (_classes(result),)),
         Section("Pictures", _pictures(one)),
         Section("How it was run", _run(result)),
-    ]
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=claims.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=tuple(sections),
     )
 
 
@@ -288,7 +292,7 @@ def _pictures(one: Evidence) -> tuple[Block, ...]:
     if not names:
         return (Text("None were drawn."),)
     which = "that differ most" if "comparison" in result else "with the lowest scores"
-    kept = [name for name in one.files if name not in ("", EVALUATED)]
+    kept = [name for name in one.files if name != one.main]
     if not kept:
         text = f"The images {which} first; they are beside the result, not in this report."
         return (Text(text), Items(tuple(names)))
@@ -346,7 +350,8 @@ def recheck_evaluation(content: Content) -> Iterator[Difference]:
             yield from differ(place, shown["p_value"] < shown["alpha"], shown["holds"])
 
 
-def of_evaluation(content: Mapping[str, Any]) -> list[Claim]:
+def of_evaluation(one: Evidence) -> list[Claim]:
+    content = one.content
     command = content["command"]
     found = [
         claim(
@@ -440,3 +445,139 @@ def _scored(content: Mapping[str, Any], name: str) -> Iterator[float]:
             yield side["miou"]
         else:
             yield side["panoptic"][name.removeprefix("PQ ")]["pq"]
+
+
+def _evaluated_rows(config: str, found: Sequence[Evidence]) -> list[scores.Row]:
+    """A row for each evaluation and score; random weights are named as such."""
+    rows = []
+    for one in found:
+        content = one.content
+        random = content["weights"].startswith("seeded:")
+        weights = f"{'random' if random else 'converted'}, {content['weights']}"
+        if "port_weights" in content:
+            weights += f"; TensorFlow's {content['port_weights']}"
+        for label in scores.SCORES.values():
+            ends = [_score(content["sides"].get(side), label) for side in ("torch", "tf")]
+            if ends == [None, None]:
+                continue
+            judged = content.get("comparison", {}).get("scores", {}).get(label, {})
+            if ends == [0, 0]:
+                judged = {"difference": {"reason": "both score 0, which says nothing"}}
+            rows.append(
+                (
+                    Cell(label),
+                    Cell(weights),
+                    scores.published(config, label) if not random else Cell(""),
+                    *map(scores.percent, ends),
+                    scores.difference(None if None in ends else ends[1] - ends[0]),
+                    Cell(_recorded_interval(judged.get("difference", {}))),
+                    _recorded_equivalence(judged.get("equivalence", {})),
+                )
+            )
+    return rows
+
+
+def _score(side: Mapping[str, Any] | None, label: str) -> float | None:
+    if side is None:
+        return None
+    if label == "mIoU":
+        return 100 * side["miou"]
+    group = side.get("panoptic", {}).get(label.removeprefix("PQ "))
+    return None if group is None else 100 * group["pq"]
+
+
+def _recorded_interval(difference: Mapping[str, Any]) -> str:
+    if "reason" in difference:
+        return f"none: {difference['reason']}"
+    interval = difference.get("interval")
+    if interval is None:
+        return ""
+    return f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
+
+
+def _recorded_equivalence(one: Mapping[str, Any]) -> Cell:
+    if "holds" not in one:
+        return Cell(f"not testable: {one['reason']}" if "reason" in one else "")
+    return scores.equivalence(one["holds"], one["margin"], one["p_value"])
+
+
+def _class_plots(found: Sequence[Evidence]) -> list[Plot]:
+    """Per-class scores of the two sides, of each evaluation that has both."""
+    plots = []
+    for one in found:
+        if {"torch", "tf"} <= one.content["sides"].keys():
+            both = [one.content["sides"][side]["per_class"] for side in ("torch", "tf")]
+            # A plot of classes that all have PQ 0 is a dot in a corner.
+            key = "pq" if any(row.get("pq") for side in both for row in side) else "iou"
+            points = [
+                (
+                    row["name"],
+                    100 * row[key],
+                    100 * other[key],
+                    scores.THING if row["isthing"] else scores.STUFF,
+                )
+                for row, other in zip(*both, strict=True)
+                if row.get(key) is not None and other.get(key) is not None
+            ]
+            kind = "random" if one.content["weights"].startswith("seeded:") else "converted"
+            plots += scores.scatter(points, f"{'PQ' if key == 'pq' else 'IoU'}, {kind} weights")
+    return plots
+
+
+def _values(one: Evidence) -> list[float | None]:
+    if _random(one.content):
+        return []
+    sides = one.content["sides"].values()
+    values = [100 * side["miou"] for side in sides]
+    return values + [100 * side["panoptic"]["All"]["pq"] for side in sides if "panoptic" in side]
+
+
+def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
+    """Scores whose recorded intervals do not meet, and others that are not the same."""
+    sides = before.content["sides"], after.content["sides"]
+    for side in sides[0].keys() & sides[1].keys():
+        one, other = sides[0][side], sides[1][side]
+        values = [
+            {"mIoU": x["miou"]} | {f"PQ {k}": v["pq"] for k, v in x.get("panoptic", {}).items()}
+            for x in (one, other)
+        ]
+        for name in values[0].keys() & values[1].keys():
+            old, new = values[0][name], values[1][name]
+            if old == new:
+                continue
+            intervals = [x["intervals"].get(name, {}) for x in (one, other)]
+            below = all("low" in x for x in intervals) and (
+                intervals[1]["high"] < intervals[0]["low"]
+            )
+            reason = "its interval lies below the earlier one" if below else ""
+            texts = (f"{100 * old:.2f}", f"{100 * new:.2f}")
+            yield Change("score", f"{side}, {name}", *texts, below, reason)
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    asked = ("layout", "split", "images", "test_size", "augmented")
+    return {
+        "sides": sorted(content["sides"]),
+        **picked(content, (*WEIGHTS, *asked)),
+        "data": PurePath(content["data"]).name,
+    }
+
+
+KIND = Kind(
+    schema=EVALUATION,
+    name="evaluation",
+    title="Evaluation",
+    detail=lambda content: f" on {content['split']}",
+    subject=_subject,
+    rungs={"": "inference"},
+    chapter=chapter,
+    recheck=recheck_evaluation,
+    derived=of_evaluation,
+    records_claims=False,
+    changes=_changes,
+    special=Special(
+        pictures=True,
+        scored=Scored(rows=_evaluated_rows, plots=_class_plots, values=_values),
+    ),
+)

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import FAULT_SCORE
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -20,17 +22,13 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("seconds", f"{result['seconds']:.0f}"),
         *flatten(result["provenance"]),
     )
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Beside customary checks", _customary(result)),
-            Section("Every fault", (_faults(result["outcomes"]),)),
-            Section("How it was run", (Facts(facts),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Beside customary checks", _customary(result)),
+        Section("Every fault", (_faults(result["outcomes"]),)),
+        Section("How it was run", (Facts(facts),)),
     )
 
 
@@ -151,3 +149,24 @@ def recheck_fault_score(content: Content) -> Iterator[Difference]:
         causes = one["named"][rank - 1]["causes"][:1] if rank else []
         right = any(part in text for text, part in itertools.product(causes, one["causes"]))
         yield from differ(f"{place}.cause_named", right, one["cause_named"])
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    return {"size": content["size"], "faults": [one["id"] for one in content["outcomes"]]}
+
+
+KIND = Kind(
+    schema=FAULT_SCORE,
+    name="fault-score",
+    title="Planted faults",
+    detail=None,
+    subject=_subject,
+    rungs={"": "harness"},
+    chapter=chapter,
+    recheck=recheck_fault_score,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import PREFLIGHT
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
+from reports.subjects import picked
 
 GIB = 2**30
 STEPS = {"train": "training", "evaluation": "evaluation"}
@@ -25,17 +28,14 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
         ("cores in a step", number(result["replicas"])),
         ("targets an image is padded to", number(result["targets"])),
     )
-    return Chapter(
-        title=one.title,
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Compiled steps", _steps(result)),
+        Section("The published schedule", _schedule(result)),
+        Section("How it was run", (Facts(facts),)),
         verdict=verdict,
-        tone=words.tone(verdict),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Compiled steps", _steps(result)),
-            Section("The published schedule", _schedule(result)),
-            Section("How it was run", (Facts(facts),)),
-        ),
     )
 
 
@@ -142,3 +142,31 @@ def recheck_preflight(content: Content) -> Iterator[Difference]:
             shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
             measured = claims[f"memory/{topology}"]["measured"]["values"]
             yield from differ(f"claims (memory/{topology}).measured.values", shares, measured)
+
+
+def _detail(content: Content) -> str:
+    topologies = [row["topology"] for row in content["topologies"]]
+    return f", {content['precision']}, {', '.join(topologies)}"
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    asked = ("precision", "image_size", "per_core_batch", "replicas", "targets", "effort")
+    rows = content["topologies"]
+    return {**picked(content, asked), "topologies": [row["topology"] for row in rows]}
+
+
+KIND = Kind(
+    schema=PREFLIGHT,
+    name="preflight",
+    title="TPU preflight",
+    detail=_detail,
+    subject=_subject,
+    rungs={"": "tpu"},
+    chapter=chapter,
+    recheck=recheck_preflight,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

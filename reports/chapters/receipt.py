@@ -1,16 +1,38 @@
 """The sections of a conversion's receipt: where each tensor of a checkpoint comes from."""
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.claims import claim
+from parity.schemas import RECEIPT
 from reports import words
 from reports.checks import Claim
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
-from reports.evidence import TARGETS, Evidence
+from reports.evidence import Evidence
+from reports.kind import Kind, Special, Unnamed
+from reports.subjects import files
+
+TARGETS = {
+    "tf": "TensorFlow checkpoint",
+    "torch": "PyTorch checkpoint",
+    "hf": "Hugging Face folder",
+    "safetensors": "safetensors file",
+}
+"""What a conversion writes, by the kind in its receipt."""
+
+LEFT_OPEN = (
+    "That converted files are still what their receipts say: parity convert --verify RECEIPT reads "
+    "them again, and parity audit --port-weights CONVERTED compares them with their source."
+)
+
+UNNAMED = Unnamed(
+    beginning=re.compile(rb'\s*\{\s*"format":\s*1,\s*"code":\s*\{'),
+    holds=lambda content: content.get("format") == 1 and {"tensors", "target"} <= set(content),
+)
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -18,17 +40,14 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     result = one.content
     failing = any(claim["verdict"] == "fails" for claim in claims)
     verdict = "fails" if failing else "holds"
-    return Chapter(
-        title=one.title,
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Files", _files(result)),
+        Section("Rules", (_rules(result["tensors"]),)),
+        Section("Every tensor", (_tensors(result["tensors"]),)),
         verdict=verdict,
-        tone=words.tone(verdict),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Files", _files(result)),
-            Section("Rules", (_rules(result["tensors"]),)),
-            Section("Every tensor", (_tensors(result["tensors"]),)),
-        ),
     )
 
 
@@ -108,9 +127,9 @@ def _tensors(tensors: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Every tensor of the target, and its source", columns, rows, interactive=True)
 
 
-def of_receipt(content: Mapping[str, Any]) -> list[Claim]:
+def of_receipt(one: Evidence) -> list[Claim]:
     """That every tensor of a conversion has a source, and that copied ones kept their bits."""
-    tensors = content["tensors"]
+    content, tensors = one.content, one.content["tensors"]
     unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
     changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
     path = content["target"]["path"]
@@ -145,3 +164,35 @@ def _copied(one: Mapping[str, Any]) -> bool:
 
 def _same_bits(one: Mapping[str, Any]) -> bool:
     return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])
+
+
+def _detail(content: Mapping[str, Any]) -> str:
+    kind = content["target"]["kind"]
+    return f" to a {TARGETS.get(kind, kind)}"
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    source = content["source"]
+    return {
+        "config_sha256": content["config"]["digest"],
+        "source": [source["kind"], *files(source["files"])],
+        "target": content["target"]["kind"],
+        **content["options"],
+    }
+
+
+KIND = Kind(
+    schema=RECEIPT,
+    name="receipt",
+    title="Conversion",
+    detail=_detail,
+    subject=_subject,
+    rungs={"": "weights"},
+    chapter=chapter,
+    recheck=None,
+    derived=of_receipt,
+    records_claims=False,
+    changes=None,
+    special=Special(unnamed=UNNAMED, left_open=LEFT_OPEN),
+)

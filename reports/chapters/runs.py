@@ -1,12 +1,21 @@
 """The sections of training runs: curves of both sides with bands over seeds, and where they end."""
 
-from collections.abc import Mapping, Sequence
+import math
+import shlex
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from maskformer.runs.run_record import SCORES, SENTINELS
+from maskformer.metrics import panoptic_quality, semantic_iou
+from maskformer.metrics.run_scores import ImageCounts
+from maskformer.runs.run_record import SCHEMA, SCORES, SENTINELS
+from maskformer.runs.run_settings import training_words
+from parity.claims import claim
 from reports import words
+from reports.changes import Change
+from reports.checks import EPSILON, ROUNDINGS, Claim, Content
 from reports.document import (
     Block,
     Cell,
@@ -23,8 +32,12 @@ from reports.document import (
 )
 from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Scored, Special
 from reports.labels import label
-from reports.run_pairs import pairs_of_runs
+from reports.run_pairs import compared, pairs_of_runs
+from reports.sections import scores
+from reports.sections.environment import FRAMEWORKS
+from reports.subjects import picked
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
@@ -127,7 +140,7 @@ def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple
     if found is None:
         return (Text("No run recorded any of these values."),)
     collapsed = [
-        _short(one)
+        _short(one.content)
         for one in runs
         if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
     ]
@@ -185,10 +198,10 @@ def _numeric(value: float | None) -> Cell:
     return Cell(number(value), value)
 
 
-def _short(run: Evidence) -> str:
-    """A run among others of its config."""
-    seed = run.content["settings"].get("seed")
-    return SIDES[run.content["side"]] + ("" if seed is None else f", seed {seed}")
+def _short(content: Content) -> str:
+    """A run among others of its config: `PyTorch, seed 3`."""
+    seed = content["settings"].get("seed")
+    return SIDES[content["side"]] + ("" if seed is None else f", seed {seed}")
 
 
 def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
@@ -208,9 +221,274 @@ def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     blocks: list[Block] = [Facts(tuple(shared))]
     if differing:
         rows = tuple(
-            (Cell(_short(one)), *(Cell(settings.get(name, "")) for name in differing))
+            (Cell(_short(one.content)), *(Cell(settings.get(name, "")) for name in differing))
             for one, settings in zip(runs, flat, strict=True)
         )
         columns = (Column("Run"), *(Column(name.replace("_", " ")) for name in differing))
         blocks.append(Table("Settings that differ between runs", columns, rows))
     return tuple(blocks)
+
+
+def _trained_rows(config: str, runs: Sequence[Evidence]) -> list[scores.Row]:
+    """A row for each pair of runs and score, then for their mean, then for runs without a pair."""
+    pairs = pairs_of_runs(runs)
+    rows = []
+    for score, title in scores.SCORES.items():
+        differences = []
+        for theirs, ours in pairs:
+            ends = [one.run.last(score) for one in (theirs, ours)]
+            if None in ends:
+                continue
+            differences.append(ends[1] - ends[0])
+            one = compared(theirs.counts, ours.counts).get(score, {})
+            name = f"trained, seed {ours.content['settings']['seed']}"
+            rows.append(_score_row(config, title, name, ends, one))
+        if len(differences) > 1:
+            rows.append(
+                (
+                    Cell(title),
+                    Cell(f"trained, mean of {len(differences)} seeds"),
+                    scores.published(config, title),
+                    *(scores.percent(_mean(score, [pair[i] for pair in pairs])) for i in (0, 1)),
+                    scores.difference(statistics.fmean(differences)),
+                    Cell(f"seeds differ by {statistics.stdev(differences):.2f} (1 sd)"),
+                    Cell(""),
+                )
+            )
+    paired = {id(one) for pair in pairs for one in pair}
+    for one in runs:
+        if id(one) in paired:
+            continue
+        for score, title in scores.SCORES.items():
+            value = one.run.last(score)
+            if value is not None:
+                ends = [None, value] if one.content["side"] == "tf" else [value, None]
+                name = "imported run" if one.content["side"] == "imported" else "trained"
+                rows.append(_score_row(config, title, name, ends, {}))
+    return rows
+
+
+def _mean(score: str, runs: Sequence[Evidence]) -> float | None:
+    values = [value for one in runs if (value := one.run.last(score)) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _score_row(
+    config: str,
+    title: str,
+    weights: str,
+    ends: Sequence[float | None],
+    one: Mapping[str, Any],
+) -> scores.Row:
+    difference = ends[1] - ends[0] if None not in ends else None
+    interval = one.get("difference")
+    bounds = one.get("reason", "")
+    if interval is not None:
+        bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+    shown = one.get("equivalence")
+    return (
+        Cell(title),
+        Cell(weights),
+        scores.published(config, title),
+        scores.percent(ends[0]),
+        scores.percent(ends[1]),
+        scores.difference(difference),
+        Cell(bounds),
+        Cell("") if shown is None else scores.equivalence(shown.holds, shown.margin, shown.p_value),
+    )
+
+
+def _class_plots(found: Sequence[Evidence]) -> list[Plot]:
+    """Per-class scores of the two sides, of each pair of runs."""
+    plots = []
+    for theirs, ours in pairs_of_runs(found):
+        if theirs.counts is not None and ours.counts is not None:
+            both = _class_scores(theirs.counts), _class_scores(ours.counts)
+            shared = [name for name in both[0] if name in both[1]]
+            nonzero = [name for name in shared if any(np.nansum(one[name]) > 0 for one in both)]
+            if nonzero:
+                key = nonzero[0]
+                first, second = (one[key] for one in both)
+                points = [
+                    (f"class {i}", 100 * a, 100 * b, scores.THING if thing else scores.STUFF)
+                    for i, (a, b, thing) in enumerate(
+                        zip(first, second, ours.counts.things, strict=True)
+                    )
+                    if not (np.isnan(a) or np.isnan(b))
+                ]
+                seed = ours.content["settings"]["seed"]
+                plots += scores.scatter(points, f"{key}, trained, seed {seed}")
+    return plots
+
+
+def _class_scores(counts: ImageCounts) -> dict[str, np.ndarray]:
+    """The classes' scores, PQ first."""
+    found = {}
+    if counts.panoptic is not None:
+        found["PQ"] = panoptic_quality.class_qualities(counts.panoptic.total())[0]
+    if counts.semantic is not None:
+        found["IoU"] = semantic_iou.score(counts.semantic.total()).iou
+    return found
+
+
+def _values(one: Evidence) -> list[float | None]:
+    return [] if one.counts is None else [one.run.last(name) for name in one.counts.values()]
+
+
+def _surroundings(content: Content) -> Iterator[tuple[str, str, Any]]:
+    """What a run says of its side: framework and packages, then the device."""
+    side = content["side"]
+    if side not in FRAMEWORKS:
+        return
+    for name, value in content["versions"].items():
+        if name in FRAMEWORKS.values():
+            yield side, "framework", f"{name} {value}"
+        else:
+            yield side, name, value
+    for name in ("device", "replicas", "threads"):
+        yield side, name, content.get(name)
+
+
+def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
+    """Final scores of two runs, compared image by image where both were evaluated on the same."""
+    for name, one in compared(before.counts, after.counts).items():
+        values = [100 * each.counts.samples()[name].value for each in (before, after)]
+        if values[0] == values[1]:
+            continue
+        interval = one.get("difference")
+        below = interval is not None and interval.high < 0
+        reason = ""
+        if interval is not None:
+            reason = (
+                f"{100 * interval.confidence:.0f} % interval of the difference "
+                f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f} points"
+            )
+        yield Change("score", name, *(f"{x:.2f}" for x in values), below, reason)
+    rows = [one.run.column("loss") for one in (before, after)]
+    ends = [float(values[-1]) for _, values in rows]
+    if ends[0] != ends[1]:
+        yield Change("loss", "last row", *(f"{x:.6g}" for x in ends), False)
+
+
+def of_run(one: Evidence) -> list[Claim]:
+    """That the scores which a run recorded last follow from the counts of its images."""
+    if one.run is None or one.counts is None:
+        return []
+    recorded = {name: one.run.last(name) for name in one.counts.values()}
+    pairs = {
+        name: [None if recorded[name] is None else recorded[name], value]
+        for name, value in one.counts.values().items()
+        if not math.isnan(value)
+    }
+    return [
+        claim(
+            "metric_code/run",
+            "The scores that the run recorded follow from the counts of its images "
+            f"({_short(one.content)})",
+            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
+            run_command(one.content),
+        )
+    ]
+
+
+def _of_seed(one: Evidence) -> str:
+    """Tells a pair of runs from others."""
+    seed = one.content["settings"].get("seed")
+    return "" if seed is None else f" (seed {seed})"
+
+
+def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
+    """What a run of each side with the same settings shows: the same data, scores alike."""
+    command = pair_command(theirs.content, ours.content)
+    digests = [one.content["data_sha256"] for one in (theirs, ours)]
+    different = [] if digests[0] is not None and digests[0] == digests[1] else digests
+    found = [
+        claim(
+            "data/same",
+            f"Both trainers read the same images and annotations{_of_seed(ours)}",
+            {"rule": "none", "of": 2, "found": different},
+            "sha256 over the examples that each side read",
+            command,
+        )
+    ]
+    judged = compared(theirs.counts, ours.counts)
+    intervals = {name: one["difference"] for name, one in judged.items() if "difference" in one}
+    if intervals:
+        away = [name for name, one in intervals.items() if not one.low <= 0 <= one.high]
+        found.append(
+            claim(
+                "metric_trained/scores",
+                f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
+                {"rule": "none", "of": len(intervals), "found": away},
+                "paired bootstrap over images, bias-corrected and accelerated; a score differs "
+                "where the interval of port - reference leaves 0 out; it is about these two "
+                "models, and says nothing of what another seed would give",
+                command,
+            )
+        )
+    return found
+
+
+def run_command(content: Mapping[str, Any]) -> str:
+    """The command that makes such a run again, as it was recorded, or from what was recorded."""
+    if content.get("command"):
+        return content["command"]
+    if content["side"] == "imported":
+        source = next(iter(content.get("source", {"metrics.json": ""})))
+        config = content["settings"]["config"]
+        return shlex.join(["parity", "import-run", source, "--config", config, "--out", "DIR"])
+    return _training_command(content["settings"], content["side"])
+
+
+def pair_command(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The command that trains both of a pair again; the reference reads the data set itself."""
+    if theirs.get("command") and theirs["command"] == ours.get("command"):
+        return theirs["command"]
+    return _training_command(theirs["settings"], "both")
+
+
+def _training_command(settings: Mapping[str, Any], side: str) -> str:
+    return shlex.join([*training_words(settings, side), "--out", "DIR"])
+
+
+def _of_pairs(runs: Sequence[Evidence]) -> Iterator[tuple[Evidence, Claim]]:
+    """The claims of every pair of runs, which stand with the port's run."""
+    for theirs, ours in pairs_of_runs(runs):
+        for each in of_pair(theirs, ours):
+            yield ours, each
+
+
+HASHED = ("data", "initial")
+"""Settings of a run that are paths; the record has the hashes of what lies there."""
+
+WRITTEN = ("keep", "checkpoint_every")
+"""Settings of a run that say what is kept beside its record."""
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    settings = content["settings"]
+    asked = [name for name in settings if name not in (*HASHED, *WRITTEN, "config")]
+    recorded = ("model_sha256", "data_sha256", "checkpoint_sha256", "replicas")
+    return {"side": content["side"], **picked(settings, asked), **picked(content, recorded)}
+
+
+KIND = Kind(
+    schema=SCHEMA,
+    name="run",
+    title="Training run",
+    detail=lambda content: f", {_short(content)}",
+    subject=_subject,
+    rungs={"": "metric_trained"},
+    chapter=chapter,
+    recheck=None,
+    derived=of_run,
+    records_claims=False,
+    changes=_changes,
+    special=Special(
+        folder=True,
+        together=_of_pairs,
+        environment=_surroundings,
+        scored=Scored(rows=_trained_rows, plots=_class_plots, values=_values),
+    ),
+)

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parity.schemas import TRAINING_SEEDS
 from reports import words
+from reports.chapters.training_runs import run_subject
 from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Special
 from reports.labels import difference, label
 
 
@@ -109,3 +112,25 @@ def recheck_training_seeds(content: Content) -> Iterator[Difference]:
     (claim,) = content["claims"]
     yield from differ("p_value", claim["value"], content["p_value"])
     yield from differ("margin", claim["measured"]["margin"], content["margin"])
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    first = next(iter(content["seeds"].values()))
+    return {**run_subject(first), "seeds": list(content["seeds"]), "margin": content["margin"]}
+
+
+KIND = Kind(
+    schema=TRAINING_SEEDS,
+    name="training-seeds",
+    title="Training from several seeds",
+    detail=None,
+    subject=_subject,
+    rungs={"": "metric_trained"},
+    chapter=chapter,
+    recheck=recheck_training_seeds,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

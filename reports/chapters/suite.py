@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.schemas import SUITE
 from reports import words
+from reports.checks import equal
 from reports.document import Chapter, Facts, Section, Text, flatten, number
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
@@ -40,3 +43,24 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 def _of_test(claim: Mapping[str, Any]) -> Mapping[str, Any]:
     """The claim with its test in the title: a suite's tests may claim the same."""
     return {**claim, "title": f"{claim['title']} ({claim['command'].removeprefix('pytest ')})"}
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    return {"title": content["title"]}
+
+
+KIND = Kind(
+    schema=SUITE,
+    name="suite",
+    title="Test suite",
+    detail=None,
+    subject=_subject,
+    rungs={"": "activations"},
+    chapter=chapter,
+    recheck=equal,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -3,10 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.schemas import TRAINING_STEP
 from reports import words as claims
+from reports.checks import equal
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
 from reports.drawing import network
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
+from reports.ladder import AUDITED
+from reports.subjects import WEIGHTS, picked
 
 EXPLANATION = (
     "Both sides make one float64 training step from the same weights, on the same image and "
@@ -54,3 +59,29 @@ def _headline(result: Mapping[str, Any]) -> str:
     cause = f", likely cause: {first['cause']}" if first.get("cause") else ""
     place = f" ({first['place']})" if first.get("place") else ""
     return f"Does not hold: {first['title']}{place}{cause}; {number(len(failed))} claims fail."
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    claims = [one["id"] for one in content["claims"]]
+    return {
+        "size": content["size"],
+        **picked(content["provenance"], WEIGHTS),
+        "isolated": "train_gradients_isolated" in claims,
+    }
+
+
+KIND = Kind(
+    schema=TRAINING_STEP,
+    name="training-step",
+    title="Training step",
+    detail=None,
+    subject=_subject,
+    rungs=AUDITED,
+    chapter=chapter,
+    recheck=equal,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -5,28 +5,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.claims import claim
+from parity.schemas import TRAINING_RUNS
 from reports import words
 from reports.checks import Claim, Content, Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
+from reports.kind import Kind, Special
 from reports.labels import difference, label
+from reports.subjects import command_words
 
 
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     """A comparison's chapter: all that the result holds."""
     result = one.content
-    sections = [Section("What each run reached", (_reached(result["sides"]),))]
-    if claims:
-        sections.insert(0, Section("Claims", (words.table(claims),)))
+    compared = []
     if "comparison" in result:
-        sections.append(Section("How far the losses are apart", _losses(result["comparison"])))
-        sections.append(Section("Scores compared", _scores(result["comparison"])))
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=tuple(sections),
+        compared = [
+            Section("How far the losses are apart", _losses(result["comparison"])),
+            Section("Scores compared", _scores(result["comparison"])),
+        ]
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("What each run reached", (_reached(result["sides"]),)),
+        *compared,
     )
 
 
@@ -138,7 +141,8 @@ def recheck_training_runs(content: Content) -> Iterator[Difference]:
     yield from differ("verdict", expected, content["verdict"])
 
 
-def of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
+def of_training_runs(one: Evidence) -> list[Claim]:
+    content = one.content
     comparison = content.get("comparison")
     if comparison is None:
         return []
@@ -158,3 +162,27 @@ def of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
             or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
         )
     ]
+
+
+def run_subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "steps": content["steps"],
+        "sides": sorted(content["sides"]),
+        "settings": command_words(content.get("command")),
+    }
+
+
+KIND = Kind(
+    schema=TRAINING_RUNS,
+    name="training-runs",
+    title="Comparison of two training runs",
+    detail=None,
+    subject=run_subject,
+    rungs={"": "metric_trained"},
+    chapter=chapter,
+    recheck=recheck_training_runs,
+    derived=of_training_runs,
+    records_claims=False,
+    changes=None,
+    special=Special(),
+)

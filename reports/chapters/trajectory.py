@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.schemas import TRAJECTORY
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (
@@ -23,6 +24,8 @@ from reports.document import (
 )
 from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import Evidence
+from reports.kind import Kind, Special
+from reports.subjects import WEIGHTS, picked
 
 MEASURES = {
     "weight_gap": "all weights, relative gap",
@@ -42,18 +45,14 @@ SIZE = (360, 260)
 def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
     """A trajectory's chapter: all that the result holds."""
     result = one.content
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Gaps from step to step", _gaps(result)),
-            Section("Loss", (_losses(result),)),
-            Section("Every step", (_steps(result),)),
-            Section("How it was run", (Facts(_facts(result)),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Gaps from step to step", _gaps(result)),
+        Section("Loss", (_losses(result),)),
+        Section("Every step", (_steps(result),)),
+        Section("How it was run", (Facts(_facts(result)),)),
     )
 
 
@@ -204,3 +203,29 @@ def recheck_trajectory(content: Content) -> Iterator[Difference]:
         for side, worst in sides.items():
             largest = max(column(side, measure).values())
             yield from differ(f"worst.{measure}.{side}.value", largest, worst["value"])
+
+
+def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells such a result from others, beside the configuration."""
+    asked = ("dtype", "base_lr", "batch", "size", "execution")
+    return {
+        **picked(content, asked),
+        "steps": len(content["steps"]),
+        **picked(content["provenance"], WEIGHTS),
+    }
+
+
+KIND = Kind(
+    schema=TRAJECTORY,
+    name="trajectory",
+    title="Trajectory",
+    detail=lambda content: f", {content['dtype']}",
+    subject=_subject,
+    rungs={"": "trajectory"},
+    chapter=chapter,
+    recheck=recheck_trajectory,
+    derived=None,
+    records_claims=True,
+    changes=None,
+    special=Special(),
+)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.document import Block, Cell, Column, Table, Text, describe, flatten
-from reports.evidence import RUN, Evidence
+from reports.evidence import Evidence
 
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow"}
 SHARED = ("python", "platform", "cpu", "cores")
@@ -34,16 +34,9 @@ def _sides(found: Sequence[Evidence]) -> dict[str, dict[str, list[str]]]:
             values.append(text)
 
     for one in found:
-        if one.schema == RUN:
-            side = one.content["side"]
-            if side in sides:
-                for name, value in one.content["versions"].items():
-                    if name in FRAMEWORKS.values():
-                        add(side, "framework", f"{name} {value}")
-                    else:
-                        add(side, name, value)
-                for name in ("device", "replicas", "threads"):
-                    add(side, name, one.content.get(name))
+        if one.kind.special.environment is not None:
+            for side, name, value in one.kind.special.environment(one.content):
+                add(side, name, value)
             continue
         provenance = one.content.get("provenance")
         if not isinstance(provenance, Mapping):

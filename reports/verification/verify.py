@@ -17,6 +17,8 @@ from parity.measurements import judge
 from reports import evidence
 from reports.derived import all_claims
 from reports.evidence import Evidence
+from reports.kind import Kind
+from reports.kinds import KINDS
 from reports.loading import load
 from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
 from reports.verification.differences import Problem, differences, shown
@@ -56,7 +58,9 @@ class Verification:
         return tuple(one for one in self.claims if one.verdict == "fails")
 
 
-def verify(report: Path, limits: Limits = DEFAULT) -> Verification:
+def verify(
+    report: Path, limits: Limits = DEFAULT, kinds: Mapping[str, Kind] = KINDS
+) -> Verification:
     """Verifies the report in a folder, or of which `report` is one of the files.
 
     Raises InputError where there is no report at all.
@@ -68,7 +72,7 @@ def verify(report: Path, limits: Limits = DEFAULT) -> Verification:
     problems += _hashes(folder, listed, present)
     complete = all(one.found != "missing" for one in problems)
     before = len(problems)
-    found = _load(folder, problems)
+    found = _load(folder, problems, kinds)
     if found:
         complete = complete and len(problems) == before
         problems += _rechecked(found)
@@ -133,7 +137,9 @@ def _hashes(folder: Path, listed: Mapping[str, str] | None, present: list[str]) 
     ]
 
 
-def _load(folder: Path, problems: list[Problem]) -> list[tuple[str, Evidence]]:
+def _load(
+    folder: Path, problems: list[Problem], kinds: Mapping[str, Kind]
+) -> list[tuple[str, Evidence]]:
     """Every piece of evidence, with its file's name; what cannot be read is a problem."""
     root = folder / FOLDER
     if not root.is_dir():
@@ -143,7 +149,7 @@ def _load(folder: Path, problems: list[Problem]) -> list[tuple[str, Evidence]]:
     for path in sorted(root.iterdir(), key=_number):
         name = path.relative_to(folder).as_posix()
         try:
-            found += [(name, one) for one in load([path])]
+            found += [(name, one) for one in load([path], kinds)]
         except (InputError, *BROKEN) as error:
             text = " ".join(str(error).replace(str(folder), "").split())
             problems.append(Problem(name, "the content", "a recorded result", shown(text)))

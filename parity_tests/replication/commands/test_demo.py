@@ -13,9 +13,10 @@ from parity.files import kept_folder
 from parity_tests.reports import recorded
 from replication.commands import demo
 from replication.story import FULL, SHORT, STAGES, Stage
-from reports.evidence import EVALUATED
+from reports.chapters import evaluation
 from reports.kinds import KINDS
 
+EVALUATED = f"{evaluation.KIND.name}.json"
 TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")
 
 
