@@ -63,7 +63,7 @@ def _batches(side: str, mapper: str, folder: Path) -> Iterator[Any]:
     import tensorflow as tf
 
     import tf_impl.dataset
-    from tf_impl.tfrecord import RecordFolder
+    from tf_impl.storage.tfrecord import RecordFolder
 
     records = RecordFolder(folder / mapper)
     data = tf_impl.dataset.TrainingData(records, CONFIGS[mapper], 0, CAPACITY, side == "tf exact")
@@ -109,7 +109,7 @@ def _source(mapper: str, folder: Path) -> tuple[Path, str]:
 def compare(mapper: str, folder: Path, images: int, rounds: int, tick: Callable[[], None]) -> dict:
     """Medians of all sides and their ratios for one mapper, measured in turns."""
     import tf_impl.dataset
-    from tf_impl.tfrecord import RecordFolder, write_records
+    from tf_impl.storage.tfrecord import RecordFolder, write_records
 
     root, split = _source(mapper, folder)
     write_records(open_split(root, split), folder / mapper, split, 2)

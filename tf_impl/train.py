@@ -35,9 +35,9 @@ from maskformer.runs.run_record import DESCRIPTION
 from maskformer.runs.run_settings import RunSettings, check_resumable
 from parity.errors import InputError
 from tf_impl import checkpointing, replicas
-from tf_impl.experiments import RuntimeConfig, policy_of, settings_of
-from tf_impl.run_folder import RunFolder, check_writable
-from tf_impl.tfrecord import RecordFolder
+from tf_impl.model_garden.experiments import RuntimeConfig, policy_of, settings_of
+from tf_impl.storage.run_folder import RunFolder, check_writable
+from tf_impl.storage.tfrecord import RecordFolder
 from tf_impl.trainer import Controller, Progress, Trainer
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval", "train_and_post_eval")

@@ -164,7 +164,7 @@ def _words(name: str, settings: RunSettings, folder: Path, request: Request) -> 
         for key, value in settings.to_dict()["solver"].items():
             words += ["--solver", f"{key}={json.dumps(value)}"]
         return words
-    from tf_impl.experiments import experiment_name
+    from tf_impl.model_garden.experiments import experiment_name
 
     overrides = folder / "overrides.yaml"
     with replacing(overrides) as temporary:
@@ -180,7 +180,7 @@ def _words(name: str, settings: RunSettings, folder: Path, request: Request) -> 
 
 def _overrides(settings: RunSettings, request: Request) -> dict[str, Any]:
     """The settings in the Model Garden's terms (JSON is YAML), records and weights written."""
-    from tf_impl.experiments import optimization_of
+    from tf_impl.model_garden.experiments import optimization_of
 
     records = {
         split: str(_write_records(settings, split, request))
@@ -217,7 +217,7 @@ def _overrides(settings: RunSettings, request: Request) -> dict[str, Any]:
 
 def _write_records(settings: RunSettings, split: str, request: Request) -> Path:
     """The folder of a split's records; an interrupted packing is continued."""
-    from tf_impl.tfrecord import write_records
+    from tf_impl.storage.tfrecord import write_records
 
     data = open_data(Path(settings.data), split, settings.entry.model)
     folder = request.out / RECORDS / data.split
@@ -245,7 +245,7 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
 
     Raises InputError with the message it ended with. An interruption from the keyboard ends it.
     """
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (folder / LOG).open("ab") as log:

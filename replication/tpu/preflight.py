@@ -11,8 +11,8 @@ from replication.process.memory import give_back
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
-    from tf_impl.lowering import Program
-    from tf_impl.preflight import Compiled
+    from tf_impl.tpu.lowering import Program
+    from tf_impl.tpu.preflight import Compiled
 
 SCHEMA = "preflight/1"
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
@@ -62,7 +62,7 @@ class Programs:
     def train(self, batch: int) -> "Program":
         """The training step of `batch` images per replica."""
         if self._last is None or self._last[0] != batch:
-            from tf_impl.lowering import lower_train_step
+            from tf_impl.tpu.lowering import lower_train_step
 
             self._last = None
             give_back()
@@ -74,12 +74,12 @@ class Programs:
 
     def evaluation(self, batch: int) -> "Program":
         """The forward pass of `batch` images."""
-        from tf_impl.lowering import lower_forward
+        from tf_impl.tpu.lowering import lower_forward
 
         return lower_forward(self.model, self._shapes(batch))
 
     def _shapes(self, batch: int) -> Any:
-        from tf_impl.lowering import Shapes
+        from tf_impl.tpu.lowering import Shapes
 
         return Shapes(batch, *self.request.size, self.request.targets)
 
@@ -95,8 +95,8 @@ def preflight(
     differs in topologies and batch alone. Raises InputError where a topology has no
     such kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
     """
-    from tf_impl.lowering import NotCompilableError
-    from tf_impl.preflight import chip_of
+    from tf_impl.tpu.lowering import NotCompilableError
+    from tf_impl.tpu.preflight import chip_of
 
     for topology in request.topologies:
         chip_of(topology)
@@ -157,7 +157,7 @@ def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
 def _row(
     request: Request, programs: Programs, topology: str, note: Callable[[str], None]
 ) -> dict[str, Any]:
-    from tf_impl.preflight import chip_of, compile_for
+    from tf_impl.tpu.preflight import chip_of, compile_for
 
     def compiled(program: "Program", title: str) -> "Compiled":
         note(f"{topology}: compiling {title}")

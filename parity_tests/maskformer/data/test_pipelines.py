@@ -14,7 +14,7 @@ from maskformer.data.mapper import pad_targets
 from parity.errors import InputError
 from parity_tests.maskformer.data.inputs_for_tests import SMALL_ADE20K, SMALL_COCO, SMALL_PANOPTIC
 from tf_impl.dataset import TrainingData, advance_plan, difference, training_dataset
-from tf_impl.tfrecord import RecordFolder, write_records
+from tf_impl.storage.tfrecord import RecordFolder, write_records
 from torch_reference import dataset as torch_dataset
 
 BUCKETS = ((80, 128), (128, 80))
