@@ -11,7 +11,6 @@ The folder receives `run.json`, `metrics.jsonl`, TensorBoard files and checkpoin
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shlex
 import subprocess
@@ -19,15 +18,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from maskformer.runs.run_record import has_run, read_run
 from maskformer.runs.run_settings import (
     DTYPES,
     NORMALISATIONS,
     RunSettings,
-    check_resumable,
-    default_settings,
+    settle,
+    solver_changes,
 )
 from parity.errors import InputError
 
@@ -93,48 +91,6 @@ def settings_from(arguments: argparse.Namespace) -> RunSettings:
     if arguments.resume and has_run(arguments.out):
         before = RunSettings.from_dict(read_run(arguments.out).description["settings"])
     return settle(given, before)
-
-
-def settle(given: Mapping[str, Any], before: RunSettings | None) -> RunSettings:
-    """Settings of a new run, or, with those of `before`, of its continuation.
-
-    Raises InputError where a new run has no config or data, where `before` cannot be continued
-    with what is given, and as `RunSettings` does.
-    """
-    if before is not None:
-        now = RunSettings.from_dict({**before.to_dict(), **given})
-        check_resumable(before, now)
-        return now
-    for name in ("config", "data"):
-        if name not in given:
-            raise InputError(
-                f"--{name} is missing",
-                "a new run needs --config and --data",
-                "For example: --config scenes_tiny --data runs/scenes.",
-            )
-    return default_settings(**given)
-
-
-def solver_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Solver settings from texts NAME=VALUE, VALUE in JSON. Raises InputError for other texts."""
-    return dict(_solver_change(text) for text in texts)
-
-
-def _solver_change(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    try:
-        if not separator:
-            raise ValueError
-        return name, json.loads(value)
-    except ValueError:
-        # Names such as WarmupPolyLR need no quotes.
-        if separator and value.isidentifier():
-            return name, value
-        raise InputError(
-            f"--solver {text!r} is no setting",
-            "expected NAME=VALUE",
-            "for example --solver base_lr=0.001 --solver steps=[800]",
-        ) from None
 
 
 class Lines:

@@ -101,7 +101,7 @@ def again(settings: RunSettings, request: Request) -> str:
 
 def _settings(request: Request) -> RunSettings:
     """The settings that both sides get: from the words, and to resume from the file beside them."""
-    from torch_reference.train import settle, solver_changes
+    from maskformer.runs.run_settings import settle, solver_changes
 
     given = dict(request.given)
     if request.solver:
