@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
 from parity import files as atomic
 from parity.errors import InputError
@@ -104,7 +105,8 @@ def convert(
                 say(line)
     with _without_collection(), open_source(source_path, ema=ema) as source:
         plan = make_plan(source, config, dtype)
-        if to == "hf" and not any(pair.spec.name.startswith("sem_seg") for pair in plan.pairs):
+        head = family_of(config).state.head
+        if to == "hf" and not any(pair.spec.name.startswith(head) for pair in plan.pairs):
             raise InputError(
                 f"{source_path} is a backbone alone",
                 "transformers' MaskFormer holds whole models",

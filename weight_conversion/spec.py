@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
-from maskformer.model.state_dict import constant
 from parity.errors import InputError
 from weight_conversion.layouts import RULES, Layout
 
@@ -57,7 +57,7 @@ def expected(config: ModelConfig) -> dict[str, TensorSpec]:
 
     with torch.device("meta"), WithoutValues():
         model = torch_reference.build(config)
-    owners = dict(model.named_modules())
+    owners, constant = dict(model.named_modules()), family_of(config).state.constant
     found = {}
     for name, tensor in model.state_dict().items():
         path, _, leaf = name.rpartition(".")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskformer.family import family_of
 from parity.claims import claim
 from replication.process.memory import give_back
 
@@ -217,14 +218,12 @@ def matcher_bound(request: Request, bandwidth: float) -> dict[str, Any]:
     """
     from tf_impl.linear_sum_assignment import BIDS_PER_ROW
 
-    config = request.entry.model
-    if config.is_per_pixel:
+    matching = family_of(request.entry.model).matching(request.entry.model)
+    if matching is None:
         return {"most_steps": 0, "seconds": 0.0}
-    queries = config.predictor.num_queries
-    layers = config.predictor.dec_layers if config.predictor.deep_supervision else 1
-    rows, columns = sorted((request.targets, queries))
+    rows, columns = sorted((request.targets, matching.queries))
     steps = BIDS_PER_ROW * rows + rows * (2 * rows + 1)
-    state = STATE_ARRAYS * 4 * columns * layers * request.per_core_batch
+    state = STATE_ARRAYS * 4 * columns * matching.layers * request.per_core_batch
     return {"most_steps": steps, "seconds": steps * state / bandwidth}
 
 
