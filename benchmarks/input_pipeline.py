@@ -56,10 +56,8 @@ def _batches(side: str, mapper: str, folder: Path) -> Iterator[Any]:
 
         torch.set_num_threads(1)
         source = open_split(*_source(mapper, folder))
-        loader = torch_reference.dataset.training_loader(
-            source, CONFIGS[mapper], seed=0, capacity=CAPACITY, **shared
-        )
-        return iter(loader)
+        data = torch_reference.dataset.TrainingData(source, CONFIGS[mapper], 0, CAPACITY)
+        return iter(torch_reference.dataset.training_loader(data, **shared))
     import tensorflow as tf
 
     import tf_impl.dataset

@@ -163,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> int:
         settings = settings_from(arguments)
         # Heavy imports after the checks that need none.
         from torch_reference.replicas import joined
-        from torch_reference.trainer import Machine, run
+        from torch_reference.trainer import Machine, Origin, run
 
         device = check_device(arguments.device)
         machine = Machine(device, threads_per_process(arguments.threads), arguments.workers)
@@ -174,9 +174,11 @@ def main(words: Sequence[str] | None = None) -> int:
                 resume=arguments.resume,
                 machine=machine,
                 replicas=replicas,
-                versions={name: importlib.metadata.version(name) for name in PACKAGES},
-                commit=git_commit(),
-                command=arguments.command or command_line(sys.argv[1:] if words is None else words),
+                origin=Origin(
+                    {name: importlib.metadata.version(name) for name in PACKAGES},
+                    git_commit(),
+                    arguments.command or command_line(sys.argv[1:] if words is None else words),
+                ),
                 progress=Lines(settings.steps),
             )
     except InputError as error:

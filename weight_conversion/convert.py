@@ -24,6 +24,7 @@ from weight_conversion.receipt import (
     FOLDERS,
     RECEIPT_NAME,
     HashingFile,
+    Written,
     build_receipt,
     digest,
     digests_of_files,
@@ -118,15 +119,12 @@ def convert(
             stream = _stream(plan, to, pool, records, progress)
             target_files = _write(temporary, target, to, plan, stream, pool)
             receipt = build_receipt(
-                source=source,
-                source_files=hashes.result(),
-                target=target,
-                target_files=target_files,
-                to=to,
-                plan=plan,
-                dtype=dtype,
-                ema=ema,
-                tensors=[_resolved(record) for record in records],
+                source,
+                hashes.result(),
+                Written(target, to, target_files),
+                plan,
+                {"dtype": dtype, "ema": ema},
+                [_resolved(record) for record in records],
             )
             if to in FOLDERS:
                 (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")

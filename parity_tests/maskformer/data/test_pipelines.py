@@ -36,9 +36,8 @@ def sides(request, scenes: Path, tmp_path_factory) -> tuple:
 
 
 def _torch_batches(images, config, buckets, count: int, **options) -> list[dict]:
-    loader = torch_dataset.training_loader(
-        images, config, seed=3, batch_size=2, capacity=8, buckets=buckets, **options
-    )
+    data = torch_dataset.TrainingData(images, config, 3, 8)
+    loader = torch_dataset.training_loader(data, batch_size=2, buckets=buckets, **options)
     return [{k: v.numpy() for k, v in batch.items()} for batch in islice(loader, count)]
 
 
