@@ -13,7 +13,6 @@ import dataclasses
 import importlib.metadata
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from maskformer.runs.run_settings import (
     solver_changes,
 )
 from parity.errors import InputError
+from parity.provenance import git_state
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "safetensors")
 SECONDS_BETWEEN_LINES = 5.0
@@ -146,16 +146,6 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join([*launcher, "-m", "torch_reference.train", *words])
 
 
-def git_commit() -> str | None:
-    """The commit of this source tree, None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 after three lines about a user's mistake."""
     arguments = parser().parse_args(words)
@@ -176,7 +166,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 replicas=replicas,
                 origin=Origin(
                     {name: importlib.metadata.version(name) for name in PACKAGES},
-                    git_commit(),
+                    git_state(Path(__file__).parent)["commit"],
                     arguments.command or command_line(sys.argv[1:] if words is None else words),
                 ),
                 progress=Lines(settings.steps),
