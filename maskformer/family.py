@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from maskformer.data.targets import training_targets
-from maskformer.inference.prediction import results_with_files
 from maskformer.model import config, seeded, state_dict, tensor_axes, zero_gradients, zoo
 from maskformer.runs.run_record import LOSSES
 
@@ -59,7 +58,7 @@ class StateDict:
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """One kind of model, framework-free.
+    """One kind of model; NumPy is all that it needs.
 
     Attributes:
         name: what people call it.
@@ -102,7 +101,7 @@ MASKFORMER = ModelFamily(
     stage_of=tensor_axes.stage_of,
     outputs=Outputs("pred_logits", "pred_masks", "sem_seg", "aux_outputs"),
     matching=attrgetter("matching"),
-    results=results_with_files,
+    results=attrgetter("results"),
     targets=training_targets,
     losses=LOSSES,
     state=StateDict(

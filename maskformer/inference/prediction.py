@@ -142,11 +142,6 @@ def wanted_results(config: ModelConfig, results: Sequence[str] | None) -> tuple[
     return tuple(results)
 
 
-def results_with_files(config: ModelConfig) -> tuple[str, ...]:
-    """What a config predicts that has a file format: labels, and panoptic segments if it can."""
-    return ("labels", "panoptic") if config.inference.panoptic_on else ("labels",)
-
-
 def check_outputs(
     config: ModelConfig,
     shapes: Mapping[str, Sequence[int]],

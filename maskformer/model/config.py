@@ -252,6 +252,11 @@ class ModelConfig:
         layers = self.predictor.dec_layers if self.predictor.deep_supervision else 1
         return Matching(layers, self.predictor.num_queries)
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What is predicted that has a file format: labels, and panoptic segments if it can."""
+        return ("labels", "panoptic") if self.inference.panoptic_on else ("labels",)
+
     def replace(self, **sections: Any) -> "ModelConfig":
         """A copy with top-level fields replaced, or sections updated from dicts.
 

@@ -1,6 +1,8 @@
 """What a second model brings is one value; nothing else has to know of it."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -70,3 +72,14 @@ def test_the_head_of_another_configuration_is_not_taken() -> None:
     assert MASKFORMER.state.is_headed(wider, shapes.get) is False
     backbone = {name: shape for name, shape in shapes.items() if name.startswith("backbone.")}
     assert MASKFORMER.state.is_headed(config, backbone.get) is None
+
+
+def test_a_family_needs_numpy_alone() -> None:
+    program = (
+        "import sys\n"
+        "import maskformer.family\n"
+        "found = {'PIL', 'scipy', 'yaml', 'torch', 'tensorflow', 'jax'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-500:]

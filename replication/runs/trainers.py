@@ -29,6 +29,7 @@ from replication.sides.weights import load_weights
 LOG = "log.txt"
 SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
+ROOT = Path(__file__).parents[2]  # of the packages, which a trainer imports wherever it runs
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -140,8 +141,7 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
 
     Raises InputError with the message it ended with. An interruption from the keyboard ends it.
     """
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (folder / LOG).open("ab") as log:
         start = log.tell()
