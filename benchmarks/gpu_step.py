@@ -95,8 +95,8 @@ def lower(arguments: argparse.Namespace, folder: Path) -> None:
     import tensorflow as tf
 
     from tf_impl import export
-    from tf_impl.lowering import Shapes, lower_forward, lower_train_step
     from tf_impl.optimizer import build_optimizer
+    from tf_impl.tpu.lowering import Shapes, lower_forward, lower_train_step
 
     optimizer = build_optimizer(model, zoo.get(arguments.config).solver, "float32")
     wanted = [batch.targets] if config.is_per_pixel else list(batch.targets)

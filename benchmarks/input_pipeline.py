@@ -56,14 +56,12 @@ def _batches(side: str, mapper: str, folder: Path) -> Iterator[Any]:
 
         torch.set_num_threads(1)
         source = open_split(*_source(mapper, folder))
-        loader = torch_reference.dataset.training_loader(
-            source, CONFIGS[mapper], seed=0, capacity=CAPACITY, **shared
-        )
-        return iter(loader)
+        data = torch_reference.dataset.TrainingData(source, CONFIGS[mapper], 0, CAPACITY)
+        return iter(torch_reference.dataset.training_loader(data, **shared))
     import tensorflow as tf
 
     import tf_impl.dataset
-    from tf_impl.tfrecord import RecordFolder
+    from tf_impl.storage.tfrecord import RecordFolder
 
     records = RecordFolder(folder / mapper)
     data = tf_impl.dataset.TrainingData(records, CONFIGS[mapper], 0, CAPACITY, side == "tf exact")
@@ -109,7 +107,7 @@ def _source(mapper: str, folder: Path) -> tuple[Path, str]:
 def compare(mapper: str, folder: Path, images: int, rounds: int, tick: Callable[[], None]) -> dict:
     """Medians of all sides and their ratios for one mapper, measured in turns."""
     import tf_impl.dataset
-    from tf_impl.tfrecord import RecordFolder, write_records
+    from tf_impl.storage.tfrecord import RecordFolder, write_records
 
     root, split = _source(mapper, folder)
     write_records(open_split(root, split), folder / mapper, split, 2)

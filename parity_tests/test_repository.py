@@ -36,19 +36,7 @@ NEVER = {  # frameworks that a package may not import, not even inside a functio
 }
 TREE_DIFFERENCES = {  # modules that one framework has and the other cannot have
     "torch_reference": {"original", "initial_weights"},
-    "tf_impl": {
-        "linear_sum_assignment",
-        "tfrecord",
-        "experiments",
-        "task",
-        "run_folder",
-        "bucket",
-        "lowering",
-        "preflight",
-        "tpu_compiler",
-        "export",
-        "variables",
-    },
+    "tf_impl": {"linear_sum_assignment", "export", "variables"},
 }
 MACHINE_PATH = re.compile(r"(?<![\w.\])}*])/(?:home|root|Users|work|tmp|opt|mnt)/\w")
 REGISTRY = re.compile(r"pythonhosted|download\.pytorch\.org|(?:extra-)?index-url|find-links", re.I)

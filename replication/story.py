@@ -213,6 +213,7 @@ def scenes(story: Story) -> list[Path]:
 def training(story: Story) -> list[Path]:
     """Both trainers from the same weights on the same scenes, in float64, one after the other."""
     from replication.runs.trainers import Request, train
+    from replication.sides.side import SIDES
 
     given = {
         "config": TRAINED,
@@ -222,7 +223,7 @@ def training(story: Story) -> list[Path]:
         "dtype": "float64",  # in which so few updates amplify no rounding to another prediction
         "seed": 0,
     }
-    request = Request(story.kept / "runs", ("torch", "tf"), given, visible=False)
+    request = Request(story.kept / "runs", SIDES, given, visible=False)
     with story.steps(f"train both sides for {story.scale.training_steps} steps"):
         folders = train(request)
     return list(folders.values())
@@ -232,11 +233,11 @@ def evaluation(story: Story) -> list[Path]:
     """The weights that PyTorch reached, in both frameworks, on scenes that were held out."""
     from maskformer.model import zoo
     from replication.evaluation.run import Request, evaluate
-    from replication.sides.side import SIDES
+    from replication.sides.side import REFERENCE, SIDES
     from weight_conversion.convert import convert
 
     entry, scale = zoo.get(TRAINED), story.scale
-    (trained,) = (story.kept / "runs" / "torch").glob("checkpoints/*/model.safetensors")
+    (trained,) = (story.kept / "runs" / REFERENCE).glob("checkpoints/*/model.safetensors")
     weights = story.kept / "trained.safetensors"
     convert(trained, weights, "safetensors", entry.model, dtype="float32")
     request = Request(

@@ -40,7 +40,7 @@ from maskformer.data.mapper import apply_steps, apply_to_image, apply_to_targets
 from maskformer.data.pillow_bilinear import enlarged_window
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
-from tf_impl.tfrecord import RecordFolder, labels_of, parse
+from tf_impl.storage.tfrecord import RecordFolder, labels_of, parse
 
 Size = Sequence[int]
 ALIGNMENT = 64

@@ -24,7 +24,7 @@ from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from tf_impl.dataset import evaluation_image
 from tf_impl.inference import predict
-from tf_impl.tfrecord import RecordFolder, labels_of, parse
+from tf_impl.storage.tfrecord import RecordFolder, labels_of, parse
 
 FILLER = -1
 """Image number of what fills up a last batch."""

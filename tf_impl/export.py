@@ -32,10 +32,10 @@ from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.files import replacing
 from tf_impl import checkpointing
-from tf_impl.experiments import inputs_of, model_of
 from tf_impl.inference import infer
-from tf_impl.lowering import Program, Shapes, lower_forward, lower_train_step
-from tf_impl.task import MaskFormerTask
+from tf_impl.model_garden.experiments import inputs_of, model_of
+from tf_impl.model_garden.task import MaskFormerTask
+from tf_impl.tpu.lowering import Program, Shapes, lower_forward, lower_train_step
 
 SIDE_MULTIPLE = 32
 
@@ -233,7 +233,7 @@ def stablehlo(program: Program) -> tuple[bytes, str]:
         )
     from jax._src.interpreters import mlir
 
-    from tf_impl.tpu_compiler import RefusedError, stable_module
+    from tf_impl.tpu.compiler import RefusedError, stable_module
 
     try:
         with mlir.make_ir_context():
@@ -253,7 +253,7 @@ def save_stablehlo(
 ) -> dict[str, Any]:
     """Writes `inference.mlirbc`, `train_step.mlirbc` and `stablehlo.json`; returns the last.
 
-    The programs are those of `tf_impl.lowering` at the static `shapes`.
+    The programs are those of `tf_impl.tpu.lowering` at the static `shapes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     described: dict[str, Any] = {"config": model.config.name, **dataclasses.asdict(shapes)}

@@ -13,9 +13,9 @@ from official.core import base_trainer
 from maskformer.model.solver import learning_rate
 from maskformer.runs.run_record import SCORES
 from parity.errors import InputError
-from tf_impl.run_folder import RunFolder
+from tf_impl.model_garden.task import MaskFormerTask
 from tf_impl.sentinels import sentinels
-from tf_impl.task import MaskFormerTask
+from tf_impl.storage.run_folder import RunFolder
 
 Progress = Callable[[int, str, Mapping[str, float]], None]
 """Called with the step, "train" or "eval", and the values of the row."""

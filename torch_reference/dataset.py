@@ -84,27 +84,23 @@ class _PositionBatches:
 
 
 def training_loader(
-    images: Images,
-    config: InputConfig,
+    data: TrainingData,
     *,
-    seed: int,
     batch_size: int,
-    capacity: int,
     buckets: Sequence[tuple[int, int]],
     state: dict[str, Any] | None = None,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Endless batches of `TrainingData`, the same examples in the same order as TensorFlow's.
+    """Endless batches of `data`, the same examples in the same order as TensorFlow's.
 
     A batch is a dict of `images` uint8 [B,3,H,W], `sizes` int32 [B,2], `target_map` int32 [B,H,W],
     `class_ids` int64 [B,T], `valid` bool [B,T], `overflow` int32 [B], `index` int64 [B].
 
-    Args: batch_size over all processes; capacity: targets per image T; buckets: shapes a batch may
-    have; state: of a `BatchPlan`, to continue; rank, world_size: this process's share of a batch.
+    Args: batch_size over all processes; buckets: shapes a batch may have; state: of a `BatchPlan`,
+    to continue; rank, world_size: this process's share of a batch.
     """
-    data = TrainingData(images, config, seed, capacity)
     plan = BatchPlan(data.shape_at, buckets, batch_size, **(state or {}))
     return DataLoader(
         data,

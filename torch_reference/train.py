@@ -11,25 +11,23 @@ The folder receives `run.json`, `metrics.jsonl`, TensorBoard files and checkpoin
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from maskformer.runs.run_record import has_run, read_run
 from maskformer.runs.run_settings import (
     DTYPES,
     NORMALISATIONS,
     RunSettings,
-    check_resumable,
-    default_settings,
+    settle,
+    solver_changes,
 )
 from parity.errors import InputError
+from parity.provenance import git_state
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "safetensors")
 SECONDS_BETWEEN_LINES = 5.0
@@ -95,48 +93,6 @@ def settings_from(arguments: argparse.Namespace) -> RunSettings:
     return settle(given, before)
 
 
-def settle(given: Mapping[str, Any], before: RunSettings | None) -> RunSettings:
-    """Settings of a new run, or, with those of `before`, of its continuation.
-
-    Raises InputError where a new run has no config or data, where `before` cannot be continued
-    with what is given, and as `RunSettings` does.
-    """
-    if before is not None:
-        now = RunSettings.from_dict({**before.to_dict(), **given})
-        check_resumable(before, now)
-        return now
-    for name in ("config", "data"):
-        if name not in given:
-            raise InputError(
-                f"--{name} is missing",
-                "a new run needs --config and --data",
-                "For example: --config scenes_tiny --data runs/scenes.",
-            )
-    return default_settings(**given)
-
-
-def solver_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Solver settings from texts NAME=VALUE, VALUE in JSON. Raises InputError for other texts."""
-    return dict(_solver_change(text) for text in texts)
-
-
-def _solver_change(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    try:
-        if not separator:
-            raise ValueError
-        return name, json.loads(value)
-    except ValueError:
-        # Names such as WarmupPolyLR need no quotes.
-        if separator and value.isidentifier():
-            return name, value
-        raise InputError(
-            f"--solver {text!r} is no setting",
-            "expected NAME=VALUE",
-            "for example --solver base_lr=0.001 --solver steps=[800]",
-        ) from None
-
-
 class Lines:
     """Prints a line of progress every few seconds, and one for each evaluation."""
 
@@ -190,16 +146,6 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join([*launcher, "-m", "torch_reference.train", *words])
 
 
-def git_commit() -> str | None:
-    """The commit of this source tree, None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 after three lines about a user's mistake."""
     arguments = parser().parse_args(words)
@@ -207,7 +153,7 @@ def main(words: Sequence[str] | None = None) -> int:
         settings = settings_from(arguments)
         # Heavy imports after the checks that need none.
         from torch_reference.replicas import joined
-        from torch_reference.trainer import Machine, run
+        from torch_reference.trainer import Machine, Origin, run
 
         device = check_device(arguments.device)
         machine = Machine(device, threads_per_process(arguments.threads), arguments.workers)
@@ -218,9 +164,11 @@ def main(words: Sequence[str] | None = None) -> int:
                 resume=arguments.resume,
                 machine=machine,
                 replicas=replicas,
-                versions={name: importlib.metadata.version(name) for name in PACKAGES},
-                commit=git_commit(),
-                command=arguments.command or command_line(sys.argv[1:] if words is None else words),
+                origin=Origin(
+                    {name: importlib.metadata.version(name) for name in PACKAGES},
+                    git_state(Path(__file__).parent)["commit"],
+                    arguments.command or command_line(sys.argv[1:] if words is None else words),
+                ),
                 progress=Lines(settings.steps),
             )
     except InputError as error:

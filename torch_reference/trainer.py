@@ -9,7 +9,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,15 @@ class Machine:
     workers: int = 0
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the record says of a run's code: versions of packages, the commit, the command."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    command: str | None = None
+
+
 def run(
     settings: RunSettings,
     folder: Path,
@@ -67,21 +76,19 @@ def run(
     resume: bool = False,
     machine: Machine | None = None,
     replicas: Replicas | None = None,
-    versions: Mapping[str, str] | None = None,
-    commit: str | None = None,
-    command: str | None = None,
+    origin: Origin | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Trains until `settings.steps` updates are done; returns the scores of the final weights.
 
     `folder` receives the record (`maskformer.runs.run_record`), TensorBoard files, `checkpoints/`,
     and the counts of the last evaluation. With `resume`, a run that `folder` holds goes on from
-    its newest whole checkpoint; the record keeps the `command` that began it. All processes of
+    its newest whole checkpoint; the record keeps the `origin` that began it. All processes of
     `replicas` call this with equal arguments.
     Raises InputError for data, weights and folders that cannot be used, and a loss not finite.
     """
     return _Run(settings, Path(folder), machine or Machine(), replicas or Replicas()).train(
-        resume, versions or {}, commit, command, progress or (lambda step, split, values: None)
+        resume, origin or Origin(), progress or (lambda step, split, values: None)
     )
 
 
@@ -122,14 +129,7 @@ class _Run:
         self.plan = self._new_plan({})
         self.step = 0
 
-    def train(
-        self,
-        resume: bool,
-        versions: Mapping[str, str],
-        commit: str | None,
-        command: str | None,
-        progress: Progress,
-    ) -> dict[str, float]:
+    def train(self, resume: bool, origin: Origin, progress: Progress) -> dict[str, float]:
         """See `run`."""
         checkpoint = load_newest(self.folder / CHECKPOINTS) if resume else None
         if checkpoint:
@@ -140,7 +140,7 @@ class _Run:
         with contextlib.ExitStack() as opened:
             self.progress = progress
             if self.replicas.is_first:
-                description = self._description(versions, commit, command)
+                description = self._description(origin)
                 resume_step = self.step if resume else None
                 self.record = opened.enter_context(
                     RunRecord.open(self.folder, description, resume_step)
@@ -294,11 +294,8 @@ class _Run:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """Batches on the device; `plan` is in step with them, however far a worker reads ahead."""
         loader = training_loader(
-            self.images,
-            self.inputs,
-            seed=self.settings.seed,
+            self._data,
             batch_size=self.settings.batch,
-            capacity=self.settings.capacity,
             buckets=self.buckets,
             state=self.plan.state(),
             workers=self.machine.workers,
@@ -313,17 +310,15 @@ class _Run:
             next(self.plan)
             yield {key: value.to(self.machine.device) for key, value in batch.items()}
 
-    def _description(
-        self, versions: Mapping[str, str], commit: str | None, command: str | None
-    ) -> dict[str, Any]:
+    def _description(self, origin: Origin) -> dict[str, Any]:
         return {
             "side": "torch",
             "settings": self.settings.to_dict(),
-            "versions": dict(versions),
+            "versions": dict(origin.versions),
             "data_sha256": data_sha256(self.images),
             "checkpoint_sha256": self.initial_sha256,
-            "git_commit": commit,
-            "command": command,
+            "git_commit": origin.commit,
+            "command": origin.command,
             "model_sha256": self.config.digest,
             "replicas": self.replicas.world,
             "threads": self.machine.threads,

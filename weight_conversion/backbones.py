@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from maskformer.family import FAMILIES
+
 _TORCHVISION = (
     (re.compile(r"^(conv1|bn1)\."), r"stem.\1."),
     (re.compile(r"^layer(\d)\."), lambda found: f"res{int(found[1]) + 1}."),
@@ -30,7 +32,8 @@ _CLASSIFIER = {
 def is_backbone(names: Iterable[str]) -> bool:
     """Whether the tensors are a backbone alone, under any known naming."""
     names = set(names)
-    if any(name.startswith("sem_seg_head.") for name in names):
+    heads = tuple(f"{family.state.head}." for family in FAMILIES)
+    if any(name.startswith(heads) for name in names):
         return False
     marks = ("res2.0.conv1.weight", "layer1.0.conv1.weight", "patch_embed.proj.weight")
     return any(mark in names or f"backbone.{mark}" in names for mark in marks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskformer.family import MASKFORMER
 from parity.errors import InputError
 from weight_conversion import (
     hugging_face,
@@ -20,7 +21,7 @@ from weight_conversion.stored import OpenFile, Region, StoredTensor, damaged
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "weights")
 EMA_WRAPPERS = ("ema_state", "model_ema", "state_dict_ema", "ema_model", "ema", "ema_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "ema.", "ema_model.")
-_HEAD = "sem_seg_head."
+_HEAD = f"{MASKFORMER.state.head}."
 
 # First bytes of files that are often taken for checkpoints.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
 from parity import files as atomic
 from parity.errors import InputError
@@ -23,6 +24,7 @@ from weight_conversion.receipt import (
     FOLDERS,
     RECEIPT_NAME,
     HashingFile,
+    Written,
     build_receipt,
     digest,
     digests_of_files,
@@ -104,7 +106,8 @@ def convert(
                 say(line)
     with _without_collection(), open_source(source_path, ema=ema) as source:
         plan = make_plan(source, config, dtype)
-        if to == "hf" and not any(pair.spec.name.startswith("sem_seg") for pair in plan.pairs):
+        head = family_of(config).state.head
+        if to == "hf" and not any(pair.spec.name.startswith(head) for pair in plan.pairs):
             raise InputError(
                 f"{source_path} is a backbone alone",
                 "transformers' MaskFormer holds whole models",
@@ -116,15 +119,12 @@ def convert(
             stream = _stream(plan, to, pool, records, progress)
             target_files = _write(temporary, target, to, plan, stream, pool)
             receipt = build_receipt(
-                source=source,
-                source_files=hashes.result(),
-                target=target,
-                target_files=target_files,
-                to=to,
-                plan=plan,
-                dtype=dtype,
-                ema=ema,
-                tensors=[_resolved(record) for record in records],
+                source,
+                hashes.result(),
+                Written(target, to, target_files),
+                plan,
+                {"dtype": dtype, "ema": ema},
+                [_resolved(record) for record in records],
             )
             if to in FOLDERS:
                 (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from maskformer.model import zoo
+from maskformer.family import FAMILIES, family_of
 from maskformer.model.config import ModelConfig, SwinConfig
 from parity.errors import InputError
 from weight_conversion import backbones, hugging_face
@@ -241,7 +241,12 @@ def fitting(source: Source) -> list[str]:
 
     For a backbone alone, those with this very backbone and window size.
     """
-    return [name for name, entry in zoo.ENTRIES.items() if _fits(source, entry.model)]
+    return [
+        name
+        for family in FAMILIES
+        for name, entry in family.entries.items()
+        if _fits(source, entry.model)
+    ]
 
 
 def _fits(source: Source, config: ModelConfig) -> bool:
@@ -267,18 +272,14 @@ def _fits(source: Source, config: ModelConfig) -> bool:
 
 def _may_fit(source: Source, config: ModelConfig) -> bool:
     """A quick look at one tensor, before a configuration's whole list is made."""
-    tensors = source.tensors
-    is_library = source.naming == "hugging_face"
-    prefix = "sem_seg_head.predictor."
-    classes = tensors.get("class_predictor.bias" if is_library else f"{prefix}class_embed.bias")
-    if classes is not None:
-        return not config.is_per_pixel and classes.shape == (config.num_classes + 1,)
-    pixels = tensors.get(f"{prefix}bias")
-    if pixels is not None:
-        return config.head == "PerPixelBaselineHead" and pixels.shape == (config.num_classes,)
-    queries = tensors.get(f"{prefix}query_embed.weight")
-    if queries is not None:
-        return config.head == "PerPixelBaselinePlusHead" and queries.shape[:1] == (
-            config.predictor.num_queries,
-        )
-    return backbones.is_backbone(tensors)
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        if source.naming == "hugging_face":
+            try:
+                name = hugging_face.names(name)[0]
+            except InputError:
+                return None
+        return source.tensors[name].shape if name in source.tensors else None
+
+    fits = family_of(config).state.is_headed(config, shape_of)
+    return backbones.is_backbone(source.tensors) if fits is None else fits

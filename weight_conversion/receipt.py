@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -122,20 +123,25 @@ def code_version() -> dict[str, str]:
     return {"version": version, "weight_conversion_sha256": text.hexdigest()}
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is, or will be, at `path`: its format, and the files' names, sizes and hashes."""
+
+    path: Path
+    kind: str
+    files: list[dict[str, Any]]
+
+
 def build_receipt(
-    *,
     source: Source,
     source_files: list[dict[str, Any]],
-    target: Path,
-    target_files: list[dict[str, Any]],
-    to: str,
+    target: Written,
     plan: Plan,
-    dtype: str | None,
-    ema: bool,
+    options: dict[str, Any],
     tensors: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The receipt of what is, or will be, at `target`."""
-    folder = receipt_path(target, to).parent
+    """The receipt of `target`; `options` are those that it was converted with."""
+    folder = receipt_path(target.path, target.kind).parent
     return {
         "format": FORMAT,
         "code": code_version(),
@@ -146,8 +152,12 @@ def build_receipt(
             "notes": [*source.notes, *plan.notes],
             "left_out": plan.left_out,
         },
-        "target": {"path": _relative(target, folder), "kind": to, "files": target_files},
-        "options": {"dtype": dtype, "ema": ema},
+        "target": {
+            "path": _relative(target.path, folder),
+            "kind": target.kind,
+            "files": target.files,
+        },
+        "options": options,
         "config": {**plan.config.to_dict(), "digest": plan.config.digest},
         "tensors": tensors,
     }

@@ -1,12 +1,12 @@
 """What a configuration's state dict must hold: names, shapes, dtypes, layout rules, constants."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from weight_conversion.layouts import RULES, Layout
@@ -57,13 +57,13 @@ def expected(config: ModelConfig) -> dict[str, TensorSpec]:
 
     with torch.device("meta"), WithoutValues():
         model = torch_reference.build(config)
-    owners = dict(model.named_modules())
+    owners, constant = dict(model.named_modules()), family_of(config).state.constant
     found = {}
     for name, tensor in model.state_dict().items():
         path, _, leaf = name.rpartition(".")
         layout = _layout(owners[path], leaf, name)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-        found[name] = TensorSpec(name, shape, dtype, layout, _constant(config, leaf, shape))
+        found[name] = TensorSpec(name, shape, dtype, layout, constant(config, leaf, shape))
     return found
 
 
@@ -76,32 +76,3 @@ def _layout(owner: object, leaf: str, name: str) -> Layout:
         f"no layout rule for {name}, a tensor of a {type(owner).__name__}",
         f"known kinds: {', '.join(sorted({kind for kind, _ in RULES}))}",
     )
-
-
-def _constant(
-    config: ModelConfig, leaf: str, shape: tuple[int, ...]
-) -> Callable[[], np.ndarray] | None:
-    if leaf == "relative_position_index":
-        return lambda: relative_position_index(math.isqrt(shape[0]))
-    if leaf == "empty_weight":
-        return lambda: class_weights(config)
-    return None
-
-
-def relative_position_index(window: int) -> np.ndarray:
-    """For each pair of pixels of a window, the row of the bias table, int64 [window², window²].
-
-    Source: Liu et al. 2021, Swin Transformer, section 3.2: offsets run from 1 - M to M - 1 on both
-    axes, rows counted in the order (dy, dx).
-    """
-    rows, columns = np.divmod(np.arange(window * window), window)
-    dy = rows[:, None] - rows[None, :] + window - 1
-    dx = columns[:, None] - columns[None, :] + window - 1
-    return (dy * (2 * window - 1) + dx).astype(np.int64)
-
-
-def class_weights(config: ModelConfig) -> np.ndarray:
-    """The class loss's weights, float32 [num_classes + 1]: ones, the last for no-object."""
-    weights = np.ones(config.num_classes + 1, np.float32)
-    weights[-1] = config.loss.no_object_weight
-    return weights

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from maskformer.family import MASKFORMER
 from parity.errors import InputError
 from weight_conversion import safe_pickle
 from weight_conversion.safe_pickle import Storage
@@ -22,7 +23,7 @@ Declared = tuple[str, tuple[int, ...], str]
 """Name, shape and dtype of a tensor to write."""
 
 AUTHOR = "maskformer-replication"
-METADATA = {"": {"version": 1}, "sem_seg_head": {"version": 2}}
+METADATA = {"": {"version": 1}, MASKFORMER.state.head: {"version": 2}}
 _ALIGNMENT = 64  # torch's own, so that a file may be memory mapped
 _STORAGE_NAMES = {dtype: name for name, dtype in safe_pickle.STORAGES.items()}
 _PROTOCOL = 2

@@ -43,6 +43,17 @@ def synthetic_targets(
     return targets
 
 
+def training_targets(
+    config: ModelConfig, sizes: np.ndarray, shape: tuple[int, int], index: int = 0
+) -> list[dict[str, np.ndarray]] | np.ndarray:
+    """The `synthetic_targets` in the form that the configuration's head is trained with.
+
+    That is segments per image, or labels int64 [N,H,W] for a per-pixel head.
+    """
+    targets = synthetic_targets(config, sizes, shape, index)
+    return label_map(targets, config.ignore_value) if config.is_per_pixel else targets
+
+
 def label_map(targets: Sequence[Target], ignore_value: int) -> np.ndarray:
     """Labels int64 [N,H,W] of a per-pixel head from the segments of `synthetic_targets`."""
     maps = []

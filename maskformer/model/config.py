@@ -191,6 +191,14 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """What is matched with targets: the queries of each of so many layers."""
+
+    layers: int
+    queries: int
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes the function a MaskFormer computes, except its weights.
 
@@ -235,6 +243,19 @@ class ModelConfig:
     def minimum_size(self) -> int:
         """Smallest image side in pixels: the stride of res5."""
         return 32
+
+    @property
+    def matching(self) -> "Matching | None":
+        """What is matched with targets; None for a head that classifies pixels."""
+        if self.is_per_pixel:
+            return None
+        layers = self.predictor.dec_layers if self.predictor.deep_supervision else 1
+        return Matching(layers, self.predictor.num_queries)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What is predicted that has a file format: labels, and panoptic segments if it can."""
+        return ("labels", "panoptic") if self.inference.panoptic_on else ("labels",)
 
     def replace(self, **sections: Any) -> "ModelConfig":
         """A copy with top-level fields replaced, or sections updated from dicts.

@@ -5,7 +5,7 @@ Framework-free, so that both trainers read one source; the record of a run holds
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -240,3 +240,45 @@ def buckets(inputs: InputConfig) -> tuple[tuple[int, int], ...]:
 
 def _rounded(side: int) -> int:
     return -(-side // _SIDE_MULTIPLE) * _SIDE_MULTIPLE
+
+
+def settle(given: Mapping[str, Any], before: RunSettings | None) -> RunSettings:
+    """Settings of a new run, or, with those of `before`, of its continuation.
+
+    Raises InputError where a new run has no config or data, where `before` cannot be continued
+    with what is given, and as `RunSettings` does.
+    """
+    if before is not None:
+        now = RunSettings.from_dict({**before.to_dict(), **given})
+        check_resumable(before, now)
+        return now
+    for name in ("config", "data"):
+        if name not in given:
+            raise InputError(
+                f"--{name} is missing",
+                "a new run needs --config and --data",
+                "For example: --config scenes_tiny --data runs/scenes.",
+            )
+    return default_settings(**given)
+
+
+def solver_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Solver settings from texts NAME=VALUE, VALUE in JSON. Raises InputError for other texts."""
+    return dict(_solver_change(text) for text in texts)
+
+
+def _solver_change(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    try:
+        if not separator:
+            raise ValueError
+        return name, json.loads(value)
+    except ValueError:
+        # Names such as WarmupPolyLR need no quotes.
+        if separator and value.isidentifier():
+            return name, value
+        raise InputError(
+            f"--solver {text!r} is no setting",
+            "expected NAME=VALUE",
+            "for example --solver base_lr=0.001 --solver steps=[800]",
+        ) from None

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
+from maskformer.model.state_dict import class_weights, relative_position_index
 from parity.errors import InputError
 from parity_tests import golden_files
 from parity_tests.weight_conversion.samples import CONFIG
 from weight_conversion import hugging_face
 from weight_conversion.layouts import OIHW_HWIO, OUT_IN_IN_OUT, SAME
-from weight_conversion.spec import class_weights, expected, relative_position_index
+from weight_conversion.spec import expected
 
 SPECS = sorted(path.stem for path in golden_files.DIRECTORY.glob("state_spec/*.json"))
 

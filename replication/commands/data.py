@@ -72,7 +72,7 @@ def tfrecord(
     """
     from maskformer.data.dataset_layout import find_splits, open_split
     from replication.console.progress import images_shown
-    from tf_impl.tfrecord import write_records
+    from tf_impl.storage.tfrecord import write_records
 
     results = {}
     for name in [split] if split else find_splits(source):
@@ -153,7 +153,7 @@ def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list
     from maskformer.data.dataset_layout import find_splits, open_split
 
     if any(path.glob("*-of-*.tfrecord")) or (path / "manifest.json").is_file():
-        from tf_impl.tfrecord import RecordFolder
+        from tf_impl.storage.tfrecord import RecordFolder
 
         records = RecordFolder(path)
         records.verify()

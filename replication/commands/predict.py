@@ -101,12 +101,12 @@ def _predict(
     from PIL import Image
 
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
+    from maskformer.family import family_of
     from maskformer.inference.prediction import to_dataset_ids
     from replication.evaluation import pictures
-    from replication.sides.side import results_of
 
     categories = categories_of(entry)
-    results = results_of(entry.model)
+    results = family_of(entry.model).results(entry.model)
     rows: list[dict[str, Any]] = []
     (folder / "pictures").mkdir(parents=True)
 

@@ -133,7 +133,7 @@ def _entry(config: str | None, experiment: str | None) -> "Entry":
         )
     if config is not None:
         return zoo.get(config)
-    from tf_impl.experiments import experiment_name
+    from tf_impl.model_garden.experiments import experiment_name
 
     names = {experiment_name(name): name for name in zoo.names()}
     if experiment not in names:

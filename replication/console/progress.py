@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskformer.runs.run_record import LOSSES
+from maskformer.family import MASKFORMER
 
 
 def without_notes() -> None:
@@ -132,7 +132,9 @@ def steps_shown(
 
         def show(step: int, row: Mapping[str, Any]) -> None:
             nonlocal printed, first
-            losses = ", ".join(f"{k} {row[k]:.4g}" for k in LOSSES if row.get(k) is not None)
+            losses = ", ".join(
+                f"{k} {row[k]:.4g}" for k in MASKFORMER.losses if row.get(k) is not None
+            )
             bar.update(task, completed=step, losses=losses)
             now = time.perf_counter()
             first = first or step

@@ -17,7 +17,9 @@ from maskformer.data.panoptic_format import VOID, Segment, count_equal
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.judge import PRECISION_FACTOR
-from replication.sides.side import Side, finish, open_side
+from replication.sides.implementation import Frame
+from replication.sides.side import REFERENCE, Side, implementation, open_side
+from replication.sides.torch_side import query_probabilities
 from replication.sides.weights import Weights
 
 if TYPE_CHECKING:
@@ -130,14 +132,14 @@ class Margins:
     @cached_property
     def _references(self) -> tuple[Side, Side]:
         return tuple(
-            open_side("torch", self.config, self.inputs, self.weights, dtype=dtype)
+            open_side(REFERENCE, self.config, self.inputs, self.weights, dtype=dtype)
             for dtype in ("float64", "float32")
         )
 
     def certain(self, image: np.ndarray) -> Certain:
         """Which decisions rounding cannot change. Args: image uint8 [H,W,3]."""
-        (exact, padded, valid), (single, _, _) = (one.outputs(image) for one in self._references)
-        sizes = (padded, valid, image.shape[:2])
+        (exact, frame), (single, _) = (one.outputs(image) for one in self._references)
+        sizes = (frame.padded, frame.valid, frame.size)
         return certain_decisions(self.config, exact, single, *sizes, np.float32)
 
 
@@ -156,16 +158,15 @@ def certain_decisions(
     rounding of `dtype`, whose distance is the reference's own error; padded, valid, size: of the
     network's input, the image in it, and the results.
     """
-    runs = (exact, moved)
-    scores = [
-        finish("torch", config, one, padded, valid, size, ("scores",), size).scores for one in runs
-    ]
+    runs, frame = (exact, moved), Frame(padded, valid, size, size)
+    predict = implementation(REFERENCE).predict
+    scores = [predict(one, config, frame, ("scores",)).scores for one in runs]
     epsilon = float(np.finfo(dtype).eps)
     labels = _top_margin(scores[0]) > 2 * _allowed(*scores, epsilon)
     if not config.inference.panoptic_on:
         return Certain(labels, None)
     del scores
-    probabilities = (_query_probabilities(one, padded, valid, size) for one in runs)
+    probabilities = (query_probabilities(one, frame) for one in runs)
     return Certain(labels, _certain_segments(config, *probabilities, epsilon))
 
 
@@ -222,19 +223,6 @@ class _Weighted:
 
     def __getitem__(self, query: int) -> np.ndarray:
         return self.scores[query] * self.masks[query]
-
-
-def _query_probabilities(
-    outputs: Mapping[str, "torch.Tensor"], padded: Size, valid: Size, size: Size
-) -> tuple[np.ndarray, np.ndarray]:
-    from torch_reference.inference import sem_seg_postprocess
-
-    masks = outputs["pred_masks"][0]
-    masks = sem_seg_postprocess(masks, masks.shape[-2:], padded)
-    masks = sem_seg_postprocess(masks, valid, size)
-    classes = outputs["pred_logits"][0].softmax(dim=-1)
-    masks = masks.sigmoid()
-    return tuple(one.numpy().astype(np.float64, copy=False) for one in (classes, masks))
 
 
 def _top_margin(scores: np.ndarray) -> np.ndarray:

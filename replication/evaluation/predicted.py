@@ -17,9 +17,10 @@ from maskformer.data.panoptic_format import (
     read_dataset,
     write_dataset,
 )
+from maskformer.family import family_of
 from maskformer.inference.prediction import to_dataset_ids
 from parity.errors import InputError
-from replication.sides.side import Side, results_of
+from replication.sides.side import Side
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def predict_all(
 ) -> None:
     """Writes labels/*.png, and for panoptic configs panoptic.json with panoptic/*.png."""
     (folder / "labels").mkdir(parents=True)
-    results = results_of(side.config)
+    results = family_of(side.config).results(side.config)
     dataset_ids = [category.id for category in data.categories]
 
     def items():

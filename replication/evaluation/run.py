@@ -23,7 +23,7 @@ from replication.evaluation.disagreement import Disagreement, Margins, disagreem
 from replication.evaluation.predicted import Predicted, predict_all
 from replication.evaluation.scores import agreement, compare, score
 from replication.evaluation.worst_images import draw_worst
-from replication.sides.side import open_side
+from replication.sides.side import IMPLEMENTATIONS, PORT, open_side
 from replication.sides.weights import Weights, load_weights
 from reports.loading import load
 from reports.render import write_report
@@ -38,7 +38,7 @@ class Request:
 
     `data` is the data set's folder; `limit` its first images only; `augmented` means multi-scale
     and mirrored testing of labels; `worst` is how many images to draw; `workers` are threads.
-    TensorFlow has the `weights` of PyTorch, or those of a file of its own, `port_weights`.
+    The port has the reference's `weights`, or those of a file of its own, `port_weights`.
     """
 
     config: ModelConfig
@@ -72,7 +72,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     weights = load_weights(request.weights, request.config)
     by_side = dict.fromkeys(request.sides, weights)
     if request.port_weights is not None:
-        by_side["tf"] = load_weights(request.port_weights, request.config)
+        by_side[PORT] = load_weights(request.port_weights, request.config)
     with output_folder(out) as folder:
         predicted, scored, seconds = {}, {}, {}
         for name in request.sides:
@@ -128,25 +128,26 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
 
 
 def _own(by_side: Mapping[str, Weights], request: Request) -> dict[str, str]:
-    """What is recorded of TensorFlow's own weights, where it has some."""
+    """What is recorded of the port's own weights, where it has some."""
     if request.port_weights is None:
         return {}
-    own = by_side["tf"]
+    own = by_side[PORT]
     return {"port_weights": own.source, "port_weights_sha256": own.sha256}
 
 
 def _versions() -> dict[str, str]:
     """Versions of the packages that took part: those that are loaded."""
-    names = ("torch", "tensorflow", "numpy", "PIL")
+    names = (*(one.package for one in IMPLEMENTATIONS.values()), "numpy", "PIL")
     return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
 
 def _check(request: Request) -> None:
     """Raises InputError for a combination of options that has no meaning."""
+    theirs, ours = IMPLEMENTATIONS.values()
     if request.port_weights is not None and len(request.sides) != 2:
         raise InputError(
             f"--port-weights does not go with --side {request.sides[0]}",
-            "they are TensorFlow's, beside --weights for PyTorch",
+            f"they are {ours.title}'s, beside --weights for {theirs.title}",
             "leave --side out, or give the one checkpoint as --weights",
         )
     if request.augmented and request.config.inference.panoptic_on:

@@ -1,6 +1,7 @@
 """How many threads both frameworks compute with."""
 
 from parity.errors import InputError
+from replication.sides.side import IMPLEMENTATIONS
 
 
 def set_threads(count: int | None) -> None:
@@ -9,11 +10,5 @@ def set_threads(count: int | None) -> None:
         return
     if count < 1:
         raise InputError(f"--threads is {count}", "expected at least 1")
-    import torch
-
-    import tf_impl  # noqa: F401 (selects tf_keras before TensorFlow is imported)
-
-    torch.set_num_threads(count)
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(count)
+    for one in IMPLEMENTATIONS.values():
+        one.set_threads(count)

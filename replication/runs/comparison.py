@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import MASKFORMER
 from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import COUNTS, read_counts
-from maskformer.runs.run_record import LOSSES, Run, read_run
+from maskformer.runs.run_record import Run, read_run
 from parity.errors import InputError
 from parity.schemas import TRAINING_RUNS as SCHEMA
 
@@ -76,7 +77,7 @@ def _compare(
         "same_data": a.description["data_sha256"] == b.description["data_sha256"],
         "losses": {
             name: loss_gap(a, b, name)
-            for name in LOSSES
+            for name in MASKFORMER.losses
             if name in a.names("train") and name in b.names("train")
         },
         "scores": scores,

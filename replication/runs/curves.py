@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.runs.run_record import LOSSES, read_run
+from maskformer.family import MASKFORMER
+from maskformer.runs.run_record import read_run
 
 COLOURS = ("#d55e00", "#0072b2")
 DASHES = ("-", (0, (4, 2)))
@@ -26,7 +27,7 @@ def draw_curves(folders: Mapping[str, Sequence[Path]], output: Path) -> None:
 
     runs = {side: [read_run(folder) for folder in group] for side, group in folders.items()}
     first = next(iter(runs.values()))[0]
-    names = [name for name in LOSSES if name in first.names("train")]
+    names = [name for name in MASKFORMER.losses if name in first.names("train")]
     settings = {"svg.hashsalt": "training_curves", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings):
         columns = min(2, len(names))

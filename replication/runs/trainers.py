@@ -17,18 +17,21 @@ import numpy as np
 
 from maskformer.data.evaluation_data import open_data
 from maskformer.runs.run_record import METRICS, has_run
-from maskformer.runs.run_settings import RunSettings, training_words
+from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
 from parity.files import replacing
-from replication.console.progress import images_shown, steps_shown
+from replication.console.progress import steps_shown
+from replication.sides.implementation import TrainerPlace
+from replication.sides.side import implementation
+from replication.sides.torch_side import initial_state
+from replication.sides.weights import load_weights
 
 LOG = "log.txt"
 SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
-RECORDS = "records"
+ROOT = Path(__file__).parents[2]  # of the packages, which a trainer imports wherever it runs
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_IMAGES_PER_SHARD = 1000
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,12 @@ def train(request: Request) -> dict[str, Path]:
                 "--resume is not given",
                 "Choose another folder, or continue the run with --resume.",
             )
-    shares = both or (request.sides == ("tf",) and settings.initial is not None)
+    takes_backbone = implementation(request.sides[0]).check_backbone
+    shares = both or (settings.initial is not None and takes_backbone is None)
     if settings.initial is not None and not (request.out / INITIAL).is_file():
-        _refuse_weights_that_do_not_fit(settings, shares)
+        # As the run will read them, before anything is written.
+        check = load_weights if shares else takes_backbone
+        check(settings.initial, settings.entry.model)
     try:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +85,8 @@ def train(request: Request) -> dict[str, Path]:
             shared = _write_initial(settings, request.out / INITIAL)
             settings = dataclasses.replace(settings, initial=str(shared))
         for name, folder in folders.items():
-            words = [*_words(name, settings, folder, request), f"--command={command}"]
+            place = TrainerPlace(folder, request.out, request.threads, request.visible)
+            words = [*implementation(name).trainer(settings, place), f"--command={command}"]
             _watch(name, words, folder, settings.steps, request.visible)
     except OSError as error:
         raise InputError(
@@ -101,8 +108,6 @@ def again(settings: RunSettings, request: Request) -> str:
 
 def _settings(request: Request) -> RunSettings:
     """The settings that both sides get: from the words, and to resume from the file beside them."""
-    from torch_reference.train import settle, solver_changes
-
     given = dict(request.given)
     if request.solver:
         given["solver"] = solver_changes(request.solver)
@@ -112,22 +117,6 @@ def _settings(request: Request) -> RunSettings:
     return settle(given, before)
 
 
-def _refuse_weights_that_do_not_fit(settings: RunSettings, complete: bool) -> None:
-    """Reads the initial weights as the run will, before anything is written.
-
-    PyTorch alone takes those of a backbone too; what both sides share is `complete`.
-    """
-    import torch_reference
-    from replication.sides.weights import load_weights
-    from torch_reference.initial_weights import load_initial
-
-    config = settings.entry.model
-    if complete:
-        load_weights(settings.initial, config)
-    else:
-        load_initial(torch_reference.build(config), settings.initial)
-
-
 def _write_initial(settings: RunSettings, path: Path) -> Path:
     """The complete initial weights as one file that both sides start from, written once.
 
@@ -135,109 +124,16 @@ def _write_initial(settings: RunSettings, path: Path) -> Path:
     """
     if path.is_file():
         return path
-    import torch
-    from safetensors.torch import save_file
-
-    import torch_reference
-    from replication.sides.weights import load_weights
+    from safetensors.numpy import save_file
 
     config = settings.entry.model
     if settings.initial is None:
-        torch.manual_seed(settings.seed)
-        state = torch_reference.build(config).state_dict()
+        state: Mapping[str, np.ndarray] = initial_state(config, settings.seed)
     else:
-        given = load_weights(settings.initial, config).state
-        state = {key: torch.from_numpy(np.array(array)) for key, array in given.items()}
+        state = load_weights(settings.initial, config).state
     with replacing(path) as temporary:
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary)
+        save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, temporary)
     return path
-
-
-def _words(name: str, settings: RunSettings, folder: Path, request: Request) -> list[str]:
-    """The command line of one side's trainer, with everything that it reads."""
-    if name == "torch":
-        words = ["torch_reference.train", "--out", str(folder), "--resume"]
-        words += ["--threads", str(request.threads)]
-        for key, value in settings.to_dict().items():
-            if key != "solver" and value is not None:
-                words += [f"--{key.replace('_', '-')}", str(value)]
-        for key, value in settings.to_dict()["solver"].items():
-            words += ["--solver", f"{key}={json.dumps(value)}"]
-        return words
-    from tf_impl.experiments import experiment_name
-
-    overrides = folder / "overrides.yaml"
-    with replacing(overrides) as temporary:
-        temporary.write_text(json.dumps(_overrides(settings, request)), encoding="utf-8")
-    return [
-        "tf_impl.train",
-        f"--experiment={experiment_name(settings.config)}",
-        "--mode=train_and_eval",
-        f"--model_dir={folder}",
-        f"--config_file={overrides}",
-    ]
-
-
-def _overrides(settings: RunSettings, request: Request) -> dict[str, Any]:
-    """The settings in the Model Garden's terms (JSON is YAML), records and weights written."""
-    from tf_impl.experiments import optimization_of
-
-    records = {
-        split: str(_write_records(settings, split, request))
-        for split in (settings.train_split, settings.eval_split)
-    }
-    return {
-        "task": {
-            "train_data": {
-                "input_path": records[settings.train_split],
-                "global_batch_size": settings.batch,
-                "capacity": settings.capacity,
-            },
-            "validation_data": {"input_path": records[settings.eval_split]},
-            "seed": settings.seed,
-            "normalisation": settings.normalisation,
-            "init_checkpoint": _tf_weights(settings, request.out),
-        },
-        "trainer": {
-            "train_steps": settings.steps,
-            "steps_per_loop": settings.record_every,
-            "summary_interval": settings.record_every,
-            "checkpoint_interval": settings.checkpoint_every or settings.steps,
-            "validation_interval": settings.eval_every or settings.steps,
-            "max_to_keep": settings.keep,
-            "optimizer_config": optimization_of(settings.solver_config()).as_dict(),
-        },
-        "runtime": {
-            "deterministic": True,
-            "threads": request.threads,
-            "mixed_precision_dtype": settings.dtype,
-        },
-    }
-
-
-def _write_records(settings: RunSettings, split: str, request: Request) -> Path:
-    """The folder of a split's records; an interrupted packing is continued."""
-    from tf_impl.tfrecord import write_records
-
-    data = open_data(Path(settings.data), split, settings.entry.model)
-    folder = request.out / RECORDS / data.split
-    shards = -(-len(data.images) // _IMAGES_PER_SHARD)
-    with images_shown(f"pack {data.split}", len(data.images), request.visible) as advance:
-        write_records(data.images, folder, data.split, shards, advance=advance)
-    return folder
-
-
-def _tf_weights(settings: RunSettings, out: Path) -> str:
-    """The prefix of a TensorFlow checkpoint of the initial weights, empty without any."""
-    if settings.initial is None:
-        return ""
-    from weight_conversion.convert import convert
-    from weight_conversion.tf_checkpoint import prefix_of
-
-    target = out / "initial_tf"
-    if not target.is_dir():
-        convert(Path(settings.initial), target, "tf", settings.entry.model, dtype=settings.dtype)
-    return str(prefix_of(target))
 
 
 def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool) -> None:
@@ -245,8 +141,7 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
 
     Raises InputError with the message it ended with. An interruption from the keyboard ends it.
     """
-    root = str(Path(__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (folder / LOG).open("ab") as log:
         start = log.tell()

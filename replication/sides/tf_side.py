@@ -1,23 +1,28 @@
-"""The TensorFlow side of a comparison: model, arguments, batches, losses, updates."""
+"""The TensorFlow side of a comparison."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.data.images import Size
 from maskformer.data.targets import Target
+from maskformer.family import MASKFORMER
+from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from maskformer.model.solver import SolverConfig
-from maskformer.model.tensor_axes import axis_names
+from replication.sides import tf_trainer
+from replication.sides.implementation import Frame, Implementation
 from replication.sides.weights import Weights
 
 if TYPE_CHECKING:
-    import numpy as np
+    import tensorflow as tf
     import tf_keras
 
-
-PORT_AXES = partial(axis_names, image="NHWC", tokens="NSC")
+PORT_AXES = partial(MASKFORMER.axis_names, image="NHWC", tokens="NSC")
 
 
 def build_port(config: ModelConfig, weights: Weights, dtype: str) -> "tf_keras.Model":
@@ -33,6 +38,24 @@ def build_port(config: ModelConfig, weights: Weights, dtype: str) -> "tf_keras.M
 def port_inputs(batch: np.ndarray, sizes: np.ndarray, dtype: str) -> dict[str, Any]:
     """The TensorFlow model's arguments for a batch uint8 [N,H,W,3] and its sizes int32 [N,2]."""
     return {"images": batch.astype(dtype), "sizes": sizes}
+
+
+def tensor(array: np.ndarray) -> "tf.Tensor":
+    """The array as a constant."""
+    import tensorflow as tf
+
+    return tf.constant(array)
+
+
+def run(model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's outputs for `port_inputs`."""
+    _allow_many_sizes()
+    return model(**{key: tensor(array) for key, array in inputs.items()})
+
+
+def _allow_many_sizes() -> None:
+    """Images of many sizes are many programs; TensorFlow's warning is for loops by accident."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def port_batch(
@@ -54,7 +77,7 @@ def port_batch(
     from tf_impl.train_step import Batch
 
     inputs = port_inputs(images, sizes, dtype)
-    if config.is_per_pixel:
+    if config.matching is None:
         wanted: Any = tf.constant(np.asarray(targets, np.int32))
     else:
         most = max((len(target["labels"]) for target in targets), default=0)
@@ -74,10 +97,16 @@ def keyed(model: "tf_keras.Model", values: "Sequence[np.ndarray | None]") -> dic
 
 def trainable_layouts(model: "tf_keras.Model") -> list[tuple[str, Any]]:
     """State-dict key and layout of each trainable variable of `model`, in its order."""
+    owned = {id(variable): (key, layout) for key, (variable, layout) in _trainable(model).items()}
+    return [owned[id(variable)] for variable in model.trainable_variables]
+
+
+def _trainable(model: "tf_keras.Model") -> dict[str, tuple[Any, Any]]:
+    """Every trainable variable and its layout by state-dict key, in the state dict's order."""
     from weight_conversion.layouts import tf_variables
 
-    owned = {id(variable): (key, layout) for key, (variable, layout) in tf_variables(model).items()}
-    return [owned[id(variable)] for variable in model.trainable_variables]
+    trainable = {id(variable) for variable in model.trainable_variables}
+    return {key: one for key, one in tf_variables(model).items() if id(one[0]) in trainable}
 
 
 def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
@@ -92,39 +121,33 @@ def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
 
 def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
     """Every trainable variable by state-dict key, with its axes named in torch's order."""
-    from weight_conversion.layouts import tf_variables
-
-    trainable = {id(variable) for variable in model.trainable_variables}
     return {
         key: (
             variable,
             "".join("ABCDEFGH"[axis] for axis in layout.axes or range(len(variable.shape))),
         )
-        for key, (variable, layout) in tf_variables(model).items()
-        if id(variable) in trainable
+        for key, (variable, layout) in _trainable(model).items()
     }
 
 
 class PortRun:
     """The TensorFlow side, one update at a time; dropout is off.
 
-    `execution` is how a step runs: "graph", "xla" or "eager". Targets are padded to `most`.
+    `execution` is how a step runs: "graph", "xla" or "eager". Targets are padded to `most`, by
+    default to those of the largest image of each batch.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         solver: SolverConfig,
-        weights: Any,
+        weights: Weights,
         dtype: str,
-        execution: str,
-        most: int,
+        execution: str = "eager",
+        most: int | None = None,
     ) -> None:
-        from functools import partial
-
         from tf_impl.optimizer import build_optimizer
         from tf_impl.train_step import compiled_step, train_step
-        from weight_conversion.layouts import tf_variables
 
         self.config, self.dtype, self.most = config, dtype, most
         self.model = build_port(config, weights, dtype)
@@ -135,16 +158,9 @@ class PortRun:
         else:
             compiled = execution == "xla"
             self.run = compiled_step(self.model, optimizer, jit_compile=compiled)
-        trainable = {id(variable) for variable in self.model.trainable_variables}
-        self.variables = {
-            key: (variable, layout)
-            for key, (variable, layout) in tf_variables(self.model).items()
-            if id(variable) in trainable
-        }
 
     def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
         """One update: losses, total, norm, pairs."""
-
         batch = port_batch(self.config, images, sizes, targets, self.dtype, self.most)
         result = self.run(batch)
         return {
@@ -154,9 +170,56 @@ class PortRun:
             "pairs": result.matching.target_of_query.numpy(),
         }
 
-    def weights(self) -> "dict[str, np.ndarray]":
+    def weights(self) -> dict[str, np.ndarray]:
         """The trainable variables by state-dict key, in torch's layout."""
-        return {
-            key: layout.to_torch(variable.numpy())
-            for key, (variable, layout) in self.variables.items()
-        }
+        return keyed(self.model, [one.numpy() for one in self.model.trainable_variables])
+
+
+def predict(
+    outputs: Mapping[str, Any], config: ModelConfig, frame: Frame, results: Sequence[str]
+) -> Prediction:
+    """The results of one image's outputs, tensors [1,...], by the port's post-processing."""
+    from tf_impl import inference
+
+    # Every padded size is another program: compiling each takes longer than running it.
+    how = {"canvas": frame.canvas, "jit_compile": False}
+    sizes = ([frame.valid], [frame.size])
+    return inference.predict(outputs, config, frame.padded, *sizes, results, **how)[0]
+
+
+def predict_augmented(
+    model: Any, image: np.ndarray, config: ModelConfig, inputs: InputConfig, size: Size
+) -> np.ndarray:
+    """Scores [K,H,W] of multi-scale and mirrored testing."""
+    from tf_impl.inference import predict_with_augmentation
+
+    _allow_many_sizes()
+    return predict_with_augmentation(model, image, config, inputs, size)
+
+
+def set_threads(count: int) -> None:
+    """Lets TensorFlow compute with `count` threads; before any of its runs."""
+    import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+TENSORFLOW = Implementation(
+    name="tf",
+    title="TensorFlow",
+    package="tensorflow",
+    axes=PORT_AXES,
+    build=build_port,
+    inputs=port_inputs,
+    tensor=tensor,
+    run=run,
+    batch=port_batch,
+    loss=port_loss,
+    updates=PortRun,
+    predict=predict,
+    predict_augmented=predict_augmented,
+    trainer=tf_trainer.trainer,
+    check_backbone=None,
+    set_threads=set_threads,
+)

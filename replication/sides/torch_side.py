@@ -1,25 +1,27 @@
-"""The PyTorch side of a comparison: model, arguments, batches, losses, updates."""
+"""The PyTorch side of a comparison, and what only the reference is asked for."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.data.images import Size
 from maskformer.data.targets import Target
+from maskformer.family import MASKFORMER
+from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
+from maskformer.model.inputs import InputConfig
 from maskformer.model.solver import SolverConfig
-from maskformer.model.tensor_axes import axis_names
+from maskformer.runs.run_settings import RunSettings
+from replication.sides.implementation import Frame, Implementation, TrainerPlace
 from replication.sides.weights import Weights
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
-
-REFERENCE_AXES = partial(axis_names, image="NCHW", tokens="SNC")
-
-
+REFERENCE_AXES = partial(MASKFORMER.axis_names, image="NCHW", tokens="SNC")
 REFERENCES = ("builtin", "original", "hf")
 
 
@@ -55,6 +57,21 @@ def reference_inputs(batch: np.ndarray, sizes: np.ndarray, dtype: str) -> dict[s
     return {"images": batch.transpose(0, 3, 1, 2).astype(dtype), "sizes": sizes}
 
 
+def tensor(array: np.ndarray) -> "torch.Tensor":
+    """The array as a tensor that shares its memory, strides included."""
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def run(model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's outputs for `reference_inputs`, without gradients."""
+    import torch
+
+    with torch.no_grad():
+        return model(**{key: tensor(array) for key, array in inputs.items()})
+
+
 def reference_batch(
     config: ModelConfig,
     images: np.ndarray,
@@ -71,7 +88,7 @@ def reference_batch(
     from torch_reference.train_step import Batch
 
     inputs = reference_inputs(images, sizes, dtype)
-    if config.is_per_pixel:
+    if config.matching is None:
         wanted: Any = torch.from_numpy(np.asarray(targets, np.int64))
     else:
         wanted = [
@@ -118,7 +135,6 @@ class ReferenceRun:
 
     def step(self, images: Any, sizes: Any, targets: Any) -> dict[str, Any]:
         """One update: losses, total, norm, pairs."""
-
         from torch_reference.train_step import train_step
 
         kept: list[Any] = []
@@ -131,7 +147,7 @@ class ReferenceRun:
         finally:
             hook.remove()
         self.schedule.step()
-        queries = self.config.predictor.num_queries
+        queries = self.config.matching.queries
         return {
             "losses": {name: float(value) for name, value in result.losses.items()},
             "total": float(result.total),
@@ -139,17 +155,105 @@ class ReferenceRun:
             "pairs": _target_of_query(kept, queries),
         }
 
-    def weights(self) -> "dict[str, np.ndarray]":
+    def weights(self) -> dict[str, np.ndarray]:
         """The parameters by state-dict key; views, valid until the next step."""
         return {key: p.detach().numpy() for key, p in self.model.named_parameters()}
 
 
-def _target_of_query(kept: Sequence[Any], queries: int) -> "np.ndarray":
+def _target_of_query(kept: Sequence[Any], queries: int) -> np.ndarray:
     """int [L,B,Q] from each layer's (queries, targets) per image; -1 where unmatched."""
-    import numpy as np
-
     found = np.full((len(kept), len(kept[0]), queries), -1)
     for layer, images in enumerate(kept):
         for image, (rows, columns) in enumerate(images):
             found[layer, image, rows] = columns
     return found
+
+
+def predict(
+    outputs: Mapping[str, Any], config: ModelConfig, frame: Frame, results: Sequence[str]
+) -> Prediction:
+    """The results of one image's outputs, tensors [1,...], by the reference's post-processing."""
+    from torch_reference import inference
+
+    sizes = ([frame.valid], [frame.size])
+    return inference.predict(outputs, config, frame.padded, *sizes, results)[0]
+
+
+def predict_augmented(
+    model: Any, image: np.ndarray, config: ModelConfig, inputs: InputConfig, size: Size
+) -> np.ndarray:
+    """Scores [K,H,W] of multi-scale and mirrored testing."""
+    from torch_reference.inference import predict_with_augmentation
+
+    return predict_with_augmentation(model, image, config, inputs, size)
+
+
+def query_probabilities(
+    outputs: Mapping[str, "torch.Tensor"], frame: Frame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities [Q,K+1] and mask probabilities [Q,H,W] of one image, float64."""
+    from torch_reference.inference import sem_seg_postprocess
+
+    masks = outputs[MASKFORMER.outputs.masks][0]
+    masks = sem_seg_postprocess(masks, masks.shape[-2:], frame.padded)
+    masks = sem_seg_postprocess(masks, frame.valid, frame.size)
+    classes = outputs[MASKFORMER.outputs.classes][0].softmax(dim=-1)
+    masks = masks.sigmoid()
+    return tuple(one.numpy().astype(np.float64, copy=False) for one in (classes, masks))
+
+
+def initial_state(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """The state dict of the reference's own initialisation, drawn from `seed`."""
+    import torch
+
+    import torch_reference
+
+    torch.manual_seed(seed)
+    return {key: value.numpy() for key, value in torch_reference.build(config).state_dict().items()}
+
+
+def check_backbone(initial: str, config: ModelConfig) -> None:
+    """Raises InputError unless initial weights, also of a backbone alone, fit the model."""
+    import torch_reference
+    from torch_reference.initial_weights import load_initial
+
+    load_initial(torch_reference.build(config), initial)
+
+
+def trainer(settings: RunSettings, place: TrainerPlace) -> list[str]:
+    """The words of `torch_reference.train`; a run that is there is continued."""
+    words = ["torch_reference.train", "--out", str(place.folder), "--resume"]
+    words += ["--threads", str(place.threads)]
+    for key, value in settings.to_dict().items():
+        if key != "solver" and value is not None:
+            words += [f"--{key.replace('_', '-')}", str(value)]
+    for key, value in settings.to_dict()["solver"].items():
+        words += ["--solver", f"{key}={json.dumps(value)}"]
+    return words
+
+
+def set_threads(count: int) -> None:
+    """Lets PyTorch compute with `count` threads."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+TORCH = Implementation(
+    name="torch",
+    title="PyTorch",
+    package="torch",
+    axes=REFERENCE_AXES,
+    build=build_reference,
+    inputs=reference_inputs,
+    tensor=tensor,
+    run=run,
+    batch=reference_batch,
+    loss=reference_loss,
+    updates=ReferenceRun,
+    predict=predict,
+    predict_augmented=predict_augmented,
+    trainer=trainer,
+    check_backbone=check_backbone,
+    set_threads=set_threads,
+)

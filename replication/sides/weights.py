@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
@@ -26,14 +27,11 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
     Raises InputError for a bad seed, an unreadable file, and for missing, unexpected, mis-shaped or
     non-finite tensors, listing them all.
     """
-    import torch_reference
     from weight_conversion.layouts import check_complete
+    from weight_conversion.spec import expected
 
-    model = torch_reference.build(config)
-    own = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    own = expected(config)
     if spec.startswith("seeded:"):
-        from maskformer.model.seeded import seeded_state
-
         seed = spec.removeprefix("seeded:")
         if not seed.isdigit():
             raise InputError(
@@ -41,8 +39,10 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
                 "expected seeded:N with a whole number N",
                 "for example --weights seeded:7",
             )
-        drawn = seeded_state([(key, array.shape) for key, array in own.items()], int(seed))
-        state = {key: drawn.get(key, array) for key, array in own.items()}
+        drawn = family_of(config).state.seeded(
+            [(k, one.shape) for k, one in own.items()], int(seed)
+        )
+        state = {key: drawn[key] if key in drawn else own[key].constant() for key in own}
     else:
         from weight_conversion.checkpoints import open_source
         from weight_conversion.plan import make_plan
@@ -50,7 +50,7 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
         with open_source(Path(spec)) as source:
             plan = make_plan(source, config)
             state = {one.spec.name: one.combine(one.load_sources()) for one in plan.pairs}
-        check_complete(state, {key: (array.shape, array.dtype.name) for key, array in own.items()})
+        check_complete(state, {key: (one.shape, one.dtype) for key, one in own.items()})
         state = {key: state[key] for key in own}
     return Weights(state, spec, state_digest(state))
 

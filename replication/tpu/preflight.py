@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskformer.family import family_of
 from parity.claims import claim
 from parity.schemas import PREFLIGHT as SCHEMA
 from replication.process.memory import give_back
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
-    from tf_impl.lowering import Program
-    from tf_impl.preflight import Compiled
+    from tf_impl.tpu.lowering import Program
+    from tf_impl.tpu.preflight import Compiled
 
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
 CORES_PER_CHIP = {"v2": 2, "v3": 2}
@@ -62,7 +63,7 @@ class Programs:
     def train(self, batch: int) -> "Program":
         """The training step of `batch` images per replica."""
         if self._last is None or self._last[0] != batch:
-            from tf_impl.lowering import lower_train_step
+            from tf_impl.tpu.lowering import lower_train_step
 
             self._last = None
             give_back()
@@ -74,12 +75,12 @@ class Programs:
 
     def evaluation(self, batch: int) -> "Program":
         """The forward pass of `batch` images."""
-        from tf_impl.lowering import lower_forward
+        from tf_impl.tpu.lowering import lower_forward
 
         return lower_forward(self.model, self._shapes(batch))
 
     def _shapes(self, batch: int) -> Any:
-        from tf_impl.lowering import Shapes
+        from tf_impl.tpu.lowering import Shapes
 
         return Shapes(batch, *self.request.size, self.request.targets)
 
@@ -95,8 +96,8 @@ def preflight(
     differs in topologies and batch alone. Raises InputError where a topology has no
     such kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
     """
-    from tf_impl.lowering import NotCompilableError
-    from tf_impl.preflight import chip_of
+    from tf_impl.tpu.lowering import NotCompilableError
+    from tf_impl.tpu.preflight import chip_of
 
     for topology in request.topologies:
         chip_of(topology)
@@ -157,7 +158,7 @@ def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
 def _row(
     request: Request, programs: Programs, topology: str, note: Callable[[str], None]
 ) -> dict[str, Any]:
-    from tf_impl.preflight import chip_of, compile_for
+    from tf_impl.tpu.preflight import chip_of, compile_for
 
     def compiled(program: "Program", title: str) -> "Compiled":
         note(f"{topology}: compiling {title}")
@@ -217,14 +218,12 @@ def matcher_bound(request: Request, bandwidth: float) -> dict[str, Any]:
     """
     from tf_impl.linear_sum_assignment import BIDS_PER_ROW
 
-    config = request.entry.model
-    if config.is_per_pixel:
+    matching = family_of(request.entry.model).matching(request.entry.model)
+    if matching is None:
         return {"most_steps": 0, "seconds": 0.0}
-    queries = config.predictor.num_queries
-    layers = config.predictor.dec_layers if config.predictor.deep_supervision else 1
-    rows, columns = sorted((request.targets, queries))
+    rows, columns = sorted((request.targets, matching.queries))
     steps = BIDS_PER_ROW * rows + rows * (2 * rows + 1)
-    state = STATE_ARRAYS * 4 * columns * layers * request.per_core_batch
+    state = STATE_ARRAYS * 4 * columns * matching.layers * request.per_core_batch
     return {"most_steps": steps, "seconds": steps * state / bandwidth}
 
 

@@ -67,8 +67,8 @@ def task_claim(
 def _task(reference: ReferenceStep) -> tuple[Any, Any]:
     """The task of this model in float64, and the settings of its optimizer."""
     from maskformer.model import zoo
-    from tf_impl.experiments import experiment
-    from tf_impl.task import MaskFormerTask
+    from tf_impl.model_garden.experiments import experiment
+    from tf_impl.model_garden.task import MaskFormerTask
 
     params = experiment(
         dataclasses.replace(

@@ -51,7 +51,7 @@ def write_data(folder: Path, images: int = 10, size: int = SIZE, seed: int = 0) 
     """Records of small scenes in `folder`, one folder per split; returns `folder`."""
     from maskformer.data.dataset_layout import find_splits, open_split
     from maskformer.scenes.scenes import write_scenes
-    from tf_impl.tfrecord import write_records
+    from tf_impl.storage.tfrecord import write_records
 
     write_scenes(folder / "scenes", images, seed, size=size)
     source = folder / "scenes" / "coco"
@@ -121,7 +121,7 @@ def experiment(values: dict):
 
     from official.core import exp_factory  # isort: skip
 
-    from tf_impl import experiments  # noqa: F401  (registers)
+    from tf_impl.model_garden import experiments  # noqa: F401  (registers)
 
     params = exp_factory.get_exp_config("maskformer_scenes_tiny")
     params.override(values)
@@ -157,7 +157,8 @@ def resume(folder: Path) -> dict:
 
     from absl import logging
 
-    from tf_impl import task, train
+    from tf_impl import train
+    from tf_impl.model_garden import task
 
     data, whole, damaged, wrong = (folder / n for n in ("data", "whole", "damaged", "wrong"))
     write_data(data)
@@ -296,7 +297,7 @@ def initial_weights(folder: Path, values: dict) -> None:
     import tensorflow as tf
 
     from tf_impl import train
-    from tf_impl.task import MaskFormerTask
+    from tf_impl.model_garden.task import MaskFormerTask
 
     params = experiment(values)
     train.configure_runtime(params.runtime)

@@ -14,9 +14,9 @@ import tensorflow as tf  # isort: skip
 from parity.errors import InputError
 from parity_tests.implementations.task import runs
 from tf_impl import train
-from tf_impl.experiments import model_of, settings_of
+from tf_impl.model_garden.experiments import model_of, settings_of
+from tf_impl.model_garden.task import MaskFormerTask
 from tf_impl.optimizer import build_optimizer
-from tf_impl.task import MaskFormerTask
 
 
 @pytest.fixture(scope="module")

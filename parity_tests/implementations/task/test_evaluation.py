@@ -27,9 +27,9 @@ from tf_impl.evaluation import (
     evaluation_dataset,
 )
 from tf_impl.matcher import Matching, Targets
-from tf_impl.run_folder import RunFolder, check_writable
 from tf_impl.sentinels import sentinel_counts, sentinels
-from tf_impl.tfrecord import RecordFolder
+from tf_impl.storage.run_folder import RunFolder, check_writable
+from tf_impl.storage.tfrecord import RecordFolder
 
 ENTRY = zoo.get("scenes_tiny")
 

@@ -14,7 +14,7 @@ from official.core import exp_factory  # isort: skip
 from maskformer.model import zoo
 from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
-from tf_impl import experiments
+from tf_impl.model_garden import experiments
 
 CONFIGS = sorted((Path(tf_impl.__file__).parent / "configs").glob("*.yaml"))
 

@@ -19,8 +19,8 @@ from tf_impl import export
 from tf_impl.dataset import evaluation_image
 from tf_impl.inference import predict
 from tf_impl.layers import bilinear_matrix
-from tf_impl.lowering import Shapes, lower
 from tf_impl.optimizer import build_optimizer
+from tf_impl.tpu.lowering import Shapes, lower
 
 CONFIG = zoo.model_config("scenes_tiny").replace(
     pixel_decoder={"conv_dim": 32, "mask_dim": 32, "transformer_enc_layers": 1},

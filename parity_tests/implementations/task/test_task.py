@@ -9,8 +9,8 @@ import tensorflow as tf  # isort: skip
 
 from parity_tests.implementations.task import runs
 from tf_impl import train_step as steps
-from tf_impl.lowering import NotCompilableError, lower
-from tf_impl.task import MaskFormerTask
+from tf_impl.model_garden.task import MaskFormerTask
+from tf_impl.tpu.lowering import NotCompilableError, lower
 
 
 @pytest.fixture(scope="module")

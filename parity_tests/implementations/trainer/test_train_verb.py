@@ -99,6 +99,11 @@ def test_the_last_row_of_a_growing_file_is_found(tmp_path):
     assert (step, row["loss"]) == (2, 2.0)
 
 
+def test_a_trainer_is_started_where_the_packages_are():
+    for module in ("torch_reference/train.py", "tf_impl/train.py"):
+        assert (training_runs.ROOT / module).is_file()
+
+
 def test_the_last_message_is_the_trainers_error():
     assert last_message("noise\n more\nfact\n  evidence\n  action\n") == [
         "fact",

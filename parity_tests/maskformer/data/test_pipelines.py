@@ -14,7 +14,7 @@ from maskformer.data.mapper import pad_targets
 from parity.errors import InputError
 from parity_tests.maskformer.data.inputs_for_tests import SMALL_ADE20K, SMALL_COCO, SMALL_PANOPTIC
 from tf_impl.dataset import TrainingData, advance_plan, difference, training_dataset
-from tf_impl.tfrecord import RecordFolder, write_records
+from tf_impl.storage.tfrecord import RecordFolder, write_records
 from torch_reference import dataset as torch_dataset
 
 BUCKETS = ((80, 128), (128, 80))
@@ -36,9 +36,8 @@ def sides(request, scenes: Path, tmp_path_factory) -> tuple:
 
 
 def _torch_batches(images, config, buckets, count: int, **options) -> list[dict]:
-    loader = torch_dataset.training_loader(
-        images, config, seed=3, batch_size=2, capacity=8, buckets=buckets, **options
-    )
+    data = torch_dataset.TrainingData(images, config, 3, 8)
+    loader = torch_dataset.training_loader(data, batch_size=2, buckets=buckets, **options)
     return [{k: v.numpy() for k, v in batch.items()} for batch in islice(loader, count)]
 
 

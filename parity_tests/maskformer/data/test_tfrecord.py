@@ -17,7 +17,13 @@ import tf_impl  # noqa: F401  selects tf_keras before TensorFlow is imported
 from maskformer.data.annotated import Annotated
 from maskformer.data.dataset_layout import open_split
 from parity.errors import InputError
-from tf_impl.tfrecord import RecordFolder, deserialize, segment_ids, serialize, write_records
+from tf_impl.storage.tfrecord import (
+    RecordFolder,
+    deserialize,
+    segment_ids,
+    serialize,
+    write_records,
+)
 
 SPLITS = {"coco": "train2017", "ADEChallengeData2016": "training"}
 
@@ -85,7 +91,7 @@ _WRITER = """
 import sys, time
 import tf_impl
 from maskformer.data.dataset_layout import open_split
-from tf_impl.tfrecord import write_records
+from tf_impl.storage.tfrecord import write_records
 
 def slow():
     print("image", flush=True)

@@ -14,9 +14,9 @@ from parity.errors import InputError
 from replication.cli import app
 from replication.tpu import preflight as preflight_run
 from replication.tpu.preflight import Largest, Request, largest_batch, matcher_bound, schedule
-from tf_impl import preflight as compiler
-from tf_impl.lowering import NotCompilableError, Program
-from tf_impl.preflight import CHIPS, Compiled
+from tf_impl.tpu import preflight as compiler
+from tf_impl.tpu.lowering import NotCompilableError, Program
+from tf_impl.tpu.preflight import CHIPS, Compiled
 
 GIB = 1 << 30
 

@@ -17,8 +17,7 @@ from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.model import zoo
 from maskformer.scenes.scenes import CATEGORIES
 from parity_tests.replication.evaluation.conftest import Parity
-from replication.sides import tf_side
-from replication.sides.tf_side import build_port
+from replication.sides.side import IMPLEMENTATIONS
 from replication.sides.weights import load_weights
 
 EVALUATE = ("evaluate", "--config", "scenes_tiny", "--weights", "seeded:1")
@@ -77,14 +76,14 @@ def test_both_sides_are_equal_on_scenes(parity: Parity, scenes: Path, tmp_path: 
 def test_swapped_classes_of_one_side_are_unexplained(
     parity: Parity, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = build_port
+    ours = IMPLEMENTATIONS["tf"]
 
     def swapped(config, weights, dtype):
         key = "sem_seg_head.predictor.class_embed.bias"
         state = {**weights.state, key: np.roll(weights.state[key], 1)}
-        return build(config, dataclasses.replace(weights, state=state), dtype)
+        return ours.build(config, dataclasses.replace(weights, state=state), dtype)
 
-    monkeypatch.setattr(tf_side, "build_port", swapped)
+    monkeypatch.setitem(IMPLEMENTATIONS, "tf", dataclasses.replace(ours, build=swapped))
     out = tmp_path / "out"
     words = (*EVALUATE, "--data", scenes, "--limit", 2, "--worst", 1, "--out", out)
     status, text, _ = parity(*words)

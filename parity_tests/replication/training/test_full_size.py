@@ -6,6 +6,7 @@ import pytest
 
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.data.targets import synthetic_targets
+from maskformer.model import zero_gradients as training_pair
 from maskformer.model import zoo
 from parity.frameworks.torch.capture import perturbed, reordered
 from parity.gradients import gradient_verdicts
@@ -15,7 +16,6 @@ from parity_tests.replication.training.small import small_swin
 from replication.sides.tf_side import build_port, keyed, port_batch
 from replication.sides.torch_side import build_reference, reference_batch
 from replication.sides.weights import load_weights
-from replication.training import targets as training_pair
 from replication.training.trajectory import Request, trajectory
 
 SIZE = (64, 64)

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from maskformer.model import zoo
+from maskformer.model.zero_gradients import zero_in_theory
 from parity.judge import PRECISION_FACTOR
 from parity_tests import golden_files
 from parity_tests.implementations.modeling.golden_runs import weights_of
 from parity_tests.replication.training.cases import tf_case, torch_case
 from replication.faults.catalogue import planted_steps as planted
 from replication.sides.tf_side import keyed
-from replication.training.targets import zero_in_theory
 from tf_impl import train_step as tf_step
 from tf_impl.optimizer import build_optimizer as build_tf_optimizer
 from torch_reference import train_step as torch_step

@@ -8,10 +8,10 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from tf_impl.criterion import SetCriterion, weighted_total
 from tf_impl.layers import resize_bilinear
-from tf_impl.lowering import NotCompilableError, Program, Shapes, lower, lower_train_step
 from tf_impl.matcher import Targets
 from tf_impl.optimizer import build_optimizer
-from tf_impl.preflight import CHIPS, chip_of, compile_for, missing_compiler
+from tf_impl.tpu.lowering import NotCompilableError, Program, Shapes, lower, lower_train_step
+from tf_impl.tpu.preflight import CHIPS, chip_of, compile_for, missing_compiler
 
 TOPOLOGY = "v5e:2x2"
 SHAPES = Shapes(batch=1, height=64, width=96, max_targets=8)
@@ -113,7 +113,7 @@ def test_products_are_asked_for_in_full_precision(monkeypatch):
     import tensorflow as tf
     from jax._src.interpreters import mlir
 
-    from tf_impl.tpu_compiler import stable_module
+    from tf_impl.tpu.compiler import stable_module
 
     def product():
         program = lower(lambda a: tf.matmul(a, a), [tf.TensorSpec((4, 4))])

@@ -75,7 +75,7 @@ class DataBench:
     def __init__(self) -> None:
         from maskformer.data.dataset_layout import open_split
         from maskformer.scenes.scenes import write_scenes
-        from tf_impl.tfrecord import RecordFolder, write_records
+        from tf_impl.storage.tfrecord import RecordFolder, write_records
 
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")
         root = Path(self._folder.name)

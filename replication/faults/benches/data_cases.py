@@ -63,16 +63,14 @@ def reference_batches(
     name: str, images: Any, config: InputConfig, seed: int, capacity: int
 ) -> Results:
     """The second batch of a run in each of two ranks, for every way that the port has."""
-    from torch_reference.dataset import training_loader
+    from torch_reference.dataset import TrainingData, training_loader
 
     found: Results = {}
+    data = TrainingData(images, config, seed, capacity)
     for rank in range(RANKS):
         loader = training_loader(
-            images,
-            config,
-            seed=seed,
+            data,
             batch_size=BATCH,
-            capacity=capacity,
             buckets=(BUCKET,),
             rank=rank,
             world_size=RANKS,

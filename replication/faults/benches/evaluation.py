@@ -62,7 +62,7 @@ class EvaluationBench:
 
     def __init__(self) -> None:
         from maskformer.scenes.scenes import write_scenes
-        from tf_impl.tfrecord import RecordFolder, write_records
+        from tf_impl.storage.tfrecord import RecordFolder, write_records
 
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")
         root = Path(self._folder.name)

@@ -409,7 +409,7 @@ def _outputs(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
 def _outputs_of_one(config: ModelConfig, seed: Sequence[int]) -> dict[str, np.ndarray]:
     """Outputs in which queries overlap to any degree, some are unsure, and classes recur."""
     rng = np.random.default_rng(seed)
-    if config.is_per_pixel:
+    if config.matching is None:
         return {"sem_seg": rng.normal(size=(1, config.num_classes, *PADDED))}
     rows, columns = np.mgrid[: GRID[0], : GRID[1]]
     centres = rng.uniform(0, 1, (QUERIES, 2)) * GRID

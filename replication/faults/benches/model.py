@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import MASKFORMER
 from maskformer.model.config import ModelConfig
 from parity.faults import Named, conventional
 from replication.console.progress import Steps
@@ -14,7 +15,7 @@ from replication.faults.benches.finding import Finding, broken
 from replication.forward.precision_place import less_exact
 from replication.forward.run import Request, build_port, judge_port, measure_reference
 
-OUTPUTS = ("pred_logits", "pred_masks", "sem_seg")
+OUTPUTS = (MASKFORMER.outputs.classes, MASKFORMER.outputs.masks, MASKFORMER.outputs.pixels)
 
 
 class ForwardBench:

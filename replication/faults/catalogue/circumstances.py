@@ -4,9 +4,9 @@ import tensorflow as tf
 
 import tf_impl.criterion as criterion
 import tf_impl.layers as layers
+import tf_impl.model_garden.task as task
 import tf_impl.modeling.swin as swin
 import tf_impl.optimizer as optimizer
-import tf_impl.task as task
 import tf_impl.train_step as train_step
 from parity.faults import Fault, Plant
 from replication.faults.catalogue.forward import DECODER, ENCODER, PIXELS, PORT

@@ -15,7 +15,9 @@ from tf_impl import train_step as steps
 from tf_impl.criterion import weighted_total
 from tf_impl.dataset import TrainingData, advance_plan, training_dataset
 from tf_impl.evaluation import EvaluationData, RecordScores, check_classes, evaluation_dataset
-from tf_impl.experiments import (
+from tf_impl.layers import dropout_seed, wide
+from tf_impl.matcher import Targets
+from tf_impl.model_garden.experiments import (
     EvaluationDataConfig,
     OptimizationConfig,
     RuntimeConfig,
@@ -26,12 +28,10 @@ from tf_impl.experiments import (
     shapes_of,
     solver_of,
 )
-from tf_impl.layers import dropout_seed, wide
-from tf_impl.matcher import Targets
 from tf_impl.optimizer import set_groups
 from tf_impl.schedule import SolverSchedule
 from tf_impl.sentinels import sentinel_counts
-from tf_impl.tfrecord import RecordFolder
+from tf_impl.storage.tfrecord import RecordFolder
 
 MODULES = ("model", "backbone")
 INDEX = "index"
@@ -39,7 +39,7 @@ INDEX = "index"
 
 @task_factory.register_task_cls(TaskConfig)
 class MaskFormerTask(base_task.Task):
-    """A single replica's view of training and evaluation; see `tf_impl.experiments` for settings.
+    """A single replica's view of training and evaluation; `experiments` has its settings.
 
     Logs of a train step are float32 or float64 scalars over all replicas: means of the losses, the
     gradient norm before clipping, and the counts of `sentinel_counts` and `overflow`, summed.

@@ -1,6 +1,6 @@
 """Compiles an HLO module with libtpu for a TPU that is not there; prints one JSON object.
 
-    python -m tf_impl.tpu_compiler --hlo step.hlo --topology v5e:2x2 --replicas 4
+    python -m tf_impl.tpu.compiler --hlo step.hlo --topology v5e:2x2 --replicas 4
 
 A process of its own: the compiler reads its settings from the environment when it is loaded, and
 ends the process where it meets what it takes for a defect. Loads JAX, not TensorFlow.

@@ -28,7 +28,7 @@ from maskformer.data.panoptic_dataset import PanopticImages, index_map
 from maskformer.data.semantic_dataset import SemanticImages
 from parity.errors import InputError
 from parity.files import replacing
-from tf_impl.bucket import BucketPath, ShardFile, path_of
+from tf_impl.storage.bucket import BucketPath, ShardFile, path_of
 
 FORMAT = "maskformer-tfrecord-1"
 MANIFEST = "manifest.json"

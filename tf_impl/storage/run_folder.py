@@ -10,7 +10,7 @@ import tensorflow as tf
 from maskformer.metrics.run_scores import COUNTS, ImageCounts
 from maskformer.runs.run_record import DESCRIPTION, METRICS, RunRecord, read_run
 from parity.errors import InputError
-from tf_impl.bucket import is_remote
+from tf_impl.storage.bucket import is_remote
 
 
 class RunFolder:

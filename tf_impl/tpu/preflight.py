@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from parity.errors import InputError
-from tf_impl.lowering import Program
+from tf_impl.tpu.lowering import Program
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -128,11 +128,11 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.hlo"
         path.write_bytes(program.hlo)
-        command = [sys.executable, "-m", "tf_impl.tpu_compiler", "--hlo", str(path)]
+        command = [sys.executable, "-m", "tf_impl.tpu.compiler", "--hlo", str(path)]
         command += ["--topology", topology, "--replicas", str(program.replicas)]
         run = subprocess.run(
             [*command, "--effort", str(effort)],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env={**os.environ, **ENVIRONMENT},
             capture_output=True,
             text=True,
