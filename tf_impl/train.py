@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from official.core import config_definitions, task_factory, train_lib, train_uti
 from maskformer.runs.run_record import DESCRIPTION
 from maskformer.runs.run_settings import RunSettings, check_resumable
 from parity.errors import InputError
+from parity.provenance import git_state
 from tf_impl import checkpointing, replicas
 from tf_impl.experiments import RuntimeConfig, policy_of, settings_of
 from tf_impl.run_folder import RunFolder, check_writable
@@ -190,7 +190,7 @@ def description(params: Experiment, settings: RunSettings, model_sha256: str) ->
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "data_sha256": RecordFolder(path).manifest.get("data_sha256"),
         "checkpoint_sha256": _checkpoint_sha256(params.task.init_checkpoint),
-        "git_commit": _git_commit(),
+        "git_commit": git_state(Path(__file__).parent)["commit"],
         "model_sha256": model_sha256,
         "replicas": tf.distribute.get_strategy().num_replicas_in_sync,
         "experiment": params.as_dict(),
@@ -208,16 +208,6 @@ def _checkpoint_sha256(path: str) -> str | None:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _git_commit() -> str | None:
-    """The commit of this source tree, None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _has_run(model_dir: str) -> bool:

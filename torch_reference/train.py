@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from maskformer.runs.run_settings import (
     default_settings,
 )
 from parity.errors import InputError
+from parity.provenance import git_state
 
 PACKAGES = ("torch", "numpy", "scipy", "pillow", "safetensors")
 SECONDS_BETWEEN_LINES = 5.0
@@ -190,16 +190,6 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join([*launcher, "-m", "torch_reference.train", *words])
 
 
-def git_commit() -> str | None:
-    """The commit of this source tree, None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 after three lines about a user's mistake."""
     arguments = parser().parse_args(words)
@@ -219,7 +209,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 machine=machine,
                 replicas=replicas,
                 versions={name: importlib.metadata.version(name) for name in PACKAGES},
-                commit=git_commit(),
+                commit=git_state(Path(__file__).parent)["commit"],
                 command=arguments.command or command_line(sys.argv[1:] if words is None else words),
                 progress=Lines(settings.steps),
             )
