@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
+from replication.layers import layer_error
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Score
@@ -69,6 +70,8 @@ def load_catalogue(module: str) -> "list[Fault]":
     try:
         return list(import_module(module).FAULTS)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and layer_error(error):
+            raise
         raise InputError(
             f"{module} is no catalogue of faults",
             str(error),
