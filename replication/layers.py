@@ -29,5 +29,5 @@ def layer_error(error: ModuleNotFoundError) -> InputError | None:
     return InputError(
         f"this needs the layer `{layer}`, which is not installed",
         str(error),
-        f"pip install 'maskformer-replication[{layer}]'; [all] instead of [{layer}] serves every verb",
+        f"pip install 'maskformer-replication[{layer}]', or with [all] what every verb needs",
     )
