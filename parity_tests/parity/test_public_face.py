@@ -53,6 +53,21 @@ def test_a_second_dependency_would_be_noticed():
     assert "refused: numpy" in alone("parity").stderr
 
 
+def test_a_source_tree_that_is_not_installed_has_a_version():
+    program = """
+from importlib import metadata
+def version(name):
+    raise metadata.PackageNotFoundError(name)
+metadata.version = version
+import parity
+print(parity.__version__)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "0+source"
+
+
 def examples(name: str, thing: object) -> doctest.DocTest:
     """The examples in the docstring of a public thing."""
     text = inspect.getdoc(thing) or ""
