@@ -5,7 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a package imports only from lower floors, and from itself
-    "maskformer": 0,
-    "torch_reference": 1,
-    "tf_impl": 1,
-    "parity": 2,
+    "parity": 0,
+    "maskformer": 1,
+    "torch_reference": 2,
+    "tf_impl": 2,
     "weight_conversion": 3,
     "reports": 4,
     "replication": 5,
@@ -26,6 +27,8 @@ FLOORS = {  # a package imports only from lower floors, and from itself
 }
 TORCH = {"torch", "torchvision"}
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "official", "orbit"}
+PRODUCT = set(FLOORS) - {"benchmarks", "examples", "parity_tests"}
+MOST_FILES = 24  # of one folder
 NEVER = {  # frameworks that a package may not import, not even inside a function
     "maskformer": TORCH | TENSORFLOW | {"jax"},
     "torch_reference": TENSORFLOW | {"jax"},
@@ -112,7 +115,7 @@ def test_imports_run_downwards(package):
         ("tf_impl", "import torch_reference"),
         ("torch_reference", "def f():\n    from tf_impl.layers import Conv2D"),
         ("maskformer", "def f():\n    import torch.nn"),
-        ("parity", "from weight_conversion import layouts"),
+        ("parity", "from maskformer.model import zoo"),
         ("reports", "import tensorflow as tf"),
     ],
 )
@@ -120,30 +123,121 @@ def test_an_upward_import_is_noticed(package, source):
     assert upward_imports(package, source)
 
 
-def test_the_engine_knows_no_maskformer():
-    """Of the project it may use the exception type alone, so that it serves any pair of models."""
-    found = {
-        (name, module)
-        for name in tracked(".py")
-        if name.startswith("parity/")
-        for module, _ in imports((ROOT / name).read_text())
-        if module.partition(".")[0] in FLOORS
-        and module.partition(".")[0] != "parity"
-        and module != "parity.errors"
+def modules() -> dict[str, str]:
+    """Dotted name and source of every module of the product."""
+    found = {}
+    for name in tracked(".py"):
+        if name.partition("/")[0] in PRODUCT:
+            dotted = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            found[dotted] = (ROOT / name).read_text()
+    return found
+
+
+def imported_modules(source: str, known: Collection[str]) -> set[str]:
+    """The modules of `known` that a source imports, at any depth, also by their names in strings.
+
+    A string counts where it is the name of a module, or `module:attribute`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & set(known) or {node.module}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            found.add(node.value.partition(":")[0])
+    return found & set(known)
+
+
+def room(module: str, rooms: Collection[str]) -> str:
+    """The room a module is in; a module that stands beside rooms is one of its own."""
+    folder = module.rpartition(".")[0]
+    return folder if folder in rooms else module
+
+
+def circles(edges: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """The groups of nodes that reach each other."""
+    reach = {node: set(targets) for node, targets in edges.items()}
+    for middle in edges:
+        for targets in reach.values():
+            if middle in targets:
+                targets |= reach[middle]
+    groups = {
+        tuple(sorted(other for other in reach[node] if node in reach.get(other, ())))
+        for node in edges
+        if node in reach[node]
     }
-    assert not found
+    return [list(group) for group in sorted(groups)]
+
+
+def edges_of(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which module imports which, among those given; a package's own `__init__` counts for none."""
+    packages = {name for name in sources if any(other.startswith(f"{name}.") for other in sources)}
+    return {
+        name: imported_modules(source, sources) - {name} - packages
+        for name, source in sources.items()
+        if name not in packages
+    }
+
+
+def rooms_of(edges: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """Which room imports which; `edges` between modules."""
+    rooms = {name.rpartition(".")[0] for name in edges} - PRODUCT
+    between: dict[str, set[str]] = {}
+    for name, targets in edges.items():
+        here = room(name, rooms)
+        between.setdefault(here, set()).update(room(one, rooms) for one in targets)
+        between[here].discard(here)
+    return between
+
+
+def test_no_module_and_no_room_imports_itself_by_a_circle():
+    edges = edges_of(modules())
+    assert circles(edges) == []
+    assert circles(rooms_of(edges)) == []
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"reports.a": "from reports import b", "reports.b": "def f():\n    import reports.a"},
+        {"reports.a": "import reports.b", "reports.b": "NAME = 'reports.a:build'"},
+    ],
+    ids=["inside a function", "by a string"],
+)
+def test_a_circle_of_modules_is_noticed(sources):
+    assert circles(edges_of(sources)) == [["reports.a", "reports.b"]]
+
+
+def test_a_circle_of_rooms_is_noticed():
+    sources = {
+        "reports.up.a": "import reports.down.b",
+        "reports.down.b": "",
+        "reports.down.c": "import reports.up.d",
+        "reports.up.d": "",
+    }
+    edges = edges_of(sources)
+    assert circles(edges) == []
+    assert circles(rooms_of(edges)) == [["reports.down", "reports.up"]]
+
+
+def test_rooms_are_small():
+    """So that a folder can be overlooked; tests of a room stand beside each other as well."""
+    counts = Counter(Path(name).parent.as_posix() for name in tracked(".py"))
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
 def test_comparing_reporting_and_the_command_line_load_no_framework():
-    modules = [
+    names = [
         name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         for name in tracked(".py")
         if re.match(r"(maskformer|reports|parity)/|replication/cli.py", name)
-        and not re.search(r"/(\w+_(torch|tf)|__main__)\.py", name)
+        and not re.search(r"/frameworks/\w+/|/causes/torch_|/__main__\.py", name)
     ]
-    assert len(modules) > 10
+    assert len(names) > 10
     program = (
-        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
         "print(sorted({'torch', 'tensorflow', 'tf_keras', 'jax'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program]
