@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from replication.faults.golden import Arrays, read
+from replication.faults.golden.reader import Arrays, read
 
 DIRECTORY = Path(__file__).parent / "golden"
 SAMPLES = 64  # stored values of each parameter's gradient and update

@@ -14,7 +14,7 @@ from maskformer.metrics.semantic_iou import (
     score,
 )
 from parity.errors import InputError
-from replication.faults import golden
+from replication.faults.golden import reader as golden
 
 KEYS = {"current": "info", "2021": "info_d2_2021"}
 ARRAYS, TEXTS = golden.load("golden_miou")

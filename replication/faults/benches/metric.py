@@ -9,10 +9,10 @@ import numpy as np
 from maskformer.data.panoptic_format import Category
 from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.causes.source import functions_of
-from replication.faults import golden
 from replication.faults.benches import metric_cases as panoptic_cases
 from replication.faults.benches.finding import Finding
 from replication.faults.benches.host import Part, audited
+from replication.faults.golden import reader as golden
 
 Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted

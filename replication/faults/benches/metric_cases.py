@@ -7,7 +7,7 @@ import numpy as np
 
 from maskformer.data.panoptic_format import Category, Segment
 from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair
-from replication.faults import golden
+from replication.faults.golden import reader as golden
 
 SCENARIOS: dict[str, Any] = golden.read_json("golden_pq.json")
 PHOTOGRAPHS = "sample_data_rolled"  # two COCO images, whose licence keeps them out of here
