@@ -28,5 +28,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "  Install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "Installing the pinned packages into .venv; this takes some minutes the first time."
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,tpu-preflight]'
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@

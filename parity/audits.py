@@ -73,6 +73,12 @@ class Pair:
         stage: the part of the model that a module belongs to, for the report; by default the first
             part of its path.
         after_loading: changes each port once it has its weights, such as to plant a fault.
+
+    Example:
+        >>> import numpy, tf_keras, torch
+        >>> reference = torch.nn.Linear(4, 2).eval()
+        >>> images = numpy.ones((3, 4), "float32")
+        >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
     """
 
     reference: "torch.nn.Module"
@@ -105,6 +111,14 @@ def audit(
         quiet: print no progress.
     Raises: InputError where the pair cannot be compared: the reference in training mode, an unknown
         name in the map, weights that do not match, a port that cannot run in float64.
+
+    Example:
+        >>> import numpy, tf_keras, torch
+        >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
+        >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
+        >>> result = parity.audit(pair, executions=["graph"], quiet=True)
+        >>> result["verdict"]
+        'equal'
     """
     from parity.causes.explain import explain
     from parity.frameworks.torch.capture import Recorder, measure_floors
@@ -191,6 +205,12 @@ def save(result: Mapping[str, Any], folder: str | Path) -> Path:
     """Write the result to `folder`/audit.json, whole or not at all; returns the path.
 
     `parity report` and `parity explain` read it.
+
+    Example:
+        >>> import tempfile
+        >>> result = {"verdict": "equal"}  # what `parity.audit` returns has much more
+        >>> parity.save(result, tempfile.mkdtemp()).name
+        'audit.json'
     """
     folder = Path(folder)
     text = json_text(result)

@@ -77,6 +77,14 @@ class Names:
         views: place with the reference's name to the `View` of the port's tensor.
         reference_only: place that has no counterpart in the port, to the reason.
         port_only: place with the port's name that has none in the reference, to the reason.
+
+    Example:
+        >>> names = parity.Names(
+        ...     modules={"stem": "conv1", "blocks.*.mix": "layers.*.mlp"},
+        ...     reference_only={"layers.*.mlp:input.mask": "always all true"},
+        ... )
+        >>> names.reasons
+        ['layers.*.mlp:input.mask, in the reference only: always all true']
     """
 
     modules: Mapping[str, str] | None = None

@@ -69,9 +69,10 @@ def cpu_model() -> str:
 def git_state(folder: Path) -> dict[str, Any]:
     """The commit of the work tree around `folder` and whether files differ from it.
 
-    Both are None outside a repository, before its first commit, and without git.
+    Both are None outside a repository, before its first commit, without git, and where git keeps
+    nothing in the folder, such as packages installed inside the work tree of another project.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _git(folder, "rev-parse", "HEAD") if _git(folder, "ls-files") else None
     changes = None if commit is None else _git(folder, "status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 

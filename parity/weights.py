@@ -10,7 +10,18 @@ from parity.names import reasons
 
 @dataclass(frozen=True)
 class Layout:
-    """How the port holds an array of the reference, and the way back; neither changes a value."""
+    """How the port holds an array of the reference, and the way back; neither changes a value.
+
+    Args:
+        to_port: the reference's array as the port holds it.
+        to_reference: the inverse.
+
+    Example:
+        >>> import numpy
+        >>> heads_last = parity.Layout(lambda array: array.T, lambda array: array.T)
+        >>> heads_last.to_port(numpy.zeros((8, 3))).shape
+        (3, 8)
+    """
 
     to_port: Callable[[np.ndarray], np.ndarray]
     to_reference: Callable[[np.ndarray], np.ndarray]
@@ -80,6 +91,14 @@ class Weights:
         layouts: the reference's key to its `Layout` in the port.
         reference_only: the reference's key that no variable holds, to the reason.
         port_only: path of a variable that no tensor fits, to the reason; it keeps its value.
+
+    Example:
+        >>> weights = parity.Weights(
+        ...     variables={"blocks.*.scale": "layers.*.gamma"},
+        ...     reference_only={"tokens.cached": "computed anew by the port"},
+        ... )
+        >>> weights.reasons
+        ['tokens.cached, weight of the reference only: computed anew by the port']
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)

@@ -2,16 +2,15 @@
 
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from replication.faults.golden.reader import Arrays, read
+
 DIRECTORY = Path(__file__).parent / "golden"
 SAMPLES = 64  # stored values of each parameter's gradient and update
-
-Arrays = Mapping[str, np.ndarray]
 
 
 def cases(config: str = "") -> list[str]:
@@ -22,22 +21,8 @@ def cases(config: str = "") -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def load(case: str) -> tuple[Arrays, dict[str, Any]]:
-    """All arrays of `<case>.npz` (read-only) and its texts, parsed.
-
-    The second value is `meta` where the file has one, with every other text under its own key
-    (`panoptic_low_0_info`, `grad_names`, `info`, ...). `case` is also `golden_matcher` etc.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    texts: dict[str, Any] = {}
-    with np.load(DIRECTORY / f"{case}.npz", allow_pickle=False) as file:
-        for key in file.files:
-            value = file[key]
-            if value.dtype.kind == "U":
-                texts[key] = json.loads(str(value))
-            else:
-                value.setflags(write=False)
-                arrays[key] = value
-    return arrays, {**texts.pop("meta", {}), **texts}
+    """Arrays and texts of `<case>.npz`, see `read`; `case` is also `golden_matcher` etc."""
+    return read(DIRECTORY / f"{case}.npz")
 
 
 def read_json(name: str) -> Any:

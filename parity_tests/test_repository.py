@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a package imports only from lower floors, and from itself
@@ -45,6 +46,7 @@ LEGACY_KERAS = re.compile(r"TF_USE_LEGACY_KERAS['\"]?\]?\s*(?:=(?!=)|,)\s*['\"]?
 THIS = Path(__file__).relative_to(ROOT).as_posix()
 DOCUMENTS = [
     "README.md",
+    "CONTRIBUTING.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")),
 ]
 LARGEST = 3_000_000  # bytes of a tracked file
@@ -286,15 +288,40 @@ def test_every_dependency_is_pinned():
         if "==" in line
     }
     project = (ROOT / "pyproject.toml").read_text()
-    blocks = re.findall(r"^(?:dependencies|test|tpu-preflight) = (\[.*?\])$", project, re.S | re.M)
-    assert len(blocks) == 3
+    (declared,) = re.findall(r"^\[project\]$(.*?)^\[project\.scripts\]$", project, re.S | re.M)
+    blocks = re.findall(r"^(?:[\w-]+) = (\[.*?\])$", declared, re.S | re.M)
+    assert len(blocks) == 9  # the base and its layers
     wanted = {
         re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", item).group()).lower()
         for block in blocks
         for item in ast.literal_eval(block)
     }
-    assert wanted <= pins
+    assert wanted - {"maskformer-replication"} <= pins
     assert "torchvision" not in pins
+
+
+def test_the_version_is_the_same_everywhere():
+    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == version
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d.*)$", changes, re.M)[0] == version
+
+
+def test_the_citation_names_the_replication_and_the_original():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    texts = [str(one) for one in cited["references"]]
+    for source in ("arXiv:2404.18801", "Not All You Need", "facebookresearch/MaskFormer"):
+        assert any(source in text for text in texts), source
+
+
+def test_the_commit_hooks_are_the_checks_of_make_lint():
+    """They run an installed program: nothing is fetched."""
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    hooks = [" ".join(hook["entry"].split()[:2]) for hook in repository["hooks"]]
+    assert hooks == re.findall(r"^\t\.venv/bin/(ruff \w+)", (ROOT / "Makefile").read_text(), re.M)
 
 
 def commands(document: str) -> list[str]:

@@ -1,9 +1,11 @@
 """The command line `parity`: one module per verb, heavy imports only when a verb runs."""
 
 import sys
+from typing import Annotated, NoReturn
 
 import typer
 
+from parity import __version__
 from parity.errors import InputError
 from replication.commands import (
     audit,
@@ -25,6 +27,7 @@ from replication.commands import (
     zoo,
 )
 from replication.console.progress import without_notes
+from replication.layers import layer_error
 
 app = typer.Typer(
     name="parity",
@@ -35,8 +38,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"parity {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def parity() -> None:
+def parity(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
     """Makes every verb a subcommand, also where there is only one."""
 
 
@@ -68,5 +84,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"parity: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        if (missing := layer_error(error)) is None:
+            raise
+        _refuse(missing)
+
+
+def _refuse(error: InputError) -> NoReturn:
+    print(f"parity: {error}", file=sys.stderr)
+    sys.exit(2)

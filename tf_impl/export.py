@@ -229,7 +229,7 @@ def stablehlo(program: Program) -> tuple[bytes, str]:
         raise InputError(
             "StableHLO cannot be written",
             "jax is not installed; its jaxlib has the converter",
-            "Install it: pip install -c constraints.txt jax",
+            "Install it: pip install 'maskformer-replication[tpu]'",
         )
     from jax._src.interpreters import mlir
 

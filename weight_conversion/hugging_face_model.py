@@ -52,16 +52,11 @@ class HuggingFaceMaskFormer(nn.Module):
 def build(config: ModelConfig, state: Mapping[str, np.ndarray]) -> HuggingFaceMaskFormer:
     """The library's model in eval mode, float32, with the weights of our state dict `state`.
 
-    Raises InputError where transformers is not installed, for a part of `config` that the library
-    cannot hold, and where its tensors and ours do not match one to one.
+    Raises ModuleNotFoundError where transformers is not installed, and InputError for a part of
+    `config` that the library cannot hold, and where its tensors and ours do not match one to one.
     """
     hugging_face.check_supported(config, "give --reference builtin instead")
-    try:
-        model = HuggingFaceMaskFormer(config)
-    except ImportError as error:
-        raise InputError(
-            "transformers is not installed", str(error), "install it, such as with pip"
-        ) from error
+    model = HuggingFaceMaskFormer(config)
     tensors = {}
     for original, array in state.items():
         names = hugging_face.names(original)

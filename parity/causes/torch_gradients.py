@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from parity.causes.source import Mistake
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
-_HERE = f"{Path(__file__).parent}{os.sep}"
+_HERE = f"{Path(__file__).parents[1]}{os.sep}"  # the engine
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 

@@ -27,7 +27,7 @@ from parity.causes.source import Mistake, Planted
 from parity.causes.torch_variants import EPSILONS, NOT_SCALED, VARIANTS, Variant
 from parity.trace import Tap
 
-_HERE = f"{Path(__file__).parent}{os.sep}"
+_HERE = f"{Path(__file__).parents[1]}{os.sep}"  # the engine
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 

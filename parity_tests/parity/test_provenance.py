@@ -58,3 +58,14 @@ def test_git_state_follows_the_work_tree(tmp_path):
     assert git_state(tmp_path) == {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+
+
+def test_git_state_is_not_that_of_a_work_tree_around_an_installation(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-qm", "a")
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "b.py").write_text("")
+    assert git_state(installed) == {"commit": None, "dirty": None}

@@ -8,6 +8,7 @@ from parity.claims import claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
 from parity.schemas import FAULT_SCORE as SCHEMA
+from replication.layers import layer_error
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Score
@@ -67,6 +68,8 @@ def load_catalogue(module: str) -> "list[Fault]":
     try:
         return list(import_module(module).FAULTS)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and layer_error(error):
+            raise
         raise InputError(
             f"{module} is no catalogue of faults",
             str(error),

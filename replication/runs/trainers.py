@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import replication
 from maskformer.data.evaluation_data import open_data
 from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
@@ -141,8 +142,7 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
 
     Raises InputError with the message it ended with. An interruption from the keyboard ends it.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = child_environment()
     with (folder / LOG).open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
@@ -166,6 +166,12 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             message[-1].strip(),
             f"{folder / LOG} says more; what was saved can be continued with --resume.",
         )
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a Python process finds the packages of this project first."""
+    paths = [str(Path(replication.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def last_row(folder: Path) -> tuple[int, Mapping[str, Any]]:

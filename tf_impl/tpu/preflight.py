@@ -123,7 +123,7 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         raise InputError(
             "the TPU compiler is not there",
             missing,
-            "Install it: pip install -c constraints.txt 'jax[tpu]'",
+            "Install it: pip install 'maskformer-replication[tpu]'",
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.hlo"

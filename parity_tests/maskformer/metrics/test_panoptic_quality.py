@@ -1,6 +1,7 @@
 """Panoptic quality against panopticapi's golden numbers and against literal counting."""
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from replication.faults.benches import metric_cases as panoptic_cases
 from replication.faults.benches.metric_cases import SCENARIOS, count_literally, random_pair
 
 LIMIT = 1e-12  # what the golden numbers are compared to; a handful of float64 roundings
+COCO_SAMPLE = Path(
+    os.environ.get("COCO_SAMPLE", Path(__file__).parents[3] / "shared" / "coco_sample")
+)
 RANDOM_CATEGORIES = {i: Category(i, f"c{i}", i < 3) for i in (1, 2, 3)}
 
 
@@ -69,11 +73,11 @@ def test_golden_scenarios_are_reproduced(name: str) -> None:
 
 
 @pytest.mark.skipif(
-    not panoptic_cases.COCO_SAMPLE.is_dir(),
+    not COCO_SAMPLE.is_dir(),
     reason="the COCO sample is not here; COCO_SAMPLE names the folder of panopticapi's sample_data",
 )
 def test_coco_photographs_score_as_the_original_s() -> None:
-    folder = panoptic_cases.COCO_SAMPLE / "panoptic_examples"
+    folder = COCO_SAMPLE / "panoptic_examples"
     truth = read_dataset(folder.with_suffix(".json"), folder)
     counts = []
     for annotation in truth.annotations:

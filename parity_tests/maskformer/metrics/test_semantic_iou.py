@@ -14,10 +14,10 @@ from maskformer.metrics.semantic_iou import (
     score,
 )
 from parity.errors import InputError
-from parity_tests import golden_files
+from replication.faults.golden import reader as golden
 
 KEYS = {"current": "info", "2021": "info_d2_2021"}
-ARRAYS, TEXTS = golden_files.load("golden_miou")
+ARRAYS, TEXTS = golden.load("golden_miou")
 SCENARIOS = tuple(TEXTS["info"])
 LIMIT = 1e-12 * 100  # the golden numbers are percent
 

@@ -9,10 +9,10 @@ import numpy as np
 from maskformer.data.panoptic_format import Category
 from maskformer.metrics import panoptic_quality, semantic_iou
 from parity.causes.source import functions_of
-from parity_tests import golden_files
 from replication.faults.benches import metric_cases as panoptic_cases
 from replication.faults.benches.finding import Finding
 from replication.faults.benches.host import Part, audited
+from replication.faults.golden import reader as golden
 
 Key = tuple[str, str]
 COUNTS = ("tp", "iou", "fn", "fp")  # in the order in which they are counted
@@ -86,7 +86,7 @@ def _golden() -> dict[Key, Any]:
             [[per_class[str(one)][key] for key in QUALITIES] for one in classes]
         )
     found |= _counts(_literally(), DRAWN)
-    arrays, texts = golden_files.load("golden_miou")
+    arrays, texts = golden.load("golden_miou")
     for name, scores in texts["info"].items():
         found["confusion", name] = arrays[f"{name}_conf"]
         found["semantic scores", name] = np.array([scores[key] for key in SCORES])
@@ -111,7 +111,7 @@ def _counted(panoptic: Any, semantic: Any, wanted: set[str] | None) -> dict[Key,
                 found |= _panoptic(panoptic, name)
             except Exception as error:
                 found["panoptic tp", name] = _failure(error)
-    arrays, texts = golden_files.load("golden_miou")
+    arrays, texts = golden.load("golden_miou")
     for name, scores in texts["info"].items():
         if wanted is None or name in wanted:
             try:

@@ -1,17 +1,15 @@
-"""Panoptic images for the tests: the golden scenarios, random ones, and slow literal counting."""
+"""Panoptic images to count: the golden scenarios, random ones, and slow literal counting."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maskformer.data.panoptic_format import Category, Segment
 from maskformer.metrics.panoptic_quality import PanopticCounts, PanopticPair
-from parity_tests import golden_files
+from replication.faults.golden import reader as golden
 
-SCENARIOS: dict[str, Any] = golden_files.read_json("golden_pq.json")
+SCENARIOS: dict[str, Any] = golden.read_json("golden_pq.json")
 PHOTOGRAPHS = "sample_data_rolled"  # two COCO images, whose licence keeps them out of here
 SCORED = tuple(
     name
@@ -19,9 +17,6 @@ SCORED = tuple(
     if scenario["error"] is None and name != PHOTOGRAPHS
 )
 REFUSED = tuple(name for name, scenario in SCENARIOS.items() if scenario["error"])
-COCO_SAMPLE = Path(
-    os.environ.get("COCO_SAMPLE", Path(__file__).parents[3] / "shared" / "coco_sample")
-)
 FAULTS = (
     "iou of one half matches",
     "void stays in the union",
@@ -44,7 +39,7 @@ def categories(scenario: Mapping[str, Any]) -> dict[int, Category]:
 
 def pairs(name: str) -> list[PanopticPair]:
     """The images of a golden scenario."""
-    arrays, _ = golden_files.load("golden_pq")
+    arrays, _ = golden.load("golden_pq")
     found = []
     for i, image in enumerate(SCENARIOS[name]["images"]):
         truth, predicted = (
