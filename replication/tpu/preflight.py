@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import claim
-from replication.process.memory import give_back
+from parity.steps import give_back
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
