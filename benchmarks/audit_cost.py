@@ -28,7 +28,7 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
 
     import tf_impl  # noqa: F401
     from maskformer.model import zoo
-    from replication.console.progress import Steps
+    from parity.steps import Steps
     from replication.forward.run import Request, audit
 
     request = Request(

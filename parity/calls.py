@@ -1,4 +1,4 @@
-"""What both frameworks' captures share: watching module calls, naming tensors, calling again."""
+"""What all captures share: watching module calls, naming tensors, calling again."""
 
 import dataclasses
 import fnmatch
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity.masks import Drawn, Feed, Keeps, Masks
+from parity.metrics import gap
 from parity.names import Naming
 from parity.pairing import align
 from parity.trace import Axes, Tap, Trace, TraceError, shown
@@ -91,6 +92,17 @@ def fill(template: Any, tensor: Callable[[Slot], Any]) -> Any:
         parts = [fill(part, tensor) for part in template]
         return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
     return template
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a NumPy array."""
+    return isinstance(value, np.ndarray)
+
+
+def largest_gap(found: Any, expected: Any) -> float:
+    """The largest l2 gap of any array of one structure from that of the same name in another."""
+    ours, theirs = (dict(flatten(one, is_array)[1]) for one in (found, expected))
+    return max(gap(ours[name], array).l2 for name, array in theirs.items())
 
 
 def slots(template: Any) -> list[Slot]:
@@ -419,7 +431,7 @@ class Collector:
 
 
 class Recorder(ABC):
-    """What the recorders of both frameworks share: modules by path, calls, isolated runs."""
+    """What the recorders of all frameworks share: modules by path, calls, isolated runs."""
 
     def __init__(
         self,
@@ -437,6 +449,11 @@ class Recorder(ABC):
         self.drawn: dict[str, Drawn] = {}
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
+
+    def modules_of(self, inputs: tuple | dict) -> dict[str, Any]:
+        """The modules by the path they are recorded under; a model that is not built yet is built
+        by a call on `inputs`."""
+        return self.modules
 
     def _watched(self, modules: Mapping[str, Any]) -> dict[str, Any]:
         """The modules that are recorded, by the path they are recorded under."""

@@ -93,7 +93,7 @@ class Isolated:
 
 
 class GradientRecorder(Protocol):
-    """What `localise_gradients` needs of a side; see `gradients_torch` and `gradients_tf`."""
+    """What `backward_places` needs of a side; see `gradients_torch` and `gradients_tf`."""
 
     calls: list[Call]
 
@@ -124,7 +124,7 @@ def unpaired_parameters(comparison: Comparison) -> list[str]:
     return [key for key in comparison.unpaired if ":param_grad" in key]
 
 
-def localise_gradients(
+def backward_places(
     reference: ReferenceGradientRecorder,
     port: GradientRecorder,
     values: Mapping[str, Tap],

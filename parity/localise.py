@@ -19,7 +19,7 @@ NO_FLOOR = Gap(0.0, 0.0)
 
 
 class Recorder(Protocol):
-    """What localising needs of the port; see `capture_tf.Recorder`."""
+    """What localising needs of the port; see `parity.calls.Recorder`."""
 
     calls: list[Call]
     modules: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Recorder(Protocol):
 
 
 class ReferenceRecorder(Recorder, Protocol):
-    """What localising needs of the reference besides; see `capture_torch.Recorder`."""
+    """What localising needs of the reference besides."""
 
     def isolated_floors(
         self,
@@ -102,7 +102,7 @@ def localise(
         port: recorder of the float64 port, in eager execution.
         trace: the reference's float64 trace, with all taps.
         inputs: the port's inputs.
-        floors: the reference's floors in place, by key (`capture_torch.measure_floors`).
+        floors: the reference's floors in place, by key (`Framework.measure_floors`).
         explain: gives the likely causes of what one module does; see `parity.causes.explain`.
         everywhere: run every module that both models call.
         observe: receives the verdicts on each call that was run alone, keys beginning with the

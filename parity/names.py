@@ -13,6 +13,7 @@ from parity.errors import InputError
 from parity.trace import tap_key
 
 Places = Mapping[tuple[str, str], Sequence[str]]
+BY_IDENTITY = "both module trees have the same names: pairing is by identity"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,25 @@ class Naming(Protocol):
 
     def view(self, path: str, kind: str, name: str) -> View | None:
         """How the tensor is to be seen; None where both sides have it in one shape."""
+
+
+class Declared(Protocol):
+    """How the modules and tensors of two models belong together."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is declared to be on one side only, and why, for people."""
+
+    @property
+    def pairing(self) -> str:
+        """How modules and tensors are paired, for people."""
+
+    def reference_side(self) -> Naming | None:
+        """For the reference's recorder; None where it records everything under its own name."""
+
+    def port_side(self, places: Places) -> Naming | None:
+        """For the port's recorder; `places` are the names of the reference's tensors by path and
+        kind."""
 
 
 def reasons(
@@ -99,14 +119,45 @@ class Names:
         """What is declared to be on one side only, and why, for people."""
         return reasons("in", self.reference_only, self.port_only)
 
+    @property
+    def pairing(self) -> str:
+        """How modules and tensors are paired, for people."""
+        places = len(self.tensors) + len(self.calls) + len(self.views)
+        alone = len(self.reference_only) + len(self.port_only)
+        text = BY_IDENTITY
+        if self.modules is not None:
+            text = f"modules are paired by a declared map of {len(self.modules)} patterns"
+        if places:
+            text += f"; {places} patterns of their tensors have another name, count or shape"
+        if alone:
+            text += f"; {alone} patterns of tensors are declared to be on one side only"
+        return text
+
     def reference_side(self) -> Naming:
         """For the reference's recorder."""
         return _ReferenceSide(self)
 
     def port_side(self, places: Places) -> Naming:
-        """For the port's recorder; `places` are the names of the reference's tensors by path and
-        kind."""
+        """For the port's recorder; see `Declared`."""
         return _PortSide(self, places)
+
+
+@dataclass(frozen=True)
+class SameNames:
+    """Both sides have the same names: a tensor with another name has no counterpart.
+
+    In contrast to `Names()`, no lone tensor is paired with another, and private attributes of the
+    port are left out.
+    """
+
+    pairing: str = BY_IDENTITY
+    reasons: tuple[str, ...] = ()
+
+    def reference_side(self) -> None:
+        """Every module and tensor is recorded."""
+
+    def port_side(self, places: Places) -> None:
+        """Every module and tensor is recorded."""
 
 
 @dataclass(frozen=True)

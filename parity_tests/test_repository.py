@@ -234,6 +234,38 @@ def test_comparing_reporting_and_the_command_line_load_no_framework():
     assert run.stdout.strip() == "[]"
 
 
+ASKED_FOR = re.compile(
+    r"^\s*(?:el)?if (?:not )?(?:torch|tf|tensorflow|tf_keras)\b"
+    r"|sys\.modules(?:\.get\(|\[)['\"](?:torch|tensorflow|tf_keras|keras|jax)\b",
+    re.M,
+)
+
+
+def test_frameworks_are_asked_for_in_their_folders_only():
+    found = {
+        name
+        for name in tracked(".py")
+        if name.partition("/")[0] in PRODUCT
+        and not name.startswith(("parity/frameworks/", "replication/sides/"))
+        and ASKED_FOR.search((ROOT / name).read_text())
+    }
+    assert found == {"parity/provenance.py"}  # which notes the flags of what is loaded
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["    if torch is None:", "elif tf_keras:", 'keras = sys.modules.get("tf_keras")'],
+)
+def test_a_question_for_a_framework_is_noticed(line):
+    assert ASKED_FOR.search(line)
+
+
+def test_measuring_judging_and_placing_have_one_implementation():
+    pattern = re.compile(r"^def (?:measure_reference|judge_port|localise)", re.M)
+    found = [one for name in tracked(".py") for one in pattern.findall((ROOT / name).read_text())]
+    assert sorted(found) == ["def judge_port", "def localise", "def measure_reference"]
+
+
 def test_legacy_keras_is_chosen_in_one_place():
     places = [name for name, text in texts() for _ in LEGACY_KERAS.findall(text)]
     assert places == ["tf_impl/__init__.py"]

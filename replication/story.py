@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replication.console.progress import Steps
+from parity.steps import Steps
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALL, TRAINED = "tiny", "scenes_tiny"

@@ -104,7 +104,7 @@ def explain(
     """The best explanations of `case`, those that remove the whole difference first.
 
     Args:
-        reference: the recorder of the float64 reference (`capture_torch.Recorder`).
+        reference: the recorder of the float64 reference (`parity.frameworks.torch`).
         weights: the port's tensors that are not the reference's, in the reference's names and
             layout; what they explain is given after every mistake that says more.
     Returns: at most `KEPT`; where none removes the whole difference, those that remove most of it.

@@ -13,12 +13,12 @@ from torch import nn
 
 from parity.audits import Pair, audit, save
 from parity.errors import InputError
-from parity.frameworks.tensorflow import weights as weights_tf
+from parity.frameworks.tensorflow import framework as tensorflow
 from parity.frameworks.torch.weights import vary
 from parity.measurements import verdicts_of
 from parity.names import Names
 from parity.trace import module_of
-from parity.weights import LINEAR, Layout, Weights, depthwise, merged_heads, split_heads
+from parity.weights import LINEAR, Layout, Weights, depthwise, load, merged_heads, split_heads
 
 K = tf_keras.layers
 SIZES = st.integers(1, 4)
@@ -308,7 +308,7 @@ def test_nothing_is_assigned_unless_all_weights_fit():
     model = tf_keras.Sequential([K.Dense(3, bias_initializer="ones")])
     model(np.zeros((1, 2), np.float32))
     state = {"0.weight": drawn(5, 2), "0.bias": drawn(3)}
-    assert error_of(lambda: weights_tf.load(model, state, Names(), Weights())).splitlines()[1] == (
+    assert error_of(lambda: load(tensorflow, model, state, Names(), Weights())).splitlines()[1] == (
         "  0.weight [5, 2] would be [2, 5] in the port, but 0.kernel is [2, 3]"
     )
     np.testing.assert_array_equal(model.layers[0].bias, 1.0)
@@ -319,7 +319,7 @@ def test_a_tensor_is_given_to_one_variable_only():
     model(np.zeros((1, 3), np.float32))
     state = {"0.weight": drawn(3, 3), "0.bias": drawn(3)}
     shared = Weights({"1.kernel": "0.weight", "1.bias": "0.bias"})
-    assert error_of(lambda: weights_tf.load(model, state, Names(), shared)).splitlines()[1] == (
+    assert error_of(lambda: load(tensorflow, model, state, Names(), shared)).splitlines()[1] == (
         "  0.weight of the reference has 2: 0.kernel, 1.kernel"
     )
 

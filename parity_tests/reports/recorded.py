@@ -7,7 +7,7 @@ import numpy as np
 
 from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
-from parity.audit_result import Measured, Precision, build_result, isolated_claim
+from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
 from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
 from parity.measurements import matching_place
@@ -68,13 +68,15 @@ def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
     return build_result(
         measured,
         (),
-        further_claims=further,
-        command=COMMAND,
-        inputs=[{"name": "synthetic 0", "size": [4, 5], "sha256": "cd" * 32}],
-        timings={"port, float64": 1.5},
-        provenance=PROVENANCE,
-        not_verified=("execution on a TPU",),
-        stage=stage_of,
+        About(
+            COMMAND,
+            inputs=[{"name": "synthetic 0", "size": [4, 5], "sha256": "cd" * 32}],
+            timings={"port, float64": 1.5},
+            provenance=PROVENANCE,
+            not_verified=("execution on a TPU",),
+            stage=stage_of,
+        ),
+        further,
     )
 
 

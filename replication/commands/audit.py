@@ -10,7 +10,7 @@ import typer
 
 from parity.errors import InputError
 from parity.records import write_json
-from replication.console.progress import Steps
+from parity.steps import Steps
 from replication.forward.run import EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 

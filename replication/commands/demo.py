@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from parity.files import kept_folder
-from replication.console.progress import Steps
+from parity.steps import Steps
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:

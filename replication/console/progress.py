@@ -1,4 +1,4 @@
-"""Progress of long commands on standard error, and how long their steps took."""
+"""Progress of long commands on standard error."""
 
 import contextlib
 import logging
@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from maskformer.family import MASKFORMER
@@ -65,36 +64,6 @@ def images_shown(title: str, total: int, visible: bool = True) -> Iterator[Calla
     ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
-
-
-@dataclass
-class Steps:
-    """Announces numbered steps and records their wall time in seconds in `timings`.
-
-    On a terminal a finished step is followed by its duration; without one, each step is one line.
-    `total` is the number of steps expected, for the counter only.
-    """
-
-    total: int
-    quiet: bool = False
-    timings: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def __call__(self, title: str) -> Iterator[None]:
-        """Runs one step called `title`."""
-        number = len(self.timings) + 1
-        if not self.quiet:
-            print(f"[{number}/{self.total}] {title} ...", end="", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        try:
-            yield
-        except BaseException:
-            if not self.quiet:
-                print(" stopped", file=sys.stderr, flush=True)
-            raise
-        self.timings[title] = time.perf_counter() - start
-        if not self.quiet:
-            print(f" {self.timings[title]:.1f} s", file=sys.stderr, flush=True)
 
 
 _SECONDS_BETWEEN_LINES = 10.0

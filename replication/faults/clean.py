@@ -213,7 +213,7 @@ def _interruptible(case: Case) -> dict[str, Any]:
 
 def audit_once(case: Case) -> dict[str, Any]:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
-    from replication.console.progress import Steps
+    from parity.steps import Steps
     from replication.faults.benches.registry import SWIN
     from replication.forward.run import Request, audit
     from replication.process.threads import set_threads

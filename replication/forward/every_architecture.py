@@ -63,7 +63,7 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     """
     import resource
 
-    from replication.console.progress import Steps
+    from parity.steps import Steps
     from replication.forward.run import Request, audit
     from replication.process.threads import set_threads
 

@@ -4,19 +4,14 @@ Its modules are arranged otherwise than ours, so taps are paired by a declared t
 identity: every place where both hold the same tensor.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from maskformer.model.config import FEATURES, ModelConfig, SwinConfig
 from maskformer.model.tensor_axes import axis_names
-from parity.calls import Sink, selector
-from parity.frameworks.torch import capture as capture_torch
-from parity.provenance import provenance
-from parity.trace import Tap, Trace, tap_key
-from replication.sides.torch_side import build_reference
-from replication.sides.weights import Weights
+from parity.names import Places
 
 Place = tuple[str, str, str]  # path, kind, name
 AXES = partial(axis_names, image="NCHW", tokens="NSC")
@@ -112,46 +107,52 @@ def declared_pairs(config: ModelConfig) -> dict[Place, tuple[str, str, str, int]
     return pairs
 
 
-class Recorder(capture_torch.Recorder):
-    """Records the library's model under our names, the declared taps only."""
+@dataclass(frozen=True)
+class LibraryNames:
+    """The declared table as the names of a pair: both sides under ours, the declared taps only."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, dtype: str, only: str | None) -> None:
-        self._places = declared_pairs(config)
-        self._wanted = selector(only)
-        super().__init__(build_reference(config, weights, dtype, "hf"), self._axis_names)
+    config: ModelConfig
+    pairing: str = DERIVATION
+    reasons: tuple[str, ...] = ()
 
-    def _axis_names(self, path: str, kind: str, name: str, rank: int) -> str:
-        if path:
-            ours = self._places.get((path, kind, name))
-            if ours is None:
-                return "ABCDEFGH"[:rank]
-            path, kind, name, _ = ours
-        return AXES(path, kind, name, rank)
+    def reference_side(self) -> "_Side":
+        """Of the library's model."""
+        pairs = declared_pairs(self.config)
+        paths = {theirs[0]: ours[0] for theirs, ours in pairs.items()}
+        tensors = {(ours[0], *theirs[1:]): ours[2] for theirs, ours in pairs.items()}
+        # The library calls these once, where ours are called again and again: that is the last.
+        return _Side(paths, tensors, {(ours[0], 0): ours[3] for ours in pairs.values()})
 
-    def __call__(self, inputs: tuple | dict, sink: Sink | None = None) -> tuple[Any, Trace]:
-        """As in the base class; taps come under our names, in the library's order."""
-        trace = Trace(provenance=provenance(framework="transformers", execution="eager"))
-
-        def renamed(tap: Tap) -> None:
-            ours = self._places.get((tap.path, tap.kind, tap.name))
-            if tap.path == "":
-                ours = ("", tap.kind, tap.name, 0)
-            if ours is None or not self._wanted(ours[0]):
-                return
-            path, kind, name, call = ours
-            array = tap.array if sink else tap.array.copy()
-            (sink or trace.add)(Tap(path, kind, name, call, tap.axes, array))
-
-        outputs, _ = super().__call__(inputs, renamed)
-        return outputs, trace
+    def port_side(self, places: Places) -> "_Side":
+        """Of our own; every tensor has its name already."""
+        declared = declared_pairs(self.config).values()
+        return _Side(
+            {path: path for path, *_ in declared},
+            {(path, kind, name): name for path, kind, name, _ in declared},
+            {(path, call): call for path, _, _, call in declared},
+        )
 
 
-def declared_only(config: ModelConfig, sink: Callable[[Tap], None]) -> Callable[[Tap], None]:
-    """A sink for the port's taps that passes on the declared ones and drops all others."""
-    declared = {tap_key(*ours[:3], ours[3]) for ours in declared_pairs(config).values()}
+@dataclass(frozen=True)
+class _Side:
+    """Our path of each module, name of each tensor and number of each call; others are left out.
 
-    def passing(tap: Tap) -> None:
-        if tap.path == "" or tap.key in declared:
-            sink(replace(tap, same_as=None))
+    The whole model, whose inputs and outputs have our names already, is recorded as it is.
+    """
 
-    return passing
+    paths: Mapping[str, str]
+    names: Mapping[Place, str]
+    calls: Mapping[tuple[str, int], int]
+
+    def modules(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        paths = {"": "", **self.paths}
+        return {paths[path]: module for path, module in found.items() if path in paths}
+
+    def tensors(self, path: str, kind: str, names: Sequence[str]) -> list[str | None]:
+        return [name if path == "" else self.names.get((path, kind, name)) for name in names]
+
+    def call(self, path: str, count: int) -> int | None:
+        return count if path == "" else self.calls.get((path, count))
+
+    def view(self, path: str, kind: str, name: str) -> None:
+        return None

@@ -1,26 +1,29 @@
-"""One audit: the reference measured once, a port judged against it as often as wanted."""
+"""`parity audit`: the engine's audit of our pair, with the claims that only a MaskFormer has."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.auditing.options import Options, Runs
 from parity.errors import InputError
-from replication.console.progress import Steps
-from replication.process.memory import give_back
+from parity.steps import Steps
+from parity.trace import Tap
 
 if TYPE_CHECKING:
     import numpy as np
 
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
-    from parity.audit_result import Measured
-    from parity.judge import Verdict
-    from parity.metrics import Gap
-    from parity.trace import Trace
+    from parity.auditing.pair import Pair
+    from parity.auditing.reference import Reference
+    from parity.auditing.result import Measured
+    from parity.localise import Localisation
     from replication.sides.weights import Weights
+
+    Claims = list[dict[str, Any]]
 
 EXECUTIONS = ("eager", "graph", "xla")
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
@@ -104,115 +107,124 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict
     return batch, sizes, described
 
 
-@dataclass
-class ReferenceSide:
-    """What an audit measures of the reference: it can be compared with any number of ports.
+@dataclass(frozen=True)
+class Case:
+    """What a request stands for: the pair, how it is audited, and what both were made from.
 
-    `outputs` and `trace` are those in float64, `floors` how far rounding moves each tap, and
-    `output_floors` the outputs, those of the last layer alone, with their roundings moved;
-    `errors32` and `floors32` the same of the float32 reference, empty where only float64 is
-    audited.
+    `port_weights` are the port's own where it has not the reference's.
     """
 
     request: Request
     batch: "np.ndarray"
     sizes: "np.ndarray"
-    described: list[dict[str, Any]]
     weights: "Weights"
-    recorder: Any
-    outputs: Any
-    trace: "Trace"
-    floors: "Mapping[str, Gap]"
-    output_floors: list[Any]
-    outputs32: Any = None
-    errors32: "Mapping[str, Gap]" = field(default_factory=dict)
-    floors32: "Mapping[str, Gap]" = field(default_factory=dict)
+    port_weights: "Weights | None"
+    pair: "Pair"
+    options: Options
 
     @property
-    def inputs64(self) -> dict[str, Any]:
-        """The reference's arguments in float64."""
-        from replication.sides.torch_side import reference_inputs
-
-        return reference_inputs(self.batch, self.sizes, "float64")
-
-
-@dataclass
-class PortSide:
-    """The TensorFlow model in float64 and, where float32 is audited, in float32.
-
-    `weights` are its own where it has not the reference's.
-    """
-
-    model64: Any
-    model32: Any = None
-    weights: "Weights | None" = None
+    def float64(self) -> Options:
+        """The options of an audit in float64 alone."""
+        return dataclasses.replace(self.options, executions=())
 
 
 def audit(request: Request, steps: Steps) -> dict[str, Any]:
-    """The result object of one audit; see `parity.audit_result` for its contents.
+    """The result object of one audit; see `parity.auditing.result` for its contents.
 
     Raises InputError for images or weights that cannot be used.
     """
-    reference = measure_reference(request, steps)
-    return judge_port(reference, build_port(reference, steps), steps, once=True)
+    from parity.audits import audit_with
+
+    case = prepare(request, steps)
+    evidence: dict[str, Any] = {}
+    options = dataclasses.replace(case.options, claims=lambda runs: _claims(case, runs, steps))
+    if request.reference == "hf":
+        options = dataclasses.replace(
+            options, places=lambda *found: _witnessed(case, evidence, *found)
+        )
+    result = audit_with(case.pair, options, steps)
+    return {**result, "witness": evidence} if evidence else result
 
 
-def measure_reference(request: Request, steps: Steps) -> ReferenceSide:
-    """Everything of an audit that does not depend on the port."""
+def prepare(request: Request, steps: Steps) -> Case:
+    """The case of a request, whose options judge the forward pass alone.
+
+    Raises InputError for images or weights that cannot be used.
+    """
     batch, sizes, described = load_images(request)
 
-    from parity.frameworks.torch import capture as capture_torch
-    from parity.pairing import Comparison
-    from replication.sides.torch_side import REFERENCE_AXES, build_reference, reference_inputs
     from replication.sides.weights import load_weights
 
-    config = request.config
-    if request.reference == "hf":
-        if request.isolate:
-            raise InputError(
-                "--isolate needs a reference whose modules are the port's",
-                "transformers arranges its modules in another way",
-                "leave it out, or give --reference builtin",
-            )
-        from replication.forward import hugging_face as witness
-
-    def recorder_of(dtype: str) -> capture_torch.Recorder:
-        if request.reference == "hf":
-            return witness.Recorder(config, weights, dtype, request.only)
-        model = build_reference(config, weights, dtype, request.reference)
-        copies = request.reference != "builtin"  # the original works in place
-        return capture_torch.Recorder(model, REFERENCE_AXES, only=request.only, clone=copies)
-
-    with steps("load the weights"):
-        weights = load_weights(request.weights, config)
-    with steps("reference, float64"):
-        recorder = recorder_of("float64")
-        inputs64 = reference_inputs(batch, sizes, "float64")
-        outputs, trace = recorder(inputs64)
-        if not len(trace):
-            raise InputError(
-                f"--only {request.only!r} selects nothing",
-                "no module of the reference is at or below this path",
-                "give a module path such as sem_seg_head.pixel_decoder",
-            )
-    with steps("rounding floor, float64"):
-        moved: list[Any] = []
-        floors = capture_torch.measure_floors(
-            recorder, inputs64, trace, observe=lambda run: moved.append(_last_layer(run))
+    if request.reference == "hf" and request.isolate:
+        raise InputError(
+            "--isolate needs a reference whose modules are the port's",
+            "transformers arranges its modules in another way",
+            "leave it out, or give --reference builtin",
         )
-    give_back()
-    found = ReferenceSide(
-        request, batch, sizes, described, weights, recorder, outputs, trace, floors, moved
+    with steps("load the weights"):
+        weights, own = load_weights(request.weights, request.config), None
+    if request.port_weights is not None:
+        with steps("load the port's weights"):
+            own = load_weights(request.port_weights, request.config)
+    port = {"port_weights": own.source, "port_weights_sha256": own.sha256} if own else {}
+    options = Options(
+        request.executions,
+        request.isolate,
+        request.only,
+        request.capture_effect,
+        decided=_class_logits,
+        kept=_last_layer,
+        command=request.command,
+        inputs=described,
+        provenance={
+            "config": request.config.name,
+            "config_sha256": request.config.digest,
+            "weights": weights.source,
+            "weights_sha256": weights.sha256,
+            "reference": request.reference,
+            **({} if request.only is None else {"only": request.only}),
+            **port,
+        },
+        not_verified=_not_verified(request, batch, sizes),
     )
-    if request.executions:
-        with steps("reference and rounding floor, float32"):
-            recorder32 = recorder_of("float32")
-            inputs32 = reference_inputs(batch, sizes, "float32")
-            comparison = Comparison(trace)
-            found.outputs32, _ = recorder32(inputs32, comparison)
-            found.errors32 = comparison.gaps
-            found.floors32 = capture_torch.measure_floors(recorder32, inputs32, trace)
-    return found
+    pair = _pair(request, batch, sizes, weights, own)
+    return Case(request, batch, sizes, weights, own, pair, options)
+
+
+def _pair(
+    request: Request,
+    batch: "np.ndarray",
+    sizes: "np.ndarray",
+    weights: "Weights",
+    own: "Weights | None",
+) -> "Pair":
+    """Both models; the reference is the request's, the port ours."""
+    from maskformer.model.tensor_axes import stage_of
+    from parity.auditing.pair import InDtype, Pair
+    from parity.names import SameNames
+    from parity.weights import Loaded
+    from replication.forward import hugging_face
+    from replication.sides import tf_side, torch_side
+    from weight_conversion.layouts import tf_to_torch
+
+    config, kind = request.config, request.reference
+    library = kind == "hf"
+    return Pair(
+        InDtype(lambda dtype: torch_side.build_reference(config, weights, dtype, kind)),
+        InDtype(lambda dtype: tf_side.build_port(config, own or weights, dtype)),
+        torch_side.reference_inputs(batch, sizes, "float32"),
+        tf_side.port_inputs(batch, sizes, "float32"),
+        names=hugging_face.LibraryNames(config) if library else SameNames(),
+        weights=Loaded(weights.state, tf_to_torch, own.source if own else ""),
+        axes=hugging_face.AXES if library else torch_side.REFERENCE_AXES,
+        port_axes=tf_side.PORT_AXES,
+        stage=stage_of,
+        copies=kind != "builtin",  # the others work in place
+    )
+
+
+def _class_logits(tap: Tap) -> bool:
+    return tap.kind == "output" and tap.path == "" and tap.name.endswith("pred_logits")
 
 
 def _last_layer(outputs: Any) -> dict[str, Any]:
@@ -220,319 +232,72 @@ def _last_layer(outputs: Any) -> dict[str, Any]:
     return {name: value for name, value in outputs.items() if name != "aux_outputs"}
 
 
-def build_port(reference: ReferenceSide, steps: Steps) -> PortSide:
-    """The port with its weights, in the precisions that the audit asks for."""
-    from replication.sides.tf_side import build_port
-    from replication.sides.weights import load_weights
+def _not_verified(request: Request, batch: "np.ndarray", sizes: "np.ndarray") -> tuple[str, ...]:
+    texts = [text for text in NOT_VERIFIED if text != TRAINING or request.train is None]
+    if (sizes == batch.shape[1:3]).all():
+        texts.append(PADDED)
+    if request.train is not None and len(batch) == 1:
+        texts.append(ONE_IMAGE)
+    if request.reference == "hf":
+        from replication.forward import hugging_face
 
-    request, own = reference.request, None
-    if request.port_weights is not None:
-        with steps("load the port's weights"):
-            own = load_weights(request.port_weights, request.config)
-    with steps("build the port"):
-        return PortSide(
-            *(
-                build_port(request.config, own or reference.weights, dtype)
-                for dtype in ("float64", *(["float32"] if request.executions else []))
-            ),
-            weights=own,
-        )
+        texts.append(hugging_face.NOT_VERIFIED)
+    return tuple(texts)
 
 
-def judge_port(
-    reference: ReferenceSide,
-    port: PortSide,
-    steps: Steps,
-    *,
-    predictions: bool = True,
-    once: bool = False,
-) -> dict[str, Any]:
-    """The audit's result for one port; its models are run as they are found.
+def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
+    """The claims about what is predicted, and about a training step where it is asked for."""
+    from replication.forward import inference
 
-    Without `predictions`, the claims on post-processing and metrics are left out. With `once`, both
-    sides lose their models and tensors as soon as nothing needs them, and serve for no other audit.
-    """
-    from maskformer.model.tensor_axes import stage_of
-    from parity.audit_result import BY_IDENTITY, Measured, build_result, isolated_claim
-    from parity.provenance import provenance
-    from parity.trace import Trace
-
-    request, config, weights = reference.request, reference.request.config, reference.weights
-    batch, sizes = reference.batch, reference.sizes
-    by_table = request.reference == "hf"
-    if by_table:
-        from replication.forward import hugging_face as witness
-
-    measured = Measured(
-        reference.trace.places(),
-        reference.floors,
-        reference32=reference.errors32,
-        floors32=reference.floors32,
-    )
-    port_outputs, localisations, alone, evidence = _judge_float64(reference, port, measured, steps)
-    if once:
-        reference.recorder = port.model64 = None
-        give_back()
-    port_outputs32 = _judge_float32(reference, port, measured, steps)
-    if once:
-        reference.trace, port.model32 = Trace(), None
-        give_back()
-    claims = []
-    if request.isolate and alone:
-        claims.append(isolated_claim(alone, localisations, request.command))
-    if request.only is None and predictions:
-        from replication.forward import inference as audit_inference
-
+    request, config, claims = case.request, case.request.config, []
+    if request.only is None:
         with steps("inference and metrics"):
-            claims += audit_inference.inference_claims(
+            claims += inference.inference_claims(
                 config,
-                audit_inference.Inputs(batch.shape[1:3], [tuple(map(int, size)) for size in sizes]),
-                reference.outputs,
-                reference.output_floors,
-                port_outputs,
-                {name: (reference.outputs32, one) for name, one in port_outputs32.items()},
+                inference.Inputs(
+                    case.batch.shape[1:3], [tuple(map(int, size)) for size in case.sizes]
+                ),
+                runs.reference,
+                runs.moved,
+                runs.port,
+                {name: (runs.reference32, one) for name, one in runs.port32.items()},
                 request.command,
             )
-    not_verified = NOT_VERIFIED
-    if (sizes == batch.shape[1:3]).all():
-        not_verified = (*not_verified, PADDED)
     if request.train is not None:
         from replication.training.step import training_claims
 
-        claims = [
-            *claims,
-            *training_claims(
-                config,
-                request.train,
-                weights,
-                batch,
-                sizes,
-                request.command,
-                steps,
-                isolate=request.isolate,
-                port_weights=port.weights,
-            ),
-        ]
-        not_verified = tuple(text for text in not_verified if text != TRAINING)
-        if len(batch) == 1:
-            not_verified = (*not_verified, ONE_IMAGE)
-    result = build_result(
-        measured,
-        localisations,
-        further_claims=claims,
-        command=request.command,
-        inputs=reference.described,
-        timings=steps.timings,
-        provenance=provenance(
-            config=config.name,
-            config_sha256=config.digest,
-            weights=weights.source,
-            weights_sha256=weights.sha256,
-            reference=request.reference,
-            **({} if request.only is None else {"only": request.only}),
-            **(
-                {}
-                if port.weights is None
-                else {
-                    "port_weights": port.weights.source,
-                    "port_weights_sha256": port.weights.sha256,
-                }
-            ),
-        ),
-        stage=stage_of,
-        not_verified=(*not_verified, witness.NOT_VERIFIED) if by_table else not_verified,
-        pairing=witness.DERIVATION if by_table else BY_IDENTITY,
-    )
-    return result if evidence is None else {**result, "witness": evidence}
-
-
-def _judge_float64(
-    reference: ReferenceSide, port: PortSide, measured: "Measured", steps: Steps
-) -> tuple[Any, list[Any], dict[str, "Verdict"], dict[str, Any] | None]:
-    """Measures the float64 port, and finds the places at fault.
-
-    Returns its outputs, the places, the verdicts on modules that were run alone, by key, and the
-    evidence of the library that the reference is, None where it is none.
-    """
-    from parity.causes.explain import explain
-    from parity.frameworks.tensorflow import capture as capture_tf
-    from parity.localise import localise
-    from parity.pairing import Comparison
-    from replication.sides.tf_side import PORT_AXES, port_inputs
-
-    request, trace = reference.request, reference.trace
-    with steps("port, float64"):
-        recorder = capture_tf.Recorder(port.model64, PORT_AXES, "eager", only=request.only)
-        inputs = port_inputs(reference.batch, reference.sizes, "float64")
-        comparison = Comparison(trace)
-        outputs, _ = recorder(inputs, _compared(request, comparison))
-        measured.function = comparison.gaps
-        measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
-    _measure_conversion(measured, reference.weights, port.model32 or port.model64)
-    if port.weights is not None:
-        measured.port_source = port.weights.source
-    if request.only is not None:
-        return outputs, [], {}, None
-    if request.reference == "hf":
-        with steps("explain the outputs"):
-            return outputs, *_witnessed(reference, outputs, measured)
-    if not (measured.differs or request.isolate):
-        return outputs, [], {}, None
-    alone: dict[str, Verdict] = {}
-    with steps("localise"):
-        localisations = localise(
-            reference.recorder,
-            recorder,
-            trace,
-            inputs,
-            measured.floors,
-            partial(explain, weights=_loaded_otherwise(port.model64, measured)),
-            everywhere=request.isolate,
-            observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
+        claims += training_claims(
+            config,
+            request.train,
+            case.weights,
+            case.batch,
+            case.sizes,
+            request.command,
+            steps,
+            isolate=request.isolate,
+            port_weights=case.port_weights,
         )
-    return outputs, localisations, alone, None
+    return claims
 
 
 def _witnessed(
-    reference: ReferenceSide, outputs: Any, measured: "Measured"
-) -> tuple[list[Any], dict[str, "Verdict"], dict[str, Any]]:
-    """The places, no verdicts, and the evidence where the reference is another library's model."""
-    from replication.forward import hugging_face_evidence as witness_evidence
+    case: Case,
+    evidence: dict[str, Any],
+    reference: "Reference",
+    outputs: Mapping[str, Any],
+    measured: "Measured",
+) -> "list[Localisation]":
+    """The places where the reference is another library's model; `evidence` receives the rest."""
+    from parity.auditing.pair import cast
+    from replication.forward import hugging_face_evidence as witness
 
-    config = reference.request.config
-    localisations, sources = witness_evidence.explain(
-        config, reference.weights, reference.trace, outputs, measured.function, measured.floors
+    config = case.request.config
+    localisations, sources = witness.explain(
+        config, case.weights, reference.trace, outputs, measured.function, measured.floors
     )
-    evidence = {
-        "sources_of_outputs": sources,
-        "loss": witness_evidence.effect_on_loss(config, reference.outputs, outputs, LOSS_SEED),
-        "training": witness_evidence.training_differences(
-            reference.recorder.model, reference.inputs64
-        ),
-    }
-    return localisations, {}, evidence
-
-
-def _judge_float32(
-    reference: ReferenceSide, port: PortSide, measured: "Measured", steps: Steps
-) -> dict[str, Any]:
-    """Measures every float32 execution of the port; returns its outputs by execution."""
-    from parity.audit_result import Precision
-    from parity.frameworks.tensorflow import capture as capture_tf
-    from parity.judge import same_decisions
-    from parity.pairing import Comparison
-    from replication.sides.tf_side import PORT_AXES, port_inputs
-
-    request, trace = reference.request, reference.trace
-    inputs, outputs = port_inputs(reference.batch, reference.sizes, "float32"), {}
-    for execution in request.executions:
-        with steps(f"port, float32, {execution}"):
-            recorder = capture_tf.Recorder(port.model32, PORT_AXES, execution, only=request.only)
-            comparison = Comparison(trace, ulps=lambda key: True)
-            decided = _Decisions(comparison, trace)
-            outputs[execution], _ = recorder(inputs, _compared(request, decided))
-            decisions = [
-                same_decisions(key, array, trace[key].array, _score_error(key, measured))
-                for key, array in decided.logits.items()
-            ]
-            measured.executions[execution] = Precision(comparison.gaps, decisions)
-            if request.capture_effect:
-                measured.effects[execution] = _capture_effects(
-                    recorder, inputs, outputs[execution], execution
-                )
-            del recorder, comparison, decided
-        give_back()  # a program and its compiled form, before the next one is made
-    return outputs
-
-
-def _compared(request: Request, sink: Any) -> Any:
-    """The sink for the port's taps: of all, or of those that another library's model has too."""
-    if request.reference != "hf":
-        return sink
-    from replication.forward import hugging_face as witness
-
-    return witness.declared_only(request.config, sink)
-
-
-def _measure_conversion(measured: Any, weights: Any, model: Any) -> None:
-    """What came back from the port's variables, compared with what was given."""
-    from replication.sides.weights import state_digest
-
-    returned = _returned(weights, model)
-    measured.tensors_converted = len(returned)
-    measured.returned_sha256 = state_digest(returned)
-    measured.tensors_changed = [
-        key
-        for key, array in weights.state.items()
-        if returned[key].tobytes() != array.tobytes() or returned[key].shape != array.shape
-    ]
-
-
-def _loaded_otherwise(model: Any, measured: Any) -> dict[str, "np.ndarray"]:
-    """The weights of the float64 port that are not the reference's, in the reference's layout."""
-    from weight_conversion.layouts import tf_to_torch
-
-    if not measured.tensors_changed:
-        return {}
-    returned = tf_to_torch(model)
-    return {key: returned[key] for key in measured.tensors_changed}
-
-
-def _returned(weights: Any, model: Any) -> dict[str, "np.ndarray"]:
-    """The weights that come back from the port's variables, in the dtypes they were given in.
-
-    From float64, which holds every float32 number, that way back is exact.
-    """
-    from weight_conversion.layouts import tf_to_torch
-
-    returned = tf_to_torch(model)
-    return {key: returned[key].astype(array.dtype) for key, array in weights.state.items()}
-
-
-class _Decisions:
-    """A sink that passes taps on to a comparison and keeps the class logits of the whole model."""
-
-    def __init__(self, comparison: Any, trace: Any) -> None:
-        self.logits: dict[str, np.ndarray] = {}
-        self._comparison, self._trace = comparison, trace
-
-    def __call__(self, tap: Any) -> None:
-        self._comparison(tap)
-        logits = tap.kind == "output" and tap.path == "" and tap.name.endswith("pred_logits")
-        if logits and tap.key in self._trace:
-            self.logits[tap.key] = tap.array.copy()
-
-
-def _capture_effects(
-    recorder: Any, inputs: dict[str, Any], captured: Any, execution: str
-) -> dict[str, float]:
-    """The largest l2 gap of an output of the captured run: from the same program without taps
-    ("same program"; not XLA, which compiles another), and from the program that is run when nothing
-    is captured ("production"; not eager, where it is the same)."""
-    from parity.calls import flatten
-    from parity.metrics import gap
-
-    def largest(outputs: Any) -> float:
-        found, expected = (dict(flatten(one, _is_array)[1]) for one in (captured, outputs))
-        return max(gap(found[name], expected[name]).l2 for name in expected)
-
-    effects = {}
-    if execution != "xla":
-        effects["same program"] = largest(recorder.plain(inputs))
-    if execution != "eager":
-        effects["production"] = largest(recorder.forward(inputs))
-    return effects
-
-
-def _is_array(value: Any) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.ndarray)
-
-
-def _score_error(key: str, measured: Any) -> float:
-    """The largest absolute error of one score that the precision claim allows."""
-    from parity.judge import PRECISION_FACTOR
-
-    own, floor = measured.reference32[key], measured.floors32[key]
-    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms
+    evidence["sources_of_outputs"] = sources
+    evidence["loss"] = witness.effect_on_loss(config, reference.outputs, outputs, LOSS_SEED)
+    evidence["training"] = witness.training_differences(
+        reference.recorder.model, cast(case.pair.inputs, "float64")
+    )
+    return localisations

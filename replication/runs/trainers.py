@@ -30,7 +30,6 @@ from replication.sides.weights import load_weights
 LOG = "log.txt"
 SETTINGS = "settings.json"
 INITIAL = "initial.safetensors"
-ROOT = Path(__file__).parents[2]  # of the packages, which a trainer imports wherever it runs
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

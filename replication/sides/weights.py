@@ -1,6 +1,5 @@
 """The weights that both sides of a comparison have."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from maskformer.family import family_of
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
+from parity.weights import state_digest
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,3 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
         check_complete(state, {key: (one.shape, one.dtype) for key, one in own.items()})
         state = {key: state[key] for key in own}
     return Weights(state, spec, state_digest(state))
-
-
-def state_digest(state: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of a state dict, in its order."""
-    digest = hashlib.sha256()
-    for key, array in state.items():
-        digest.update(f"{key} {array.dtype.name} {list(array.shape)}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

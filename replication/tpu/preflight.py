@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from maskformer.family import family_of
 from parity.claims import claim
 from parity.schemas import PREFLIGHT as SCHEMA
-from replication.process.memory import give_back
+from parity.steps import give_back
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry

@@ -91,15 +91,15 @@ def isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command: 
 
 
 def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> list[Any]:
-    """`localise_gradients` of this step."""
+    """`backward_places` of this step."""
     from parity.frameworks.torch import capture as capture_torch
-    from parity.gradients import localise_gradients
+    from parity.gradients import backward_places
     from replication.sides.torch_side import REFERENCE_AXES
 
     forward = capture_torch.Recorder(reference.model, REFERENCE_AXES)
     _, values = forward(reference.inputs)
     _, gradients = reference.recorder(reference.inputs)
-    return localise_gradients(
+    return backward_places(
         reference.recorder,
         port.recorder,
         values,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from replication.console.progress import Steps
+from parity.steps import Steps
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig

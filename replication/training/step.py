@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.schemas import TRAINING_STEP as SCHEMA
-from replication.console.progress import Steps
+from parity.steps import Steps
 from replication.training.dropout import dropout_claims
 from replication.training.gradients import gradient_claims, isolated_gradients_claim
 from replication.training.losses import loss_claim

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.audit_figures import function_summary
+from parity.auditing.result import function_summary
 from parity.measurements import verdicts_of
 from parity.schemas import AUDIT_ALL
 from reports import words

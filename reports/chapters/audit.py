@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from parity.audit_figures import (
+from parity.auditing.result import (
     function_figures,
     function_summary,
     precision_figures,

@@ -9,7 +9,18 @@ import numpy as np
 import tensorflow as tf
 
 from parity import calls
-from parity.calls import Call, Collector, Sink, Slot, Watch, fill, flatten, watching
+from parity.calls import (
+    Call,
+    Collector,
+    Sink,
+    Slot,
+    Watch,
+    fill,
+    flatten,
+    is_array,
+    largest_gap,
+    watching,
+)
 from parity.frameworks.tensorflow.masks import fed_masks
 from parity.frameworks.tensorflow.modules import call_signature, is_symbolic, named_modules
 from parity.masks import Drawn, Keeps, Masks
@@ -297,19 +308,30 @@ def capture_effect(recorder: Recorder, inputs: tuple | dict) -> dict[str, Gap]:
     Zero in eager mode. In a graph it is the effect of the rewrites that capture switches off, under
     XLA that of fusions which taps prevent.
     """
-    expected = flatten(recorder.forward(inputs), _is_array)[1]
+    expected = flatten(recorder.forward(inputs), is_array)[1]
     outputs, _ = recorder(inputs, lambda tap: None)
-    found = dict(flatten(outputs, _is_array)[1])
+    found = dict(flatten(outputs, is_array)[1])
     return {name: gap(found[name], array) for name, array in expected}
+
+
+def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:
+    """What reading the taps changes, the largest l2 gap of an output of the captured run.
+
+    From the same program without taps ("same program"; not XLA, which compiles another), and from
+    the program that is run when nothing is captured ("production"; not eager, where it is the
+    same).
+    """
+    effects = {}
+    if recorder.execution != "xla":
+        effects["same program"] = largest_gap(captured, recorder.plain(inputs))
+    if recorder.execution != "eager":
+        effects["production"] = largest_gap(captured, recorder.forward(inputs))
+    return effects
 
 
 def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor or a variable."""
     return isinstance(value, tf.Tensor | tf.Variable)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
 
 
 def to_array(tensor: Any) -> np.ndarray:
@@ -320,7 +342,7 @@ def to_array(tensor: Any) -> np.ndarray:
 
 def to_tensors(inputs: tuple | dict) -> tuple | dict:
     """`inputs` with tensors in place of arrays."""
-    template, arrays = flatten(inputs, _is_array)
+    template, arrays = flatten(inputs, is_array)
     made = {name: tf.constant(array) for name, array in arrays}
     return fill(template, lambda slot: made[slot.name])
 

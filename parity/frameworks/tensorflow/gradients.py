@@ -115,7 +115,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return total, kept
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
-        """What one call passes back, alone, by key; see `parity.gradients.localise_gradients`."""
+        """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
         self._seeds = []
         own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         with tf.GradientTape() as self._tape:

@@ -78,7 +78,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         return capture_torch.perturbed(self.model, seed)
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
-        """What one call passes back, alone, by key; see `parity.gradients.localise_gradients`."""
+        """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
         self._seeds = []
         leaves, pairs, received = self._run_alone(alone, call)
         named = dict(self.model.named_parameters())

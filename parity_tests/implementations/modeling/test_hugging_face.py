@@ -5,8 +5,8 @@ import torch
 
 from maskformer.model import zoo
 from parity.errors import InputError
+from parity.steps import Steps
 from parity_tests.weight_conversion.samples import CONFIG as SMALL_SWIN
-from replication.console.progress import Steps
 from replication.forward.run import Request, audit
 from replication.sides.weights import load_weights
 from weight_conversion import hugging_face_model

@@ -10,8 +10,11 @@ import pytest
 
 from benchmarks.audit_cost import MOST_BYTES
 from maskformer.model import zoo
-from replication.console.progress import Steps
-from replication.forward.run import Request, build_port, judge_port, measure_reference
+from parity.auditing.port import build_port
+from parity.auditing.reference import measure_reference
+from parity.audits import judge_port
+from parity.steps import Steps
+from replication.forward.run import Request, prepare
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,14 +22,15 @@ ROOT = Path(__file__).parents[3]
 def test_an_audit_that_is_made_once_lets_go_of_models_and_tensors():
     request = Request(zoo.model_config("tiny"), "seeded:0", size="64x96", executions=("eager",))
     quiet = Steps(0, quiet=True)
-    reference = measure_reference(request, quiet)
-    port = build_port(reference, quiet)
-    kept = judge_port(reference, port, quiet, predictions=False)
+    case = prepare(request, quiet)
+    reference = measure_reference(case.pair, case.options, quiet)
+    port = build_port(reference, case.options, quiet)
+    kept = judge_port(reference, port, case.options, quiet)
     held = [reference.recorder, reference.recorder.model, reference.trace]
     held += [next(iter(reference.trace.values())), port.model64, port.model32]
     held = [weakref.ref(one) for one in held]
     assert all(one() is not None for one in held)
-    once = judge_port(reference, port, quiet, predictions=False, once=True)
+    once = judge_port(reference, port, case.options, quiet, once=True)
     assert [one() for one in held] == [None] * len(held)
     for name in ("verdict", "taps", "layers", "claims"):
         assert once[name] == kept[name]

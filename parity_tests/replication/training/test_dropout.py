@@ -19,7 +19,7 @@ from parity.frameworks.tensorflow.masks import fed_masks
 from parity.frameworks.torch import capture as capture_torch
 from parity.frameworks.torch.gradients import GradientRecorder as TorchGradients
 from parity.frameworks.torch.masks import FedMasks
-from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
+from parity.gradients import backward_places, gradient_verdicts, unpaired_parameters
 from parity.judge import FUNCTION_FACTOR, same_function
 from parity.localise import localise
 from parity.masks import Drawn, Masks, mask_differences
@@ -135,7 +135,7 @@ def plant(monkeypatch, side, path, make):
     monkeypatch.setitem(module.__dict__, "call", make(module, module.call))
 
 
-def localised(side):
+def placed(side):
     return localise(side.reference, side.port, side.trace, side.port_inputs, side.floors)
 
 
@@ -151,7 +151,7 @@ def test_dropout_after_the_residual_sum_is_named(tiny, monkeypatch):
         return after
 
     plant(monkeypatch, tiny, ENCODER, make)
-    found = localised(tiny)
+    found = placed(tiny)
     assert [one.path for one in found] == [ENCODER]
     assert found[0].edge == f"{ENCODER}.dropout1:input"
     assert found[0].kind == "wiring"
@@ -165,7 +165,7 @@ def test_dropout_missing_from_attention_weights_is_named(tiny, monkeypatch):
         path,
         lambda module, call: lambda query, key, value, training=False: call(query, key, value),
     )
-    (found,) = localised(tiny)
+    (found,) = placed(tiny)
     assert (found.path, found.kind) == (path, "own")
     tiny.port(tiny.port_inputs, lambda tap: None)
     assert mask_differences(tiny.port.drawn, tiny.drawn) == [
@@ -187,9 +187,9 @@ def test_a_gradient_that_ignores_the_mask_is_named(swin, monkeypatch):
         return through
 
     plant(monkeypatch, swin, path, make)
-    assert localised(swin) == []
+    assert placed(swin) == []
     backward = swin.backward
-    (found,) = localise_gradients(
+    (found,) = backward_places(
         backward.reference,
         backward.port,
         swin.trace,
@@ -207,7 +207,7 @@ def test_a_drop_path_that_does_not_scale_is_named(swin, monkeypatch):
         return lambda x, training=False: call(x, training=training) * (1.0 - module.rate)
 
     plant(monkeypatch, swin, path, make)
-    found = localised(swin)
+    found = placed(swin)
     assert [(one.path, one.kind) for one in found] == [(path, "own")]
 
 

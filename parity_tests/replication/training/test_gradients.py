@@ -9,7 +9,7 @@ from maskformer.data.targets import label_map, synthetic_targets
 from maskformer.model import zoo
 from parity.frameworks.torch import capture as capture_torch
 from parity.frameworks.torch.gradients import GradientRecorder as TorchRecorder
-from parity.gradients import gradient_verdicts, localise_gradients, unpaired_parameters
+from parity.gradients import backward_places, gradient_verdicts, unpaired_parameters
 from parity.judge import FUNCTION_FACTOR, same_precision
 from parity.pairing import Comparison
 from parity.trace import module_of
@@ -143,8 +143,8 @@ def test_gradients_of_other_models_agree_in_float64(name, request):
     assert [str(one) for one in verdicts if not one.passed] == []
 
 
-def localised(side):
-    return localise_gradients(
+def placed(side):
+    return backward_places(
         side.reference, side.port, side.values, side.gradients, side.port_inputs, side.floors
     )
 
@@ -161,7 +161,7 @@ def test_gradient_stopped_on_mask_features_is_named(both, monkeypatch):
         return lambda x, mask_features, training=False: call(x, tf.stop_gradient(mask_features))
 
     plant(monkeypatch, both, PREDICTOR, make)
-    (found,) = localised(both)
+    (found,) = placed(both)
     assert found.path == PREDICTOR
     assert found.edge == f"{PREDICTOR}:grad_input.mask_features"
     assert "has no gradient" in found.evidence
@@ -177,7 +177,7 @@ def halved(call):
 def test_halved_gradient_inside_a_convolution_is_named(both, monkeypatch):
     path = "backbone.res5.0.conv2"
     plant(monkeypatch, both, path, halved)
-    (found,) = localised(both)
+    (found,) = placed(both)
     assert (found.path, found.edge) == (path, f"{path}:grad_input")
 
 
@@ -190,7 +190,7 @@ def test_attention_that_forgets_the_gradient_of_its_keys_is_named(both, monkeypa
         return lambda query, key, value, training=False: call(query, tf.stop_gradient(key), value)
 
     plant(monkeypatch, both, path, make)
-    (found,) = localised(both)
+    (found,) = placed(both)
     assert (found.path, found.kind) == (path, "own")
     assert found.edge == f"{path}:grad_input.key"
 
@@ -201,7 +201,7 @@ def test_every_backward_pass_runs_alone_and_only_a_wrong_one_has_an_error_of_its
     def wrong():
         """Modules of all verdicts, and of those that fail."""
         found = []
-        localise_gradients(
+        backward_places(
             both.reference,
             both.port,
             both.values,

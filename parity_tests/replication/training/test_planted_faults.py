@@ -10,7 +10,7 @@ import tf_impl.matcher as tf_matcher
 import tf_impl.train_step as tf_train_step
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
-from replication.console.progress import Steps
+from parity.steps import Steps
 from replication.faults.catalogue import planted_steps as planted
 from replication.faults.catalogue.circumstances import normalise_over_replicas
 from replication.faults.catalogue.planting import function, method

@@ -1,6 +1,5 @@
 """Benches that compare whole models: the forward pass and its precision."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -9,11 +8,14 @@ import numpy as np
 
 from maskformer.family import MASKFORMER
 from maskformer.model.config import ModelConfig
+from parity.auditing.port import build_port
+from parity.auditing.reference import measure_reference
+from parity.audits import judge_port
 from parity.faults import Named, conventional
-from replication.console.progress import Steps
+from parity.steps import Steps
 from replication.faults.benches.finding import Finding, broken
 from replication.forward.precision_place import less_exact
-from replication.forward.run import Request, build_port, judge_port, measure_reference
+from replication.forward.run import Case, Request, prepare
 
 OUTPUTS = (MASKFORMER.outputs.classes, MASKFORMER.outputs.masks, MASKFORMER.outputs.pixels)
 
@@ -22,14 +24,16 @@ class ForwardBench:
     """The whole model on one synthetic image, forward."""
 
     def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
-        quiet = quietly()
-        request = Request(config, weights, size=size, executions=("eager",))
-        measured = measure_reference(request, quiet)
-        self._port = build_port(measured, quiet)
+        case = self._measure(Request(config, weights, size=size, executions=("eager",)))
         # The float32 models give only the outputs that customary checks look at.
-        self._reference = dataclasses.replace(
-            measured, request=dataclasses.replace(request, executions=())
-        )
+        self._options = case.float64
+
+    def _measure(self, request: Request) -> Case:
+        """Both sides of the request, measured and built."""
+        case = prepare(request, quietly())
+        self._reference = measure_reference(case.pair, case.options, quietly())
+        self._port = build_port(self._reference, case.options, quietly())
+        return case
 
     @cached_property
     def modules(self) -> list[Mapping[str, Any]]:
@@ -55,7 +59,7 @@ class ForwardBench:
             outputs = self._outputs()
         except Exception as error:
             return broken("model", error)
-        result = judge_port(self._reference, self._port, quietly(), predictions=False)
+        result = judge_port(self._reference, self._port, self._options, quietly())
         claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
         return Finding(claims, self._named(result), conventional(outputs, self._expected()))
 
@@ -67,10 +71,7 @@ class ForwardBench:
         return {name: outputs[name] for name in OUTPUTS if name in outputs}
 
     def _outputs(self) -> dict[str, np.ndarray]:
-        from replication.sides.tf_side import port_inputs
-
-        inputs = port_inputs(self._reference.batch, self._reference.sizes, "float32")
-        outputs = self._port.model32(**inputs)
+        outputs = self._port.model32(**self._reference.pair.port_inputs)
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
 
 
@@ -81,10 +82,8 @@ class PrecisionBench(ForwardBench):
     """
 
     def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
-        quiet = quietly()
         request = Request(config, weights, size=size, executions=("eager", "graph"))
-        self._reference = measure_reference(request, quiet)
-        self._port = build_port(self._reference, quiet)
+        self._options = self._measure(request).options
 
     @property
     def _models(self) -> list[Any]:

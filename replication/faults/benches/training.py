@@ -10,10 +10,13 @@ import numpy as np
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
 from maskformer.model.solver import SolverConfig
+from parity.auditing.port import Port, given
+from parity.auditing.reference import Reference, measure_reference
+from parity.audits import judge_port
 from parity.faults import Named, conventional
 from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.faults.benches.model import places_of, quietly
-from replication.forward.run import PortSide, ReferenceSide, Request, judge_port, measure_reference
+from replication.forward.run import Case, Request, prepare
 
 
 class TrainingBench:
@@ -64,16 +67,17 @@ class TrainingBench:
         expected = {name: np.array(value) for name, value in self._reference.losses.items()}
         found = of_claims(claims, conventional(losses, expected))
         if found.claims and not found.named:  # all is inherited from the forward pass
-            named = places_of(
-                judge_port(self._forward, PortSide(self._model), quietly(), predictions=False)
-            )
+            reference, case = self._forward
+            port = Port(given(self._model, "float64"))
+            named = places_of(judge_port(reference, port, case.options, quietly()))
             return dataclasses.replace(found, named=named)
         return found
 
     @cached_property
-    def _forward(self) -> ReferenceSide:
+    def _forward(self) -> tuple[Reference, Case]:
         """The reference's forward pass, for faults that the training step inherits."""
-        return measure_reference(self._request, quietly())
+        case = prepare(self._request, quietly())
+        return measure_reference(case.pair, case.options, quietly()), case
 
 
 class TaskBench(TrainingBench):

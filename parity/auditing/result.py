@@ -6,21 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from parity.audit_figures import (
-    function_figures,
-    function_summary,
-    precision_figures,
-    precision_summary,
-)
 from parity.claims import claim, margin_claim
 from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.metrics import Gap
-from parity.schemas import AUDIT as SCHEMA
+from parity.names import BY_IDENTITY
+from parity.schemas import AUDIT
 from parity.trace import Place
 
+Verdicts = Mapping[str, Verdict]
 NAMED = 3  # tensors that a claim's place names
-BY_IDENTITY = "both module trees have the same names: pairing is by identity"
 
 
 @dataclass(frozen=True)
@@ -66,30 +61,45 @@ class Measured:
         return bool(self.unpaired or self.missing) or not all(one.passed for one in verdicts)
 
 
+@dataclass(frozen=True)
+class About:
+    """What a result says of itself beside what was measured.
+
+    Args:
+        command: measures it again.
+        inputs: what both models were given: name, size and sha256 of each.
+        provenance: where the numbers come from.
+        not_verified: what the audit leaves open, a sentence each.
+        timings: seconds by step.
+        stage: gives the part of the model that a module's path belongs to.
+        pairing: how the taps of both sides were paired.
+    """
+
+    command: str
+    inputs: Sequence[Mapping[str, Any]]
+    provenance: Mapping[str, Any]
+    not_verified: Sequence[str]
+    timings: Mapping[str, float]
+    stage: Callable[[str], str]
+    pairing: str = BY_IDENTITY
+
+
 def build_result(
     measured: Measured,
     localisations: Sequence[Localisation],
-    *,
-    command: str,
-    inputs: Sequence[Mapping[str, Any]],
-    timings: Mapping[str, float],
-    provenance: Mapping[str, Any],
-    not_verified: Sequence[str],
-    stage: Callable[[str], str],
-    pairing: str = BY_IDENTITY,
+    about: About,
     further_claims: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The audit's result object (`SCHEMA`), every figure from `measured`; not yet strict JSON.
+    """The audit's result object (`parity.schemas.AUDIT`), every figure from `measured`.
 
-    `stage` gives the part of the model that a module's path belongs to, `pairing` says how the taps
-    of both sides were paired; `further_claims` are judged already.
+    Not yet strict JSON. `further_claims` are judged already.
     """
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
     }
-    claims = [*_claims(measured, function, precision, command, pairing), *further_claims]
+    claims = [*_claims(measured, function, precision, about), *further_claims]
     failed = [
         key
         for key in measured.places
@@ -105,7 +115,7 @@ def build_result(
     elif first == "":
         first = "model"
     result = {
-        "schema": SCHEMA,
+        "schema": AUDIT,
         "verdict": "equal" if equal else "different",
         "taps": len(function),
         "unpaired": unpaired,
@@ -115,12 +125,12 @@ def build_result(
         "localisation": localisations[0].to_json() if localisations else None,
         "localisations": [one.to_json() for one in localisations],
         "claims": claims,
-        "layers": _layers(measured, function, precision, stage),
+        "layers": _layers(measured, function, precision, about.stage),
         "capture_effect": dict(measured.effects),
-        "inputs": list(inputs),
-        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-        "not_verified": list(not_verified),
-        "provenance": dict(provenance),
+        "inputs": list(about.inputs),
+        "timings": {name: round(seconds, 3) for name, seconds in about.timings.items()},
+        "not_verified": list(about.not_verified),
+        "provenance": dict(about.provenance),
     }
     return result
 
@@ -129,9 +139,9 @@ def _claims(
     measured: Measured,
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
-    command: str,
-    pairing: str,
+    about: About,
 ) -> list[dict[str, Any]]:
+    command = about.command
     weights = {
         "rule": "none",
         "of": measured.tensors_converted,
@@ -148,7 +158,7 @@ def _claims(
                 "of": len(measured.places),
                 "found": [*measured.missing, *measured.unpaired],
             },
-            pairing,
+            about.pairing,
             command,
         ),
         margin_claim(
@@ -300,3 +310,61 @@ def _layers(
             }
         rows.append(row)
     return rows
+
+
+def nearest(verdicts: Verdicts) -> Verdict:
+    """The verdict nearest to its limit, or furthest above it; at least one is needed."""
+    return max(verdicts.values(), key=lambda verdict: verdict.margin)
+
+
+def function_summary(verdicts: Verdicts) -> dict[str, Any]:
+    """The largest float64 gap in l2 and its limit, and the tensor nearest to its own limit."""
+    worst = max(verdicts, key=lambda key: verdicts[key].measured["l2"][0])
+    closest = nearest(verdicts)
+    return {
+        "worst_gap": verdicts[worst].measured["l2"][0],
+        "limit": verdicts[worst].threshold.value,
+        "worst_tap": worst,
+        "worst_ratio": closest.ratio,
+        "nearest_to_limit": {
+            "tap": closest.key,
+            "metric": closest.metric,
+            "value": closest.value,
+            "limit": closest.threshold.value,
+        },
+    }
+
+
+def precision_summary(verdicts: Verdicts) -> dict[str, Any]:
+    """The largest float32 error in units of the reference's own."""
+    worst = nearest(verdicts)
+    return {
+        "worst_ratio": worst.ratio,
+        "limit": worst.threshold.value / worst.threshold.floor,
+        "worst_tap": worst.key,
+        "metric": worst.metric,
+    }
+
+
+def function_figures(verdict: Verdict) -> dict[str, Any]:
+    """What the table of layers says of one tensor in float64."""
+    return {
+        "gap": verdict.measured["l2"][0],
+        "gap_max": verdict.measured["max"][0],
+        "floor": verdict.threshold.floor,
+        "metric": verdict.metric,
+        "value": verdict.value,
+        "limit": verdict.threshold.value,
+        "ratio": verdict.ratio,
+        "passed": verdict.passed,
+    }
+
+
+def precision_figures(verdict: Verdict) -> dict[str, Any]:
+    """What the table of layers says of one tensor in float32."""
+    return {
+        "ratio": verdict.ratio,
+        "e_port": verdict.measured["l2"][0],
+        "metric": verdict.metric,
+        "passed": verdict.passed,
+    }

@@ -1,0 +1,164 @@
+"""The port of a pair, in the precisions of an audit, with the reference's weights."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.auditing.options import Options
+from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
+from parity.auditing.reference import Reference
+from parity.calls import Recorder
+from parity.errors import InputError
+from parity.frameworks import registry
+from parity.steps import Steps
+from parity.trace import Trace
+from parity.weights import Held, Loaded, Returned, Weights, load, returned
+
+
+@dataclass
+class Port:
+    """The port in float64 and, where float32 is audited, in float32.
+
+    `returned` is what came back of the weights that it was given, None where it was built with
+    them; `held` are the float64 variables that hold them.
+    """
+
+    float64: Built | None
+    float32: Built | None = None
+    returned: Returned | None = None
+    held: Sequence[Held] = ()
+
+    @property
+    def model64(self) -> Any:
+        """The float64 model."""
+        return self.float64 and self.float64.model
+
+    @property
+    def model32(self) -> Any:
+        """The float32 model, None where there is none."""
+        return self.float32 and self.float32.model
+
+    def release64(self) -> None:
+        """Lets go of the float64 model."""
+        self.float64, self.held = None, ()
+
+    def read_back(self, reference: Reference) -> Mapping[str, np.ndarray]:
+        """The float64 model's weights by the reference's keys, in its layout."""
+        if isinstance(reference.pair.weights, Loaded):
+            return reference.pair.weights.read(self.model64)
+        return {one.key: one.returned() for one in self.held}
+
+    def conversion(self, reference: Reference) -> Returned:
+        """What came back of the weights, from the float32 model where there is one."""
+        weights = reference.pair.weights
+        if self.returned is None and isinstance(weights, Loaded):
+            return returned(weights.state, weights.read((self.float32 or self.float64).model))
+        return self.returned or Returned()
+
+
+def given(model: Any, dtype: str) -> Built:
+    """A model that is built already, to be judged as it is."""
+    return Built(registry.of(model), model, dtype)
+
+
+def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
+    """The port with its weights, in the precisions that the audit asks for.
+
+    Raises InputError for weights that do not match, an execution that its framework has not, and a
+    port that cannot be built or run in float64.
+    """
+    with steps("build the port"):
+        built, held = _loaded(reference, "float64")
+        known = built.framework.EXECUTIONS
+        unknown = [name for name in options.executions or () if name not in known]
+        if unknown:
+            raise InputError(
+                f"{built.framework.NAME} has no `{unknown[0]}` execution",
+                f"there are {', '.join(known)}",
+            )
+        port = Port(built, held=held)
+        if isinstance(reference.pair.weights, Weights):
+            given_to = {one.key: reference.state[one.key] for one in held}
+            port.returned = returned(given_to, port.read_back(reference))
+        _changed(reference, built)
+        if options.float32:
+            port.float32, _ = _loaded(reference, "float32")
+            _changed(reference, port.float32)
+        return port
+
+
+def recorder_of(
+    reference: Reference, built: Built, execution: str, only: str | None
+) -> tuple[Recorder, Inputs]:
+    """The recorder of the port in one execution, and the inputs in its precision."""
+    pair = reference.pair
+    recorder = built.framework.recorder(
+        built.model,
+        axes_of(pair.port_axes, built.framework),
+        execution,
+        only=only,
+        copies=True,
+        naming=pair.names.port_side(_places(reference.trace)),
+    )
+    inputs = inputs_of_port(pair, reference.framework, built.framework)
+    return recorder, cast(inputs, built.dtype)
+
+
+@contextmanager
+def usable(built: Built, execution: str) -> Iterator[None]:
+    """Inside it the model runs in its precision; an error of the model becomes an InputError.
+
+    Those of a model that was told its precision stay as they are.
+    """
+    if built.told:
+        yield
+        return
+    with _usable(f"{built.dtype}, {execution}"), built.precision():
+        yield
+
+
+@contextmanager
+def _usable(how: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's model raises
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise InputError(
+            f"the port cannot run in {how}",
+            f"{type(error).__name__}: {lines[0] if lines else ''}",
+            "let its layers take their precision from Keras; see docs/port_your_model.md, "
+            '"A model that fixes its precision"',
+        ) from error
+
+
+def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
+    """The port in one precision, and what of it holds the reference's weights."""
+    pair = reference.pair
+    with _usable(f"{dtype}, eager"):
+        built = build(pair.port, dtype)
+        if not isinstance(pair.weights, Weights):
+            return built, ()
+        recorder, inputs = recorder_of(reference, built, built.framework.EXECUTIONS[0], None)
+        with built.precision():
+            recorder.modules_of(inputs)
+    return built, load(built.framework, built.model, reference.state, pair.names, pair.weights)
+
+
+def _changed(reference: Reference, built: Built) -> None:
+    if reference.pair.after_loading is not None:
+        reference.pair.after_loading(built.model)
+
+
+def _places(trace: Trace) -> dict[tuple[str, str], list[str]]:
+    """The names of the reference's tensors by the path and kind of their taps."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for tap in trace.values():
+        names = places.setdefault((tap.path, tap.kind), [])
+        if tap.name not in names:
+            names.append(tap.name)
+    return places

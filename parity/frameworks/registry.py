@@ -1,0 +1,101 @@
+"""Which framework a model is of: told by the names of its classes, before any is imported."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from parity.errors import InputError
+from parity.frameworks.framework import Framework
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A framework that models can be of.
+
+    Args:
+        name: as people know it.
+        package: is imported wherever a model of it exists.
+        base: full name of the class that all its models extend.
+        open: gives the framework; it may import the package.
+    """
+
+    name: str
+    package: str
+    base: str
+    open: Callable[[], Framework]
+
+
+def _module(name: str) -> Callable[[], Any]:
+    return lambda: importlib.import_module(name)
+
+
+ENTRIES: dict[str, Entry] = {}
+
+
+def register(entry: Entry) -> None:
+    """Let models of one more framework be recognised; one of the same name is replaced."""
+    ENTRIES[entry.name] = entry
+
+
+register(
+    Entry(
+        "PyTorch",
+        "torch",
+        "torch.nn.modules.module.Module",
+        _module("parity.frameworks.torch.framework"),
+    )
+)
+register(
+    Entry(
+        "TensorFlow",
+        "tensorflow",
+        "tensorflow.python.module.module.Module",
+        _module("parity.frameworks.tensorflow.framework"),
+    )
+)
+
+
+def entry_of(model: Any) -> Entry | None:
+    """The entry of the framework that `model` is a model of, None where it is of none."""
+    bases = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
+    return next((one for one in ENTRIES.values() if one.base in bases), None)
+
+
+def of(model: Any) -> Framework:
+    """The framework that `model` is of; raises InputError for a model that nobody recognises."""
+    entry = entry_of(model)
+    if entry is None:
+        known = ", ".join(f"{one.name} ({one.base})" for one in ENTRIES.values())
+        installed = [
+            one.name
+            for one in ENTRIES.values()
+            if one.package in sys.modules or importlib.util.find_spec(one.package) is not None
+        ]
+        raise InputError(
+            f"a {type(model).__module__}.{type(model).__qualname__} is no model of a known "
+            "framework",
+            f"recognised: {known}; installed: {', '.join(installed) or 'none'}",
+            "give a model of one of these, or a function that builds one",
+        )
+    return entry.open()
+
+
+def built(build: Callable[[], Any], dtype: str) -> tuple[Framework, Any]:
+    """What `build` returns and its framework, built to compute in `dtype`.
+
+    The precision is set for every framework that is loaded. Where `build` is the first to load its
+    own, it is called once more.
+    """
+    loaded = [one for one in ENTRIES.values() if one.package in sys.modules]
+    with ExitStack() as stack:
+        for one in loaded:
+            stack.enter_context(one.open().precision(dtype))
+        model = build()
+    framework = of(model)
+    if entry_of(model) not in loaded:
+        return built(build, dtype)
+    return framework, framework.converted(model, dtype)

@@ -1,0 +1,68 @@
+"""TensorFlow, with tf_keras or without, behind `parity.frameworks.framework.Framework`."""
+
+import importlib.util
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import tensorflow as tf
+
+from parity.errors import InputError
+from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
+from parity.frameworks.tensorflow.capture import Recorder
+from parity.frameworks.tensorflow.capture import capture_effects as capture_effects
+from parity.frameworks.tensorflow.gradients import GradientRecorder as GradientRecorder
+from parity.frameworks.tensorflow.modules import named_modules
+from parity.frameworks.tensorflow.weights import variables as variables
+from parity.names import Naming
+from parity.trace import Axes
+
+NAME = "TensorFlow"
+IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
+measure_floors = None
+explain = None
+
+
+def copied(model: tf.Module, dtype: str) -> tf.Module:
+    """Raises InputError: what is built computes in the precision that it was built in."""
+    raise InputError(
+        f"a {type(model).__name__} of TensorFlow was given, not what builds it",
+        "its layers cannot change their precision",
+        "give a function that builds it, such as `lambda: Model()`",
+    )
+
+
+def converted(model: tf.Module, dtype: str) -> tf.Module:
+    """The model as it is: it was built in its precision."""
+    return model
+
+
+def precision(dtype: str) -> AbstractContextManager:
+    """Inside it layers of tf_keras are built to compute in `dtype`, where it is installed."""
+    if importlib.util.find_spec("tf_keras") is None:
+        return nullcontext()
+    from parity.frameworks.tensorflow.precision import computing_in
+
+    return computing_in(dtype)
+
+
+def in_training(model: tf.Module) -> bool:
+    """Never: whether a layer trains is an argument of its call."""
+    return False
+
+
+def modules(model: tf.Module) -> dict[str, tf.Module]:
+    """Every module by path, those in private attributes too."""
+    return named_modules(model, private=True)
+
+
+def recorder(
+    model: tf.Module,
+    axes: Axes,
+    execution: str,
+    *,
+    only: str | None = None,
+    copies: bool = True,
+    naming: Naming | None = None,
+) -> Recorder:
+    """The recorder of one execution; no tensor changes in place, so none needs a copy."""
+    return Recorder(model, axes, execution, only=only, naming=naming)
