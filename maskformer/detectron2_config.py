@@ -29,7 +29,7 @@ from maskformer.config import (
 from maskformer.errors import InputError
 from maskformer.inputs import CropConfig, InputConfig
 from maskformer.solver import SolverConfig
-from maskformer.zoo import ENTRIES, Entry, get
+from maskformer.zoo import ENTRIES, Entry, get, is_file
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
 # `projects/DeepLab/deeplab/config.py`, and the original's `mask_former/config.py`.
@@ -227,6 +227,14 @@ def resolve(
             "KEY VALUE overrides belong to --config-file X.yaml",
         )
     return get(config)
+
+
+def entry_of(config: str) -> Entry:
+    """The zoo's entry of that name, or what the YAML file of that absolute path describes.
+
+    Raises InputError as `zoo.get` and `read` do.
+    """
+    return read(config) if is_file(config) else get(config)
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from replication import options
+
 DETECTRON2 = "metrics.json"
 EVENTS = "events.out.tfevents.*"
 RENAMED = {
@@ -47,9 +49,10 @@ def command(
     source: Annotated[
         Path, typer.Argument(help="metrics.json, a TensorBoard event file, or their folder.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the imported run.", metavar="DIR")],
-    config: Annotated[str, typer.Option(help="Zoo configuration that was trained.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: options.OutFolder,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Import Detectron2's metrics.json or TensorBoard event files as a recorded run.
 
@@ -58,7 +61,7 @@ def command(
     """
     from maskformer.run_record import read_run
 
-    import_run(source, out, config)
+    import_run(source, out, options.config_text(config, config_file))
     run = read_run(out)
     result = {
         "folder": str(out),
@@ -68,13 +71,12 @@ def command(
         "train": run.names("train"),
         "eval": {name: run.last(name) for name in run.names("eval")},
     }
-    if as_json:
-        print(json.dumps(result))
-        return
-    print(f"{out}: {result['rows']} rows up to step {result['last_step']} of {source}")
-    print(f"training: {', '.join(result['train'])}")
-    for name, value in result["eval"].items():
-        print(f"last {name}: {value:.2f}")
+    lines = [
+        f"{out}: {result['rows']} rows up to step {result['last_step']} of {source}",
+        f"training: {', '.join(result['train'])}",
+        *(f"last {name}: {value:.2f}" for name, value in result["eval"].items()),
+    ]
+    options.end(result, as_json, lambda: "\n".join(lines))
 
 
 def import_run(source: Path, out: Path, config: str) -> None:
@@ -84,11 +86,12 @@ def import_run(source: Path, out: Path, config: str) -> None:
     that already holds a run.
     """
     from maskformer import zoo
+    from maskformer.detectron2_config import entry_of
     from maskformer.errors import InputError
     from maskformer.run_record import RunRecord, has_run
     from replication.output_folder import output_folder
 
-    weights = loss_weights(zoo.model_config(config))
+    weights = loss_weights(entry_of(config).model)
     files = source_files(source)
     steps = latest(read_detectron2(files[0]) if files[0].suffix == ".json" else read_events(files))
     if not steps:
@@ -107,7 +110,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
         "checkpoint_sha256": None,
         "git_commit": None,
         "command": shlex.join(
-            ["parity", "import-run", str(source), "--config", config, "--out", "DIR"]
+            ["parity", "import-run", str(source), *zoo.config_words(config), "--out", "DIR"]
         ),
         "source": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }

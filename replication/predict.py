@@ -1,10 +1,11 @@
 """`parity predict`: what either side sees in a photograph, as pictures and as panoptic JSON."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from replication import options
 
 if TYPE_CHECKING:
     from maskformer.panoptic_format import Category
@@ -22,23 +23,18 @@ def register(app: typer.Typer) -> None:
 
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
-    config_file: Annotated[
-        Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
-    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "tf",
-    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")] = Path(
-        "predictions"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    weights: options.Weights = "seeded:0",
+    side: options.Side = "tf",
+    out: options.OutFolder = Path("predictions"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict photographs: pictures with named segments, and predictions in COCO panoptic format.
 
     Writes OUT/SIDE/pictures/*.png and panoptic.json with panoptic/*.png; of a semantic config
     labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
     """
-    from maskformer.detectron2_config import resolve
     from maskformer.errors import InputError
     from maskformer.images import read_image
     from replication import pair
@@ -46,7 +42,7 @@ def command(
     from replication.progress import images_shown
     from replication.sides import open_side, sides_of
 
-    entry, sides = resolve(config, config_file), sides_of(side)
+    entry, sides = options.resolved(config, config_file), sides_of(side)
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(
@@ -65,13 +61,13 @@ def command(
             with images_shown(f"predict, {name}", len(images), not as_json) as advance:
                 result["sides"][name] = _predict(entry, opened, photographs, folder / name, advance)
     result["out"] = str(out)
-    if as_json:
-        print(json.dumps(result))
-        return
-    for name, rows in result["sides"].items():
-        for row in rows:
-            print(f"{name}, {row['image']}: {', '.join(row['segments']) or 'no segment'}")
-            print(f"  {out / name / row['picture']}")
+    lines = [
+        f"{name}, {row['image']}: {', '.join(row['segments']) or 'no segment'}\n"
+        f"  {out / name / row['picture']}"
+        for name, rows in result["sides"].items()
+        for row in rows
+    ]
+    options.end(result, as_json, lambda: "\n".join(lines))
 
 
 def categories_of(entry: "Entry") -> tuple["Category", ...]:

@@ -23,11 +23,15 @@ from maskformer.panoptic_format import replacing
 from maskformer.run_record import METRICS, Run, has_run, read_run
 from maskformer.run_scores import COUNTS, read_counts
 from maskformer.run_settings import RunSettings, training_words
+from maskformer.zoo import is_file
 from replication.progress import images_shown
 
 SCHEMA = "maskformer-replication/training-runs/1"
 LOG = "log.txt"
 SETTINGS = "settings.json"
+CONFIG = "config.json"
+"""What the YAML file of a run said when the run began."""
+
 INITIAL = "initial.safetensors"
 RECORDS = "records"
 LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
@@ -82,6 +86,9 @@ def train(request: Request) -> dict[str, Path]:
             folder.mkdir(parents=True, exist_ok=True)
         with replacing(request.out / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings.to_dict(), indent=1), encoding="utf-8")
+        if is_file(settings.config):
+            with replacing(request.out / CONFIG) as temporary:
+                temporary.write_text(_described(settings), encoding="utf-8")
         if shares:
             shared = _write_initial(settings, request.out / INITIAL)
             settings = dataclasses.replace(settings, initial=str(shared))
@@ -116,7 +123,23 @@ def _settings(request: Request) -> RunSettings:
     before = None
     if request.resume and (request.out / SETTINGS).is_file():
         before = RunSettings.from_dict(json.loads((request.out / SETTINGS).read_text()))
-    return settle(given, before)
+    settings = settle(given, before)
+    if before and is_file(settings.config):
+        _refuse_a_changed_file(settings, request.out / CONFIG)
+    return settings
+
+
+def _refuse_a_changed_file(settings: RunSettings, kept: Path) -> None:
+    if kept.is_file() and kept.read_text(encoding="utf-8") != _described(settings):
+        raise InputError(
+            f"{settings.config} has changed since the run was started",
+            f"{kept} says what it was",
+            "Resume with the file as it was, or choose another folder.",
+        )
+
+
+def _described(settings: RunSettings) -> str:
+    return json.dumps(settings.entry.to_dict(), indent=1)
 
 
 def _refuse_weights_that_do_not_fit(settings: RunSettings, complete: bool) -> None:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from maskformer import statistics
+from maskformer import statistics, zoo
 from maskformer.errors import InputError
 from maskformer.run_scores import ImageCounts
 from maskformer.run_settings import training_words
@@ -205,7 +205,9 @@ def run_command(content: Mapping[str, Any]) -> str:
     if content["side"] == "imported":
         source = next(iter(content.get("source", {"metrics.json": ""})))
         config = content["settings"]["config"]
-        return shlex.join(["parity", "import-run", source, "--config", config, "--out", "DIR"])
+        return shlex.join(
+            ["parity", "import-run", source, *zoo.config_words(config), "--out", "DIR"]
+        )
     return _training_command(content["settings"], content["side"])
 
 
@@ -372,7 +374,9 @@ def _of_training_runs(content: Mapping[str, Any]) -> list[Claim]:
             {"rule": "none", "of": len(intervals), "found": away},
             "intervals of the paired difference over images, as recorded at the end of training",
             content.get("command")
-            or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
+            or shlex.join(
+                ["parity", "train", *zoo.config_words(content["config"]), "--side", "both"]
+            ),
         )
     ]
 
