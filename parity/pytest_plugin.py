@@ -6,7 +6,6 @@ No framework is loaded: tensors are NumPy arrays, measured by the test itself.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
 from parity.metrics import gap
 from parity.provenance import provenance
-from parity.records import json_text, strict
+from parity.records import strict, write_json
 from parity.schemas import SUITE as SCHEMA
 
 FILE = "suite.json"
@@ -168,11 +167,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "command": " ".join(["pytest", *map(str, config.invocation_params.args)]),
         "provenance": provenance(config.rootpath),
     }
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    temporary.write_text(json_text(result), encoding="utf-8")
-    temporary.replace(folder / FILE)
+    write_json(result, Path(out), FILE)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

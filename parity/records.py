@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from parity.files import replacing
 
 WIDTH = 240  # letters: one tensor's measurements with the longest names fit
 
@@ -48,12 +49,9 @@ def number(value: Any) -> float:
     return float(value)
 
 
-def write_json(result: dict[str, Any], folder: Path, name: str = "audit.json") -> Path:
+def write_json(result: Mapping[str, Any], folder: Path, name: str = "audit.json") -> Path:
     """Writes `result` to `folder`/`name`, whole or not at all; returns the path."""
-
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    temporary = path.with_name(f".{name}.{os.getpid()}")
-    temporary.write_text(json_text(result), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    with replacing(folder / name) as temporary:
+        temporary.write_text(json_text(result), encoding="utf-8")
+    return folder / name

@@ -35,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     """Runs `parity`: exit 0 the claim holds, 1 it does not, 2 wrong usage or input."""
     without_notes()
     try:
-        app()
+        app(prog_name="parity")
     except InputError as error:
         _refuse(error)
     except ModuleNotFoundError as error:
@@ -94,3 +95,7 @@ def main() -> None:
 def _refuse(error: InputError) -> NoReturn:
     print(f"parity: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

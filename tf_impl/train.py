@@ -30,12 +30,13 @@ from official.common import distribute_utils
 from official.common import flags as model_garden_flags
 from official.core import config_definitions, task_factory, train_lib, train_utils
 
+from maskformer.model.zoo import is_file
 from maskformer.runs.run_record import DESCRIPTION
 from maskformer.runs.run_settings import RunSettings, check_resumable
 from parity.errors import InputError
 from parity.provenance import git_state
 from tf_impl import checkpointing, replicas
-from tf_impl.model_garden.experiments import RuntimeConfig, policy_of, settings_of
+from tf_impl.model_garden.experiments import RuntimeConfig, policy_of, register_file, settings_of
 from tf_impl.storage.run_folder import RunFolder, check_writable
 from tf_impl.storage.tfrecord import RecordFolder
 from tf_impl.trainer import Controller, Progress, Trainer
@@ -51,6 +52,8 @@ Experiment = config_definitions.ExperimentConfig
 
 def parse(flag_values: Any) -> Experiment:
     """The experiment of the flags, with overrides applied; raises InputError for unusable ones."""
+    if is_file(flag_values.experiment):
+        register_file(flag_values.experiment)
     try:
         params = train_utils.parse_configuration(flag_values, lock_return=False, print_return=False)
     except LookupError as error:

@@ -19,13 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskformer.runs.run_record import has_run, read_run
-from maskformer.runs.run_settings import (
-    DTYPES,
-    NORMALISATIONS,
-    RunSettings,
-    settle,
-    solver_changes,
-)
+from maskformer.runs.run_settings import DTYPES, NORMALISATIONS, RunSettings, settle, solver_changes
 from parity.errors import InputError
 from parity.provenance import git_state
 
@@ -45,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--out", type=Path, required=True, help="folder of the run")
     add("--resume", action="store_true", help="continue the run in --out, or start it")
-    add("--config", help="name of a zoo entry")
+    add("--config", help="name of a zoo entry, or absolute path of a YAML file")
     add("--data", help="folder of a data set")
     add("--steps", type=int, help="updates (default: the config's)")
     add("--batch", type=int, help="images per update, over all processes (default: the config's)")

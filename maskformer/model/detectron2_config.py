@@ -28,7 +28,7 @@ from maskformer.model.config import (
 )
 from maskformer.model.inputs import CropConfig, InputConfig
 from maskformer.model.solver import SolverConfig
-from maskformer.model.zoo import ENTRIES, Entry, get
+from maskformer.model.zoo import ENTRIES, Entry, get, is_file
 from parity.errors import InputError
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
@@ -227,6 +227,14 @@ def resolve(
             "KEY VALUE overrides belong to --config-file X.yaml",
         )
     return get(config)
+
+
+def entry_of(config: str) -> Entry:
+    """The zoo's entry of that name, or what the YAML file of that absolute path describes.
+
+    Raises InputError as `zoo.get` and `read` do.
+    """
+    return read(config) if is_file(config) else get(config)
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:

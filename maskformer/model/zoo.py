@@ -11,6 +11,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from maskformer import ade20k, coco
@@ -691,6 +692,16 @@ ENTRIES: dict[str, Entry] = {
 def names() -> tuple[str, ...]:
     """Every name `get` knows, in the zoo's order."""
     return tuple(ENTRIES)
+
+
+def is_file(config: str) -> bool:
+    """Whether `config` is the absolute path of a YAML file, in place of the name of an entry."""
+    return Path(config).is_absolute()
+
+
+def config_words(config: str) -> list[str]:
+    """The option of every command, and its value, that says `config`: a name or a file's path."""
+    return ["--config-file" if is_file(config) else "--config", config]
 
 
 def get(name: str) -> Entry:

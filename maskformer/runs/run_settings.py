@@ -11,6 +11,7 @@ from typing import Any
 
 from maskformer.data.batching import COCO_BUCKETS
 from maskformer.model import zoo
+from maskformer.model.detectron2_config import entry_of
 from maskformer.model.inputs import InputConfig
 from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
@@ -40,8 +41,8 @@ class RunSettings:
     """A training run but for its side, its machine and the contents of its data.
 
     Attributes:
-        config: name of a zoo entry: model, inputs and solver.
-        data: folder of the data set (`maskformer.data.dataset_layout`), or of its records.
+        config: name of a zoo entry, or absolute path of the original's YAML: model, inputs, solver.
+        data: folder of the data set (`maskformer.dataset_layout`), or of its records.
         steps: updates of the whole run.
         batch: images per update, over all replicas.
         seed: of the draws of the data, of the initialisation and of dropout.
@@ -105,8 +106,8 @@ class RunSettings:
 
     @property
     def entry(self) -> zoo.Entry:
-        """The zoo entry; raises InputError for an unknown name."""
-        return zoo.get(self.config)
+        """The entry of `config`; raises InputError for an unknown name and an unusable file."""
+        return entry_of(self.config)
 
     def solver_config(self) -> SolverConfig:
         """The entry's solver for a run of `steps` updates of `batch` images, with the changes.
@@ -176,7 +177,7 @@ def default_settings(config: str, data: str, **given: Any) -> RunSettings:
 
     Raises InputError as `RunSettings` does.
     """
-    entry = zoo.get(config)
+    entry = entry_of(config)
     usual = {
         "steps": entry.solver.max_iter,
         "batch": entry.solver.ims_per_batch,
@@ -189,12 +190,15 @@ def training_words(settings: Mapping[str, Any], side: str) -> list[str]:
     """The words of `parity train` that give these settings, but for its threads and folder.
 
     `settings` are those of `RunSettings.to_dict`, or some of them, as a record holds them; values
-    that are the config's own are left out, but for `ALWAYS_SAID`. Raises InputError for a config
-    that is not in the zoo.
+    that are the config's own are left out, but for `ALWAYS_SAID`. A YAML file may be gone and is
+    not read; all that would be its own is said. Raises InputError for a name that no entry has.
     """
     config = settings["config"]
-    usual = default_settings(config, settings["data"]).to_dict()
-    words = ["parity", "train", "--config", config, "--side", side]
+    if zoo.is_file(config):
+        usual = {item.name: item.default for item in dataclasses.fields(RunSettings)}
+    else:
+        usual = default_settings(config, settings["data"]).to_dict()
+    words = ["parity", "train", *zoo.config_words(config), "--side", side]
     for name, value in settings.items():
         if name in ALWAYS_SAID or (name not in NOT_SAID and value != usual.get(name)):
             words += [f"--{name.replace('_', '-')}", str(value)]

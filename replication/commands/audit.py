@@ -1,19 +1,17 @@
 """`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from parity.errors import InputError
-from parity.records import write_json
 from parity.steps import Steps
+from replication.commands import options
 from replication.forward.run import EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 
+EVERY = ",".join(EXECUTIONS)
 DEFAULT = "coco_r50"
 """The configuration of weights that fit any."""
 
@@ -65,7 +63,7 @@ def _audit_all(
     weights: str,
     size: str | None,
     threads: int | None,
-    command: str,
+    out: Path | None,
     as_json: bool,
 ) -> NoReturn:
     """Runs `parity audit --all` and ends the program; `excluded` options were given beside it."""
@@ -76,7 +74,7 @@ def _audit_all(
         raise InputError(
             f"--all does not go with {', '.join(excluded)}",
             "it audits every architecture of the zoo in float64, on one synthetic image",
-            "give --weights seeded:N, --size, --threads or --json only",
+            "give --weights seeded:N, --size, --threads, --out or --json only",
         )
     if not weights.startswith("seeded:"):
         raise InputError(
@@ -86,9 +84,10 @@ def _audit_all(
         )
     size = size or audit_all.SIZE
     parse_size(size)
-    result = audit_all.audit_all(weights, size, threads, command)
-    print(json.dumps(result, allow_nan=False) if as_json else audit_all.table(result))
-    raise typer.Exit(0 if result["verdict"] == "equal" else 1)
+    result = audit_all.audit_all(weights, size, threads, options.command_line())
+    options.keep(result, out, "audit_all.json")
+    equal = result["verdict"] == "equal"
+    options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 
 def register(app: typer.Typer) -> None:
@@ -102,38 +101,20 @@ def register(app: typer.Typer) -> None:
         more_images: Annotated[
             list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)
         ] = None,
-        config: Annotated[
-            str | None,
-            typer.Option(help="Name of a zoo configuration; else the one that fits --weights."),
-        ] = None,
-        config_file: Annotated[
-            Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
-        ] = None,
-        weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
-        port_weights: Annotated[
-            str | None,
-            typer.Option(
-                help="The port's own checkpoint, such as a converted one; else it has --weights.",
-                metavar="CHECKPOINT",
-            ),
-        ] = None,
+        config: options.Config = None,
+        config_file: options.ConfigFile = None,
+        weights: options.Weights = "seeded:0",
+        port_weights: options.PortWeights = None,
         images: Annotated[
             list[Path] | None,
             typer.Option(help="Image files, several after one another.", metavar="FILE..."),
         ] = None,
-        size: Annotated[
-            str | None,
-            typer.Option(
-                help="HxW of synthetic images, several by commas; 128x160, or 64x96 with --all."
-            ),
-        ] = None,
-        batch: Annotated[int, typer.Option(help="How many synthetic images of each size.")] = 1,
+        size: options.Size = None,
+        batch: options.Batch = 1,
         short_side: Annotated[
             int | None, typer.Option(help="Resize --images to this short side, in pixels.")
         ] = None,
-        execution: Annotated[
-            str, typer.Option(help="How TensorFlow runs in float32: eager, graph, xla.")
-        ] = ",".join(EXECUTIONS),
+        execution: options.Execution = EVERY,
         reference: Annotated[
             str, typer.Option(help="builtin; original or hf where installed.")
         ] = "builtin",
@@ -156,17 +137,17 @@ def register(app: typer.Typer) -> None:
                 "--all", help="Audit each architecture of the zoo in float64, one by one."
             ),
         ] = False,
-        threads: Annotated[int | None, typer.Option(help="Threads of both frameworks.")] = None,
-        out: Annotated[
-            Path | None, typer.Option(help="Folder for audit.json and the report.", metavar="DIR")
-        ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        threads: options.Threads = None,
+        out: options.Out = None,
+        as_json: options.AsJson = False,
     ) -> None:
         """Compare the TensorFlow model with the PyTorch reference, every layer, on real inputs.
 
+        Without --config the one that fits --weights is taken. The synthetic image is 128x160, with
+        --all 64x96.
+
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
-        words = shlex.join(["parity", *sys.argv[1:]])
         if every:
             given = {
                 "--config": config,
@@ -175,31 +156,19 @@ def register(app: typer.Typer) -> None:
                 "--images": images or more_images,
                 "--batch": batch != 1,
                 "--short-side": short_side,
-                "--execution": execution != ",".join(EXECUTIONS),
+                "--execution": execution != EVERY,
                 "--reference": reference != "builtin",
                 "--only": only,
                 "--isolate": isolate,
                 "--train": train,
-                "--out": out,
             }
-            _audit_all(
-                [name for name, value in given.items() if value],
-                weights,
-                size,
-                threads,
-                words,
-                as_json,
-            )
+            excluded = [name for name, value in given.items() if value]
+            _audit_all(excluded, weights, size, threads, out, as_json)
         from maskformer.model import zoo
-        from maskformer.model.detectron2_config import resolve
-        from parity.records import strict
         from replication.commands.fitting import entry_that_fits
         from replication.sides.torch_side import REFERENCES
 
-        if reference not in REFERENCES:
-            raise InputError(
-                f"--reference is {reference!r}", f"expected one of {', '.join(REFERENCES)}"
-            )
+        options.one_of("--reference", reference, REFERENCES)
         if train and (reference != "builtin" or only is not None):
             raise InputError(
                 "--train cannot be combined with --only or another --reference",
@@ -216,7 +185,7 @@ def register(app: typer.Typer) -> None:
             seeded = weights.startswith("seeded:")
             chosen = zoo.get(DEFAULT) if seeded else entry_that_fits(Path(weights))
         else:
-            chosen = resolve(config, config_file)
+            chosen = options.resolved(config, config_file)
         request = Request(
             config=chosen.model,
             weights=weights,
@@ -230,7 +199,7 @@ def register(app: typer.Typer) -> None:
             only=only,
             isolate=isolate,
             train=chosen.solver if train else None,
-            command=words,
+            command=options.command_line(),
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
@@ -240,11 +209,5 @@ def register(app: typer.Typer) -> None:
 
             total += STEPS
         result = audit(request, Steps(total=total))
-        if out is not None:
-            from reports.render import write_report
-
-            write_json(result, out)
-            report = write_report([result], out)
-            print(f"report: {report}", file=sys.stderr)
-        print(json.dumps(strict(result), allow_nan=False) if as_json else summary(result))
-        raise typer.Exit(0 if result["verdict"] == "equal" else 1)
+        options.keep(result, out, "audit.json")
+        options.end(result, as_json, lambda: summary(result), result["verdict"] == "equal")

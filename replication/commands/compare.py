@@ -1,10 +1,11 @@
 """`parity compare`: what changed between two recordings, for upgrades of frameworks and of code."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from replication.commands import options
 
 MOST = 20  # changes of a kind that are printed
 
@@ -22,7 +23,8 @@ def command(
     markdown: Annotated[
         Path | None, typer.Option(help="Also write a summary for a pull request.", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two audits, training steps, trajectories, evaluations or training runs.
 
@@ -38,8 +40,8 @@ def command(
     if markdown is not None:
         with replacing(markdown) as temporary:
             temporary.write_text(summary(result, str(before), str(after)), encoding="utf-8")
-    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(_lines(result)))
-    raise typer.Exit(1 if result["regressions"] else 0)
+    options.keep(result, out, "comparison.json", report=False)
+    options.end(result, as_json, lambda: "\n".join(_lines(result)), not result["regressions"])
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

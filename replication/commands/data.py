@@ -1,14 +1,14 @@
 """`parity data`: make, pack and look at data sets."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from replication.commands import options
+
 data = typer.Typer(help="Make, pack and look at data sets.", no_args_is_help=True)
 
-JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 IGNORED = Annotated[
     int | None,
     typer.Option("--ignored", help="Label of unlabelled pixels; 255, or 65535 where that is one."),
@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
 def scenes(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     images: Annotated[int, typer.Option("--images", help="Images in total.")] = 64,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: options.Seed = 0,
     size: Annotated[int, typer.Option("--size", help="Longest side in pixels, about.")] = 320,
     val_share: Annotated[float, typer.Option("--val-share", help="Share of the val split.")] = 0.2,
-    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
-    as_json: JSON = False,
+    workers: options.Workers = 1,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw a procedural data set in COCO panoptic and ADE20K layout.
 
@@ -48,12 +48,11 @@ def scenes(
             advance=advance,
         )
     result = {"folder": str(out), "images": counts, "classes": len(CATEGORIES)}
-    _print(
-        result,
-        as_json,
+    text = (
         f"{out}: {counts['train']} training and {counts['val']} validation images, "
-        f"{len(CATEGORIES)} classes",
+        f"{len(CATEGORIES)} classes"
     )
+    options.end(result, as_json, lambda: text)
 
 
 @data.command("tfrecord")
@@ -61,10 +60,10 @@ def tfrecord(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Data set (docs/data.md).")],
     out: Annotated[Path, typer.Argument(help="Folder to write, one folder per split inside.")],
     shards: Annotated[int, typer.Option("--shards", help="Files per split.")] = 8,
-    split: Annotated[str | None, typer.Option("--split", help="One split; all without it.")] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Threads.")] = 2,
+    split: options.Split = None,
+    workers: options.Workers = 2,
     ignored: IGNORED = None,
-    as_json: JSON = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Pack a data set into TFRecords; an interrupted run continues where it was.
 
@@ -91,20 +90,21 @@ def tfrecord(
         f"{r['folder']}: {r['images']} images in {r['shards']} shards, {r['bytes']:,} bytes"
         for r in results.values()
     )
-    _print(results, as_json, "\n".join(lines))
+    options.end(results, as_json, lambda: "\n".join(lines))
 
 
 @data.command("inspect")
 def inspect(
     path: Annotated[Path, typer.Argument(help="A data set or a folder of records.")],
-    split: Annotated[str | None, typer.Option("--split", help="Split of a data set.")] = None,
+    split: options.Split = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="PNG to draw.")] = None,
     images: Annotated[int, typer.Option("--images", help="Images on the sheet.")] = 12,
     pixel_difference: Annotated[
         int, typer.Option("--pixel-difference", help="Examples to compare: tf.data with Pillow.")
     ] = 0,
     ignored: IGNORED = None,
-    as_json: JSON = False,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check every image, print statistics, and draw some with their segments.
 
@@ -146,7 +146,8 @@ def inspect(
         with replacing(sheet) as temporary:
             contact_sheet(shown, ignored).save(temporary, format="PNG")
         result["sheet"] = str(sheet)
-    _print(result, as_json, _describe(result))
+    options.keep(result, out, "inspection.json", report=False)
+    options.end(result, as_json, lambda: _describe(result))
 
 
 def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list[str], int]:
@@ -198,7 +199,3 @@ def _describe(result: dict[str, Any]) -> str:
     if "sheet" in result:
         lines.append(f"sheet: {result['sheet']}")
     return "\n".join(lines)
-
-
-def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(result, indent=1) if as_json else text)

@@ -1,7 +1,6 @@
 """`parity demo`: the whole story on one machine, from a checkpoint to a report that is verified."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import typer
 
 from parity.files import kept_folder
 from parity.steps import Steps
+from replication.commands import options
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
@@ -31,23 +31,19 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report.", metavar="DIR")] = OUT,
+    out: options.OutFolder = OUT,
     small: Annotated[
         bool, typer.Option("--small", help="The same story with a small model and fewer steps.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Convert, compare, train, evaluate, compile for a TPU, plant faults, and report.
 
     The report is complete or not there at all. Exit status: 0 every claim holds, 1 one does not.
     """
     found, seconds = tell(out, scale=SHORT if small else FULL)
-    if as_json:
-        print(json.dumps(described(found, seconds, out), allow_nan=False))
-    else:
-        _print_claims(found)
-        _print_end(found, seconds, out)
-    raise typer.Exit(0 if holds(found) else 1)
+    result = described(found, seconds, out)
+    options.end(result, as_json, lambda: _print(found, seconds, out), holds(found))
 
 
 def tell(
@@ -119,6 +115,11 @@ def described(found: "Verification", seconds: Mapping[str, float], out: Path) ->
         "seconds": dict(seconds),
         "total_seconds": round(sum(seconds.values()), 1),
     }
+
+
+def _print(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:
+    _print_claims(found)
+    _print_end(found, seconds, out)
 
 
 def _print_claims(found: "Verification") -> None:

@@ -1,12 +1,11 @@
 """`parity evaluate`: PQ and mIoU of either side on a data set, or of both with their difference."""
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from replication.commands import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,21 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Data set in COCO panoptic or ADE20K layout.")],
-    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
-    config_file: Annotated[
-        Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
-    port_weights: Annotated[
-        str | None,
-        typer.Option(
-            help="TensorFlow's own checkpoint, such as a converted one; else it has --weights.",
-            metavar="CHECKPOINT",
-        ),
-    ] = None,
-    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "both",
-    split: Annotated[str, typer.Option(help="Split, or the beginning of its name.")] = "val",
+    data: options.Data,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    weights: options.Weights = "seeded:0",
+    port_weights: options.PortWeights = None,
+    side: options.Side = "both",
+    split: options.Split = "val",
     limit: Annotated[int | None, typer.Option(help="The first N images only.")] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Multi-scale and mirrored testing (semantic configs).")
@@ -45,23 +36,19 @@ def command(
         float, typer.Option(help="Points of PQ or mIoU that count as equivalent.")
     ] = 0.1,
     worst: Annotated[int, typer.Option(help="Images to draw into --out.")] = 4,
-    workers: Annotated[int, typer.Option(help="Threads that read and count segments.")] = 2,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a report, predictions and pictures.", metavar="DIR"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    workers: options.Workers = 2,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run a model over a data set and score it; with both sides, compare them image by image.
 
     Exit status: 0 evaluated or equal, 1 the sides differ by more than rounding, 2 wrong usage or
     input.
     """
-    from maskformer.model.detectron2_config import resolve
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = resolve(config, config_file)
+    entry = options.resolved(config, config_file)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,
@@ -75,14 +62,11 @@ def command(
         worst=worst,
         margin=margin / 100,
         workers=workers,
-        command=shlex.join(["parity", *sys.argv[1:]]),
+        command=options.command_line(),
     )
     result = evaluate(request, out)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        print_result(result, out)
-    raise typer.Exit(1 if result["verdict"] == "different" else 0)
+    passed = result["verdict"] != "different"
+    options.end(result, as_json, lambda: print_result(result, out), passed)
 
 
 def print_result(result: dict[str, Any], out: Path | None = None) -> None:

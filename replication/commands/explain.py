@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 from replication.forward.precision_place import less_exact
 
 AUDIT = "audit.json"
@@ -40,18 +41,17 @@ def register(app: typer.Typer) -> None:
     @app.command("explain", epilog="Example: parity explain runs/photo")
     def command(
         run: Annotated[Path, typer.Argument(help="Folder that `parity audit --out` wrote.")],
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        out: options.Out = None,
+        as_json: options.AsJson = False,
     ) -> None:
         """Tell where an audited port goes wrong first, and which mistakes explain it.
 
         Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
         """
         result = _read(run)
-        if as_json:
-            print(json.dumps(_findings(result)))
-        else:
-            print("\n".join(story(result)))
-        raise typer.Exit(0 if result["verdict"] == "equal" else 1)
+        found, equal = _findings(result), result["verdict"] == "equal"
+        options.keep(found, out, "explanation.json", report=False)
+        options.end(found, as_json, lambda: "\n".join(story(result)), equal)
 
 
 def _read(run: Path) -> dict[str, Any]:

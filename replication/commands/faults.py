@@ -1,19 +1,23 @@
 """`parity faults`: how many faults the harness finds, and how rarely it cries wolf."""
 
-import json
-import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 from replication.faults.score import CATALOGUE, chosen_faults, fault_score, load_catalogue
 
+if TYPE_CHECKING:
+    from parity.faults import Fault
+
 faults = typer.Typer(help="Measure the harness itself.", no_args_is_help=True)
+
+Catalogue = Annotated[str, typer.Option(help="Module that has FAULTS.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,27 +27,17 @@ def register(app: typer.Typer) -> None:
 
 @faults.command("list", epilog="Example: parity faults list --json")
 def show(
-    catalogue: Annotated[str, typer.Option(help="Module that has FAULTS.")] = CATALOGUE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    catalogue: Catalogue = CATALOGUE,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the catalogue: what each fault is, where it is planted, what it imitates."""
     found = load_catalogue(catalogue)
-    if as_json:
-        described = [
-            {
-                "id": one.id,
-                "family": one.family,
-                "stage": one.stage,
-                "what": one.what,
-                "bench": one.bench,
-                "places": one.places,
-                "causes": one.causes,
-                "imitates": one.imitates,
-            }
-            for one in found
-        ]
-        print(json.dumps({"faults": described}, indent=1))
-        return
+    told = ("id", "family", "stage", "what", "bench", "places", "causes", "imitates")
+    described = [{name: getattr(one, name) for name in told} for one in found]
+    options.end({"faults": described}, as_json, lambda: _print(found))
+
+
+def _print(found: "Sequence[Fault]") -> None:
     from rich.table import Table
 
     from replication.console.tables import print_table
@@ -60,16 +54,13 @@ def show(
 def run(
     ids: Annotated[list[str] | None, typer.Argument(help="Faults, see `list`.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Run the whole catalogue.")] = False,
-    config: Annotated[str, typer.Option(help="Zoo configuration they are planted in.")] = "tiny",
-    size: Annotated[str, typer.Option(help="HxW of the synthetic image.")] = "72x88",
-    catalogue: Annotated[str, typer.Option(help="Module that has FAULTS.")] = CATALOGUE,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for faults.json, and for each outcome when known.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue what is in --out, instead of starting anew.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.ConfigOrTiny = None,
+    config_file: options.ConfigFile = None,
+    size: options.Size = "72x88",
+    catalogue: Catalogue = CATALOGUE,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Plant faults in the TensorFlow side, one after another, and see what the audit says.
 
@@ -84,17 +75,14 @@ def run(
             "which faults?", "expected either names or --all", "`parity faults list` shows them"
         )
     chosen = chosen_faults(ids, catalogue)
+    config = options.config_text(config, config_file, options.TINY)
     case = {"config": config, "size": size, "catalogue": catalogue}
     notes = Notes(None if out is None else out / NOTES, case)
     notes.read() if resume else notes.start()
     with _interruptible(notes.path, f"{len(chosen)} faults"):
-        result = fault_score(chosen, notes, shlex.join(["parity", *sys.argv[1:]]))
-    if out is not None:
-        from parity.records import write_json
-
-        write_json(result, out, "faults.json")
-    print(json.dumps(result) if as_json else _summary(result))
-    raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+        result = fault_score(chosen, notes, options.command_line())
+    options.keep(result, out, "faults.json")
+    options.end(result, as_json, lambda: _summary(result), result["verdict"] == "holds")
 
 
 def _check_resume(resume: bool, out: Path | None) -> None:
@@ -151,45 +139,33 @@ def _summary(result: dict[str, Any]) -> str:
 @faults.command("clean", epilog="Example: parity faults clean --runs 20 --out runs/clean")
 def clean(
     runs: Annotated[int, typer.Option(help="How many clean audits.")] = 20,
-    config: Annotated[str, typer.Option(help="Name of a zoo configuration.")] = "tiny",
-    execution: Annotated[str, typer.Option(help="eager, graph, xla; one for each audit.")] = (
-        "eager,graph,xla"
-    ),
+    config: options.ConfigOrTiny = None,
+    config_file: options.ConfigFile = None,
+    execution: options.Execution = "eager,graph,xla",
     first_seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for clean.json, and for each audit when known.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue what is in --out, instead of starting anew.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Audit the sound model over seeds, sizes, threads, executions, backbones, oneDNN on and off.
 
     Every alarm is false. Exit status: 0 no alarm, 1 at least one, 2 wrong usage.
     """
-    from maskformer.model import zoo
-    from parity.records import write_json
     from replication.commands.audit import parse_executions
-    from replication.faults import clean as clean_audits
+    from replication.commands.faults import clean as clean_audits
 
-    if runs < 1:
-        raise InputError(f"--runs is {runs}", "expected at least 1")
+    options.at_least_one("--runs", runs)
     _check_resume(resume, out)
-    zoo.model_config(config)
+    config = options.config_text(config, config_file, options.TINY)
     wanted = clean_audits.cases(runs, config, parse_executions(execution), first_seed)
     notes = None if out is None else out / clean_audits.NOTES
     with _interruptible(notes, f"{runs} audits"):
         outcomes = clean_audits.run_cases(wanted, notes, resume)
-    result = clean_audits.result(outcomes, shlex.join(["parity", *sys.argv[1:]]))
-    if out is not None:
-        write_json(result, out, "clean.json")
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print(f"{runs} clean audits of {config}: {result['alarms']} alarms")
-        print(f"the alarm rate is below {result['bound']:.2%} with 95 % confidence")
-        for one in outcomes:
-            if one["verdict"] != "equal":
-                print(f"alarm: {clean_audits.describe(one)}")
-    raise typer.Exit(1 if result["alarms"] else 0)
+    result = clean_audits.result(outcomes, options.command_line())
+    lines = [
+        f"{runs} clean audits of {config}: {result['alarms']} alarms",
+        f"the alarm rate is below {result['bound']:.2%} with 95 % confidence",
+        *(f"alarm: {clean_audits.describe(one)}" for one in outcomes if one["verdict"] != "equal"),
+    ]
+    options.keep(result, out, "clean.json")
+    options.end(result, as_json, lambda: "\n".join(lines), not result["alarms"])

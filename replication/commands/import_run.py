@@ -1,11 +1,11 @@
 """`parity import-run`: a run of Detectron2, or any TensorBoard log, as a run of our record."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from replication.commands import options
 from replication.runs.imported import import_run
 
 
@@ -22,9 +22,10 @@ def command(
     source: Annotated[
         Path, typer.Argument(help="metrics.json, a TensorBoard event file, or their folder.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the imported run.", metavar="DIR")],
-    config: Annotated[str, typer.Option(help="Zoo configuration that was trained.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: options.OutFolder,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Import Detectron2's metrics.json or TensorBoard event files as a recorded run.
 
@@ -33,7 +34,7 @@ def command(
     """
     from maskformer.runs.run_record import read_run
 
-    import_run(source, out, config)
+    import_run(source, out, options.config_text(config, config_file))
     run = read_run(out)
     result = {
         "folder": str(out),
@@ -43,10 +44,9 @@ def command(
         "train": run.names("train"),
         "eval": {name: run.last(name) for name in run.names("eval")},
     }
-    if as_json:
-        print(json.dumps(result))
-        return
-    print(f"{out}: {result['rows']} rows up to step {result['last_step']} of {source}")
-    print(f"training: {', '.join(result['train'])}")
-    for name, value in result["eval"].items():
-        print(f"last {name}: {value:.2f}")
+    lines = [
+        f"{out}: {result['rows']} rows up to step {result['last_step']} of {source}",
+        f"training: {', '.join(result['train'])}",
+        *(f"last {name}: {value:.2f}" for name, value in result["eval"].items()),
+    ]
+    options.end(result, as_json, lambda: "\n".join(lines))

@@ -1,11 +1,11 @@
 """`parity inspect`: what a checkpoint file is and what is wrong with it."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from replication.commands import options
 from replication.console.tables import print_table
 
 NUMBERS = ("minimum", "maximum", "mean", "std")
@@ -18,8 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def show(
     file: Annotated[Path, typer.Argument(help="Checkpoint file or folder of any known kind.")],
-    ema: Annotated[bool, typer.Option("--ema", help="Look at the moving average.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ema: options.Ema = False,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what a checkpoint is, which zoo config fits, what it holds, and its problems.
 
@@ -30,9 +31,11 @@ def show(
 
     with bytes_shown("reading", not as_json) as progress:
         found = inspect(file, ema=ema, progress=progress)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
+    options.keep(found, out, "inspection.json", report=False)
+    options.end(found, as_json, lambda: _print(found))
+
+
+def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
 
     print_table(_table(found, NUMBERS), narrow=_table(found, ()))

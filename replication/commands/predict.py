@@ -1,10 +1,11 @@
 """`parity predict`: what either side sees in a photograph, as pictures and as panoptic JSON."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from replication.commands import options
 
 if TYPE_CHECKING:
     from maskformer.data.panoptic_format import Category
@@ -22,16 +23,12 @@ def register(app: typer.Typer) -> None:
 
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
-    config_file: Annotated[
-        Path | None, typer.Option(help="The original's YAML instead.", metavar="YAML")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
-    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "tf",
-    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")] = Path(
-        "predictions"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    weights: options.Weights = "seeded:0",
+    side: options.Side = "tf",
+    out: options.OutFolder = Path("predictions"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict photographs: pictures with named segments, and predictions in COCO panoptic format.
 
@@ -39,14 +36,13 @@ def command(
     labels/*.png instead. Exit status: 0 predicted, 2 wrong usage or input.
     """
     from maskformer.data.images import read_image
-    from maskformer.model.detectron2_config import resolve
     from parity.errors import InputError
     from parity.files import output_folder
     from replication.console.progress import images_shown
     from replication.sides.side import open_side, sides_of
     from replication.sides.weights import load_weights
 
-    entry, sides = resolve(config, config_file), sides_of(side)
+    entry, sides = options.resolved(config, config_file), sides_of(side)
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(
@@ -65,20 +61,20 @@ def command(
             with images_shown(f"predict, {name}", len(images), not as_json) as advance:
                 result["sides"][name] = _predict(entry, opened, photographs, folder / name, advance)
     result["out"] = str(out)
-    if as_json:
-        print(json.dumps(result))
-        return
-    for name, rows in result["sides"].items():
-        for row in rows:
-            print(f"{name}, {row['image']}: {', '.join(row['segments']) or 'no segment'}")
-            print(f"  {out / name / row['picture']}")
+    lines = [
+        f"{name}, {row['image']}: {', '.join(row['segments']) or 'no segment'}\n"
+        f"  {out / name / row['picture']}"
+        for name, rows in result["sides"].items()
+        for row in rows
+    ]
+    options.end(result, as_json, lambda: "\n".join(lines))
 
 
 def categories_of(entry: "Entry") -> tuple["Category", ...]:
     """Names and ids of a config's classes; numbers where its data set's names are not known."""
     from maskformer import coco
     from maskformer.data.panoptic_format import Category
-    from maskformer.scenes import scenes
+    from maskformer.scenes.scenes import scenes
 
     if entry.test_set.startswith("scenes") and entry.model.num_classes == len(scenes.CATEGORIES):
         return scenes.CATEGORIES
@@ -103,7 +99,7 @@ def _predict(
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
     from maskformer.family import family_of
     from maskformer.inference.prediction import to_dataset_ids
-    from replication.evaluation import pictures
+    from replication.evaluation.run import pictures
 
     categories = categories_of(entry)
     results = family_of(entry.model).results(entry.model)

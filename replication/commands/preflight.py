@@ -1,15 +1,13 @@
 """`parity preflight`: would a training run work on a TPU, and what would it cost, without one."""
 
-import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 from replication.tpu.preflight import PRECISIONS, Request, preflight
 
 if TYPE_CHECKING:
@@ -22,7 +20,8 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
     experiment: Annotated[
         str | None, typer.Option(help="Name of a registered experiment, in place of --config.")
     ] = None,
@@ -49,14 +48,12 @@ def command(
             "--published", help="The published targets on four chips of each kind, as one table."
         ),
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of that table's results, taken up again.")
-    ] = None,
+    out: options.Out = None,
     price: Annotated[
         list[str] | None,
         typer.Option(help="USD per chip-hour in that table, such as v5e=1.2.", metavar="KIND=USD"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compile the real training step with the real TPU compiler, without a TPU.
 
@@ -68,9 +65,9 @@ def command(
     Example: parity preflight --config coco_r50 --topology v5e:2x2 --image-size 640x640 --replicas 4
     """
     if published:
-        raise typer.Exit(0 if _published(out, price or [], find_batch, effort, as_json) else 1)
-    if out is not None or price:
-        raise InputError("--out and --price need --published", "a single request prints its result")
+        _published(out, price or [], find_batch, effort, as_json)
+    if price:
+        raise InputError("prices need --published", "a single request has no table")
     from maskformer.data.images import parse_size
 
     if precision not in PRECISIONS:
@@ -78,7 +75,7 @@ def command(
             f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
         )
     request = Request(
-        entry=_entry(config, experiment),
+        entry=_entry(config, config_file, experiment),
         topologies=tuple(topology or ["v5e:2x2"]),
         size=parse_size(image_size),
         per_core_batch=per_core_batch,
@@ -88,21 +85,17 @@ def command(
         find_batch=find_batch,
         evaluation=not no_evaluation,
         effort=effort,
-        command=shlex.join(["parity", *sys.argv[1:]]),
+        command=options.command_line(),
     )
-    result = preflight(request, lambda text: print(text, file=sys.stderr, flush=True))
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _show(result)
-    if not result["passed"]:
-        raise typer.Exit(1)
+    result = preflight(request, options.say)
+    options.keep(result, out, "preflight.json")
+    options.end(result, as_json, lambda: _show(result), result["passed"])
 
 
 def _published(
     out: Path | None, price: list[str], find_batch: bool, effort: float, as_json: bool
-) -> bool:
-    """Fills and prints the table; whether every step compiles and fits."""
+) -> NoReturn:
+    """Fills and prints the table, and ends the verb; 0 where every step compiles and fits."""
     from replication.tpu import published as preflight_table
 
     if out is None:
@@ -112,27 +105,27 @@ def _published(
             "For example: --out runs/preflight",
         )
     prices = preflight_table.price_changes(price)
-    results = preflight_table.fill(
-        out, find_batch, effort, lambda text: print(text, file=sys.stderr, flush=True)
+    results = preflight_table.fill(out, find_batch, effort, options.say)
+    options.end(
+        {"prices": prices, "results": results},
+        as_json,
+        lambda: preflight_table.markdown(results, prices).removesuffix("\n"),
+        all(result["passed"] for result in results),
     )
-    if as_json:
-        print(json.dumps({"prices": prices, "results": results}))
-    else:
-        print(preflight_table.markdown(results, prices), end="")
-    return all(result["passed"] for result in results)
 
 
-def _entry(config: str | None, experiment: str | None) -> "Entry":
+def _entry(config: str | None, config_file: Path | None, experiment: str | None) -> "Entry":
     from maskformer.model import zoo
 
-    if (config is None) == (experiment is None):
+    named = config is not None or config_file is not None
+    if named == (experiment is not None):
         raise InputError(
-            "preflight takes one of --config and --experiment",
-            "both were given" if config else "neither was given",
+            "preflight takes one of --config and --experiment, or --config-file",
+            "two were given" if named else "none was given",
             "For example: --config coco_r50",
         )
-    if config is not None:
-        return zoo.get(config)
+    if experiment is None:
+        return options.resolved(config, config_file)
     from tf_impl.model_garden.experiments import experiment_name
 
     names = {experiment_name(name): name for name in zoo.names()}

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from replication.commands import options
+
 
 def register(app: typer.Typer) -> None:
     """Adds `parity report` to `app`."""
@@ -19,8 +21,8 @@ def command(
         list[Path],
         typer.Argument(help="Recorded JSON results, folders of runs, or folders with some."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the report.", metavar="DIR")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+    out: options.OutFolder,
+    as_json: options.AsJson = False,
 ) -> None:
     """Report on recorded results: report.html, report.md, report.json, and the evidence itself.
 
@@ -31,14 +33,11 @@ def command(
     from reports.render import DATA, write_report
 
     page = write_report(load(runs), out)
-    text = page.with_name(DATA).read_text(encoding="utf-8")
-    document = json.loads(text)
+    document = json.loads(page.with_name(DATA).read_text(encoding="utf-8"))
     failed = [claim for claim in document["claims"] if claim["verdict"] == "fails"]
-    if as_json:
-        print(text, end="")
-    else:
-        for claim in failed:
-            print(f"{failure(claim)} ({claim['file']})")
-        print(f"Is the difference acceptable? {document['answer']}")
-        print(f"report: {page}")
-    raise typer.Exit(1 if failed else 0)
+    lines = [
+        *(f"{failure(claim)} ({claim['file']})" for claim in failed),
+        f"Is the difference acceptable? {document['answer']}",
+        f"report: {page}",
+    ]
+    options.end(document, as_json, lambda: "\n".join(lines), not failed)

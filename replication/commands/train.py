@@ -1,13 +1,13 @@
 """`parity train`: trains either side, or both from the same weights, and compares the runs."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,18 +27,15 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the run, or of both.", metavar="DIR")],
-    data: Annotated[
-        Path | None, typer.Option(help="Data set in COCO panoptic or ADE20K layout.")
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="Name of a zoo configuration.")] = None,
-    side: Annotated[str, typer.Option(help="torch, tf or both.")] = "both",
-    steps: Annotated[
-        int | None, typer.Option(help="Updates; the config's own unless given.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per update.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of data, initialisation and dropout.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    out: options.OutFolder,
+    data: options.Data = None,
+    config: options.Config = None,
+    config_file: options.ConfigFile = None,
+    side: options.Side = "both",
+    steps: options.Steps = None,
+    batch: options.Batch = None,
+    seed: options.Seed = None,
+    dtype: options.Dtype = None,
     capacity: Annotated[int | None, typer.Option(help="Targets per image.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps; 0: at the end only.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps; 0: at the end only.")] = None,
@@ -51,15 +48,15 @@ def command(
         list[str] | None,
         typer.Option(help="Another solver setting, such as base_lr=0.001.", metavar="NAME=VALUE"),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of a trainer; 0: all cores.")] = 0,
+    threads: options.Threads = 0,
     seeds: Annotated[
         int | None, typer.Option(help="So many seeds from --seed on, and a test over them.")
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Of that test, in points of panoptic quality.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue what --out holds.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    resume: options.Resume = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train, with losses and the time that is left, and evaluate.
 
@@ -77,8 +74,9 @@ def command(
     from replication.runs.trainers import Request, train
     from replication.sides.side import sides_of
 
+    named = config is not None or config_file is not None
     given = {
-        "config": config,
+        "config": options.config_text(config, config_file) if named else None,
         "data": None if data is None else str(data),
         "steps": steps,
         "batch": batch,
@@ -101,8 +99,7 @@ def command(
         raise InputError("--margin needs --seeds", "one run of each side is no test over seeds")
     try:
         if seeds is not None:
-            passed = _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
-            raise typer.Exit(0 if passed else 1)
+            _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
         folders = train(request)
     except KeyboardInterrupt:
         print(f"stopped: continue with parity train --side {side} --out {out} --resume")
@@ -111,15 +108,13 @@ def command(
     if len(folders) == 2:
         write_comparison(result, out)
         draw_curves({name: [folder] for name, folder in folders.items()}, out / CURVES)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        print_result(result, folders)
-    raise typer.Exit(1 if result["verdict"] == "different" else 0)
+    passed = result["verdict"] != "different"
+    options.end(result, as_json, lambda: print_result(result, folders), passed)
 
 
-def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) -> bool:
-    """Trains, compares and tells; whether the sides were shown to be equivalent."""
+def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) -> NoReturn:
+    """Trains, compares, tells and ends the verb; 0 where the sides are shown to be equivalent."""
+    from parity.records import write_json
     from replication.runs.curves import draw_curves
     from replication.runs.seeds import RESULT, train_seeds
 
@@ -132,17 +127,13 @@ def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) ->
     first = request.given.get("seed", 0)
     seeds = range(first, first + count)
     result = train_seeds(request, seeds, margin)
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (request.out / RESULT).write_text(text + "\n", encoding="utf-8")
+    write_json(result, request.out, RESULT)
     draw_curves(
         {name: [request.out / f"seed_{seed}" / name for seed in seeds] for name in request.sides},
         request.out / CURVES,
     )
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        _print_seeds(result, request.out)
-    return result["verdict"] == "equivalent"
+    passed = result["verdict"] == "equivalent"
+    options.end(result, as_json, lambda: _print_seeds(result, request.out), passed)
 
 
 def _print_seeds(result: Mapping[str, Any], out: Path) -> None:

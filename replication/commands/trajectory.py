@@ -1,7 +1,6 @@
 """`parity trajectory`: trains both models side by side and measures how far they come apart."""
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 from replication.training.trajectory import (
     DTYPES,
     EXECUTIONS,
@@ -59,44 +59,38 @@ def register(app: typer.Typer) -> None:
         epilog="Example: parity trajectory --config tiny --steps 100 --dtype float64",
     )
     def command(
-        config: Annotated[str, typer.Option(help="Name of a zoo configuration.")] = "tiny",
-        steps: Annotated[int, typer.Option(help="How many updates.")] = 100,
-        dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
-        batch: Annotated[int, typer.Option(help="Synthetic images in a batch.")] = 1,
-        size: Annotated[str, typer.Option(help="HxW of the images.")] = "64x96",
+        config: options.ConfigOrTiny = None,
+        config_file: options.ConfigFile = None,
+        steps: options.Steps = 100,
+        dtype: options.Dtype = "float64",
+        batch: options.Batch = 1,
+        size: options.Size = "64x96",
         lr: Annotated[
             str, typer.Option(help="Base learning rate, or `published`.", metavar="X|published")
         ] = "published",
-        weights: Annotated[str, typer.Option(help="seeded:N, or a checkpoint file.")] = "seeded:0",
-        execution: Annotated[
-            str, typer.Option(help="How TensorFlow runs: graph, eager, or xla, slow to compile.")
-        ] = "graph",
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        weights: options.Weights = "seeded:0",
+        execution: options.Execution = "graph",
+        out: options.Out = None,
+        as_json: options.AsJson = False,
     ) -> None:
         """Train both models from the same weights on the same batches and measure the gaps.
 
         Exit status: 0 they stay together, 1 they do not, 2 wrong usage or input.
         """
-        from maskformer.model import zoo
+        from maskformer.model.detectron2_config import entry_of
 
-        if dtype not in DTYPES:
-            raise InputError(f"--dtype is {dtype!r}", f"expected one of {', '.join(DTYPES)}")
-        if execution not in EXECUTIONS:
-            raise InputError(
-                f"--execution is {execution!r}", f"expected one of {', '.join(EXECUTIONS)}"
-            )
-        for name, value in (("--steps", steps), ("--batch", batch)):
-            if value < 1:
-                raise InputError(f"{name} is {value}", "expected at least 1")
-        model = zoo.model_config(config)
+        options.one_of("--dtype", dtype, DTYPES)
+        options.one_of("--execution", execution, EXECUTIONS)
+        options.at_least_one("--steps", steps)
+        options.at_least_one("--batch", batch)
+        config = options.config_text(config, config_file, options.TINY)
+        model = entry_of(config).model
         if model.is_per_pixel:
             raise InputError(
                 f"{config} has a per-pixel head",
                 "a trajectory compares matchings",
                 "name a configuration with a mask head, such as tiny",
             )
-        import shlex
-
         request = Request(
             config=model,
             solver=solver_for(config, lr),
@@ -106,15 +100,12 @@ def register(app: typer.Typer) -> None:
             size=size,
             weights=weights,
             execution=execution,
-            command=shlex.join(["parity", *sys.argv[1:]]),
+            command=options.command_line(),
         )
-        from parity.records import strict
-
         with _progress(request) as advance:
             result = trajectory(request, advance)
-        text = json.dumps(strict(result), allow_nan=False) if as_json else summary(result)
-        print(text)
-        raise typer.Exit(0 if result["verdict"] == "holds" else 1)
+        options.keep(result, out, "trajectory.json")
+        options.end(result, as_json, lambda: summary(result), result["verdict"] == "holds")
 
 
 @contextlib.contextmanager

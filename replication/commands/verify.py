@@ -1,7 +1,6 @@
 """`parity verify`: recomputes a report's verdicts from its evidence; no model runs."""
 
 import dataclasses
-import json
 import math
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 
 if TYPE_CHECKING:
     from parity.judge import Limits
@@ -31,7 +31,8 @@ def command(
         list[str] | None,
         typer.Option(help="Judge by another limit, see --help; repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Recompute every verdict of a report from its evidence, and compare every file.
 
@@ -47,14 +48,9 @@ def command(
     limits = limits_of(limit or [])
     found = verify(report, limits)
     result = described(found, limits, time.perf_counter() - begun)
-    if as_json:
-        from parity.records import strict
-
-        print(json.dumps(strict(result), allow_nan=False))
-    else:
-        print("\n".join(_lines(found, result, bool(limit))))
+    options.keep(result, out, "verification.json", report=False)
     refuted = found.problems or (limit and found.failing)
-    raise typer.Exit(1 if refuted else 0)
+    options.end(result, as_json, lambda: "\n".join(_lines(found, result, bool(limit))), not refuted)
 
 
 def limits_of(words: list[str]) -> "Limits":

@@ -1,12 +1,12 @@
 """`parity zoo`: the published models and what is known about them."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from maskformer.model import zoo
 from maskformer.model.config import ResNetConfig
+from replication.commands import options
 from replication.console.tables import print_table
 
 COLUMNS = (
@@ -23,21 +23,22 @@ def register(app: typer.Typer) -> None:
 
 def show(
     name: Annotated[str | None, typer.Argument(help="One entry; all without it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the published configs, or show one.
 
     Example: parity zoo coco_r50 --json
     """
     entries = [zoo.get(name)] if name else list(zoo.ENTRIES.values())
-    if as_json:
-        values = [entry.to_dict() for entry in entries]
-        print(json.dumps(values[0] if name else values, indent=1))
-        return
-    if name:
-        print_table(_details(entries[0]))
-    else:
+    values = [entry.to_dict() for entry in entries]
+    options.end(values[0] if name else values, as_json, lambda: _print(entries, name is None))
+
+
+def _print(entries: list[zoo.Entry], every: bool) -> None:
+    if every:
         print_table(_table(entries, COLUMNS), narrow=_table(entries, SHORT))
+    else:
+        print_table(_details(entries[0]))
 
 
 def _table(entries: list[zoo.Entry], columns: tuple[str, ...]):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskformer.model import zoo
+from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
 from parity.errors import InputError
 from parity.schemas import CLEAN_AUDITS as SCHEMA
@@ -220,7 +220,7 @@ def audit_once(case: Case) -> dict[str, Any]:
 
     begun = time.perf_counter()
     set_threads(case["threads"])
-    entry = zoo.get(case["config"])
+    entry = entry_of(case["config"])
     model = entry.model
     if case["backbone"] == "swin":
         model = dataclasses.replace(model, backbone=SWIN)

@@ -43,11 +43,12 @@ def import_run(source: Path, out: Path, config: str) -> None:
     that already holds a run.
     """
     from maskformer.model import zoo
+    from maskformer.model.detectron2_config import entry_of
     from maskformer.runs.run_record import RunRecord, has_run
     from parity.errors import InputError
     from parity.files import output_folder
 
-    weights = loss_weights(zoo.model_config(config))
+    weights = loss_weights(entry_of(config).model)
     files = source_files(source)
     steps = latest(read_detectron2(files[0]) if files[0].suffix == ".json" else read_events(files))
     if not steps:
@@ -66,7 +67,7 @@ def import_run(source: Path, out: Path, config: str) -> None:
         "checkpoint_sha256": None,
         "git_commit": None,
         "command": shlex.join(
-            ["parity", "import-run", str(source), "--config", config, "--out", "DIR"]
+            ["parity", "import-run", str(source), *zoo.config_words(config), "--out", "DIR"]
         ),
         "source": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }

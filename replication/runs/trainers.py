@@ -17,6 +17,7 @@ import numpy as np
 
 import replication
 from maskformer.data.evaluation_data import open_data
+from maskformer.model.zoo import is_file
 from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
@@ -29,6 +30,9 @@ from replication.sides.weights import load_weights
 
 LOG = "log.txt"
 SETTINGS = "settings.json"
+CONFIG = "config.json"
+"""What the YAML file of a run said when the run began."""
+
 INITIAL = "initial.safetensors"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -81,6 +85,9 @@ def train(request: Request) -> dict[str, Path]:
             folder.mkdir(parents=True, exist_ok=True)
         with replacing(request.out / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings.to_dict(), indent=1), encoding="utf-8")
+        if is_file(settings.config):
+            with replacing(request.out / CONFIG) as temporary:
+                temporary.write_text(_described(settings), encoding="utf-8")
         if shares:
             shared = _write_initial(settings, request.out / INITIAL)
             settings = dataclasses.replace(settings, initial=str(shared))
@@ -114,7 +121,23 @@ def _settings(request: Request) -> RunSettings:
     before = None
     if request.resume and (request.out / SETTINGS).is_file():
         before = RunSettings.from_dict(json.loads((request.out / SETTINGS).read_text()))
-    return settle(given, before)
+    settings = settle(given, before)
+    if before and is_file(settings.config):
+        _refuse_a_changed_file(settings, request.out / CONFIG)
+    return settings
+
+
+def _refuse_a_changed_file(settings: RunSettings, kept: Path) -> None:
+    if kept.is_file() and kept.read_text(encoding="utf-8") != _described(settings):
+        raise InputError(
+            f"{settings.config} has changed since the run was started",
+            f"{kept} says what it was",
+            "Resume with the file as it was, or choose another folder.",
+        )
+
+
+def _described(settings: RunSettings) -> str:
+    return json.dumps(settings.entry.to_dict(), indent=1)
 
 
 def _write_initial(settings: RunSettings, path: Path) -> Path:

@@ -288,9 +288,9 @@ def _ratio_claim(
 
 def solver_for(name: str, rate: str) -> "SolverConfig":
     """The published solver of a configuration; `rate` "published" or a base learning rate."""
-    from maskformer.model import zoo
+    from maskformer.model.detectron2_config import entry_of
 
-    solver = zoo.get(name).solver
+    solver = entry_of(name).solver
     if rate == "published":
         return solver
     try:

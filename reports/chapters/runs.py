@@ -10,6 +10,7 @@ import numpy as np
 
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.metrics.run_scores import ImageCounts
+from maskformer.model import zoo
 from maskformer.runs.run_record import SCHEMA, SCORES, SENTINELS
 from maskformer.runs.run_settings import training_words
 from parity.claims import claim
@@ -437,7 +438,9 @@ def run_command(content: Mapping[str, Any]) -> str:
     if content["side"] == "imported":
         source = next(iter(content.get("source", {"metrics.json": ""})))
         config = content["settings"]["config"]
-        return shlex.join(["parity", "import-run", source, "--config", config, "--out", "DIR"])
+        return shlex.join(
+            ["parity", "import-run", source, *zoo.config_words(config), "--out", "DIR"]
+        )
     return _training_command(content["settings"], content["side"])
 
 

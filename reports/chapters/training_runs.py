@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from maskformer.model import zoo
 from parity.claims import claim
 from parity.schemas import TRAINING_RUNS
 from reports import words
@@ -159,7 +160,9 @@ def of_training_runs(one: Evidence) -> list[Claim]:
             {"rule": "none", "of": len(intervals), "found": away},
             "intervals of the paired difference over images, as recorded at the end of training",
             content.get("command")
-            or shlex.join(["parity", "train", "--config", content["config"], "--side", "both"]),
+            or shlex.join(
+                ["parity", "train", *zoo.config_words(content["config"]), "--side", "both"]
+            ),
         )
     ]
 

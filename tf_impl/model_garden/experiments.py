@@ -25,6 +25,7 @@ from maskformer.model.config import (
     ResNetConfig,
     SwinConfig,
 )
+from maskformer.model.detectron2_config import entry_of
 from maskformer.model.inputs import CropConfig, InputConfig
 from maskformer.model.solver import SolverConfig
 from maskformer.runs.run_settings import RunSettings, buckets
@@ -183,7 +184,9 @@ class RuntimeConfig(config_definitions.RuntimeConfig):
 
 
 def experiment_name(entry_name: str) -> str:
-    """The experiment of a zoo entry; see the module."""
+    """The experiment of a zoo entry; see the module. A YAML file's is called by its path."""
+    if zoo.is_file(entry_name):
+        return entry_name
     if entry_name.startswith("coco_"):
         entry_name = f"coco_panoptic_{entry_name.removeprefix('coco_')}"
     return PREFIX + entry_name
@@ -384,6 +387,16 @@ def register() -> None:
         exp_factory.register_config_factory(experiment_name(entry.name))(
             functools.partial(experiment, entry)
         )
+
+
+def register_file(path: str) -> None:
+    """Registers the run that the original's YAML file of this absolute path describes, by the path.
+
+    Raises InputError for a file that is unusable.
+    """
+    params = experiment(entry_of(path))
+    params.task.entry = path
+    exp_factory.register_config_factory(path)(lambda: params)
 
 
 register()

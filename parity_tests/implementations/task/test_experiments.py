@@ -12,8 +12,10 @@ import tf_impl
 from official.core import exp_factory  # isort: skip
 
 from maskformer.model import zoo
+from maskformer.model.detectron2_config import read
 from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
+from parity_tests.maskformer.model.test_detectron2_config import BASE
 from tf_impl.model_garden import experiments
 
 CONFIGS = sorted((Path(tf_impl.__file__).parent / "configs").glob("*.yaml"))
@@ -115,3 +117,13 @@ def test_a_config_file_fits_its_experiment(path):
         assert float(expected.group(2)) == published.value
     else:
         assert expected.group(2) is None
+
+
+def test_a_yaml_file_is_an_experiment_by_its_path(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(BASE, encoding="utf-8")
+    experiments.register_file(str(path))
+    entry, params = read(path), of(str(path))
+    assert params.task.entry == str(path)
+    assert experiments.model_of(params.task) == entry.model
+    assert experiments.solver_of(params.trainer.optimizer_config, 16) == entry.solver

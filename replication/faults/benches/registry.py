@@ -6,6 +6,7 @@ from typing import Any
 
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig, ResNetConfig, SwinConfig
+from maskformer.model.detectron2_config import entry_of
 from replication.faults.benches.model import ForwardBench, PrecisionBench
 from replication.faults.benches.training import (
     DropoutBench,
@@ -26,12 +27,12 @@ SMALLER, PARTIAL, DROP_PATH = (16, 24), 2, 0.3
 
 
 def _forward(config: str, size: str) -> ForwardBench:
-    return ForwardBench(zoo.get(config).model, WEIGHTS, size)
+    return ForwardBench(entry_of(config).model, WEIGHTS, size)
 
 
 def _swin(config: str, size: str) -> ForwardBench:
     """Two images, whose sides are no multiple of a patch, and a Swin backbone, if a small one."""
-    return ForwardBench(_with_swin(zoo.get(config).model), WEIGHTS, _two(size, PARTIAL))
+    return ForwardBench(_with_swin(entry_of(config).model), WEIGHTS, _two(size, PARTIAL))
 
 
 def _with_swin(model: ModelConfig) -> ModelConfig:
@@ -54,7 +55,7 @@ def _two(size: str, less: int = 0) -> str:
 
 def _dropout(config: str, size: str) -> DropoutBench:
     """A configuration whose backbone drops no path is given a small Swin that does."""
-    entry = zoo.get(config)
+    entry = entry_of(config)
     model = entry.model
     if getattr(model.backbone, "drop_path_rate", 0.0) == 0.0:
         model = dataclasses.replace(
@@ -64,13 +65,13 @@ def _dropout(config: str, size: str) -> DropoutBench:
 
 
 def _training_swin(config: str, size: str) -> TrainingBench:
-    entry = zoo.get(config)
+    entry = entry_of(config)
     return TrainingBench(_with_swin(entry.model), entry.solver, WEIGHTS, size)
 
 
 def _training_variant(config: str, size: str) -> TrainingBench:
     """What the model has that its usual settings do not use."""
-    entry = zoo.get(config)
+    entry = entry_of(config)
     changes: dict[str, Any] = {
         "predictor": dataclasses.replace(
             entry.model.predictor, dec_layers=3, enc_layers=1, pre_norm=True
@@ -83,24 +84,24 @@ def _training_variant(config: str, size: str) -> TrainingBench:
 
 
 def _task(config: str, size: str) -> TaskBench:
-    entry = zoo.get(config)
+    entry = entry_of(config)
     return TaskBench(entry.model, entry.solver, WEIGHTS, _two(size))
 
 
 def _steps(config: str, size: str) -> StepsBench:
-    entry = zoo.get(config)
+    entry = entry_of(config)
     return StepsBench(entry.model, entry.solver, WEIGHTS, size)
 
 
 def _training(config: str, size: str) -> TrainingBench:
-    entry = zoo.get(config)
+    entry = entry_of(config)
     return TrainingBench(entry.model, entry.solver, WEIGHTS, size)
 
 
 def _inference(config: str, size: str) -> Any:
     from replication.faults.benches.inference import InferenceBench
 
-    model = zoo.get(config).model
+    model = entry_of(config).model
     panoptic = model if model.inference.panoptic_on else zoo.model_config("tiny")
     return InferenceBench(panoptic, zoo.model_config(SEMANTIC), zoo.model_config(PER_PIXEL))
 
@@ -120,7 +121,7 @@ def _evaluation(config: str, size: str) -> Any:
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
-    "precision": lambda config, size: PrecisionBench(zoo.get(config).model, WEIGHTS, size),
+    "precision": lambda config, size: PrecisionBench(entry_of(config).model, WEIGHTS, size),
     "training": _training,
     "training_batch": lambda config, size: _training(config, _two(size)),
     "training_swin": _training_swin,
@@ -128,7 +129,7 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "training_per_pixel": lambda config, size: _training(PER_PIXEL, _two(size)),
     "task": _task,
     "schedule": lambda config, size: ScheduleBench(),
-    "replicas": lambda config, size: ReplicaBench(zoo.get(config).model, zoo.get(config).solver),
+    "replicas": lambda config, size: ReplicaBench(entry_of(config).model, entry_of(config).solver),
     "batch": _batch,
     "dropout": _dropout,
     "steps": _steps,

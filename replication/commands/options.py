@@ -1,0 +1,134 @@
+"""What the verbs share: options that mean the same in each, and how a result is told and kept."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from parity.errors import InputError
+
+if TYPE_CHECKING:
+    from maskformer.model.zoo import Entry
+
+
+TINY = "tiny"
+"""The configuration of verbs that measure the harness, or a small model, where none is named."""
+
+
+def _option(kind: Any, words: str, *names: str, **more: Any) -> Any:
+    return Annotated[kind, typer.Option(*names, help=words, **more)]
+
+
+_NAME = "Name of a zoo configuration, see `parity zoo`."
+Config = _option(str | None, _NAME)
+ConfigOrTiny = _option(str | None, _NAME, show_default=TINY)
+ConfigFile = _option(Path | None, "The original's YAML file instead.", metavar="YAML")
+Weights = _option(str, "seeded:N, or a checkpoint file.")
+PortWeights = _option(
+    str | None,
+    "The port's own checkpoint, such as a converted one; else it has --weights.",
+    metavar="CHECKPOINT",
+)
+Ema = _option(bool, "Take the moving average of a checkpoint.", "--ema")
+Side = _option(str, "torch, tf or both.")
+Dtype = _option(str | None, "float32 or float64; to convert to, float16 too.")
+Execution = _option(
+    str, "How TensorFlow runs: eager, graph or xla; a list by commas where several are run."
+)
+Size = _option(str | None, "HxW of the synthetic images; audit takes several by commas.")
+Batch = _option(int | None, "Images in a batch.")
+Steps = _option(int | None, "How many updates; train's are the config's own without it.")
+Data = _option(Path | None, "Data set in COCO panoptic or ADE20K layout.")
+Split = _option(str | None, "One split, or the beginning of its name.", "--split")
+Seed = _option(int | None, "Of everything that is drawn.")
+Threads = _option(int | None, "Threads to compute with; all cores without it.")
+Workers = _option(int, "Threads or processes beside the model.")
+Out = _option(Path | None, "Folder for the result, and for its report.", metavar="DIR")
+OutFolder = _option(Path, "Folder to write.", metavar="DIR")
+Resume = _option(bool, "Continue what is in --out, instead of starting anew.", "--resume")
+AsJson = _option(bool, "Print one JSON object.", "--json")
+
+
+def resolved(
+    config: str | None,
+    config_file: Path | None,
+    overrides: Collection[str] = (),
+    usual: str | None = None,
+) -> "Entry":
+    """The entry that --config names or --config-file describes; where neither is given, `usual`.
+
+    Raises InputError as `detectron2_config.resolve` does.
+    """
+    from maskformer.model.detectron2_config import resolve
+
+    if config is None and config_file is None:
+        config = usual
+    return resolve(config, config_file, list(overrides))
+
+
+def config_text(config: str | None, config_file: Path | None, usual: str | None = None) -> str:
+    """The same as a text that can be recorded and handed to other processes.
+
+    The name of a zoo entry, else the absolute path of the file, as `detectron2_config.entry_of`
+    takes it. Raises InputError as `resolved` does.
+    """
+    from maskformer.model import zoo
+
+    entry = resolved(config, config_file, usual=usual)
+    known = config_file is None or zoo.ENTRIES.get(entry.name) == entry
+    return entry.name if known else str(config_file.resolve())
+
+
+def one_of(option: str, value: str, known: Collection[str]) -> None:
+    """Raises InputError where the value of an option is none of those that are known."""
+    if value not in known:
+        raise InputError(f"{option} is {value!r}", f"expected one of {', '.join(known)}")
+
+
+def at_least_one(option: str, value: int) -> None:
+    """Raises InputError where a count is less than 1."""
+    if value < 1:
+        raise InputError(f"{option} is {value}", "expected at least 1")
+
+
+def command_line() -> str:
+    """The command that runs, for the record."""
+    return shlex.join(["parity", *sys.argv[1:]])
+
+
+def say(text: str) -> None:
+    """Prints a line of progress on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def keep(result: Mapping[str, Any], out: Path | None, name: str, report: bool = True) -> None:
+    """Writes a result, and a report of it, to the folder of --out, if there is one."""
+    if out is None:
+        return
+    from parity.records import write_json
+
+    write_json(result, out, name)
+    if report:
+        from reports.render import write_report
+
+        say(f"report: {write_report([result], out)}")
+
+
+def end(
+    result: Any, as_json: bool, tell: Callable[[], str | None], passed: bool = True
+) -> NoReturn:
+    """Prints a result as strict JSON on one line, or what `tell` returns, and ends the verb.
+
+    A `tell` that prints for itself returns None. The exit status is 0 where it `passed`, else 1.
+    """
+    if as_json:
+        from parity.records import strict
+
+        print(json.dumps(strict(result), allow_nan=False))
+    elif (text := tell()) is not None:
+        print(text)
+    raise typer.Exit(0 if passed else 1)
