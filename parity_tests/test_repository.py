@@ -111,6 +111,43 @@ def test_an_upward_import_is_noticed(package, source):
     assert upward_imports(package, source)
 
 
+def mocks(source: str) -> list[int]:
+    """The lines that import `unittest.mock`, in any of its spellings."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        if any(f"{name}.".startswith(("unittest.mock.", "mock.")) for name in names):
+            found.append(node.lineno)
+    return found
+
+
+def test_no_package_patches_what_it_observes():
+    sources = {name: (ROOT / name).read_text() for name in tracked(".py")}
+    assert not {
+        name: found
+        for name, source in sources.items()
+        if name.partition("/")[0] in set(FLOORS) - {"parity_tests"} and (found := mocks(source))
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import unittest.mock as one",
+        "from unittest import mock",
+        "def f():\n    from unittest.mock import patch",
+        "import mock",
+    ],
+)
+def test_a_patch_is_noticed(source):
+    assert mocks(source)
+
+
 def modules() -> dict[str, str]:
     """Dotted name and source of every module of the product."""
     found = {}

@@ -314,14 +314,34 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
         _seeds.reset(token)
 
 
+Drop = Callable[[tf.Tensor, float, tf.Tensor | None], tf.Tensor]
+
+
+def _dropped(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
+    if seed is None:
+        return tf.nn.dropout(x, rate)
+    return tf.nn.experimental.stateless_dropout(x, rate, seed)
+
+
+_drop: ContextVar[Drop] = ContextVar("what drops", default=_dropped)
+
+
+@contextmanager
+def dropping(drop: Drop) -> Iterator[None]:
+    """Inside it, `drop(x, rate, seed)` is what drops; `seed` is None outside `dropout_seed`."""
+    token = _drop.set(drop)
+    try:
+        yield
+    finally:
+        _drop.reset(token)
+
+
 def dropout(x: tf.Tensor, rate: float, training: bool) -> tf.Tensor:
     """`x` with a fraction `rate` of its elements zeroed and the rest scaled, while training."""
     if not training or rate == 0.0:
         return x
     seeds = _seeds.get()
-    if seeds is None:
-        return tf.nn.dropout(x, rate)
-    return tf.nn.experimental.stateless_dropout(x, rate, next(seeds))
+    return _drop.get()(x, rate, None if seeds is None else next(seeds))
 
 
 class Dropout(tf_keras.layers.Layer):

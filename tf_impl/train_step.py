@@ -110,9 +110,13 @@ def train_step(
     optimizer: tf_keras.optimizers.Optimizer,
     batch: Batch,
     training: bool = False,
+    find: Callable[..., Gradients] | None = None,
 ) -> StepResult:
-    """Changes the weights by one update; `training` switches dropout and drop path on."""
-    found = gradients(model, batch, training)
+    """Changes the weights by one update; `training` switches dropout and drop path on.
+
+    `find` computes what `gradients` does, which is called where it is None.
+    """
+    found = (find or gradients)(model, batch, training)
     norm = update(model, optimizer, found.values)
     return StepResult(found.losses, found.total, norm, found.matching)
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ from official.vision.modeling.backbones import resnet
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from parity.frameworks.torch.weights import vary
+from parity.planting import replaced
 
 LAYERS = 2  # of the encoder, and of the decoder
 HEADS = 8  # the Model Garden's DETR has no other number
@@ -153,9 +153,9 @@ def precision_of_keras() -> Iterator[None]:
     layers = _Rebound(tf_keras.layers, LayerNormalization=lambda: norm)
     keras = _Rebound(tf_keras, layers=lambda: layers)
     with (
-        mock.patch.object(detr, "tf", tensorflow),
-        mock.patch.object(transformer, "tf", tensorflow),
-        mock.patch.object(transformer, "tf_keras", keras),
+        replaced(detr, "tf", tensorflow),
+        replaced(transformer, "tf", tensorflow),
+        replaced(transformer, "tf_keras", keras),
     ):
         yield
 

@@ -4,9 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import numpy as np
+
+from parity.planting import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +54,10 @@ def of_costs(
     def costs() -> np.ndarray:
         return matcher.costs(logits, masks, target).numpy()
 
-    with patch.object(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
+    with replaced(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
         if part == "mask" and _close(ours, costs()):
             return "focal alpha and 1 - alpha are swapped"
-    with patch.object(module, "dice_costs", lambda *given: _dice_costs(*given)):
+    with replaced(module, "dice_costs", _dice_costs):
         if part == "dice" and _close(ours, costs()):
             return "dice is not smoothed by 1"
     return _any_mistake(lambda: {"cost": costs()}, {"cost": ours})
@@ -145,11 +146,11 @@ def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str
             found = criterion(reference.outputs, reference.batch.targets)
         return {name: float(value) for name, value in found.items()}
 
-    with patch.object(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
+    with replaced(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
         yield "focal alpha and 1 - alpha are swapped", losses()
-    with patch.object(module, "FOCAL_GAMMA", 1):
+    with replaced(module, "FOCAL_GAMMA", 1):
         yield "focal gamma is 1", losses()
-    with patch.object(module, "dice_loss", _dice_loss):
+    with replaced(module, "dice_loss", _dice_loss):
         yield "dice is not smoothed by 1", losses()
     for cause, wrong in (
         ("the no-object weight is on the first class", weights.roll(1)),
@@ -159,7 +160,7 @@ def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str
             for wrong in NO_OBJECT
         ),
     ):
-        with patch.dict(criterion._buffers, {"empty_weight": wrong}):
+        with replaced(criterion, "empty_weight", wrong):
             yield cause, losses()
     for cause, targets in _mistaken_targets(reference.batch.targets):
         yield cause, _of_other_targets(reference, targets)

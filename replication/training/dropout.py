@@ -88,8 +88,6 @@ def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str
 
 def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:
     """The seeds of the masks that one training step of the port draws; nothing is dropped."""
-    from unittest.mock import patch
-
     import tensorflow as tf
 
     from replication.sides.tf_side import port_batch
@@ -99,9 +97,11 @@ def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ..
     batch = port_batch(
         reference.config, reference.images, reference.sizes, reference.targets, "float64"
     )
-    kept = patch.object(train_step, "update", lambda *given: tf.zeros([], tf.float64))
-    optimizer = SimpleNamespace(build=lambda variables: None)
-    with noted_seeds() as seeds, kept, dropout_seed(tf.constant([1, 2])):
+    # One that changes nothing.
+    optimizer = SimpleNamespace(
+        build=lambda variables: None, apply_gradients=lambda pairs, **options: None
+    )
+    with noted_seeds() as seeds, dropout_seed(tf.constant([1, 2])):
         # Without tracing it: what is drawn is the same.
         train_step.compiled_step(model, optimizer, training=True).python_function(batch)
     return seeds

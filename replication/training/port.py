@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -56,15 +55,16 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
 @contextmanager
 def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
     """The seeds of the dropout masks that are drawn meanwhile; nothing is dropped."""
-    import tensorflow as tf
+    from tf_impl.layers import dropping
 
     seeds: list[tuple[int, ...]] = []
 
-    def noted(x: Any, rate: float, seed: Any, *others: Any, **named: Any) -> Any:
-        seeds.append(tuple(np.asarray(seed).tolist()))
-        return tf.convert_to_tensor(x)
+    def noted(x: Any, rate: float, seed: Any) -> Any:
+        if seed is not None:
+            seeds.append(tuple(np.asarray(seed).tolist()))
+        return x
 
-    with patch.object(tf.nn.experimental, "stateless_dropout", noted):
+    with dropping(noted):
         yield seeds
 
 

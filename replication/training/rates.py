@@ -9,6 +9,7 @@ import numpy as np
 from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import relative_gap
+from replication.training.movements import movement_gap, reference_movement
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
@@ -118,13 +119,13 @@ def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     gradients = _gradients(solver)
     gaps, floor, moves = {}, float(np.finfo(np.float64).eps), {}
     for place in turns(solver):
-        exact = _reference(solver, place, gradients)
+        exact = reference_movement(solver, place, gradients)
         moves[place] = (_port(solver, place, gradients), exact)
         scale = _condition(solver, place)
-        gaps[place] = _gap(*moves[place]) / scale
+        gaps[place] = movement_gap(*moves[place]) / scale
         for seed in (0, 1):
-            moved = _reference(solver, place, perturb_ulp(gradients, seed))
-            floor = max(floor, _gap(moved, exact) / scale)
+            moved = reference_movement(solver, place, perturb_ulp(gradients, seed))
+            floor = max(floor, movement_gap(moved, exact) / scale)
     one = claim(
         "train_applied",
         "At and around every milestone the optimizer moves by the schedule's rate, and clips only "
@@ -151,12 +152,12 @@ def applied_float32_claim(solver: "SolverConfig", command: str) -> dict[str, Any
     gradients = _gradients(solver).astype(np.float32)
     least, ratios = float(np.finfo(np.float32).eps), {}
     for place in turns(solver):
-        exact = _reference(solver, place, gradients.astype(np.float64))
+        exact = reference_movement(solver, place, gradients.astype(np.float64))
         own = [
-            _gap(_reference(solver, place, one), exact)
+            movement_gap(reference_movement(solver, place, one), exact)
             for one in (gradients, *(perturb_ulp(gradients, seed) for seed in (0, 1)))
         ]
-        ratios[place] = _gap(_port(solver, place, gradients), exact) / max(least, *own)
+        ratios[place] = movement_gap(_port(solver, place, gradients), exact) / max(least, *own)
     one = claim(
         "train_applied_float32",
         "In float32 the optimizer's error is no larger than the reference's own",
@@ -189,56 +190,8 @@ def _condition(solver: "SolverConfig", place: int) -> float:
     return rate_condition(solver, min(last, solver.max_iter - 1)) / corrected
 
 
-def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
-    size = float(np.linalg.norm(exact)) or 1.0
-    gap = float(np.linalg.norm(ours - exact)) / size
-    return gap if np.isfinite(gap) else np.inf
-
-
-def _reference(
-    solver: "SolverConfig",
-    place: int,
-    gradients: np.ndarray,
-    late: int = 0,
-    clip: bool = True,
-    nesterov: bool = False,
-) -> np.ndarray:
-    """How far torch's optimizer moves zeros [SIZE] from iteration `place` on, in their dtype.
-
-    Args:
-        late: by how many iterations its rates are behind.
-        clip: gradients are clipped as they should be, else brought to the clip's length.
-        nesterov: of SGD.
-    """
-    import torch
-
-    from maskformer.model.solver import learning_rate
-    from torch_reference.optimizer import build_optimizer
-
-    module = torch.nn.Module()
-    module.weight = torch.nn.Parameter(torch.from_numpy(np.zeros(SIZE, gradients.dtype)))
-    optimizer = build_optimizer(module, solver)
-    optimizer.clip_value = optimizer.clip_value if clip else None
-    (group,) = optimizer.param_groups
-    base, group["nesterov"] = group["lr"], nesterov
-    if solver.optimizer == "ADAMW":
-        # As after so many updates whose gradients were zero.
-        optimizer.state[module.weight] = {
-            "step": torch.tensor(float(place)),
-            "exp_avg": torch.zeros_like(module.weight),
-            "exp_avg_sq": torch.zeros_like(module.weight),
-        }
-    for step, gradient in enumerate(gradients, start=place):
-        if not clip:
-            gradient = gradient * solver.clip_value / (np.linalg.norm(gradient) + 1e-6)
-        module.weight.grad = torch.from_numpy(gradient.copy())
-        group["lr"] = learning_rate(solver, max(step - late, 0), base)
-        optimizer.step()
-    return module.weight.detach().numpy()
-
-
 def _port(solver: "SolverConfig", place: int, gradients: np.ndarray) -> np.ndarray:
-    """The same of the port's optimizer."""
+    """What `reference_movement` gives, of the port's optimizer."""
     import tensorflow as tf
 
     from tf_impl import train_step
@@ -257,9 +210,9 @@ def _port(solver: "SolverConfig", place: int, gradients: np.ndarray) -> np.ndarr
 def _cause(solver: "SolverConfig", gradients: np.ndarray, moves: Any) -> str | None:
     """The mistake with which the reference moves as the port does at every turn."""
     for text, changed, how in _mistakes(solver):
-        expected = (_reference(changed, place, gradients, **how) for place in moves)
+        expected = (reference_movement(changed, place, gradients, **how) for place in moves)
         if all(
-            _gap(ours, wrong) <= EXPLAINED
+            movement_gap(ours, wrong) <= EXPLAINED
             for (ours, _), wrong in zip(moves.values(), expected, strict=True)
         ):
             return text

@@ -8,6 +8,7 @@ import numpy as np
 from parity.claims import claim, located
 from parity.judge import FUNCTION_FACTOR
 from replication.process.logical_replicas import in_fresh_process, mirrored
+from replication.training.movements import movement_gap, reference_movement
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
@@ -35,9 +36,9 @@ def reduction_claim(
     exact = _reference_update(solver, gradients.mean(axis=1))
     moved = [perturb_ulp(gradients.mean(axis=1), seed) for seed in (0, 1)]
     least = float(np.finfo(np.float64).eps)
-    floor = max(least, *(_gap(_reference_update(solver, one), exact) for one in moved))
+    floor = max(least, *(movement_gap(_reference_update(solver, one), exact) for one in moved))
     copies = in_fresh_process(_port_update, solver, gradients, prepare)
-    gaps = {f"replica {index}": _gap(copy, exact) for index, copy in enumerate(copies)}
+    gaps = {f"replica {index}": movement_gap(copy, exact) for index, copy in enumerate(copies)}
     one = claim(
         "train_reduction",
         "Two replicas add up their gradients, and then clip them, as one process would",
@@ -70,7 +71,7 @@ def reduction_claim(
         (
             text
             for text, moves in known.items()
-            if max(_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
+            if max(movement_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
         ),
         None,
     )
@@ -92,7 +93,7 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
         "Each of two replicas finds its share of the gradient of the mean loss",
         {
             "rule": "largest",
-            "values": {"sum of two replicas": _gap(total, exact)},
+            "values": {"sum of two replicas": movement_gap(total, exact)},
             "limit": {"name": "floor_factor", "times": float(np.finfo(np.float64).eps)},
         },
         f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
@@ -100,7 +101,7 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
         command,
     )
     times = float(np.sum(total * exact) / np.sum(exact * exact))
-    whole = _gap(total, REPLICAS * exact) <= 1e-9
+    whole = movement_gap(total, REPLICAS * exact) <= 1e-9
     cause = "the loss is not divided by the number of replicas" if whole else None
     cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
     return located(one, "train step: share of a replica", cause)
@@ -183,30 +184,9 @@ def _clipped(gradients: np.ndarray, clip: float) -> np.ndarray:
     return gradients * np.minimum(1.0, clip / (norms + 1e-6))
 
 
-def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
-    gap = float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
-    return gap if np.isfinite(gap) else np.inf
-
-
 def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarray:
     """How far torch's optimizer moves two parameters of zeros, [SIZE], by reduced gradients."""
-    import torch
-
-    from torch_reference.optimizer import build_optimizer
-    from torch_reference.schedule import SolverSchedule
-
-    module = torch.nn.Module()
-    module.first, module.second = (
-        torch.nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in (FIRST, SIZE - FIRST)
-    )
-    optimizer = build_optimizer(module, solver)
-    schedule = SolverSchedule(optimizer, solver)
-    for gradient in gradients:
-        parts = np.split(gradient, [FIRST])
-        module.first.grad, module.second.grad = (torch.from_numpy(one.copy()) for one in parts)
-        optimizer.step()
-        schedule.step()
-    return torch.cat([module.first, module.second]).detach().numpy()
+    return reference_movement(solver, 0, gradients, (FIRST, SIZE - FIRST))
 
 
 def _port_update(

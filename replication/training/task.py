@@ -1,9 +1,8 @@
 """The claim on the Model Garden's task: of a batch of its pipeline it makes the audited step."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -25,9 +24,7 @@ def task_claim(
     nothing is computed twice; where the claim on the `update` fails, this one inherits it.
     """
     from replication.training import causes as training_causes
-    from tf_impl import train_step
 
-    task, settings = _task(reference)
     inputs = _inputs(reference)
     found = port.found._replace(values=given_gradients(reference, port.model))
     calls = []
@@ -36,7 +33,8 @@ def task_claim(
         calls.append((batch, training, _dropout_seed()))
         return found
 
-    with restored(port.model) as after, patch.object(train_step, "gradients", noted):
+    task, settings = _task(reference, noted)
+    with restored(port.model) as after:
         task._model = port.model
         optimizer = task.create_optimizer(settings)
         logs = task.train_step(inputs, port.model, optimizer)
@@ -64,11 +62,17 @@ def task_claim(
     return located(one, f"task: {place}", training_causes.of_update(reference, weights))
 
 
-def _task(reference: ReferenceStep) -> tuple[Any, Any]:
-    """The task of this model in float64, and the settings of its optimizer."""
+def _task(reference: ReferenceStep, find: Callable[..., Any]) -> tuple[Any, Any]:
+    """The task in float64, with the gradients that `find` gives; its optimizer's settings."""
     from maskformer.model import zoo
     from tf_impl.model_garden.experiments import experiment
     from tf_impl.model_garden.task import MaskFormerTask
+
+    class Given(MaskFormerTask):
+        """The task, but for what it updates by."""
+
+        def gradients(self, model: Any, batch: Any, training: bool = False) -> Any:
+            return find(model, batch, training)
 
     params = experiment(
         dataclasses.replace(
@@ -78,7 +82,7 @@ def _task(reference: ReferenceStep) -> tuple[Any, Any]:
             solver=reference.solver,
         )
     )
-    return MaskFormerTask(params.task, policy="float64"), params.trainer.optimizer_config
+    return Given(params.task, policy="float64"), params.trainer.optimizer_config
 
 
 def _inputs(reference: ReferenceStep) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def _dropout_seed() -> tuple[int, ...] | None:
 
     from tf_impl.layers import dropout
 
-    with noted_seeds() as seeds, patch.object(tf.nn, "dropout", lambda x, rate: x):
+    with noted_seeds() as seeds:
         dropout(tf.zeros([1]), 0.5, True)
     return seeds[0] if seeds else None
 

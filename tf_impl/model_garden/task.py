@@ -222,13 +222,19 @@ class MaskFormerTask(base_task.Task):
         """One update from one replica's batch of `training_dataset`; see the class for the logs."""
         batch = self._batch(inputs)
         with dropout_seed(self._seed(optimizer.iterations)):
-            found = steps.gradients(model, batch, training=True)
+            found = self.gradients(model, batch, training=True)
         norm = steps.update(model, optimizer, found.values)
         losses = {self.loss: found.total, **found.losses}
         counts = {"overflow": tf.reduce_sum(inputs["overflow"])}
         if found.matching is not None:
             counts |= sentinel_counts(found.outputs, batch.targets, found.matching)
         return {**_reduced(losses, counts), "gradient_norm": norm}
+
+    def gradients(
+        self, model: tf_keras.Model, batch: steps.Batch, training: bool = False
+    ) -> steps.Gradients:
+        """What `train_step` updates the weights by: `tf_impl.train_step.gradients`."""
+        return steps.gradients(model, batch, training)
 
     def _batch(self, inputs: Mapping[str, tf.Tensor]) -> steps.Batch:
         images = tf.cast(inputs["images"], self.float_dtype)
