@@ -272,7 +272,7 @@ def test_comparing_reporting_and_the_command_line_load_no_framework():
 
 
 ASKED_FOR = re.compile(
-    r"^\s*(?:el)?if (?:not )?(?:torch|tf|tensorflow|tf_keras)\b"
+    r"^\s*(?:el)?if (?:not )?(?:torch|tf|tensorflow|tf_keras)\b(?!\.)"
     r"|sys\.modules(?:\.get\(|\[)['\"](?:torch|tensorflow|tf_keras|keras|jax)\b",
     re.M,
 )

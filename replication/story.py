@@ -93,7 +93,7 @@ class Story:
 
     def record(self, result: dict[str, Any], name: str) -> Path:
         """Writes a result as its command would."""
-        from replication.commands.options import write_json
+        from parity.records import write_json
 
         return write_json(result, self.kept, name)
 

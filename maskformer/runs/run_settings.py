@@ -11,7 +11,6 @@ from typing import Any
 
 from maskformer.data.batching import COCO_BUCKETS
 from maskformer.model import zoo
-from maskformer.model.detectron2_config import entry_of
 from maskformer.model.inputs import InputConfig
 from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
@@ -107,6 +106,8 @@ class RunSettings:
     @property
     def entry(self) -> zoo.Entry:
         """The entry of `config`; raises InputError for an unknown name and an unusable file."""
+        from maskformer.model.detectron2_config import entry_of
+
         return entry_of(self.config)
 
     def solver_config(self) -> SolverConfig:
@@ -177,6 +178,8 @@ def default_settings(config: str, data: str, **given: Any) -> RunSettings:
 
     Raises InputError as `RunSettings` does.
     """
+    from maskformer.model.detectron2_config import entry_of
+
     entry = entry_of(config)
     usual = {
         "steps": entry.solver.max_iter,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.reference import Reference
     from parity.auditing.result import Measured
     from parity.localise import Localisation
 
@@ -62,7 +61,7 @@ class Options:
     only: str | None = None
     capture_effect: bool = False
     decided: Callable[[Tap], bool] | None = None
-    places: "Callable[[Reference, Any, Measured], list[Localisation]] | None" = None
+    places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
     claims: Callable[[Runs], Sequence[Mapping[str, Any]]] | None = None
     kept: Callable[[Any], Any] | None = None
     command: str = "parity.audits.audit(pair)"

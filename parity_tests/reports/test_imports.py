@@ -16,7 +16,8 @@ from reports.render import write_report
 
 JUDGING = {"numpy"}
 EQUIVALENCE = JUDGING | {"scipy"}
-RENDERING = JUDGING | {"jinja2", "markupsafe"}
+RECHECKING = JUDGING | {"markupsafe"}
+RENDERING = RECHECKING | {"jinja2"}
 PICTURES = RENDERING | {"PIL"}
 TYPER = {
     "typer",
@@ -120,10 +121,10 @@ def test_judging_an_equivalence_needs_scipy_too(tmp_path):
     assert "scipy is refused" in alone(JUDGE, JUDGING, path).stderr
 
 
-def test_what_a_result_says_is_checked_by_numpy(audit, report):
-    assert_needs(RECHECK, JUDGING, audit)
-    assert_needs(RECHECK, JUDGING, report / "evidence")
-    assert_needs(RECHECK, JUDGING, SAMPLE / "evidence")
+def test_what_a_result_says_is_checked_by_numpy_and_what_its_kind_draws_with(audit, report):
+    assert_needs(RECHECK, RECHECKING, audit)
+    assert_needs(RECHECK, RECHECKING, report / "evidence")
+    assert_needs(RECHECK, RECHECKING, SAMPLE / "evidence")
 
 
 def test_a_report_needs_its_templates_and_pillow_for_pictures(audit, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from maskformer.runs.run_record import SCHEMA as RUN
 from parity.schemas import (
     AUDIT,
     EVALUATION,
@@ -17,7 +18,6 @@ from parity.schemas import (
 from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
 from replication.forward import every_architecture as audit_all
-from reports.evidence import RUN
 from reports.loading import load, of_result
 from reports.subjects import difference, shown, subject
 

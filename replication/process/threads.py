@@ -1,7 +1,6 @@
 """How many threads both frameworks compute with."""
 
 from parity.errors import InputError
-from replication.sides.side import IMPLEMENTATIONS
 
 
 def set_threads(count: int | None) -> None:
@@ -10,5 +9,7 @@ def set_threads(count: int | None) -> None:
         return
     if count < 1:
         raise InputError(f"--threads is {count}", "expected at least 1")
+    from replication.sides.side import IMPLEMENTATIONS
+
     for one in IMPLEMENTATIONS.values():
         one.set_threads(count)

@@ -12,14 +12,14 @@ from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import running_ratio
 from parity.schemas import TRAJECTORY as SCHEMA
-from replication.sides.tf_side import PortRun
-from replication.sides.torch_side import ReferenceRun
 
 if TYPE_CHECKING:
     import numpy as np
 
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
+    from replication.sides.tf_side import PortRun
+    from replication.sides.torch_side import ReferenceRun
 
 DTYPES = ("float64", "float32")
 CALM_RATE = 1e-6  # at and below this rate, it is not
@@ -70,13 +70,17 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
 
 def reference_run(
     request: Request, weights: Any, dtype: str, seed: int | None = None
-) -> ReferenceRun:
+) -> "ReferenceRun":
     """The reference at the start of a trajectory, see `ReferenceRun`."""
+    from replication.sides.torch_side import ReferenceRun
+
     return ReferenceRun(request.config, request.solver, weights, dtype, seed)
 
 
-def port_run(request: Request, weights: Any, dtype: str) -> PortRun:
+def port_run(request: Request, weights: Any, dtype: str) -> "PortRun":
     """The port at the start of a trajectory, see `PortRun`."""
+    from replication.sides.tf_side import PortRun
+
     most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
     return PortRun(request.config, request.solver, weights, dtype, request.execution, most)
 

@@ -160,7 +160,7 @@ def test_a_config_file_is_trained_and_must_not_change(parity, yaml, tmp_path):
 def test_the_module_runs_the_command_line():
     words = [sys.executable, "-m", "replication.cli", "--version"]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert run.stdout == f"maskformer-replication {version('maskformer-replication')}\n"
+    assert run.stdout == f"parity {version('maskformer-replication')}\n"
 
 
 @pytest.mark.parametrize("words", [("-h",), ("train", "-h"), ("faults", "run", "-h")])
