@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.reference import Reference
     from parity.auditing.result import Measured
     from parity.localise import Localisation
 
@@ -47,8 +46,9 @@ class Options:
         capture_effect: measure what reading the taps changes.
         decided: tells the taps that are scores of classes, along the last axis, whose choices must
             be the same in float32.
-        places: finds the places at fault, from the reference, the port's float64 outputs and what
-            was measured; by default every module is judged alone.
+        places: finds the places at fault, from the measured reference
+            (`parity.auditing.reference.Reference`), the port's float64 outputs and what was
+            measured; by default every module is judged alone.
         claims: judges more, from the outputs of all runs; `kept` is what it needs of the outputs of
             runs with moved roundings.
         command: measures the result again.
@@ -62,7 +62,7 @@ class Options:
     only: str | None = None
     capture_effect: bool = False
     decided: Callable[[Tap], bool] | None = None
-    places: "Callable[[Reference, Any, Measured], list[Localisation]] | None" = None
+    places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
     claims: Callable[[Runs], Sequence[Mapping[str, Any]]] | None = None
     kept: Callable[[Any], Any] | None = None
     command: str = "parity.audits.audit(pair)"
