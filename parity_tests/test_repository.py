@@ -276,6 +276,7 @@ ASKED_FOR = re.compile(
     r"|sys\.modules(?:\.get\(|\[)['\"](?:torch|tensorflow|tf_keras|keras|jax)\b",
     re.M,
 )
+OF_A_FRAMEWORK = ("parity/frameworks/", "replication/sides/", "tf_impl/", "torch_reference/")
 
 
 def test_frameworks_are_asked_for_in_their_folders_only():
@@ -283,7 +284,7 @@ def test_frameworks_are_asked_for_in_their_folders_only():
         name
         for name in tracked(".py")
         if name.partition("/")[0] in PRODUCT
-        and not name.startswith(("parity/frameworks/", "replication/sides/"))
+        and not name.startswith(OF_A_FRAMEWORK)
         and ASKED_FOR.search((ROOT / name).read_text())
     }
     assert found == {"parity/provenance.py"}  # which notes the flags of what is loaded

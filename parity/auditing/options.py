@@ -46,8 +46,9 @@ class Options:
         capture_effect: measure what reading the taps changes.
         decided: tells the taps that are scores of classes, along the last axis, whose choices must
             be the same in float32.
-        places: finds the places at fault, from the reference, the port's float64 outputs and what
-            was measured; by default every module is judged alone.
+        places: finds the places at fault, from the measured reference
+            (`parity.auditing.reference.Reference`), the port's float64 outputs and what was
+            measured; by default every module is judged alone.
         claims: judges more, from the outputs of all runs; `kept` is what it needs of the outputs of
             runs with moved roundings.
         command: measures the result again.
