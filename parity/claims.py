@@ -1,62 +1,184 @@
-"""Claims, and what they rest on: value, limit and verdict of a claim come from its measurements.
+"""Claims: value, limit and verdict come from a measurement, a place and a cause from who looked.
 
-A claim carries what was measured under "measured", so that it can be judged again without a model,
-also by other limits. "measured" is a JSON object whose "rule" is one of `RULES`:
-
-- verdicts: {"claim": one of `parity.judge.CLAIMS`, "cases": [[key, {metric: [value, base]},
-  problem or null], ...]}. The value is the worst margin, in units of its own limit; the limit is 1.
-- none: {"of": count, "found": [...]}. The value is how many were found; the limit is 0.
-- largest: {"values": {name: number}, "limit": limit}.
-- relative: {"pairs": {name: [port's, reference's]}, "limit": limit}. The value is the largest
-  |port - reference| / |reference|; a number that one side lacks (null) is infinitely far.
-- sum: {"values": {name: number}, "limit": limit}. The value is the sum.
-- running: {"port": {step: number}, "beside": {step: number}, "least": number, "limit": limit}. The
-  value is the largest ratio of the port's largest number up to a step to that of the other up to
-  there, which counts as no less than "least".
-- missed: {"of": count, "found": [...], "least": a field of `parity.judge.Limits`}. The value is the
-  share that was found; the limit is what "least", a share that must not be, leaves.
-- equivalence: {"differences": {name: number}, "margin": number, "limit": level}. The value is the
-  larger p of two one-sided t-tests that the mean difference is inside (-margin, margin); 1 where
-  "best", the best score of any run, is 0, since scores that are all 0 show nothing.
-- matching: {"places": [{"place", "pairs", "differing", "certificate"}]}, see `matching_place`. The
-  value is how many places are wrong; the limit is 0.
-
-A limit is a number, or {"name": a field of `parity.judge.Limits`, "times": number}. Any of them may
-also have "lacking": [...], parts that one side does not have; a claim that lacks any fails. With
-"otherwise": "WORD", a claim that is not met is not refuted: its verdict is that word.
+A claim carries its measurement, so that it can be judged again without a model, by other limits.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.judge import Verdict
-from parity.measurements import Measured, digest, judge, of_verdicts
+from parity.measurements import Margins, Measurement, digest, of_json
 
 
-def claim(
-    identity: str, title: str, measured: Measured, derivation: str, command: str
-) -> dict[str, Any]:
-    """One claim of a result, judged from what was measured, with the digest of that.
+@dataclass(frozen=True)
+class Place:
+    """Where a claim fails: the part, in words what of it, or that the difference is inherited.
 
     Args:
-        identity: short name, unique in a result.
-        measured: see this module; numbers may be infinite or NaN.
-        derivation: where the limit comes from, in words a reader can check.
-        command: the command that measures it again.
+        part: a module's path, a tensor, or a part of a training step such as `criterion`.
+        text: the same for people, such as `criterion: loss_mask`.
+        inherited: whether the part is right, and only passes a difference on.
     """
-    judged = judge(measured)
-    return {
-        "id": identity,
-        "title": title,
-        "verdict": judged.verdict,
-        "value": judged.value,
-        "limit": judged.limit,
-        "cases": judged.cases,
-        "derivation": derivation,
-        "evidence_sha256": digest(measured),
-        "command": command,
-        "measured": dict(measured),
-    }
+
+    part: str
+    text: str
+    inherited: bool = False
+
+    @classmethod
+    def at(cls, part: str, detail: str = "") -> "Place":
+        """A part that makes the difference itself; `detail` is what of it."""
+        return cls(part, f"{part}: {detail}" if detail else part)
+
+    @classmethod
+    def inherits(cls, source: str) -> "Place":
+        """A difference that comes from `source`."""
+        return cls(source, f"inherited from {source}", True)
+
+    @classmethod
+    def edge(cls, part: str, tap: str) -> "Place":
+        """A module, and the tensor at which it differs first."""
+        return cls(part, f"{part}, at {tap}")
+
+    @classmethod
+    def of_text(cls, text: str) -> "Place":
+        """The place of a recording from before places were recorded in parts."""
+        if text.startswith("inherited from "):
+            return cls.inherits(text.removeprefix("inherited from "))
+        return cls(re.split("[:,]", text)[0], text)
+
+
+NOWHERE = Place("no module differs alone", "no module differs alone")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a result, judged from what was measured.
+
+    Args:
+        id: short name, unique in a result.
+        verdict, value, limit, cases: what `measured` says (`parity.measurements.Judged`).
+        derivation: where the limit comes from, in words a reader can check.
+        evidence_sha256: digest of what was measured.
+        command: the command that measures it again.
+        measured: None where nothing was measured, as of a claim that was not run.
+        place, causes: of a claim that fails, where and why, the likeliest cause first, where known.
+        step: of a claim about steps, the one that decides.
+    """
+
+    id: str
+    title: str
+    verdict: str
+    value: float | None
+    limit: float | None
+    cases: int | None
+    derivation: str | None
+    evidence_sha256: str | None
+    command: str
+    measured: Measurement | None = None
+    place: Place | None = None
+    causes: tuple[str, ...] = ()
+    step: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it was shown."""
+        return self.verdict == "holds"
+
+    @property
+    def cause(self) -> str | None:
+        """The likeliest cause, where one is known."""
+        return self.causes[0] if self.causes else None
+
+    @property
+    def failure(self) -> str:
+        """One line on a claim that fails: what, where, why."""
+        place = f" [{self.place.text}]" if self.place else ""
+        cause = f", likely: {self.cause}" if self.cause else ""
+        return f"fails: {self.title}{place}{cause}"
+
+    def located(self, place: Place, *causes: str | None) -> "Claim":
+        """With where it fails, and why where that is known; one that holds stays as it is."""
+        if self.holds:
+            return self
+        return replace(self, place=place, causes=tuple(one for one in causes if one))
+
+    def decided_by(self, step: int | None) -> "Claim":
+        """With the step that decides it."""
+        return replace(self, step=step)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; of a claim that has a place, its parts stand beside the text."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in WRITTEN}
+        if self.measured is not None:
+            found["measured"] = self.measured.to_json()
+        if self.place is not None:
+            found |= {
+                "place": self.place.text,
+                "part": self.place.part,
+                "inherited": self.place.inherited,
+                "cause": self.cause,
+            }
+            if len(self.causes) > 1:
+                found["causes"] = list(self.causes)
+        if self.step is not None:
+            found["step"] = self.step
+        return found
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Claim":
+        """The inverse of `to_json`, also for recordings from before places had parts.
+
+        Raises KeyError, TypeError or ValueError for an object that is no claim.
+        """
+        place = None
+        if content.get("place") is not None:
+            place = (
+                Place(content["part"], content["place"], content["inherited"])
+                if "part" in content
+                else Place.of_text(content["place"])
+            )
+        measured = content.get("measured")
+        cause = content.get("cause")
+        return cls(
+            *(content[name] for name in WRITTEN),
+            measured=None if measured is None else of_json(measured),
+            place=place,
+            causes=tuple(content.get("causes") or ([cause] if cause else [])),
+            step=content.get("step"),
+        )
+
+
+WRITTEN = (
+    "id",
+    "title",
+    "verdict",
+    "value",
+    "limit",
+    "cases",
+    "derivation",
+    "evidence_sha256",
+    "command",
+)
+"""What every recorded claim has; of one that was not run, some are None."""
+
+
+def claim(identity: str, title: str, measured: Measurement, derivation: str, command: str) -> Claim:
+    """A claim judged from what was measured, with the digest of that; arguments as in `Claim`."""
+    judged = measured.judge()
+    return Claim(
+        identity,
+        title,
+        judged.verdict,
+        judged.value,
+        judged.limit,
+        judged.cases,
+        derivation,
+        digest(measured.to_json()),
+        command,
+        measured,
+    )
 
 
 def margin_claim(
@@ -66,21 +188,11 @@ def margin_claim(
     derivation: str,
     command: str,
     lacking: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Claim:
     """A claim that holds where every verdict passes; its value is the worst margin, its limit 1."""
-    measured = of_verdicts(list(verdicts.values()))
-    if lacking:
-        measured["lacking"] = list(lacking)
-    return claim(identity, title, measured, derivation, command)
+    return claim(identity, title, Margins.of([*verdicts.values()], lacking), derivation, command)
 
 
-def located(one: Mapping[str, Any], place: str, cause: str | None) -> dict[str, Any]:
-    """A failed claim with where, and why where that is known; one that holds stays as it is."""
-    return dict(one) if one["verdict"] == "holds" else {**one, "place": place, "cause": cause}
-
-
-def failure(one: Mapping[str, Any]) -> str:
-    """One line on a claim that fails: what, where, why."""
-    place = f" [{one['place']}]" if one.get("place") else ""
-    cause = f", likely: {one['cause']}" if one.get("cause") else ""
-    return f"fails: {one['title']}{place}{cause}"
+def all_hold(claims: Sequence[Claim]) -> bool:
+    """Whether every claim was shown."""
+    return all(one.holds for one in claims)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.claims import claim, margin_claim
+from parity.claims import Claim, claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
+from parity.measurements import of_json
 from parity.metrics import gap
 from parity.provenance import provenance
 from parity.records import strict, write_json
@@ -39,10 +40,11 @@ class Recorder:
         measured: Mapping[str, Any],
         derivation: str,
         rung: str = "activations",
-    ) -> dict[str, Any]:
-        """Any claim; `measured` as in `parity.claims`, `rung` as in a report's ladder."""
+    ) -> Claim:
+        """Any claim; `measured` is JSON (`parity.measurements.of_json`), `rung` as in a ladder."""
         name = self._name(identity, rung)
-        return self._keep(claim(name, title, measured, derivation, f"pytest {self._test}"))
+        one = claim(name, title, of_json(measured), derivation, f"pytest {self._test}")
+        return self._keep(one)
 
     def same_function(
         self,
@@ -51,7 +53,7 @@ class Recorder:
         reference: Arrays,
         moved: Sequence[Arrays],
         rung: str = "activations",
-    ) -> dict[str, Any]:
+    ) -> Claim:
         """In float64 every tensor agrees to rounding.
 
         `moved` are runs of the reference whose inputs and weights are one unit in the last place
@@ -79,7 +81,7 @@ class Recorder:
         reference: Arrays,
         exact: Arrays,
         rung: str = "precision",
-    ) -> dict[str, Any]:
+    ) -> Claim:
         """In float32 no tensor is further from float64 (`exact`) than 4 times the reference's."""
         verdicts = {}
         for key, truth in exact.items():
@@ -98,13 +100,13 @@ class Recorder:
     def _name(self, identity: str, rung: str) -> str:
         return f"{rung}/{self._test}::{identity}"
 
-    def _keep(self, one: dict[str, Any]) -> dict[str, Any]:
-        if any(known["id"] == one["id"] for known in self._recorded):
-            raise ValueError(f"this test records {one['id']!r} twice; give each claim its own name")
-        self._recorded.append(one)
-        assert one["verdict"] == "holds", (
-            f"{one['title']}: {one['value']:.3g}, but should be at most {one['limit']:.3g} "
-            f"[{one['cases']} cases]"
+    def _keep(self, one: Claim) -> Claim:
+        if any(known["id"] == one.id for known in self._recorded):
+            raise ValueError(f"this test records {one.id!r} twice; give each claim its own name")
+        self._recorded.append(one.to_json())
+        assert one.holds, (
+            f"{one.title}: {one.value:.3g}, but should be at most {one.limit:.3g} "
+            f"[{one.cases} cases]"
         )
         return one
 

@@ -85,7 +85,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """Where a tap was taken and what its array looks like, without the values; as in `Tap`."""
 
     path: str
@@ -110,10 +110,10 @@ class Trace(Mapping[str, Tap]):
     def __len__(self) -> int:
         return len(self._taps)
 
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, Site]:
         """What is known of each tap without its values, by key, in order of execution."""
         return {
-            key: Place(tap.path, tap.kind, tap.axes, tap.array.shape)
+            key: Site(tap.path, tap.kind, tap.axes, tap.array.shape)
             for key, tap in self._taps.items()
         }
 

@@ -63,7 +63,7 @@ def equal(content: Content) -> Iterator[Difference]:
     yield from differing_verdict(content, "equal", "different")
 
 
-Claim = dict[str, Any]
+ClaimRow = dict[str, Any]
 
 
 EPSILON = 2.0**-52

@@ -8,7 +8,7 @@ claim whose schema does not say its rung has the id "RUNG/...", with a rung of `
 from collections.abc import Sequence
 
 from parity.errors import InputError
-from reports.checks import Claim
+from reports.checks import ClaimRow
 from reports.evidence import Evidence, names
 
 KEYS = (
@@ -25,7 +25,7 @@ KEYS = (
 """What every claim has; of a claim that was not run, some are None."""
 
 
-def all_claims(found: Sequence[Evidence]) -> list[Claim]:
+def all_claims(found: Sequence[Evidence]) -> list[ClaimRow]:
     """The claims of a report on this evidence, in order, each with its `rung` and its `file`.
 
     Those of several results together come last. Raises InputError for evidence that is not
@@ -50,7 +50,8 @@ def all_claims(found: Sequence[Evidence]) -> list[Claim]:
         if kind.special.together is not None:
             own = [one for one in found if one.kind is kind]
             for one, each in kind.special.together(own):
-                claims.append({**each, "rung": kind.rung_of(each["id"]), "file": files[id(one)]})
+                rung = kind.rung_of(each.id)
+                claims.append({**each.to_json(), "rung": rung, "file": files[id(one)]})
     return claims
 
 
@@ -63,8 +64,8 @@ def incomplete(one: Evidence, error: Exception) -> InputError:
     )
 
 
-def claims_of(one: Evidence) -> list[Claim]:
+def claims_of(one: Evidence) -> list[ClaimRow]:
     """All claims of one piece of evidence. Raises KeyError, TypeError or ValueError where the
     evidence lacks what its schema promises."""
     derived = [] if one.kind.derived is None else one.kind.derived(one)
-    return [*one.content.get("claims", ()), *derived]
+    return [*one.content.get("claims", ()), *(each.to_json() for each in derived)]

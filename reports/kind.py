@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity.claims import Claim
 from reports.changes import Change
-from reports.checks import Claim, Content, Difference
+from reports.checks import ClaimRow, Content, Difference
 from reports.document import Cell, Chapter, Plot
 from reports.ladder import IDENTITIES
 
@@ -98,7 +99,7 @@ class Kind:
     detail: Callable[[Content], str] | None
     subject: Callable[[Content], Mapping[str, Any]]
     rungs: Mapping[str, str]
-    chapter: Callable[[Any, Sequence[Claim]], Chapter]
+    chapter: Callable[[Any, Sequence[ClaimRow]], Chapter]
     recheck: Callable[[Content], Iterator[Difference]] | None
     derived: Callable[[Any], list[Claim]] | None
     records_claims: bool

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from parity.claims import Claim
 from parity.trace import Tap
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Options:
     capture_effect: bool = False
     decided: Callable[[Tap], bool] | None = None
     places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
-    claims: Callable[[Runs], Sequence[Mapping[str, Any]]] | None = None
+    claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None
     command: str = "parity.audits.audit(pair)"
     inputs: Sequence[Mapping[str, Any]] | None = None

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import claim, margin_claim
+from parity.claims import Claim, Place, all_hold, claim, margin_claim
 from parity.judge import Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
+from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
 from parity.names import BY_IDENTITY
 from parity.schemas import AUDIT
-from parity.trace import Place
+from parity.trace import Site
 
 Verdicts = Mapping[str, Verdict]
 NAMED = 3  # tensors that a claim's place names
@@ -40,7 +41,7 @@ class Measured:
     the reference does not have so. `effects` are what reading the taps changes, by execution.
     """
 
-    places: Mapping[str, Place]
+    places: Mapping[str, Site]
     floors: Mapping[str, Gap] = field(default_factory=dict)
     function: Mapping[str, Gap] = field(default_factory=dict)
     unpaired: Sequence[str] = ()
@@ -88,7 +89,7 @@ def build_result(
     measured: Measured,
     localisations: Sequence[Localisation],
     about: About,
-    further_claims: Sequence[Mapping[str, Any]] = (),
+    further_claims: Sequence[Claim] = (),
 ) -> dict[str, Any]:
     """The audit's result object (`parity.schemas.AUDIT`), every figure from `measured`.
 
@@ -108,7 +109,7 @@ def build_result(
         )
     ]
     unpaired = {"reference": list(measured.missing), "port": list(measured.unpaired)}
-    equal = all(claim["verdict"] == "holds" for claim in claims)
+    equal = all_hold(claims)
     first = measured.places[failed[0]].path if failed else None
     if not first and localisations:
         first = localisations[0].path
@@ -124,7 +125,7 @@ def build_result(
         "first_divergence": first,
         "localisation": localisations[0].to_json() if localisations else None,
         "localisations": [one.to_json() for one in localisations],
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "layers": _layers(measured, function, precision, about.stage),
         "capture_effect": dict(measured.effects),
         "inputs": list(about.inputs),
@@ -140,24 +141,19 @@ def _claims(
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
     about: About,
-) -> list[dict[str, Any]]:
+) -> list[Claim]:
     command = about.command
-    weights = {
-        "rule": "none",
-        "of": measured.tensors_converted,
-        "found": list(measured.tensors_changed),
-        "returned_sha256": measured.returned_sha256,
-    }
+    weights = Findings(
+        measured.tensors_converted,
+        list(measured.tensors_changed),
+        beside_it={"returned_sha256": measured.returned_sha256},
+    )
     claims = [
         _weights_claim(measured, weights, command),
         claim(
             "pairing",
             "Every tensor that goes into or comes out of a module has its counterpart",
-            {
-                "rule": "none",
-                "of": len(measured.places),
-                "found": [*measured.missing, *measured.unpaired],
-            },
+            Findings(len(measured.places), [*measured.missing, *measured.unpaired]),
             about.pairing,
             command,
         ),
@@ -202,26 +198,18 @@ def _claims(
                 claim(
                     f"capture_{name}",
                     f"Reading the taps changes no output bit ({name})",
-                    {
-                        "rule": "largest",
-                        "values": {"same program": effects["same program"]},
-                        "limit": 0,
-                    },
+                    Largest({"same program": effects["same program"]}, 0),
                     "the same program must give the same bits, whether its taps are read or not",
                     command,
                 )
             )
         if "production" in effects:
-            limit = {"name": "float32_ratio", "times": _output_error(measured)}
+            limit = Multiple("float32_ratio", _output_error(measured))
             claims.append(
                 claim(
                     f"production_{name}",
                     f"Run without taps ({name}), outputs change by no more than rounding",
-                    {
-                        "rule": "largest",
-                        "values": {"production": effects["production"]},
-                        "limit": limit,
-                    },
+                    Largest({"production": effects["production"]}, limit),
                     "without taps the compiler fuses more; the limit is 4 x the float32 "
                     "reference's own error of that output",
                     command,
@@ -230,7 +218,7 @@ def _claims(
     return claims
 
 
-def _weights_claim(measured: Measured, weights: Mapping[str, Any], command: str) -> dict[str, Any]:
+def _weights_claim(measured: Measured, weights: Findings, command: str) -> Claim:
     """That the port has the reference's weights, bit for bit; where it fails, which it has not."""
     if measured.port_source:
         title = "The port's own checkpoint holds the reference's weights, bit for bit"
@@ -245,15 +233,15 @@ def _weights_claim(measured: Measured, weights: Mapping[str, Any], command: str)
         )
     one = claim("weights", title, weights, derivation, command)
     changed = list(measured.tensors_changed)
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-    return {**one, "place": ", ".join(changed[:NAMED]) + more, "cause": None}
+    return one.located(Place(changed[0], ", ".join(changed[:NAMED]) + more))
 
 
 def isolated_claim(
     verdicts: Mapping[str, Verdict], localisations: Sequence[Localisation], command: str
-) -> dict[str, Any]:
+) -> Claim:
     """That every module, run alone, has no error of its own; where it fails, the first place."""
     one = margin_claim(
         "isolated_function",
@@ -264,9 +252,9 @@ def isolated_claim(
         "that module's roundings are moved",
         command,
     )
-    if one["verdict"] == "holds" or not localisations:
+    if one.holds or not localisations:
         return one
-    return {**one, "place": localisations[0].path, "cause": localisations[0].cause}
+    return one.located(Place.at(localisations[0].path), localisations[0].cause)
 
 
 def _output_error(measured: Measured) -> float:

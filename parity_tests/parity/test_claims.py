@@ -7,9 +7,9 @@ import math
 import pytest
 
 from parity.assignment import Certificate
-from parity.claims import claim, margin_claim
+from parity.claims import Claim, Place, claim, margin_claim
 from parity.judge import DEFAULT, Verdict, judge_again
-from parity.measurements import RULES, digest, judge, matching_place
+from parity.measurements import RULES, Findings, digest, judge, matching_place, of_json
 from parity.records import strict
 
 PROOF = Certificate(2, 1.0, 1.0, 1e-12, "float64", ())
@@ -95,9 +95,9 @@ def test_value_and_step_of_a_running_ratio():
 
 def test_a_claim_is_what_its_measurements_say():
     measured = {"rule": "largest", "values": {"a": math.inf}, "limit": 1.0}
-    one = claim("id", "title", measured, "why", "run")
-    assert (one["verdict"], one["value"], one["limit"], one["cases"]) == ("fails", math.inf, 1.0, 1)
-    assert one["evidence_sha256"] == digest(json.loads(json.dumps(strict(measured))))
+    one = claim("id", "title", of_json(measured), "why", "run")
+    assert (one.verdict, one.value, one.limit, one.cases) == ("fails", math.inf, 1.0, 1)
+    assert one.evidence_sha256 == digest(json.loads(json.dumps(strict(measured))))
 
 
 def test_a_claim_on_verdicts_has_their_worst_margin():
@@ -106,7 +106,49 @@ def test_a_claim_on_verdicts_has_their_worst_margin():
         for key, value in (("a", 1e-16), ("b", 1e-15), ("c", 3e-16))
     }
     one = margin_claim("id", "title", verdicts, "why", "run")
-    assert one["value"] == max(verdict.margin for verdict in verdicts.values())
-    assert one["cases"] == 3
+    assert one.value == max(verdict.margin for verdict in verdicts.values())
+    assert one.cases == 3
     assert isinstance(verdicts["a"], Verdict)
-    assert margin_claim("id", "t", verdicts, "why", "run", ["a mask"])["verdict"] == "fails"
+    assert margin_claim("id", "t", verdicts, "why", "run", ["a mask"]).verdict == "fails"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_measurement_comes_back_from_its_json(rule):
+    for one in CASES[rule]:
+        recorded = json.loads(json.dumps(strict({"rule": rule, **one, "beside": {"0": 1.0}})))
+        if rule != "running":  # which has a field of this name
+            assert of_json(recorded).beside_it == {"beside": {"0": 1.0}}
+        assert digest(of_json(recorded).to_json()) == digest(recorded)
+        assert of_json(of_json(recorded).to_json()) == of_json(recorded)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [None, Place.at("criterion", "loss_mask"), Place.inherits("the matching"), Place.at("a.b")],
+)
+def test_a_claim_comes_back_from_its_json(place):
+    one = claim("id", "title", Findings(3, ["a"]), "why", "run")
+    if place is not None:
+        one = one.located(place, "another epsilon", "another factor")
+    recorded = json.loads(json.dumps(one.to_json()))
+    assert Claim.from_json(recorded) == one
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("criterion: loss_mask, loss_dice", Place("criterion", "criterion: loss_mask, loss_dice")),
+        ("a.weight, b.weight and 3 more", Place("a.weight", "a.weight, b.weight and 3 more")),
+        ("inherited from the matching", Place.inherits("the matching")),
+    ],
+)
+def test_a_place_that_was_recorded_as_a_text_is_read(text, place):
+    one = claim("id", "title", Findings(3, ["a"]), "why", "run")
+    recorded = {**one.to_json(), "place": text, "cause": None}
+    assert Claim.from_json(recorded).place == place
+    assert Claim.from_json(recorded).causes == ()
+
+
+def test_a_claim_that_holds_has_no_place():
+    one = claim("id", "title", Findings(3, []), "why", "run")
+    assert one.located(Place.at("criterion")) is one

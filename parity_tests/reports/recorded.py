@@ -10,7 +10,7 @@ from parity.assignment import Certificate
 from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
 from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
-from parity.measurements import matching_place
+from parity.measurements import Matching, Multiple, Relative, matching_place
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.results import evaluation_result
@@ -91,31 +91,27 @@ def training_step(loss: float = 2.5) -> dict[str, Any]:
         claim(
             "train_matching",
             "Every target is matched to the same query",
-            {"rule": "matching", "places": [matching_place("final", [(3, 0), (7, 1)], {}, proof)]},
+            Matching([matching_place("final", [(3, 0), (7, 1)], {}, proof)]),
             "certified from dual variables",
             COMMAND,
         ),
         claim(
             "train_losses",
             "Every loss is the same in float64",
-            {
-                "rule": "relative",
-                "pairs": {"loss_ce": [1.5, 1.5], "loss_mask": [loss, 2.5]},
-                "limit": {"name": "loss_gap", "times": 1},
-            },
+            Relative({"loss_ce": [1.5, 1.5], "loss_mask": [loss, 2.5]}, Multiple("loss_gap", 1)),
             "thousands of roundings",
             COMMAND,
         ),
         margin_claim("train_gradients", "Every gradient agrees", gradients, "its floor", COMMAND),
     ]
-    holds = all(one["verdict"] == "holds" for one in claims)
+    holds = all(one.holds for one in claims)
     return {
         "schema": TRAINING_STEP,
         "title": "One training step of tiny",
         "verdict": "equal" if holds else "different",
         "config": "tiny",
         "size": "64x96",
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "timings": {"training claims": 1.5},
         "not_verified": ["execution on a TPU"],
         "provenance": PROVENANCE,

@@ -2,7 +2,8 @@
 
 import json
 
-from parity.claims import claim
+from parity.claims import Place, claim
+from parity.measurements import Largest, of_json
 from parity_tests.reports import recorded
 from parity_tests.reports.page import Page
 from reports.render import render
@@ -22,9 +23,11 @@ def test_the_report_answers_whether_a_difference_is_acceptable():
     said = answered(recorded.audit(1e6, 1e6), recorded.training_step(2.6))
     assert said.startswith("No: ")
     broken = recorded.audit()
-    measured = {**broken["claims"][0]["measured"], "found": [f"t{index}" for index in range(5)]}
+    measured = of_json(
+        {**broken["claims"][0]["measured"], "found": [f"t{index}" for index in range(5)]}
+    )
     failing = claim("weights", "Every weight is the same", measured, "none may differ", "run")
-    broken["claims"][0] = {**failing, "place": "backbone.stem.conv1.weight"}
+    broken["claims"][0] = failing.located(Place.at("backbone.stem.conv1.weight")).to_json()
     assert answered(broken).startswith("No: 1 claim fails, at backbone.stem.conv1.weight.")
 
 
@@ -38,8 +41,8 @@ def test_an_answer_names_no_place_that_inherits():
 
 
 def test_an_answer_says_what_could_not_be_decided():
-    measured = {"rule": "largest", "values": {"PQ": 0.2}, "limit": 0.05, "otherwise": "not shown"}
-    open_claim = claim("train_scores", "Scores are equivalent", measured, "p", "run")
+    measured = Largest({"PQ": 0.2}, 0.05, otherwise="not shown")
+    open_claim = claim("train_scores", "Scores are equivalent", measured, "p", "run").to_json()
     result = recorded.training_step()
     result["claims"].append(open_claim)
     assert "1 claim could not be decided" in answered(result)

@@ -9,6 +9,7 @@ import pytest
 
 from parity.claims import claim
 from parity.errors import InputError
+from parity.measurements import Multiple, Running
 from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
 from reports.compare import compare, markdown
@@ -81,20 +82,19 @@ def test_versions_are_named_and_are_no_regression():
 
 def test_a_trajectory_that_strays_further_is_a_regression():
     def result(ratio):
-        measured = {
-            "rule": "running",
-            "port": {"0": ratio * 1e-15, "1": ratio * 2e-15},
-            "beside": {"0": 1e-15, "1": 2e-15},
-            "least": 2e-16,
-            "limit": {"name": "floor_factor", "times": 1},
-        }
+        measured = Running(
+            {"0": ratio * 1e-15, "1": ratio * 2e-15},
+            {"0": 1e-15, "1": 2e-15},
+            2e-16,
+            Multiple("floor_factor", 1),
+        )
         return {
             "schema": "maskformer-replication/trajectory/1",
             "config": "tiny",
             "dtype": "float64",
             "steps": [],
             "provenance": {},
-            "claims": [claim("twin_loss_gap", "The loss stays", measured, "why", "run")],
+            "claims": [claim("twin_loss_gap", "The loss stays", measured, "why", "run").to_json()],
         }
 
     assert regressions(both(result(1.0), result(3.0))) == set()

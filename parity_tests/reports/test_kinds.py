@@ -7,6 +7,7 @@ import pytest
 
 from parity.claims import claim
 from parity.errors import InputError
+from parity.measurements import Findings
 from parity_tests.reports import recorded
 from reports.checks import equal
 from reports.document import Chapter, Section, Text
@@ -45,13 +46,15 @@ TOGETHER = registry(*KINDS.values(), TASTING)
 
 
 def tasting():
-    measured = {"rule": "none", "of": 3, "found": []}
+    measured = Findings(3, [])
     return {
         "schema": "tasting/1",
         "dish": "soup",
         "verdict": "equal",
         "note": "Both are warm.",
-        "claims": [claim("salt_spoons", "Both are as salty", measured, "three spoons", "taste")],
+        "claims": [
+            claim("salt_spoons", "Both are as salty", measured, "three spoons", "taste").to_json()
+        ],
     }
 
 

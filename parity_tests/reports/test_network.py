@@ -18,7 +18,7 @@ def verdicts(judge, wrong, keys):
 
 
 def claim(identity, judged):
-    return margin_claim(identity, "a title", judged, "a derivation", "a command")
+    return margin_claim(identity, "a title", judged, "a derivation", "a command").to_json()
 
 
 def forward(wrong, identity="same_function"):

@@ -31,7 +31,7 @@ def parse_executions(text: str) -> tuple[str, ...]:
 
 def summary(result: dict[str, Any]) -> str:
     """The result in a few lines that a person reads on a terminal."""
-    from parity.claims import failure
+    from parity.claims import Claim
 
     float64 = result["float64"]
     lines = [
@@ -44,7 +44,7 @@ def summary(result: dict[str, Any]) -> str:
         f"at {one['worst_tap']}, limit {one['limit']:g}x"
         for name, one in result["float32"].items()
     ]
-    lines += [failure(one) for one in result["claims"] if one["verdict"] == "fails"]
+    lines += [Claim.from_json(one).failure for one in result["claims"] if one["verdict"] == "fails"]
     if result["first_divergence"] is not None:
         lines.append(f"first divergence: {result['first_divergence']}")
     lines += [one["evidence"] for one in result["localisations"]]

@@ -28,7 +28,7 @@ def command(
 
     Exit status: 0 nothing that was run fails, 1 a claim fails, 2 wrong usage or input.
     """
-    from parity.claims import failure
+    from parity.claims import Claim
     from reports.loading import load
     from reports.render import DATA, write_report
 
@@ -36,7 +36,7 @@ def command(
     document = json.loads(page.with_name(DATA).read_text(encoding="utf-8"))
     failed = [claim for claim in document["claims"] if claim["verdict"] == "fails"]
     lines = [
-        *(f"{failure(claim)} ({claim['file']})" for claim in failed),
+        *(f"{Claim.from_json(claim).failure} ({claim['file']})" for claim in failed),
         f"Is the difference acceptable? {document['answer']}",
         f"report: {page}",
     ]

@@ -29,7 +29,7 @@ def summary(result: dict[str, Any]) -> str:
         f"{result['size']}, TensorFlow {result['execution']})"
     ]
     for one in result["claims"]:
-        at = "" if one["step"] is None else f" at step {one['step']}"
+        at = f" at step {one['step']}" if "step" in one else ""
         lines.append(
             f"{one['verdict']}: {one['title']}: {one['value']:.3g}{at}, limit {one['limit']:g}"
         )

@@ -14,6 +14,7 @@ from typing import Any
 from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
 from parity.errors import InputError
+from parity.measurements import Findings
 from parity.schemas import CLEAN_AUDITS as SCHEMA
 from replication.console.progress import without_notes
 
@@ -80,19 +81,15 @@ def result(outcomes: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any
     judged = claim(
         "false_alarms",
         f"{len(outcomes)} audits of a port that is right raise no alarm",
-        {
-            "rule": "none",
-            "of": len(outcomes),
-            "found": [describe(one) for one in alarms],
-        },
+        Findings(len(outcomes), [describe(one) for one in alarms]),
         "audits of the sound port in which any claim fails, over seeds, image and batch sizes, "
         "threads, executions, backbones, with and without oneDNN and a training step",
         command,
     )
     return {
         "schema": SCHEMA,
-        "verdict": judged["verdict"],
-        "claims": [judged],
+        "verdict": judged.verdict,
+        "claims": [judged.to_json()],
         "runs": len(outcomes),
         "alarms": len(alarms),
         "bound": upper_bound(len(alarms), len(outcomes)),

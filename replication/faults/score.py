@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from parity.claims import claim
+from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
+from parity.measurements import Findings, Missed
 from parity.schemas import FAULT_SCORE as SCHEMA
 from replication.layers import layer_error
 
@@ -45,13 +46,13 @@ def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> dict
     outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
     total = score(outcomes)
     claims = score_claims(total, command)
-    holds = all(one["verdict"] == "holds" for one in claims)
+    holds = all_hold(claims)
     return {
         "schema": SCHEMA,
         "config": config,
         "size": size,
         "verdict": "holds" if holds else "does not hold",
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "score": vars(total),
         "criteria_on_the_sound_port": sound,
         "outcomes": [one.to_json() for one in outcomes],
@@ -92,13 +93,13 @@ def _provenance() -> dict[str, Any]:
     return provenance()
 
 
-def score_claims(total: "Score", command: str) -> list[dict[str, Any]]:
+def score_claims(total: "Score", command: str) -> list[Claim]:
     """That every planted fault is detected, and most are placed and explained."""
     return [
         claim(
             "detected",
             "Every planted fault is detected",
-            {"rule": "none", "of": total.faults, "found": list(total.undetected)},
+            Findings(total.faults, list(total.undetected)),
             "planted faults at which no claim failed",
             command,
         ),
@@ -106,12 +107,7 @@ def score_claims(total: "Score", command: str) -> list[dict[str, Any]]:
             claim(
                 identity,
                 f"Of {100 * getattr(DEFAULT, identity):g} % of the planted faults, {what}",
-                {
-                    "rule": "missed",
-                    "of": total.faults,
-                    "found": list(found),
-                    "least": identity,
-                },
+                Missed(total.faults, list(found), identity),
                 "share of the planted faults of which this is not so",
                 command,
             )

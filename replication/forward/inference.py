@@ -16,9 +16,10 @@ from maskformer.data.panoptic_format import VOID, Category, Segment
 from maskformer.inference.prediction import Prediction
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.model.config import ModelConfig
-from parity.claims import claim, margin_claim
+from parity.claims import Claim, claim, margin_claim
 from parity.errors import InputError
 from parity.judge import Verdict, function_verdict
+from parity.measurements import Findings, Largest, Sum
 from parity.metrics import gap, worst
 from replication.evaluation.disagreement import Certain, certain_decisions, disagreement
 from replication.sides.side import finish, results_of
@@ -58,7 +59,7 @@ def inference_claims(
     port: Outputs,
     singles: Mapping[str, tuple[Outputs, Outputs]],
     command: str,
-) -> list[dict[str, Any]]:
+) -> list[Claim]:
     """Claims about post-processing ("inference_*") and metrics ("metric_*"), as in an audit result.
 
     Args: reference: the reference's outputs in float64 for the whole batch; floors: the same with
@@ -164,7 +165,7 @@ def _quality(
     return panoptic_quality.score(counts, classes, ("All",)).groups["All"].pq
 
 
-def _scores_claim(found: Sequence[Compared], command: str) -> dict[str, Any]:
+def _scores_claim(found: Sequence[Compared], command: str) -> Claim:
     return margin_claim(
         "inference_scores",
         "In float64 the class scores of every pixel agree to rounding",
@@ -175,7 +176,7 @@ def _scores_claim(found: Sequence[Compared], command: str) -> dict[str, Any]:
     )
 
 
-def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list[dict[str, Any]]:
+def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list[Claim]:
     what = "label and segment" if found[0].pq is not None else "label"
     lost = {}
     for index, one in enumerate(found):
@@ -187,11 +188,7 @@ def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list
         claim(
             f"inference_{name}",
             f"Every pixel has the same {what} ({name})",
-            {
-                "rule": "sum",
-                "values": {f"image {i}": one.unexplained for i, one in enumerate(found)},
-                "limit": 0,
-            },
+            Sum({f"image {i}": one.unexplained for i, one in enumerate(found)}, 0),
             "pixels that differ although the reference's margin is more than twice what 4 x its "
             f"own error allows a score; {sum(one.differing for one in found)} pixels differ, "
             f"{sum(one.uncertain for one in found)} are within that margin",
@@ -200,7 +197,7 @@ def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list
         claim(
             f"metric_{name}",
             f"With the reference's predictions as the truth, {metric} 1 ({name})",
-            {"rule": "largest", "values": lost, "limit": 0},
+            Largest(lost, 0),
             "the port's loss against the reference's own predictions, pixels within rounding of "
             "another decision left out: equal maps score exactly 1",
             command,
@@ -208,10 +205,10 @@ def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list
     ]
 
 
-def _unusable_claim(name: str, reason: str, command: str) -> dict[str, Any]:
+def _unusable_claim(name: str, reason: str, command: str) -> Claim:
     title = f"The port's outputs can be turned into predictions ({name})"
     fact = " ".join(reason.split())
-    measured = {"rule": "none", "of": 1, "found": [fact]}
+    measured = Findings(1, [fact])
     return claim(f"inference_{name}", title, measured, fact, command)
 
 

@@ -15,6 +15,7 @@ from maskformer.metrics.run_scores import COUNTS
 from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
+from parity.measurements import Equivalence
 from parity.schemas import TRAINING_SEEDS as SCHEMA
 from replication.runs.comparison import compare_runs
 from replication.runs.trainers import Request, train
@@ -101,27 +102,26 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
     claim = claims.claim(
         "metric_trained/equivalence",
         f"panoptic quality after training differs by less than {margin:g} points between the sides",
-        {
-            "rule": "equivalence",
-            "differences": dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
-            "best": max(value for side in found[SCORE]["scores"].values() for value in side),
-            "margin": margin,
-            "limit": ALPHA,
-            "otherwise": "not shown",
-        },
+        Equivalence(
+            dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
+            margin,
+            ALPHA,
+            max(value for side in found[SCORE]["scores"].values() for value in side),
+            otherwise="not shown",
+        ),
         f"two one-sided t-tests over {len(seeds)} seeds, paired; the value is the larger p, the "
         f"limit its level; the margin of {margin:g} points is given with the command",
         f"{one_pair} --seeds {len(seeds)} --margin {margin:g}",
     )
     return {
         "schema": SCHEMA,
-        "verdict": "equivalent" if claim["verdict"] == "holds" else "not shown",
+        "verdict": "equivalent" if claim.holds else "not shown",
         "config": first["config"],
         "steps": first["steps"],
         "of": f"{names[1]} - {names[0]}",
         "margin": margin,
         "alpha": ALPHA,
-        "p_value": claim["value"],
+        "p_value": claim.value,
         "scores": found,
         "seeds": {str(seed): one for seed, one in seeds.items()},
         "files": {
@@ -130,7 +130,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
             for side, folder in one.items()
             for name in (DESCRIPTION, METRICS, COUNTS)
         },
-        "claims": [claim],
+        "claims": [claim.to_json()],
     }
 
 

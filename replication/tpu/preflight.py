@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from maskformer.family import family_of
-from parity.claims import claim
+from parity.claims import Claim, all_hold, claim
+from parity.measurements import Findings, Largest
 from parity.schemas import PREFLIGHT as SCHEMA
 from parity.steps import give_back
 
@@ -111,7 +112,7 @@ def preflight(
     claims = [one for row in rows for one in _claims(row, request.command)]
     return {
         "schema": SCHEMA,
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "command": request.command,
         "config": request.entry.name,
         "precision": request.precision,
@@ -121,11 +122,11 @@ def preflight(
         "targets": request.targets,
         "effort": request.effort,
         "topologies": rows,
-        "passed": all(one["verdict"] == "holds" for one in claims),
+        "passed": all_hold(claims),
     }
 
 
-def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
+def _claims(row: dict[str, Any], command: str) -> list[Claim]:
     """That every step compiles for the row's topology, and what it takes of the memory there."""
     topology = row["topology"]
     steps = {name: row[name] for name in ("train", "evaluation") if name in row}
@@ -137,7 +138,7 @@ def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
         claim(
             f"compiles/{topology}",
             f"Every step compiles for {topology}",
-            {"rule": "none", "of": max(1, len(steps)), "found": refused},
+            Findings(max(1, len(steps)), refused),
             "steps that the TPU's own compiler refuses",
             command,
         )
@@ -147,7 +148,7 @@ def _claims(row: dict[str, Any], command: str) -> list[dict[str, Any]]:
             claim(
                 f"memory/{topology}",
                 f"Every step fits into the memory of a core of {topology}",
-                {"rule": "largest", "values": shares, "limit": 1},
+                Largest(shares, 1),
                 "largest share of the core's memory that a step takes, by the compiler's account",
                 command,
             )
@@ -244,14 +245,14 @@ def schedule(request: Request, topology: str, seconds: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Largest:
+class LargestBatch:
     """The most images per core whose step fits; `unknown` says why larger ones were not judged."""
 
     batch: int
     unknown: str = ""
 
 
-def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> Largest:
+def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> LargestBatch:
     """The largest number of images per core whose step fits, 0 where not even one does.
 
     Memory grows by about the same for each image, so a line through what is known gives the next
@@ -267,7 +268,7 @@ def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> Larg
         guess = max(lowest, min(guess, fails - 1))
         step = compiled(guess)
         if not step.compiles and step.kind != "memory":
-            return Largest(fits, f"{guess} images: {step.reason}")
+            return LargestBatch(fits, f"{guess} images: {step.reason}")
         if step.compiles:
             up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used
@@ -277,7 +278,7 @@ def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> Larg
         if fails <= LARGEST_BATCH and (guess is None or 4 * (fails - fits) > 3 * width):
             guess = (fits + fails) // 2
         guess = fits if guess is None else guess
-    return Largest(fits)
+    return LargestBatch(fits)
 
 
 def _by_a_line(used: dict[int, int], limit: int) -> int | None:

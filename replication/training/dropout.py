@@ -4,8 +4,9 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
-from parity.claims import claim, located, margin_claim
-from replication.training.port import Claim, noted_seeds
+from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
+from parity.measurements import Findings
+from replication.training.port import noted_seeds
 from replication.training.reference import ReferenceStep
 from replication.training.update import STEP
 
@@ -52,18 +53,18 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
             other,
         )
         drawn_claim = _draws_claim(reference, model, len(drawn), command)
-        if one["verdict"] == "holds":
+        if one.holds:
             return [one, drawn_claim]
         found = localise(theirs, ours, trace, inputs, floors, explain)
     finally:
         reference.model.eval()
-    place = f"{found[0].path}, at {found[0].edge}" if found else "no module differs alone"
+    place = Place.edge(found[0].path, found[0].edge) if found else NOWHERE
     if other:
         # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
         path = re.split("[@:]", other[0])[0]
-        place = f"{path}, at {other[0]}" if path not in place else place
-        return [located(one, place, f"dropout is in another place: {other[0]}"), drawn_claim]
-    return [located(one, place, found[0].cause if found else None), drawn_claim]
+        place = place if path in place.text else Place.edge(path, other[0])
+        return [one.located(place, f"dropout is in another place: {other[0]}"), drawn_claim]
+    return [one.located(place, found[0].cause if found else None), drawn_claim]
 
 
 def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:
@@ -75,7 +76,7 @@ def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str
     one = claim(
         "train_dropout_draws",
         "The training step drops what the model drops, by a mask of its own at every place",
-        {"rule": "none", "of": wanted, "found": found},
+        Findings(wanted, found),
         "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
         "are the same",
         command,
@@ -83,7 +84,7 @@ def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str
     cause = "several masks are drawn from one seed" if again else None
     if not seeds:
         cause = "the step calls the model without training=True"
-    return located(one, f"{STEP}: {'; '.join(found)}", cause)
+    return one.located(Place.at(STEP, "; ".join(found)), cause)
 
 
 def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:

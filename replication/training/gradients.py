@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import claim, located, margin_claim
+from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
 from parity.judge import DEFAULT
-from replication.training.port import Claim, PortStep
+from parity.measurements import Findings
+from replication.training.port import PortStep
 from replication.training.reference import ReferenceStep
 
 
@@ -27,7 +28,7 @@ def gradient_claims(
         claim(
             "train_gradients_pairing",
             "Every gradient between modules and of every parameter has its counterpart",
-            {"rule": "none", "of": len(reference.gradients), "found": lost},
+            Findings(len(reference.gradients), lost),
             "a tensor whose gradient is lost in one framework is learnt from in one only",
             command,
         ),
@@ -42,12 +43,12 @@ def gradient_claims(
             command,
         ),
     ]
-    if all(one["verdict"] == "holds" for one in claims):
+    if all(one.holds for one in claims):
         return claims
     wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
-    sound = all(one["verdict"] == "holds" for one in earlier)
+    sound = all(one.holds for one in earlier)
     place, cause = _gradient_place(reference, port, wrong, sound)
-    return [located(one, place, cause) for one in claims]
+    return [one.located(place, cause) for one in claims]
 
 
 def _factor(reference: ReferenceStep, port: PortStep, keys: Sequence[str]) -> str | None:
@@ -87,7 +88,7 @@ def isolated_gradients_claim(reference: ReferenceStep, port: PortStep, command: 
         "that module's roundings are moved",
         command,
     )
-    return located(one, found[0].path, found[0].cause) if found else one
+    return one.located(Place.at(found[0].path), found[0].cause) if found else one
 
 
 def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> list[Any]:
@@ -112,14 +113,16 @@ def _judge_backward(reference: ReferenceStep, port: PortStep, **how: Any) -> lis
 
 def _gradient_place(
     reference: ReferenceStep, port: PortStep, wrong: Sequence[str], sound: bool
-) -> tuple[str, str | None]:
+) -> tuple[Place, str | None]:
     """The loss where its own gradient differs, else the first module whose backward pass does."""
     of_loss = [key for key in wrong if key.startswith("model:grad_output")]
     if of_loss and sound:
-        return f"criterion: gradient of {', '.join(of_loss[:3])}", _factor(reference, port, of_loss)
+        place = Place.at("criterion", f"gradient of {', '.join(of_loss[:3])}")
+        return place, _factor(reference, port, of_loss)
     if of_loss:
-        return f"inherited from the loss or the predictions: {', '.join(of_loss[:3])}", None
+        source = f"the loss or the predictions: {', '.join(of_loss[:3])}"
+        return Place.inherits(source), None
     found = _judge_backward(reference, port)
     if not found:
-        return "no module differs alone", None
-    return f"{found[0].path}, at {found[0].edge}", found[0].cause
+        return NOWHERE, None
+    return Place.edge(found[0].path, found[0].edge), found[0].cause

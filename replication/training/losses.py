@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import claim, located
+from parity.claims import Claim, Place, claim
 from parity.judge import DEFAULT
-from parity.measurements import relative_gap
-from replication.training.port import Claim, PortStep, constants
+from parity.measurements import Multiple, Relative, relative_gap
+from replication.training.port import PortStep, constants
 from replication.training.reference import ReferenceStep, reference_pairs
 from replication.training.update import STEP
 
@@ -38,23 +38,23 @@ def loss_claim(
     one = claim(
         "train_losses",
         "Every loss of every decoder layer, and their sum, is the same in float64",
-        {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}},
+        Relative(pairs, Multiple("loss_gap", 1)),
         "largest relative gap; thousands of float64 roundings of the sums over pixels; also of the "
         "same predictions for images without any target, with many, and with some that overlap",
         command,
     )
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
     wrong = [name for name, pair in pairs.items() if relative_gap(*pair) > DEFAULT.loss_gap]
     if set(wrong) <= set(others):
         own = _other_pairs(reference, port, alone=True)
         if all(relative_gap(*own[name]) <= DEFAULT.loss_gap for name in wrong):
-            sound = all(one["verdict"] == "holds" for one in earlier)
-            place = f"matcher: {', '.join(wrong[:3])}" if sound else "inherited from the matching"
-            return located(one, place, None)
+            sound = all(one.holds for one in earlier)
+            matcher = Place.at("matcher", ", ".join(wrong[:3]))
+            return one.located(matcher if sound else Place.inherits("the matching"))
         infinite = not any(math.isfinite(others[name][0] or 0.0) for name in wrong)
         cause = "masks are divided by their number, which is 0" if infinite else None
-        return located(one, f"criterion: {', '.join(wrong[:3])}", cause)
+        return one.located(Place.at("criterion", ", ".join(wrong[:3])), cause)
     alone = _losses_alone(reference, port.model, port.batch.targets)
     own = [
         name
@@ -62,18 +62,18 @@ def loss_claim(
         if relative_gap(*pair) > DEFAULT.loss_gap
     ]
     if not own and _predicts_otherwise(port):
-        return located(one, f"{STEP}: predictions", "the step calls the model in another way")
+        return one.located(Place.at(STEP, "predictions"), "the step calls the model in another way")
     if not own:
-        return located(one, "inherited from the predictions or the matching", None)
+        return one.located(Place.inherits("the predictions or the matching"))
     if own == [TOTAL]:
         cause = training_causes.of_total(reference, alone[TOTAL])
-        return located(one, "criterion: the weighted sum of the losses", cause)
+        return one.located(Place.at("criterion", "the weighted sum of the losses"), cause)
     own = [name for name in own if name != TOTAL]
     missing = [name for name in own if name not in alone]
     if missing:
-        return located(one, f"criterion: {', '.join(missing)}", "the loss is not computed")
+        return one.located(Place.at("criterion", ", ".join(missing)), "the loss is not computed")
     cause = training_causes.of_losses(reference, {name: alone[name] for name in own})
-    return located(one, f"criterion: {', '.join(own)}", cause)
+    return one.located(Place.at("criterion", ", ".join(own)), cause)
 
 
 def _other_pairs(

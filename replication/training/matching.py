@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import claim, located, margin_claim
+from parity.claims import Claim, Place, claim, margin_claim
 from parity.judge import DEFAULT
-from parity.measurements import matching_place, verdicts_of
-from replication.training.port import Claim, constants, first_failing
+from parity.measurements import Matching, matching_place
+from replication.training.port import constants
 from replication.training.reference import ReferenceStep, layer_names, layers_of
 
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
@@ -84,7 +84,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         "that is not finite must be refused, as the reference's solver refuses it",
         command,
     )
-    return located(one, f"matcher: {'; '.join(wrong[:3])}", first_failing(causes))
+    return one.located(Place.at("matcher", "; ".join(wrong[:3])), *causes[:1])
 
 
 def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:
@@ -145,26 +145,24 @@ def matching_claim(
     one = claim(
         "train_matching",
         "Every target is matched to the same query, and no cheaper matching exists",
-        {"rule": "matching", "places": places},
+        Matching(places),
         "pairs compared with the reference's, in both directions, and certified from dual "
         "variables on the reference's own costs: feasible and complementary duals prove the "
         "optimum",
         command,
     )
     if not own:
-        return located(one, "inherited from the predictions", None)
+        return one.located(Place.inherits("the predictions"))
     if any(
-        not verdict.passed
-        for key, verdict in verdicts_of(costs["measured"]).items()
-        if key != REFUSED
+        not verdict.passed for key, verdict in costs.measured.verdicts().items() if key != REFUSED
     ):
-        return located(one, "inherited from the matching costs", costs["cause"])
+        return one.located(Place.inherits("the matching costs"), costs.cause)
     shuffled = all(text.startswith("query_of_target") for text in own)
     cause = "targets are taken in another order than their queries" if shuffled else None
     layers = alone["target_of_query"]
     if layers[0] == in_reference[0] and all(one == layers[0] for one in layers):
         cause = "all layers have the final layer's pairs"
-    return located(one, f"matcher: {'; '.join(own[:3])}", cause or dearer)
+    return one.located(Place.at("matcher", "; ".join(own[:3])), cause or dearer)
 
 
 def _dearer(

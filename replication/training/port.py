@@ -1,7 +1,7 @@
 """One training step of the port in float64, on what the reference's step was made of."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,13 +66,6 @@ def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
 
     with dropping(noted):
         yield seeds
-
-
-Claim = dict[str, Any]
-
-
-def first_failing(causes: Sequence[str | None]) -> str | None:
-    return next((cause for cause in causes if cause is not None), None)
 
 
 def constants(outputs: Any) -> Any:

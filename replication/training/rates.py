@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located
+from parity.claims import Claim, Place, claim
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
-from parity.measurements import relative_gap
+from parity.measurements import Largest, Multiple, relative_gap
 from replication.training.movements import movement_gap, reference_movement
 
 if TYPE_CHECKING:
@@ -34,20 +34,18 @@ def rate_condition(solver: "SolverConfig", step: int) -> float:
     return 1.0 + solver.power * step / (solver.max_iter - step)
 
 
-def rate_claims(solver: "SolverConfig", command: str) -> list[dict[str, Any]]:
+def rate_claims(solver: "SolverConfig", command: str) -> list[Claim]:
     """The three claims; where the schedule is wrong, the optimizer inherits it."""
     schedule, applied = schedule_claim(solver, command), applied_claim(solver, command)
     single = applied_float32_claim(solver, command)
-    if schedule["verdict"] == "fails":
-        applied, single = (
-            located(one, "inherited from the schedule", None) for one in (applied, single)
-        )
-    elif applied["verdict"] == "fails":
-        single = located(single, "inherited from the optimizer in float64", None)
+    if not schedule.holds:
+        applied, single = (one.located(Place.inherits("the schedule")) for one in (applied, single))
+    elif not applied.holds:
+        single = single.located(Place.inherits("the optimizer in float64"))
     return [schedule, applied, single]
 
 
-def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
     """The learning rate around every iteration at which the schedule changes its rule."""
     import tensorflow as tf
     import torch
@@ -80,15 +78,14 @@ def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     one = claim(
         "train_schedule",
         "The learning rate is the same at and around every milestone",
-        {
-            "rule": "largest",
-            "values": {
+        Largest(
+            {
                 **{str(place): gap for place, gap in gaps.items()},
                 **{f"{place}, float32": gap for place, gap in beyond.items()},
             },
-            "limit": limit,
-            "rates": {str(place): list(pair) for place, pair in rates.items()},
-        },
+            limit,
+            beside_it={"rates": {str(place): list(pair) for place, pair in rates.items()}},
+        ),
         "largest relative gap; a rate is four roundings of products and a power, where "
         "1 - step / steps of a polynomial multiplies them by how many digits it cancels; in "
         "float32 what is left beyond one rounding",
@@ -97,18 +94,20 @@ def schedule_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     text = ", ".join(
         f"{place} ({ours:.6g} instead of {theirs:.6g})" for place, (ours, theirs) in wrong.items()
     )
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
     late = set(wrong) <= set(solver.steps)
     in_float32 = all(gap <= limit for gap in gaps.values())
     if in_float32:
-        return located(one, f"schedule: iteration {text}", "in float32 alone the rate is another")
+        return one.located(
+            Place.at("schedule", f"iteration {text}"), "in float32 alone the rate is another"
+        )
     causes = [] if late else training_causes.of_schedule(solver, rates)
     cause = "a milestone acts one iteration late" if late else next(iter(causes), None)
-    return located(one, f"schedule: iteration {text}", cause)
+    return one.located(Place.at("schedule", f"iteration {text}"), cause)
 
 
-def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+def applied_claim(solver: "SolverConfig", command: str) -> Claim:
     """From every turn on, two updates move a parameter as the reference's optimizer does.
 
     The first gradient is longer than the clip, the second shorter. A schedule that is right in
@@ -130,11 +129,7 @@ def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
         "train_applied",
         "At and around every milestone the optimizer moves by the schedule's rate, and clips only "
         "what is longer than the clip",
-        {
-            "rule": "largest",
-            "values": {str(place): gap for place, gap in gaps.items()},
-            "limit": {"name": "floor_factor", "times": floor},
-        },
+        Largest({str(place): gap for place, gap in gaps.items()}, Multiple("floor_factor", floor)),
         f"gap of the movement after two updates; the limit is {FUNCTION_FACTOR:g} x the "
         "reference's own gap when the gradients move by one unit in the last place, in units of "
         "the digits that the rate and the bias correction cancel",
@@ -142,10 +137,12 @@ def applied_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
     )
     wrong = [place for place, gap in gaps.items() if not gap <= FUNCTION_FACTOR * floor]
     where = ", ".join(map(str, wrong[:3]))
-    return located(one, f"optimizer: from iteration {where}", _cause(solver, gradients, moves))
+    return one.located(
+        Place.at("optimizer", f"from iteration {where}"), _cause(solver, gradients, moves)
+    )
 
 
-def applied_float32_claim(solver: "SolverConfig", command: str) -> dict[str, Any]:
+def applied_float32_claim(solver: "SolverConfig", command: str) -> Claim:
     """The same updates in float32, in which training runs, are as exact as the reference's."""
     from parity.metrics import perturb_ulp
 
@@ -161,11 +158,9 @@ def applied_float32_claim(solver: "SolverConfig", command: str) -> dict[str, Any
     one = claim(
         "train_applied_float32",
         "In float32 the optimizer's error is no larger than the reference's own",
-        {
-            "rule": "largest",
-            "values": {str(place): ratio for place, ratio in ratios.items()},
-            "limit": {"name": "float32_ratio", "times": 1},
-        },
+        Largest(
+            {str(place): ratio for place, ratio in ratios.items()}, Multiple("float32_ratio", 1)
+        ),
         f"gap of the movement after two updates from the reference's in float64, in units of the "
         f"largest that the reference has in float32, also when gradients move by one unit in the "
         f"last place; at most {PRECISION_FACTOR:g}",
@@ -173,7 +168,7 @@ def applied_float32_claim(solver: "SolverConfig", command: str) -> dict[str, Any
     )
     wrong = [place for place, ratio in ratios.items() if not ratio <= PRECISION_FACTOR]
     where = ", ".join(map(str, wrong[:3]))
-    return located(one, f"optimizer: in float32, from iteration {where}", None)
+    return one.located(Place.at("optimizer", f"in float32, from iteration {where}"))
 
 
 def _gradients(solver: "SolverConfig") -> np.ndarray:

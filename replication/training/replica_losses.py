@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located
+from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
+from parity.measurements import Largest, Multiple
 from replication.process.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def losses_claim(
     one = claim(
         "train_replica_losses",
         "On two replicas every loss is divided as the original's ranks divide it",
-        {"rule": "largest", "values": gaps, "limit": {"name": "floor_factor", "times": floor}},
+        Largest(gaps, Multiple("floor_factor", floor)),
         f"relative gap of a loss; the limit is {FUNCTION_FACTOR:g} x the reference's own gap when "
         "predictions move by one unit in the last place",
         command,
     )
     wrong = [name for name, gap in gaps.items() if gap > FUNCTION_FACTOR * floor]
-    return located(one, f"criterion: {', '.join(wrong[:3])}", _cause(config, ours, exact))
+    return one.located(Place.at("criterion", ", ".join(wrong[:3])), _cause(config, ours, exact))
 
 
 def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.claims import claim, located
+from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
+from parity.measurements import Largest, Multiple
 from replication.process.logical_replicas import in_fresh_process, mirrored
 from replication.training.movements import movement_gap, reference_movement
 
@@ -42,7 +43,7 @@ def reduction_claim(
     one = claim(
         "train_reduction",
         "Two replicas add up their gradients, and then clip them, as one process would",
-        {"rule": "largest", "values": gaps, "limit": {"name": "floor_factor", "times": floor}},
+        Largest(gaps, Multiple("floor_factor", floor)),
         f"gap of the movement after {UPDATES} updates; the limit is {FUNCTION_FACTOR:g} x the "
         "reference's own gap when the gradients move by one unit in the last place",
         command,
@@ -75,7 +76,7 @@ def reduction_claim(
         ),
         None,
     )
-    return located(one, "update: reduction over replicas", cause)
+    return one.located(Place.at("update", "reduction over replicas"), cause)
 
 
 def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dict[str, Any]:
@@ -91,11 +92,10 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
     one = claim(
         "train_shares",
         "Each of two replicas finds its share of the gradient of the mean loss",
-        {
-            "rule": "largest",
-            "values": {"sum of two replicas": movement_gap(total, exact)},
-            "limit": {"name": "floor_factor", "times": float(np.finfo(np.float64).eps)},
-        },
+        Largest(
+            {"sum of two replicas": movement_gap(total, exact)},
+            Multiple("floor_factor", float(np.finfo(np.float64).eps)),
+        ),
         f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
         "number",
         command,
@@ -104,7 +104,7 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
     whole = movement_gap(total, REPLICAS * exact) <= 1e-9
     cause = "the loss is not divided by the number of replicas" if whole else None
     cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
-    return located(one, "train step: share of a replica", cause)
+    return one.located(Place.at("train step", "share of a replica"), cause)
 
 
 def _pixels() -> tuple[np.ndarray, np.ndarray]:

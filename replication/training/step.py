@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.claims import Claim, all_hold
 from parity.schemas import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
 from replication.training.dropout import dropout_claims
 from replication.training.gradients import gradient_claims, isolated_gradients_claim
 from replication.training.losses import loss_claim
 from replication.training.matching import cost_claim, matching_claim
-from replication.training.port import Claim, PortStep, port_step
+from replication.training.port import PortStep, port_step
 from replication.training.reference import ReferenceStep, reference_step
 from replication.training.task import task_claim
 from replication.training.update import step_gradients_claim, update_claim
@@ -95,14 +96,14 @@ def training_result(
     claims = training_claims(
         config, solver, weights, images, sizes, command, steps, isolate=isolate
     )
-    holds = all(one["verdict"] == "holds" for one in claims)
+    holds = all_hold(claims)
     return {
         "schema": SCHEMA,
         "title": f"One training step of {config.name}",
         "verdict": "equal" if holds else "different",
         "config": config.name,
         "size": size,
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "timings": {
             name: round(seconds, 3) for name, seconds in steps.timings.items() if name not in known
         },
@@ -118,14 +119,12 @@ def training_result(
 
 def summary(result: Mapping[str, Any]) -> list[str]:
     """A training result in lines that a person reads: the nearest to its limit, and what fails."""
-    from parity.claims import failure
-
     claims = result["claims"]
     lines = [
         f"training step of {result['config']}, {result['size']}: {result['verdict']} "
         f"({len(claims)} claims)"
     ]
-    return [*lines, *(failure(one) for one in claims if one["verdict"] == "fails")]
+    return [*lines, *(Claim.from_json(one).failure for one in claims if one["verdict"] == "fails")]
 
 
 def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:

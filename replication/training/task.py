@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import located, margin_claim
+from parity.claims import Claim, Place, margin_claim
 from replication.training.port import PortStep, noted_seeds
 from replication.training.reference import ReferenceStep
 from replication.training.update import NORM, given_gradients, restored, update_verdicts
@@ -17,7 +17,7 @@ STEPS = 2
 
 def task_claim(
     reference: ReferenceStep, port: PortStep, update: Mapping[str, Any], command: str
-) -> dict[str, Any]:
+) -> Claim:
     """That `MaskFormerTask` hands its batch on, updates as the reference does, and logs its losses.
 
     Its step is called with the reference's gradients in place of those it would find, so that
@@ -53,13 +53,13 @@ def task_claim(
         command,
         wrong,
     )
-    if not wrong and update["verdict"] == "fails":
-        return located(one, "inherited from the update", None)
+    if not wrong and update.verdict == "fails":
+        return one.located(Place.inherits("the update"))
     if wrong:
-        return located(one, f"task: {wrong[0]}", _cause(wrong))
+        return one.located(Place.at("task", wrong[0]), _cause(wrong))
     moved = [key for key, verdict in verdicts.items() if not verdict.passed and key != NORM]
     place = f"{len(moved)} of {len(weights)} parameters, such as {moved[0]}" if moved else NORM
-    return located(one, f"task: {place}", training_causes.of_update(reference, weights))
+    return one.located(Place.at("task", place), training_causes.of_update(reference, weights))
 
 
 def _task(reference: ReferenceStep, find: Callable[..., Any]) -> tuple[Any, Any]:

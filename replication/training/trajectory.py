@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parity.claims import claim
+from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
-from parity.measurements import running_ratio
+from parity.measurements import Largest, Multiple, Running, Sum
 from parity.schemas import TRAJECTORY as SCHEMA
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     other = "twin" if request.dtype == "float64" else "torch"
     return {
         "schema": SCHEMA,
-        "verdict": "holds" if all(one["verdict"] == "holds" for one in claims) else "fails",
+        "verdict": "holds" if all_hold(claims) else "fails",
         "config": request.config.name,
         "dtype": request.dtype,
         "base_lr": request.solver.base_lr,
@@ -176,7 +176,7 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
             measure: {name: _largest(steps, name, measure) for name in ("port", other)}
             for measure in MEASURES
         },
-        "claims": claims,
+        "claims": [one.to_json() for one in claims],
         "steps": steps,
         "command": request.command,
         "provenance": provenance(
@@ -194,7 +194,7 @@ def _largest(steps: Sequence[dict[str, Any]], name: str, measure: str) -> dict[s
     return {"value": row[name][measure], "step": row["step"]}
 
 
-def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does."""
     epsilon = sys.float_info.epsilon
     claims = [
@@ -218,29 +218,23 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[di
             claim(
                 "loss",
                 "The total loss is the same at every step",
-                {
-                    "rule": "largest",
-                    "values": gaps,
-                    "limit": {"name": "trajectory_loss_gap", "times": 1},
-                },
+                Largest(gaps, Multiple("trajectory_loss_gap", 1)),
                 f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
                 "training does not amplify rounding",
                 request.command,
-            )
-            | {"step": loss["step"]},
+            ).decided_by(loss["step"]),
             claim(
                 "pairs",
                 "Every query is matched to the same target at every step",
-                {"rule": "sum", "values": pairs, "limit": 0},
+                Sum(pairs, 0),
                 "queries that are matched otherwise, over all layers and steps",
                 request.command,
-            )
-            | {"step": next((int(step) for step, count in pairs.items() if count), None)},
+            ).decided_by(next((int(step) for step, count in pairs.items() if count), None)),
         ]
     return claims
 
 
-def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
     return [
         _ratio_claim(
@@ -265,18 +259,17 @@ def _ratio_claim(
     title: str,
     least: float,
     command: str,
-) -> dict[str, Any]:
+) -> Claim:
     """The port's largest gap up to each step, in units of that of `beside` up to there.
 
     `least` is the rounding of one number, below which no gap is counted.
     """
-    measured = {
-        "rule": "running",
-        "port": {str(row["step"]): row["port"][measure] for row in steps},
-        "beside": {str(row["step"]): row[beside][measure] for row in steps},
-        "least": least,
-        "limit": {"name": limit, "times": 1},
-    }
+    measured = Running(
+        {str(row["step"]): row["port"][measure] for row in steps},
+        {str(row["step"]): row[beside][measure] for row in steps},
+        least,
+        Multiple(limit, 1),
+    )
     words = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[beside]
     one = claim(
         f"{beside}_{measure}",
@@ -286,8 +279,8 @@ def _ratio_claim(
         f"counts as no less than the rounding of one number, {least:.2g}",
         command,
     )
-    _, place = running_ratio(measured)
-    return {**one, "step": None if place is None else int(place)}
+    _, place = measured.worst()
+    return one.decided_by(None if place is None else int(place))
 
 
 def solver_for(name: str, rate: str) -> "SolverConfig":

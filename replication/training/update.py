@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.claims import located, margin_claim
+from parity.claims import Claim, Place, margin_claim
 from replication.training.port import PortStep
 from replication.training.reference import ReferenceStep
 
 STEP = "train step"  # the place of what the step does between model, losses and optimizer
 NORM = "norm before clipping"  # the case among the weights
-Claim = dict[str, Any]
 
 
 def step_gradients_claim(
@@ -46,11 +45,11 @@ def step_gradients_claim(
         command,
         lost,
     )
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
-    if any(claimed["verdict"] == "fails" for claimed in earlier):
-        return located(one, "inherited from the gradients", None)
-    return located(one, f"{STEP}: gradients", training_causes.of_gradients(reference, ours))
+    if any(claimed.verdict == "fails" for claimed in earlier):
+        return one.located(Place.inherits("the gradients"))
+    return one.located(Place.at(STEP, "gradients"), training_causes.of_gradients(reference, ours))
 
 
 def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Claim:
@@ -68,7 +67,7 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
         "move by one unit in the last place and the sum of the norm is reordered",
         command,
     )
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
     ours, norm = _updated(reference, port.model)
     alone = update_verdicts(reference, ours, norm)
@@ -76,18 +75,18 @@ def update_claim(reference: ReferenceStep, port: PortStep, command: str) -> Clai
     if not wrong:
         twice = _updated(reference, port.model, times=2)[0]
         same = all(np.array_equal(stepped[0][name], value) for name, value in twice.items())
-        return located(one, f"{STEP}: update", "the step updates twice" if same else None)
+        return one.located(Place.at(STEP, "update"), "the step updates twice" if same else None)
     if set(wrong) <= _loaded_otherwise(reference, port.model):
-        return located(one, "inherited from the weights before the update", None)
+        return one.located(Place.inherits("the weights before the update"))
     if wrong == [NORM]:
         clip = reference.solver.clip_value
         clipped = abs(float(norm) - clip) <= 1e-6  # what torch adds to the norm that it divides by
         cause = "the norm is that of the clipped gradients" if clipped else None
-        return located(one, f"{STEP}: {NORM}", cause)
+        return one.located(Place.at(STEP, NORM), cause)
     wrong = [key for key in wrong if key != NORM]
     count = f"{len(wrong)} of {len(reference.updated.weights)} parameters"
-    place = f"optimizer: {count}, such as {wrong[0]}"
-    return located(one, place, training_causes.of_update(reference, ours))
+    place = Place.at("optimizer", f"{count}, such as {wrong[0]}")
+    return one.located(place, training_causes.of_update(reference, ours))
 
 
 def _loaded_otherwise(reference: ReferenceStep, model: Any) -> set[str]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from parity.claims import claim
+from parity.claims import Claim, claim
+from parity.measurements import Findings, Largest, Relative
 from parity.schemas import EVALUATION
 from reports import words as claims
 from reports.changes import Change
-from reports.checks import EPSILON, ROUNDINGS, Claim, Content, Difference, differ
+from reports.checks import EPSILON, ROUNDINGS, Content, Difference, differ
 from reports.document import (
     Block,
     Cell,
@@ -358,7 +359,7 @@ def of_evaluation(one: Evidence) -> list[Claim]:
             f"metric_code/{name}",
             f"Group scores of {SIDES.get(name, name)} are the means of their classes', and PQ is "
             "SQ x RQ",
-            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            Relative(pairs, ROUNDINGS * EPSILON),
             f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
             command,
         )
@@ -372,13 +373,10 @@ def of_evaluation(one: Evidence) -> list[Claim]:
         claim(
             "inference/pixels",
             f"Both sides predict the same for {content['images']:,} images",
-            {
-                "rule": "none",
-                "of": content["images"],
-                "found": [
-                    row["image"] for row in comparison["disagreements"] if row["unexplained"]
-                ],
-            },
+            Findings(
+                content["images"],
+                [row["image"] for row in comparison["disagreements"] if row["unexplained"]],
+            ),
             "images with a pixel that differs although the reference's margin there is more than "
             "float32 rounding explains",
             command,
@@ -422,12 +420,7 @@ def _equivalences(content: Mapping[str, Any]) -> list[Claim]:
             f"metric_converted/{name}",
             f"{name} of the converted weights is equivalent within {100 * shown['margin']:g} "
             "points",
-            {
-                "rule": "largest",
-                "values": {name: shown["p_value"]},
-                "limit": shown["alpha"],
-                "otherwise": "not shown",
-            },
+            Largest({name: shown["p_value"]}, shown["alpha"], otherwise="not shown"),
             "p of two one-sided tests over paired images that the difference is as large as the "
             f"margin, at level {shown['alpha']:g}; where they do not reject it, the images are too "
             "few to tell",

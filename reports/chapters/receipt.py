@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.claims import claim
+from parity.claims import Claim, claim
+from parity.measurements import Findings
 from parity.schemas import RECEIPT
 from reports import words
-from reports.checks import Claim
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special, Unnamed
@@ -139,7 +139,7 @@ def of_receipt(one: Evidence) -> list[Claim]:
         claim(
             "weights/receipt",
             "Every tensor of the converted checkpoint comes from a tensor of its source",
-            {"rule": "none", "of": len(tensors), "found": unsourced},
+            Findings(len(tensors), unsourced),
             "as the receipt records it, which names the source, the rule and the sha256 of every "
             "tensor; the command reads both files again",
             command,
@@ -147,7 +147,7 @@ def of_receipt(one: Evidence) -> list[Claim]:
         claim(
             "weights/bits",
             "Every tensor that is copied without a change of layout kept its bits",
-            {"rule": "none", "of": sum(map(_copied, tensors)), "found": changed},
+            Findings(sum(map(_copied, tensors)), changed),
             "sha256 of the tensor before and after, as the receipt records them",
             command,
         ),

@@ -13,10 +13,11 @@ from maskformer.metrics.run_scores import ImageCounts
 from maskformer.model import zoo
 from maskformer.runs.run_record import SCHEMA, SCORES, SENTINELS
 from maskformer.runs.run_settings import training_words
-from parity.claims import claim
+from parity.claims import Claim, claim
+from parity.measurements import Findings, Relative
 from reports import words
 from reports.changes import Change
-from reports.checks import EPSILON, ROUNDINGS, Claim, Content
+from reports.checks import EPSILON, ROUNDINGS, Content
 from reports.document import (
     Block,
     Cell,
@@ -386,7 +387,7 @@ def of_run(one: Evidence) -> list[Claim]:
             "metric_code/run",
             "The scores that the run recorded follow from the counts of its images "
             f"({_short(one.content)})",
-            {"rule": "relative", "pairs": pairs, "limit": ROUNDINGS * EPSILON},
+            Relative(pairs, ROUNDINGS * EPSILON),
             f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
             run_command(one.content),
         )
@@ -408,7 +409,7 @@ def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
         claim(
             "data/same",
             f"Both trainers read the same images and annotations{_of_seed(ours)}",
-            {"rule": "none", "of": 2, "found": different},
+            Findings(2, different),
             "sha256 over the examples that each side read",
             command,
         )
@@ -421,7 +422,7 @@ def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
             claim(
                 "metric_trained/scores",
                 f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
-                {"rule": "none", "of": len(intervals), "found": away},
+                Findings(len(intervals), away),
                 "paired bootstrap over images, bias-corrected and accelerated; a score differs "
                 "where the interval of port - reference leaves 0 out; it is about these two "
                 "models, and says nothing of what another seed would give",

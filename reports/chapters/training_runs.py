@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maskformer.model import zoo
-from parity.claims import claim
+from parity.claims import Claim, claim
+from parity.measurements import Findings
 from parity.schemas import TRAINING_RUNS
 from reports import words
-from reports.checks import Claim, Content, Difference, differ
+from reports.checks import Content, Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
@@ -157,7 +158,7 @@ def of_training_runs(one: Evidence) -> list[Claim]:
         claim(
             "metric_trained/summary",
             "No score of the trained models differs beyond its 95 % interval, as was recorded",
-            {"rule": "none", "of": len(intervals), "found": away},
+            Findings(len(intervals), away),
             "intervals of the paired difference over images, as recorded at the end of training",
             content.get("command")
             or shlex.join(

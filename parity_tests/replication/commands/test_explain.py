@@ -5,7 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from parity.claims import claim, located
+from parity.claims import Place, claim
+from parity.measurements import Matching
 from parity_tests.reports.results import audit_result, different_result
 from replication.cli import app
 
@@ -91,8 +92,8 @@ def flipped(place: str) -> dict:
         {"place": "final layer, image 0", "pairs": [[3, 0], [7, 1]], "differing": {}},
     ]
     places = [{**one, "certificate": {**certificate, "faults": []}} for one in places]
-    one = claim("train_matching", "matched alike", {"rule": "matching", "places": places}, "", "")
-    return located(one, place, None)
+    one = claim("train_matching", "matched alike", Matching(places), "", "")
+    return one.located(Place.of_text(place)).to_json()
 
 
 def test_explain_tells_a_matching_that_flips_from_one_that_is_wrong(tmp_path):

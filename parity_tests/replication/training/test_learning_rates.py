@@ -15,13 +15,13 @@ def claims(name, plant):
     """Of one solver, what is said of its schedule and of its optimizer with a fault."""
     with plant(None):
         schedule, applied, _ = rate_claims(zoo.get(name).solver, "test")
-    assert schedule["verdict"] == "holds"
+    assert schedule.verdict == "holds"
     return applied
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rate_claims_hold_for_published_solvers(name):
-    assert [one["verdict"] for one in rate_claims(zoo.get(name).solver, "test")] == ["holds"] * 3
+    assert [one.verdict for one in rate_claims(zoo.get(name).solver, "test")] == ["holds"] * 3
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,6 @@ def test_rate_claims_hold_for_published_solvers(name):
 )  # fmt: skip
 def test_applied_claim_names_what_one_update_does_not_show(plant, cause):
     found = claims("ade20k_swin_tiny", plant)
-    assert found["verdict"] == "fails"
-    assert found["place"].startswith("optimizer: from iteration 0")
-    assert found["cause"] == cause
+    assert found.verdict == "fails"
+    assert found.place.text.startswith("optimizer: from iteration 0")
+    assert found.cause == cause

@@ -44,16 +44,14 @@ def sound():
 def failed(claims):
     """What fails, by claim: its place and its cause."""
     return {
-        claim["id"]: (claim["place"], claim["cause"])
-        for claim in claims
-        if claim["verdict"] == "fails"
+        claim.id: (claim.place.text, claim.cause) for claim in claims if claim.verdict == "fails"
     }
 
 
 def test_every_claim_holds_without_a_fault(sound):
     claims = training_audit.step_claims(*sound, "test")
     claims += [schedule_claim(ENTRY.solver, "test")]
-    assert [claim["id"] for claim in claims] == [
+    assert [claim.id for claim in claims] == [
         "train_costs",
         "train_matching",
         "train_losses",
@@ -201,7 +199,7 @@ def test_a_step_outside_training_mode_is_named(sound, name, old):
 def test_dropout_is_in_the_same_places(sound):
     reference, step = sound
     claims = dropout_claims(reference, step.model, "test")
-    assert [claim["id"] for claim in claims] == ["train_dropout", "train_dropout_draws"]
+    assert [claim.id for claim in claims] == ["train_dropout", "train_dropout_draws"]
     assert failed(claims) == {}
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from parity.claims import claim, failure, located
+from parity.claims import Claim, Place, claim
+from parity.measurements import Multiple, Relative
 from replication.faults.catalogue import planted_steps as planted
 from replication.training.step import SCHEMA, summary
 from reports.render import render
@@ -33,16 +34,16 @@ CLAIMS = [
 def recorded(holds):
     """A training result with one claim."""
     pairs = {f"loss {index}": [1.0 if holds else 1.001, 1.0] for index in range(6)}
-    measured = {"rule": "relative", "pairs": pairs, "limit": {"name": "loss_gap", "times": 1}}
+    measured = Relative(pairs, Multiple("loss_gap", 1))
     one = claim("train_losses", "Every loss is the same", measured, "why", "run")
-    one = located(one, "criterion: loss_mask", "focal alpha and 1 - alpha are swapped")
+    one = one.located(Place.at("criterion", "loss_mask"), "focal alpha and 1 - alpha are swapped")
     return {
         "schema": SCHEMA,
         "title": "One training step of tiny",
         "verdict": "equal" if holds else "different",
         "config": "tiny",
         "size": "64x96",
-        "claims": [one],
+        "claims": [one.to_json()],
         "timings": {"training step of the port, float64": 1.5},
         "not_verified": ["execution on a TPU"],
         "provenance": {"config": "tiny"},
@@ -68,7 +69,7 @@ def test_a_failed_claim_shows_its_place_and_its_cause():
         "fails: Every loss is the same [criterion: loss_mask], "
         "likely: focal alpha and 1 - alpha are swapped"
     )
-    assert failure(result["claims"][0]) == line
+    assert Claim.from_json(result["claims"][0]).failure == line
     assert summary(result)[-1] == line
 
 

@@ -93,15 +93,15 @@ REQUEST = Request(zoo.model_config("tiny"), solver_for("tiny", "published"))
 )
 def test_the_twin_sets_the_limit(port, twin, holds):
     claims = trajectory.float64_claims(REQUEST, rows(port, twin, "twin"))
-    assert [claim["verdict"] == "holds" for claim in claims] == [holds, holds]
+    assert [claim.verdict == "holds" for claim in claims] == [holds, holds]
 
 
 @pytest.mark.parametrize(("factor", "holds"), [(3.9, True), (4.1, False)])
 def test_torch_in_float32_sets_the_limit(factor, holds):
     own = [1e-6, 1e-5, 1e-4]
     claims = trajectory.float32_claims(REQUEST, rows([factor * gap for gap in own], own, "torch"))
-    assert [claim["verdict"] == "holds" for claim in claims] == [holds, holds]
-    assert claims[0]["value"] == pytest.approx(factor)
+    assert [claim.verdict == "holds" for claim in claims] == [holds, holds]
+    assert claims[0].value == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("change", [{"total": math.nan}, {"losses": {}}, {"norm": math.inf}])

@@ -1,14 +1,13 @@
 """What a bench says of a port: the claims that fail, the places they name, what others notice."""
 
 import linecache
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from parity.claims import Claim
 from parity.faults import Named, conventional
 
 
@@ -44,13 +43,12 @@ def _innermost(error: Exception) -> str:
     return found
 
 
-def of_claims(claims: Sequence[Mapping[str, Any]], noticed: Mapping[str, bool]) -> Finding:
+def of_claims(claims: Sequence[Claim], noticed: Mapping[str, bool]) -> Finding:
     """The claims that fail, and the places they name; what is only inherited names no place."""
-    failed = [one for one in claims if one["verdict"] == "fails"]
-    named = []
-    for one in failed:
-        place = one["place"]
-        if not place.startswith("inherited"):
-            causes = one.get("causes") or ([one["cause"]] if one["cause"] else [])
-            named.append(Named(re.split("[:,]", place)[0], place, tuple(causes)))
-    return Finding(tuple(one["id"] for one in failed), tuple(named), noticed)
+    failed = [one for one in claims if one.verdict == "fails"]
+    named = [
+        Named(one.place.part, one.place.text, one.causes)
+        for one in failed
+        if not one.place.inherited
+    ]
+    return Finding(tuple(one.id for one in failed), tuple(named), noticed)

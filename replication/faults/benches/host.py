@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from parity.causes.source import Mistake, explained
-from parity.claims import claim
+from parity.claims import Claim, Place, claim
 from parity.faults import conventional
+from parity.measurements import Findings
 from replication.faults.benches.finding import broken, of_claims
 
 Results = Mapping[tuple[str, str], Any]
@@ -50,8 +51,8 @@ class Part:
     first: Callable[[Results, Results, list[tuple[str, str]]], str] | None = None
 
 
-def part_claim(part: Part, found: Results, command: str) -> dict[str, Any]:
-    """The claim that the port's results are the reference's; where it fails, with `place`, `cause`.
+def part_claim(part: Part, found: Results, command: str) -> Claim:
+    """The claim that the port's results are the reference's; where it fails, with place and causes.
 
     `found` lacks what the port could not compute.
     """
@@ -59,26 +60,17 @@ def part_claim(part: Part, found: Results, command: str) -> dict[str, Any]:
     one = claim(
         f"host_{part.name}",
         part.title,
-        {
-            "rule": "none",
-            "of": len(part.expected),
-            "found": [": ".join(key) for key in wrong],
-        },
+        Findings(len(part.expected), [": ".join(key) for key in wrong]),
         "results that differ from the reference's: numbers by more than its own rounding, "
         "decisions at all",
         command,
     )
-    if one["verdict"] == "holds":
+    if one.holds:
         return one
     choose = part.first or (lambda expected, found, wrong: wrong[0][0])
     place = choose(part.expected, found, wrong)
     causes = _causes(part, found, place)
-    return {
-        **one,
-        "place": f"{part.name}: {place}",
-        "cause": causes[0] if causes else None,
-        "causes": causes,
-    }
+    return one.located(Place.at(part.name, place), *causes)
 
 
 def differing(part: Part, found: Results) -> list[tuple[str, str]]:

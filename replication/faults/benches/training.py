@@ -163,13 +163,13 @@ class StepsBench:
                 row[name] = trajectory.compare_step(found[number][0], theirs, gap)
             steps.append(row)
         claims = trajectory.float64_claims(self._request, steps)
-        failed = [one for one in claims if one["verdict"] == "fails"]
+        failed = [one for one in claims if one.verdict == "fails"]
         if not failed:
             return Finding((), (), {})
         place, causes = trajectory_causes.place_and_causes(
             self._request, self._weights, ours, self._expected, steps
         )
-        return Finding(tuple(one["id"] for one in failed), (Named(*place, causes),), {})
+        return Finding(tuple(one.id for one in failed), (Named(*place, causes),), {})
 
 
 class ScheduleBench:
