@@ -262,18 +262,15 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
                 request.command,
             )
     if request.train is not None:
-        from replication.training.step import training_claims
+        from replication.training import step as training
 
-        claims += training_claims(
-            config,
-            request.train,
-            case.weights,
+        claims += training.training_claims(
+            training.Case(config, request.train, case.weights, case.port_weights),
             case.batch,
             case.sizes,
             request.command,
             steps,
             isolate=request.isolate,
-            port_weights=case.port_weights,
         )
     return claims
 
