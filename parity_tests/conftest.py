@@ -1,5 +1,6 @@
 """Settings of the whole suite: repeatable property tests, one thread per parallel worker."""
 
+import dataclasses
 import gc
 import os
 import sys
@@ -70,13 +71,13 @@ def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str
     Returns the path of the module that is wrong.
     """
     import tf_impl.layers as layers
-    from replication.sides import tf_side
+    from replication.sides.side import IMPLEMENTATIONS, PORT
 
     def plant(layer: int, norm: str) -> str:
-        build = tf_side.build_port
+        port = IMPLEMENTATIONS[PORT]
 
         def faulty(*arguments: Any) -> Any:
-            model = build(*arguments)
+            model = port.build(*arguments)
             module = getattr(model.sem_seg_head.predictor.transformer.decoder.layers[layer], norm)
 
             def call(input: Any) -> Any:
@@ -87,7 +88,7 @@ def another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str
             module.call = call
             return model
 
-        monkeypatch.setattr(tf_side, "build_port", faulty)
+        monkeypatch.setitem(IMPLEMENTATIONS, PORT, dataclasses.replace(port, build=faulty))
         return f"sem_seg_head.predictor.transformer.decoder.layers.{layer}.{norm}"
 
     return plant

@@ -9,12 +9,13 @@ import re
 
 import pytest
 
+from maskformer.model.tensor_axes import STAGES
 from parity.errors import InputError
 from parity.records import json_text
 from parity_tests.reports.page import HOSTILE, LADDER_ROWS, Page, assert_rectangular, hostile
 from parity_tests.reports.results import audit_result, different_result
 from reports.document import number
-from reports.drawing.plots import STAGES, stage_class
+from reports.drawing.plots import stage_class
 from reports.render import render, write_report
 
 

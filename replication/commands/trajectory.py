@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maskformer.family import family_of
 from parity.errors import InputError
 from replication.commands import options
 from replication.training.trajectory import (
@@ -15,6 +16,8 @@ from replication.training.trajectory import (
     EXECUTIONS,
     MEASURES,
     Request,
+    companion,
+    companion_title,
     solver_for,
     trajectory,
 )
@@ -33,8 +36,7 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(
             f"{one['verdict']}: {one['title']}: {one['value']:.3g}{at}, limit {one['limit']:g}"
         )
-    beside = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[other]
-    lines.append(f"worst step, TensorFlow | {beside}:")
+    lines.append(f"worst step, TensorFlow | {companion_title(other)}:")
     for measure, title in MEASURES.items():
         figures = [result["worst"][measure][name] for name in ("port", other)]
         text = " | ".join(f"{one['value']:.3g} (step {one['step']})" for one in figures)
@@ -42,7 +44,7 @@ def summary(result: dict[str, Any]) -> str:
     first, last = result["steps"][0], result["steps"][-1]
     lines.append(f"loss of the reference: {first['total']:.6g} first, {last['total']:.6g} last")
     if result["dtype"] == "float32":
-        ours, theirs = (last[name]["weight_gap"] for name in ("port", "torch"))
+        ours, theirs = (last[name]["weight_gap"] for name in ("port", other))
         faster = "faster" if ours > theirs else "no faster"
         lines.append(
             f"TensorFlow strays {faster} than PyTorch: its weights end "
@@ -85,7 +87,7 @@ def register(app: typer.Typer) -> None:
         options.at_least_one("--batch", batch)
         config = options.config_text(config, config_file, options.TINY)
         model = entry_of(config).model
-        if model.is_per_pixel:
+        if family_of(model).matching(model) is None:
             raise InputError(
                 f"{config} has a per-pixel head",
                 "a trajectory compares matchings",
@@ -120,7 +122,7 @@ def _progress(request: Request) -> "Iterator[Callable[[dict[str, Any]], None]]":
         TimeRemainingColumn,
     )
 
-    other = "twin" if request.dtype == "float64" else "torch"
+    other = companion(request.dtype)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(

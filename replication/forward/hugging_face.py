@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from maskformer.family import MASKFORMER
 from maskformer.model.config import FEATURES, ModelConfig, SwinConfig
-from maskformer.model.tensor_axes import axis_names
 from parity.names import Places
 
 Place = tuple[str, str, str]  # path, kind, name
-AXES = partial(axis_names, image="NCHW", tokens="NSC")
-PREDICTOR = "sem_seg_head.predictor"
+AXES = partial(MASKFORMER.axis_names, image="NCHW", tokens="NSC")
+PIXEL_DECODER = f"{MASKFORMER.state.head}.pixel_decoder"
+PREDICTOR = f"{MASKFORMER.state.head}.predictor"
 DECODER = f"{PREDICTOR}.transformer.decoder"
 DERIVATION = (
     "taps are paired by a declared table of the places where both hold the same tensor; the module "
@@ -41,7 +42,7 @@ def _modules(config: ModelConfig) -> Iterator[tuple[str, str]]:
                 if block == 0:
                     yield f"{ours}.shortcut.norm", f"{theirs}.shortcut.normalization"
                 yield ours, theirs
-    fpn = "sem_seg_head.pixel_decoder"
+    fpn = PIXEL_DECODER
     yield f"{fpn}.layer_4.norm", f"{decoder}.fpn.stem.1"
     yield f"{fpn}.layer_4", f"{decoder}.fpn.stem"
     for number in (3, 2, 1):

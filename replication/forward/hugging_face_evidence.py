@@ -14,12 +14,12 @@ from parity.judge import FUNCTION_CAP, Verdict, function_verdict
 from parity.localise import Localisation
 from parity.metrics import Gap, gap
 from parity.trace import Tap, Trace
-from replication.forward.hugging_face import DECODER, PREDICTOR
+from replication.forward.hugging_face import DECODER, PIXEL_DECODER, PREDICTOR
 from replication.sides.torch_side import build_reference
 from replication.sides.weights import Weights
 from torch_reference.criterion import SetCriterion, weighted_total
 
-MASK_FEATURES = "sem_seg_head.pixel_decoder.mask_features:output"
+MASK_FEATURES = f"{PIXEL_DECODER}.mask_features:output"
 TARGETS = 8  # segments of the case that the losses are compared on
 
 
@@ -88,7 +88,7 @@ def _is_output(tap: Tap) -> bool:
 
 def _candidates(config: ModelConfig, weights: Weights, trace: Trace) -> list[_Candidate]:
     """The heads' outputs from every hidden state in `trace`, by our reference's own heads."""
-    predictor = build_reference(config, weights, "float64").sem_seg_head.predictor
+    predictor = build_reference(config, weights, "float64").get_submodule(PREDICTOR)
     features = torch.from_numpy(trace[MASK_FEATURES].array)
     keys = [f"{DECODER}.layers.0:input.tgt"]
     keys += [f"{DECODER}.layers.{layer}:output" for layer in range(config.predictor.dec_layers)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Category, Segment
+from maskformer.family import family_of
 from maskformer.inference.prediction import Prediction
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.model.config import ModelConfig
@@ -22,7 +23,8 @@ from parity.judge import Verdict, function_verdict
 from parity.measurements import Findings, Largest, Sum
 from parity.metrics import gap, worst
 from replication.evaluation.disagreement import Certain, certain_decisions, disagreement
-from replication.sides.side import finish, results_of
+from replication.sides.implementation import Frame
+from replication.sides.side import PORT, REFERENCE, implementation
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -92,26 +94,25 @@ def _compare(
     dtype: type,
 ) -> list[Compared]:
     """Every image of the batch; scores are compared in float64 only."""
-    results = results_of(config)
+    results = family_of(config).results(config)
     found = []
     for index, size in enumerate(inputs.sizes):
         where = (inputs.padded, size, size)
 
         def predict(side: str, outputs: Outputs, wanted: tuple[str, ...], index=index, where=where):
-            return finish(side, config, _tensors(side, outputs, index), *where, wanted, where[-1])
+            tensors, frame = _tensors(config, side, outputs, index), Frame(*where, where[-1])
+            return implementation(side).predict(tensors, config, frame, wanted)
 
-        exact = _tensors("torch", reference, index)
-        certain = certain_decisions(
-            config, exact, _tensors("torch", moved[0], index), *where, dtype
-        )
+        exact, near = (_tensors(config, REFERENCE, one, index) for one in (reference, moved[0]))
+        certain = certain_decisions(config, exact, near, *where, dtype)
         verdict = None
         if dtype is np.float64:
-            scores = predict("torch", reference, ("scores",)).scores
-            floor = worst(gap(predict("torch", one, ("scores",)).scores, scores) for one in moved)
-            ported = gap(predict("tf", port, ("scores",)).scores, scores)
+            scores = predict(REFERENCE, reference, ("scores",)).scores
+            floor = worst(gap(predict(REFERENCE, one, ("scores",)).scores, scores) for one in moved)
+            ported = gap(predict(PORT, port, ("scores",)).scores, scores)
             verdict = function_verdict(f"image {index}: class scores", ported, floor)
             del scores
-        predictions = [predict("torch", reference, results), predict("tf", port, results)]
+        predictions = [predict(REFERENCE, reference, results), predict(PORT, port, results)]
         found.append(_compared(config, verdict, predictions, certain))
     return found
 
@@ -212,15 +213,9 @@ def _unusable_claim(name: str, reason: str, command: str) -> Claim:
     return claim(f"inference_{name}", title, measured, fact, command)
 
 
-def _tensors(side: str, outputs: Outputs, index: int) -> dict[str, Any]:
+def _tensors(config: ModelConfig, side: str, outputs: Outputs, index: int) -> dict[str, Any]:
     """One image's outputs [1,...] as tensors of a side."""
-    arrays = {
-        key: value[index : index + 1] for key, value in outputs.items() if key != "aux_outputs"
+    return {
+        key: implementation(side).tensor(np.ascontiguousarray(value[index : index + 1]))
+        for key, value in family_of(config).outputs.last(outputs).items()
     }
-    if side == "torch":
-        import torch
-
-        return {key: torch.from_numpy(np.ascontiguousarray(x)) for key, x in arrays.items()}
-    import tensorflow as tf
-
-    return {key: tf.constant(x) for key, x in arrays.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskformer.family import family_of
 from parity.auditing.options import Options, Runs
 from parity.errors import InputError
 from parity.steps import Steps
@@ -167,13 +168,14 @@ def prepare(request: Request, steps: Steps) -> Case:
         with steps("load the port's weights"):
             own = load_weights(request.port_weights, request.config)
     port = {"port_weights": own.source, "port_weights_sha256": own.sha256} if own else {}
+    outputs = family_of(request.config).outputs
     options = Options(
         request.executions,
         request.isolate,
         request.only,
         request.capture_effect,
-        decided=_class_logits,
-        kept=_last_layer,
+        decided=lambda tap: _is_output(tap) and tap.name.endswith(outputs.classes),
+        kept=outputs.last,
         command=request.command,
         inputs=described,
         provenance={
@@ -199,37 +201,33 @@ def _pair(
     own: "Weights | None",
 ) -> "Pair":
     """Both models; the reference is the request's, the port ours."""
-    from maskformer.model.tensor_axes import stage_of
     from parity.auditing.pair import InDtype, Pair
     from parity.names import SameNames
     from parity.weights import Loaded
     from replication.forward import hugging_face
-    from replication.sides import tf_side, torch_side
+    from replication.sides.side import PORT, REFERENCE, implementation
+    from replication.sides.torch_side import build_reference
     from weight_conversion.layouts import tf_to_torch
 
     config, kind = request.config, request.reference
     library = kind == "hf"
+    reference, port = implementation(REFERENCE), implementation(PORT)
     return Pair(
-        InDtype(lambda dtype: torch_side.build_reference(config, weights, dtype, kind)),
-        InDtype(lambda dtype: tf_side.build_port(config, own or weights, dtype)),
-        torch_side.reference_inputs(batch, sizes, "float32"),
-        tf_side.port_inputs(batch, sizes, "float32"),
+        InDtype(lambda dtype: build_reference(config, weights, dtype, kind)),
+        InDtype(lambda dtype: port.build(config, own or weights, dtype)),
+        reference.inputs(batch, sizes, "float32"),
+        port.inputs(batch, sizes, "float32"),
         names=hugging_face.LibraryNames(config) if library else SameNames(),
         weights=Loaded(weights.state, tf_to_torch, own.source if own else ""),
-        axes=hugging_face.AXES if library else torch_side.REFERENCE_AXES,
-        port_axes=tf_side.PORT_AXES,
-        stage=stage_of,
+        axes=hugging_face.AXES if library else reference.axes,
+        port_axes=port.axes,
+        stage=family_of(config).stage_of,
         copies=kind != "builtin",  # the others work in place
     )
 
 
-def _class_logits(tap: Tap) -> bool:
-    return tap.kind == "output" and tap.path == "" and tap.name.endswith("pred_logits")
-
-
-def _last_layer(outputs: Any) -> dict[str, Any]:
-    """A model's outputs without those of its earlier layers, which nothing is predicted from."""
-    return {name: value for name, value in outputs.items() if name != "aux_outputs"}
+def _is_output(tap: Tap) -> bool:
+    return tap.kind == "output" and tap.path == ""
 
 
 def _not_verified(request: Request, batch: "np.ndarray", sizes: "np.ndarray") -> tuple[str, ...]:
@@ -264,18 +262,15 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
                 request.command,
             )
     if request.train is not None:
-        from replication.training.step import training_claims
+        from replication.training import step as training
 
-        claims += training_claims(
-            config,
-            request.train,
-            case.weights,
+        claims += training.training_claims(
+            training.Case(config, request.train, case.weights, case.port_weights),
             case.batch,
             case.sizes,
             request.command,
             steps,
             isolate=request.isolate,
-            port_weights=case.port_weights,
         )
     return claims
 

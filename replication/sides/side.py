@@ -9,7 +9,6 @@ import numpy as np
 from maskformer.data.augmentation import evaluation_steps
 from maskformer.data.images import Size, batch_images
 from maskformer.data.mapper import apply_to_image
-from maskformer.family import family_of
 from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
@@ -85,24 +84,3 @@ def open_side(
     """The implementation `name`, ready to predict. Raises InputError for an unknown name."""
     side = implementation(name)
     return Side(side, side.build(config, weights, dtype), config, inputs, dtype, canvas)
-
-
-def finish(
-    name: str,
-    config: ModelConfig,
-    outputs: Mapping[str, Any],
-    padded: Size,
-    valid: Size,
-    size: Size,
-    results: Sequence[str],
-    canvas: Size,
-) -> Prediction:
-    """`Implementation.predict` of the side `name`, see `Frame`."""
-    return implementation(name).predict(
-        outputs, config, Frame(padded, valid, size, canvas), results
-    )
-
-
-def results_of(config: ModelConfig) -> tuple[str, ...]:
-    """`ModelFamily.results` of a config."""
-    return family_of(config).results(config)

@@ -137,22 +137,14 @@ class ReferenceRun:
         """One update: losses, total, norm, pairs."""
         from torch_reference.train_step import train_step
 
-        kept: list[Any] = []
         batch = reference_batch(self.config, images, sizes, targets, self.dtype)
-        hook = self.model.criterion.matcher.register_forward_hook(
-            lambda module, args, found: kept.append(found)
-        )
-        try:
-            result = train_step(self.model, self.optimizer, batch)
-        finally:
-            hook.remove()
+        result = train_step(self.model, self.optimizer, batch)
         self.schedule.step()
-        queries = self.config.matching.queries
         return {
             "losses": {name: float(value) for name, value in result.losses.items()},
             "total": float(result.total),
             "norm": float(result.gradient_norm),
-            "pairs": _target_of_query(kept, queries),
+            "pairs": target_of_query(result.matching, self.config.matching.queries),
         }
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -160,10 +152,10 @@ class ReferenceRun:
         return {key: p.detach().numpy() for key, p in self.model.named_parameters()}
 
 
-def _target_of_query(kept: Sequence[Any], queries: int) -> np.ndarray:
+def target_of_query(matching: Sequence[Any], queries: int) -> np.ndarray:
     """int [L,B,Q] from each layer's (queries, targets) per image; -1 where unmatched."""
-    found = np.full((len(kept), len(kept[0]), queries), -1)
-    for layer, images in enumerate(kept):
+    found = np.full((len(matching), len(matching[0]), queries), -1)
+    for layer, images in enumerate(matching):
         for image, (rows, columns) in enumerate(images):
             found[layer, image, rows] = columns
     return found

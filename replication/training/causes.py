@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.planting import replaced
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _dice_costs(logits: Any, targets: Any) -> Any:
 
 def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | None:
     """Why losses of the port differ on the reference's predictions and pairs."""
-    if reference.config.is_per_pixel:
+    if reference.pairs is None:
         counted = float((reference.batch.targets != reference.config.ignore_value).double().mean())
         pairs = [(value, reference.losses[name] * counted) for name, value in ours.items()]
         same = all(abs(one - wrong) <= EXPLAINED * abs(wrong) for one, wrong in pairs)
@@ -116,11 +117,10 @@ def of_total(reference: "ReferenceStep", total: float) -> str | None:
         "auxiliary losses": [name for name in reference.losses if name[-1].isdigit()],
         **{f"losses called {text}": kind(text) for text in ("loss_ce", "loss_mask", "loss_dice")},
     }
-    auxiliary = len(reference.outputs.get("aux_outputs", ()))
-    for layer in range(auxiliary):
+    layers = len(family_of(reference.config).outputs.layers(reference.outputs))
+    for layer in range(layers - 1):
         beyond = [name for name in reference.losses if name.endswith(f"_{layer}")]
         some[f"losses of auxiliary layer {layer}"] = beyond
-    layers = 1 + auxiliary
     for text, names in some.items():
         weighted = {name: reference.losses[name] for name in names}
         if weighted:

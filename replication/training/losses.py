@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.claims import Claim, Place, claim
 from parity.judge import DEFAULT
 from parity.measurements import Multiple, Relative, relative_gap
@@ -33,7 +34,7 @@ def loss_claim(
     ours = {name: float(value) for name, value in found.losses.items()}
     ours[TOTAL] = float(found.total)
     theirs = {**reference.losses, TOTAL: reference.total}
-    others = {} if reference.config.is_per_pixel else _other_pairs(reference, port)
+    others = {} if reference.pairs is None else _other_pairs(reference, port)
     pairs = {**_loss_pairs(ours, theirs), **others}
     one = claim(
         "train_losses",
@@ -111,7 +112,7 @@ def _other_pairs(
 
 def _other_targets(reference: ReferenceStep) -> dict[str, list[dict[str, np.ndarray]]]:
     """For each image no target; cells of a grid, for all images or but one; neighbouring cells."""
-    count = min(math.prod(GRID) - 1, reference.config.predictor.num_queries)
+    count = min(math.prod(GRID) - 1, reference.pairs.shape[-1])
     height, width = reference.images.shape[1:3]
     rows, columns = np.mgrid[:height, :width]
     cell = rows * GRID[0] // height * GRID[1] + columns * GRID[1] // width
@@ -138,8 +139,7 @@ def _predicts_otherwise(port: PortStep) -> bool:
     again = port.model(**port.inputs)
     return any(
         gap(port.found.outputs[name].numpy(), value.numpy()).l2 > DEFAULT.loss_gap
-        for name, value in again.items()
-        if name != "aux_outputs"
+        for name, value in family_of(port.model.config).outputs.last(again).items()
     )
 
 
@@ -155,7 +155,7 @@ def _losses_alone(reference: ReferenceStep, model: Any, targets: Any) -> dict[st
     from tf_impl import train_step
 
     outputs = constants(reference.outputs)
-    if reference.config.is_per_pixel:
+    if reference.pairs is None:
         losses, _ = train_step.batch_losses(model, outputs, targets)
     else:
         given = _matching(reference.pairs, targets.classes.shape[1])

@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.claims import Claim, Place, claim, margin_claim
 from parity.judge import DEFAULT
 from parity.measurements import Matching, matching_place
 from replication.training.port import constants
-from replication.training.reference import ReferenceStep, layer_names, layers_of
+from replication.training.reference import ReferenceStep, layer_names
 
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
 
 
 def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]]:
     """(layer, image, logits [Q,K+1], masks [Q,h,w], target), tensors of the reference."""
-    for layer, outputs in enumerate(layers_of(reference.outputs)):
+    names = family_of(reference.config).outputs
+    for layer, outputs in enumerate(names.layers(reference.outputs)):
+        logits, masks = outputs[names.classes], outputs[names.masks]
         for image, target in enumerate(reference.batch.targets):
-            yield layer, image, outputs["pred_logits"][image], outputs["pred_masks"][image], target
+            yield layer, image, logits[image], masks[image], target
 
 
 def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
@@ -40,9 +43,9 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         part: dataclasses.replace(off, **{f"{part}_weight": getattr(weights, f"{part}_weight")})
         for part in ("class", "mask", "dice")
     }
-    names = layer_names(reference.outputs)
+    names = layer_names(reference.config, reference.outputs)
     verdicts, causes = {}, []
-    size = tuple(reference.outputs["pred_masks"].shape[-2:])
+    size = tuple(reference.outputs[family_of(reference.config).outputs.masks].shape[-2:])
     small = port.downsampled_masks(targets, size, tf.float64).numpy()
     for image, target in enumerate(reference.batch.targets):
         key, wanted = f"downsampled targets, image {image}", training_causes.nearest(target, size)
@@ -94,8 +97,9 @@ def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:
     from tf_impl import matcher as port
     from tf_impl.linear_sum_assignment import NOT_FINITE
 
+    names = family_of(reference.config).outputs
     logits, masks = (
-        reference.outputs[name].numpy()[None].copy() for name in ("pred_logits", "pred_masks")
+        reference.outputs[name].numpy()[None].copy() for name in (names.classes, names.masks)
     )
     logits[..., 0, 0] = np.nan
     found = port.match(
@@ -113,7 +117,7 @@ def matching_claim(
     from parity.assignment import certify
     from tf_impl.linear_sum_assignment import linear_sum_assignment
 
-    names = layer_names(reference.outputs)
+    names = layer_names(reference.config, reference.outputs)
     in_place = _both_ways(matching)
     alone = _both_ways(model.criterion.match(constants(reference.outputs), targets))
     in_reference = [

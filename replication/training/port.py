@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
+from replication.sides.tf_side import TENSORFLOW, port_parameters
 from replication.training.reference import ReferenceStep
 
 
@@ -26,27 +28,22 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
     from parity.frameworks.tensorflow.gradients import GradientRecorder
     from parity.pairing import Comparison
-    from replication.sides.tf_side import (
-        PORT_AXES,
-        port_batch,
-        port_inputs,
-        port_loss,
-        port_parameters,
-    )
     from tf_impl import train_step
 
     config, images, sizes = reference.config, reference.images, reference.sizes
     # With room for one more, so that what is padded shows where it counts.
-    room = None if config.is_per_pixel else 1 + max(len(one["labels"]) for one in reference.targets)
-    batch = port_batch(config, images, sizes, reference.targets, "float64", room)
+    room = None
+    if family_of(config).matching(config) is not None:
+        room = 1 + max(len(one["labels"]) for one in reference.targets)
+    batch = TENSORFLOW.batch(config, images, sizes, reference.targets, "float64", room)
     recorder = GradientRecorder(
         model,
-        PORT_AXES,
-        port_loss(model, batch.targets),
+        TENSORFLOW.axes,
+        TENSORFLOW.loss(model, batch.targets),
         port_parameters(model),
     )
     comparison = Comparison(reference.gradients)
-    inputs = port_inputs(images, sizes, "float64")
+    inputs = TENSORFLOW.inputs(images, sizes, "float64")
     recorder(inputs, comparison)
     found = train_step.gradients(model, batch)
     return PortStep(model, batch, found, recorder, inputs, comparison)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.steps import Steps
+from replication.sides.torch_side import TORCH, target_of_query
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
@@ -89,34 +91,26 @@ def reference_step(
     """Runs the reference; arguments as of `training_claims`."""
     import torch
 
-    from maskformer.data.targets import label_map, synthetic_targets
     from parity.frameworks.torch import capture as capture_torch
     from parity.frameworks.torch.gradients import GradientRecorder
-    from replication.sides.torch_side import (
-        REFERENCE_AXES,
-        build_reference,
-        reference_batch,
-        reference_inputs,
-        reference_loss,
-    )
     from torch_reference import train_step
 
     # The first rate of a warm-up may be zero.
     solver = dataclasses.replace(solver, warmup_iters=0)
-    targets: Any = synthetic_targets(config, sizes, images.shape[1:3])
-    if config.is_per_pixel:
-        targets = label_map(targets, config.ignore_value)
-    inputs = reference_inputs(images, sizes, "float64")
+    family = family_of(config)
+    targets = family.targets(config, sizes, images.shape[1:3])
+    matching = family.matching(config)
+    inputs = TORCH.inputs(images, sizes, "float64")
     with steps("training step of the reference, float64"):
-        model = build_reference(config, weights, "float64")
-        batch = reference_batch(config, images, sizes, targets, "float64")
-        loss = reference_loss(model, batch.targets)
-        recorder = GradientRecorder(model, REFERENCE_AXES, loss)
+        model = TORCH.build(config, weights, "float64")
+        batch = TORCH.batch(config, images, sizes, targets, "float64")
+        loss = TORCH.loss(model, batch.targets)
+        recorder = GradientRecorder(model, TORCH.axes, loss)
         _, gradients = recorder(inputs)
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)
             losses = train_step.batch_losses(model, outputs, batch.targets)
-            pairs = None if config.is_per_pixel else reference_pairs(model, outputs, batch.targets)
+            pairs = None if matching is None else reference_pairs(model, outputs, batch.targets)
     with steps("rounding floor of the gradients"):
         floors = capture_torch.measure_floors(recorder, inputs, gradients)
     with steps("one update of the reference and its twins"):
@@ -218,21 +212,13 @@ def _gradient(gradients: Mapping[str, Any], name: str) -> np.ndarray | None:
     return gradients[key].array if key in gradients else None
 
 
-def layer_names(outputs: Any) -> list[str]:
+def layer_names(config: "ModelConfig", outputs: Any) -> list[str]:
     """What the decoder layers of a model's outputs are called, the final one first."""
-    return ["final", *(f"aux {index}" for index in range(len(outputs.get("aux_outputs", ()))))]
-
-
-def layers_of(outputs: Any) -> list[Any]:
-    """The outputs of every decoder layer, the final one first."""
-    return [outputs, *outputs.get("aux_outputs", ())]
+    layers = family_of(config).outputs.layers(outputs)
+    return ["final", *(f"aux {index}" for index in range(len(layers) - 1))]
 
 
 def reference_pairs(model: Any, outputs: Any, targets: Any) -> np.ndarray:
     """The target of each query, int [L,B,Q], by the reference's matcher; -1 for none."""
-    layers = layers_of(outputs)
-    pairs = np.full((len(layers), *outputs["pred_logits"].shape[:2]), -1)
-    for index, layer in enumerate(layers):
-        for image, (queries, chosen) in enumerate(model.criterion.matcher(layer, targets)):
-            pairs[index, image, queries] = chosen
-    return pairs
+    queries = family_of(model.config).matching(model.config).queries
+    return target_of_query(model.criterion.match(outputs, targets), queries)

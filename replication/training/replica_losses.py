@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
@@ -55,10 +56,10 @@ def losses_claim(
 def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Predictions of one image per replica, and its segments: as many as `COUNTS` says."""
     rng = np.random.default_rng(5)
-    replicas = len(COUNTS)
+    replicas, names = len(COUNTS), family_of(config).outputs
     outputs = {
-        "pred_logits": rng.normal(size=(replicas, QUERIES, config.num_classes + 1)),
-        "pred_masks": rng.normal(size=(replicas, QUERIES, *GRID)),
+        names.classes: rng.normal(size=(replicas, QUERIES, config.num_classes + 1)),
+        names.masks: rng.normal(size=(replicas, QUERIES, *GRID)),
     }
     targets = []
     for count in COUNTS:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import MASKFORMER
 from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
@@ -122,7 +123,7 @@ def _reference_shares(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     weight = torch.ones(images.shape[1], 1, 1, dtype=torch.float64, requires_grad=True)
     losses = [
         per_pixel_losses(
-            {"sem_seg": torch.from_numpy(image[None]) * weight},
+            {MASKFORMER.outputs.pixels: torch.from_numpy(image[None]) * weight},
             torch.from_numpy(label[None].astype(np.int64)),
             255,
         )["loss_sem_seg"]
@@ -156,7 +157,7 @@ def _port_shares(
             self.weight = tf.Variable(np.ones((images.shape[1], 1, 1)))
 
         def __call__(self, images: Any, sizes: Any, training: bool) -> dict[str, Any]:
-            return {"sem_seg": images * self.weight}
+            return {MASKFORMER.outputs.pixels: images * self.weight}
 
     with strategy.scope():
         head = Head()

@@ -5,13 +5,16 @@ fails says where: at a stage with an error of its own, or at an earlier one that
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.claims import Claim, all_hold
 from parity.schemas import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
+from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims
 from replication.training.gradients import gradient_claims, isolated_gradients_claim
 from replication.training.losses import loss_claim
@@ -29,17 +32,28 @@ if TYPE_CHECKING:
 STEPS = 7  # that `training_claims` announces
 
 
+@dataclass(frozen=True)
+class Case:
+    """A model, and how it is trained.
+
+    `solver` gives the optimizer, its groups, the clip norm and the schedule; the update itself is
+    compared without warm-up. `port_weights` are the port's own where it has not the reference's.
+    """
+
+    config: "ModelConfig"
+    solver: "SolverConfig"
+    weights: "Weights"
+    port_weights: "Weights | None" = None
+
+
 def training_claims(
-    config: "ModelConfig",
-    solver: "SolverConfig",
-    weights: "Weights",
+    case: Case,
     images: np.ndarray,
     sizes: np.ndarray,
     command: str,
     steps: Steps,
     *,
     isolate: bool = False,
-    port_weights: "Weights | None" = None,
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
 
@@ -48,19 +62,17 @@ def training_claims(
 
     Args:
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
-        solver: gives the optimizer, its groups, the clip norm and the schedule; the update itself
-            is compared without warm-up.
         isolate: also run the backward pass of every module alone.
-        port_weights: the port's, where it has not the reference's `weights`.
     """
-    from replication.sides.tf_side import build_port
     from replication.training.rates import rate_claims
     from replication.training.replica_losses import losses_claim
     from replication.training.replicas import reduction_claim, shares_claim
 
-    reference = reference_step(config, solver, weights, images, sizes, steps)
+    config, solver = case.config, case.solver
+    reference = reference_step(config, solver, case.weights, images, sizes, steps)
     with steps("training step of the port, float64"):
-        port = port_step(reference, build_port(config, port_weights or weights, "float64"))
+        weights = case.port_weights or case.weights
+        port = port_step(reference, implementation(PORT).build(config, weights, "float64"))
     with steps("training claims"):
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
@@ -71,7 +83,7 @@ def training_claims(
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
         claims.append(shares_claim(command))
-        if not config.is_per_pixel:
+        if family_of(config).matching(config) is not None:
             claims.append(losses_claim(config, command))
     return claims
 
@@ -93,9 +105,8 @@ def training_result(
     known = dict(steps.timings)
     weights = load_weights("seeded:0", config)
     images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
-    claims = training_claims(
-        config, solver, weights, images, sizes, command, steps, isolate=isolate
-    )
+    case = Case(config, solver, weights)
+    claims = training_claims(case, images, sizes, command, steps, isolate=isolate)
     holds = all_hold(claims)
     return {
         "schema": SCHEMA,
@@ -130,7 +141,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:
     """The claims on costs, matching, losses, gradients and the update; no weight changes."""
     targets, found, claims = port.batch.targets, port.found, []
-    if not reference.config.is_per_pixel:
+    if reference.pairs is not None:
         costs = cost_claim(reference, targets, command)
         pairs = matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
 from replication.training.port import PortStep, noted_seeds
 from replication.training.reference import ReferenceStep
@@ -180,10 +181,8 @@ def _wrong_validation(port: PortStep, task: Any, inputs: Mapping[str, Any]) -> I
         yield f"validation: {text}"
     if calls[0][2]:
         yield "validation: training is True"
-    for name, value in port.found.outputs.items():
-        if name != "aux_outputs" and (
-            name not in outputs or not np.array_equal(outputs[name], value)
-        ):
+    for name, value in family_of(port.model.config).outputs.last(port.found.outputs).items():
+        if name not in outputs or not np.array_equal(outputs[name], value):
             yield f"validation: {name}"
 
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from maskformer.model.config import ModelConfig
     from maskformer.model.solver import SolverConfig
-    from replication.sides.tf_side import PortRun
-    from replication.sides.torch_side import ReferenceRun
+    from replication.sides.implementation import Updates
 
 DTYPES = ("float64", "float32")
 CALM_RATE = 1e-6  # at and below this rate, it is not
@@ -68,21 +67,36 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
     return made
 
 
-def reference_run(
-    request: Request, weights: Any, dtype: str, seed: int | None = None
-) -> "ReferenceRun":
-    """The reference at the start of a trajectory, see `ReferenceRun`."""
-    from replication.sides.torch_side import ReferenceRun
+def companion(dtype: str) -> str:
+    """The run that the port is held to, as rows call it: "twin", or the reference in float32."""
+    from replication.sides.side import REFERENCE
 
-    return ReferenceRun(request.config, request.solver, weights, dtype, seed)
+    return "twin" if dtype == "float64" else REFERENCE
 
 
-def port_run(request: Request, weights: Any, dtype: str) -> "PortRun":
-    """The port at the start of a trajectory, see `PortRun`."""
-    from replication.sides.tf_side import PortRun
+def companion_title(name: str) -> str:
+    """A `companion` in words."""
+    from replication.sides.side import implementation
+
+    return "the reference's twin" if name == "twin" else f"{implementation(name).title} in float32"
+
+
+def reference_run(request: Request, weights: Any, dtype: str, seed: int | None = None) -> "Updates":
+    """The reference at the start of a trajectory; with `seed` its weights start moved by up to one
+    unit in the last place."""
+    from replication.sides.side import REFERENCE, implementation
+
+    updates = implementation(REFERENCE).updates
+    return updates(request.config, request.solver, weights, dtype, seed=seed)
+
+
+def port_run(request: Request, weights: Any, dtype: str) -> "Updates":
+    """The port at the start of a trajectory, each step run as the request says."""
+    from replication.sides.side import PORT, implementation
 
     most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
-    return PortRun(request.config, request.solver, weights, dtype, request.execution, most)
+    how = {"execution": request.execution, "most": most}
+    return implementation(PORT).updates(request.config, request.solver, weights, dtype, **how)
 
 
 def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -> float:
@@ -136,11 +150,12 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     from replication.sides.weights import load_weights
 
     weights = load_weights(request.weights, request.config)
+    other = companion(request.dtype)
     runs = {"reference": reference_run(request, weights, "float64")}
     if request.dtype == "float64":
-        runs["twin"] = reference_run(request, weights, "float64", seed=0)
+        runs[other] = reference_run(request, weights, "float64", seed=0)
     else:
-        runs["torch"] = reference_run(request, weights, "float32")
+        runs[other] = reference_run(request, weights, "float32")
     runs["port"] = port_run(request, weights, request.dtype)
     data = batches(request)
     steps = []
@@ -161,7 +176,6 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
         advance(row)
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
-    other = "twin" if request.dtype == "float64" else "torch"
     return {
         "schema": SCHEMA,
         "verdict": "holds" if all_hold(claims) else "fails",
@@ -240,7 +254,7 @@ def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
         _ratio_claim(
             steps,
             measure,
-            "torch",
+            companion("float32"),
             "float32_ratio",
             f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays within "
             f"{PRECISION_FACTOR:g} times PyTorch's",
@@ -270,13 +284,12 @@ def _ratio_claim(
         least,
         Multiple(limit, 1),
     )
-    words = {"twin": "the reference's twin", "torch": "PyTorch in float32"}[beside]
     one = claim(
         f"{beside}_{measure}",
         title,
         measured,
-        f"the port's largest gap up to a step in units of that of {words} up to there, which "
-        f"counts as no less than the rounding of one number, {least:.2g}",
+        f"the port's largest gap up to a step in units of that of {companion_title(beside)} up to "
+        f"there, which counts as no less than the rounding of one number, {least:.2g}",
         command,
     )
     _, place = measured.worst()

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from maskformer.family import MASKFORMER
 from parity.auditing.result import (
     function_figures,
     function_summary,
@@ -35,7 +36,7 @@ from reports.document import (
     number,
 )
 from reports.drawing import network
-from reports.drawing.plots import STAGES, Point, layer_plot
+from reports.drawing.plots import Point, layer_plot
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
@@ -69,8 +70,8 @@ def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
 def _stages(layers: Iterable[Layer]) -> tuple[str, ...]:
     """The stages present: known ones in their fixed order, then others as they come."""
     present = list(dict.fromkeys(layer["stage"] for layer in layers))
-    known = [stage for stage in STAGES if stage in present]
-    return (*known, *[stage for stage in present if stage not in STAGES])
+    known = [stage for stage in MASKFORMER.stages if stage in present]
+    return (*known, *[stage for stage in present if stage not in MASKFORMER.stages])
 
 
 def _closest_to_limit(layers: Sequence[Layer]) -> Layer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.family import MASKFORMER
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.metrics.run_scores import ImageCounts
 from maskformer.model import zoo
@@ -42,7 +43,6 @@ from reports.sections.environment import FRAMEWORKS
 from reports.subjects import picked
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
-LOSSES = ("loss", "loss_ce", "loss_mask", "loss_dice", "loss_sem_seg")
 COURSE = ("gradient_norm", "learning_rate/head", *SENTINELS)
 LOGARITHMIC = ("gradient_norm", "learning_rate/head")
 SIZE = (360, 240)
@@ -61,7 +61,7 @@ def chapter(runs: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]) -> Ch
         headline=_headline(runs),
         sections=(
             *([Section("Claims", (words.table(claims),))] if claims else []),
-            Section("Losses", _curves(runs, LOSSES, "train")),
+            Section("Losses", _curves(runs, MASKFORMER.losses, "train")),
             Section("The course of training", _curves(runs, COURSE, "train")),
             Section("Scores on the evaluation split", _scores(runs)),
             Section("Every run", (_runs(runs),)),
@@ -114,7 +114,7 @@ def _figure(
         series = series_of(runs, name, split)
         if not series:
             continue
-        log = name in LOGARITHMIC or (name in LOSSES and split == "train")
+        log = name in LOGARITHMIC or (name in MASKFORMER.losses and split == "train")
         title = label(name)
         drawn = curve_plot(series, title, described(series, title), SIZE, log)
         if drawn is not None:

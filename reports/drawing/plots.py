@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from maskformer.model.tensor_axes import STAGES
+from maskformer.family import MASKFORMER
 
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 58  # room for labels, in SVG units (pixels at full size)
 LETTER = 6.6  # widest usual advance of a 12 px letter
@@ -27,7 +27,7 @@ class Point:
 
 def stage_class(stage: str) -> str:
     """The style sheet's class of a stage; stages that it does not know share one."""
-    return f"s{STAGES.index(stage)}" if stage in STAGES else "sx"
+    return f"s{MASKFORMER.stages.index(stage)}" if stage in MASKFORMER.stages else "sx"
 
 
 def layer_plot(

@@ -17,7 +17,8 @@ from replication.evaluation.disagreement import (
     panoptic_difference,
 )
 from replication.forward.inference import Inputs, inference_claims
-from replication.sides.side import finish
+from replication.sides.implementation import Frame
+from replication.sides.side import implementation
 
 CONFIG = zoo.model_config("scenes_tiny").replace(
     num_classes=4,
@@ -52,7 +53,8 @@ def tensors(outputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def predict(outputs: dict[str, np.ndarray]):
     results = ("labels", "panoptic")
-    return finish("torch", CONFIG, tensors(outputs), SIZE, SIZE, SIZE, results, SIZE)
+    frame = Frame(SIZE, SIZE, SIZE, SIZE)
+    return implementation("torch").predict(tensors(outputs), CONFIG, frame, results)
 
 
 def both(first, second) -> tuple[list, list]:

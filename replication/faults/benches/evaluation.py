@@ -16,6 +16,7 @@ from maskformer.data import augmentation, evaluation_data, images
 from maskformer.data.images import Size
 from maskformer.data.mapper import IMAGE_PADDING
 from maskformer.data.panoptic_format import Segment
+from maskformer.family import family_of
 from maskformer.inference.prediction import PanopticPrediction, Prediction
 from maskformer.metrics import panoptic_quality, run_scores, semantic_iou
 from maskformer.metrics.panoptic_quality import PanopticPair
@@ -235,7 +236,8 @@ def _answer(config: ModelConfig, images: np.ndarray, sizes: Any) -> dict[str, np
         image += 2 * np.sin(rows)[:, :, None] + 2 * np.cos(columns)[:, None]
     logits = rng.normal(size=(QUERIES, config.num_classes + 1))
     logits[np.arange(QUERIES), rng.integers(0, config.num_classes, QUERIES)] += 8
-    return {"pred_logits": np.stack([logits] * len(images)), "pred_masks": masks}
+    names = family_of(config).outputs
+    return {names.classes: np.stack([logits] * len(images)), names.masks: masks}
 
 
 def _near_truth(data: evaluation_data.EvaluationData, index: int) -> Prediction:

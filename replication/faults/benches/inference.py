@@ -10,6 +10,7 @@ import numpy as np
 
 from maskformer.data import mapper
 from maskformer.data.images import Size
+from maskformer.family import MASKFORMER
 from maskformer.inference import multi_scale as test_time_augmentation
 from maskformer.inference import prediction
 from maskformer.model.config import ModelConfig
@@ -20,6 +21,7 @@ from parity.planting import replaced
 from replication.faults.benches.data import PIPELINES
 from replication.faults.benches.host import Part, audited
 
+NAMES = MASKFORMER.outputs
 QUERIES, GRID, PADDED = 64, (24, 32), (48, 64)
 VALID, OUTPUT = ((45, 61), (38, 64)), ((50, 55), (31, 62))  # of the two images of a batch
 CANVAS = (56, 66)  # larger than every output, as one canvas for a whole data set is
@@ -175,9 +177,9 @@ class InferenceBench:
                 outputs = {key: perturb_ulp(value, seed) for key, value in outputs.items()}
             tensors = {key: torch.from_numpy(value) for key, value in outputs.items()}
             if "panoptic" in given.results and (not places or _needed("query", places)):
-                masks = inference._resize(tensors["pred_masks"][0], PADDED)
+                masks = inference._resize(tensors[NAMES.masks][0], PADDED)
                 masks = inference.sem_seg_postprocess(masks, valid, (output or [valid])[0])
-                decided = inference.decide_queries(tensors["pred_logits"][0], masks, config)
+                decided = inference.decide_queries(tensors[NAMES.classes][0], masks, config)
                 found |= {
                     (f"query {key}", case): np.asarray(getattr(decided, key)) for key in _DECISIONS
                 }
@@ -375,8 +377,8 @@ def _seen(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
     )
     masks += np.sin(rows)[:, None] + np.cos(columns)
     return {
-        "pred_logits": rng.normal(size=(1, QUERIES, config.num_classes + 1)),
-        "pred_masks": masks,
+        NAMES.classes: rng.normal(size=(1, QUERIES, config.num_classes + 1)),
+        NAMES.masks: masks,
     }
 
 
@@ -410,7 +412,7 @@ def _outputs_of_one(config: ModelConfig, seed: Sequence[int]) -> dict[str, np.nd
     """Outputs in which queries overlap to any degree, some are unsure, and classes recur."""
     rng = np.random.default_rng(seed)
     if config.matching is None:
-        return {"sem_seg": rng.normal(size=(1, config.num_classes, *PADDED))}
+        return {NAMES.pixels: rng.normal(size=(1, config.num_classes, *PADDED))}
     rows, columns = np.mgrid[: GRID[0], : GRID[1]]
     centres = rng.uniform(0, 1, (QUERIES, 2)) * GRID
     radii = rng.uniform(1.0, 4.5, QUERIES)
@@ -424,7 +426,7 @@ def _outputs_of_one(config: ModelConfig, seed: Sequence[int]) -> dict[str, np.nd
     wanted = rng.permutation(np.linspace(0.55, 0.99, QUERIES))
     others = np.log(np.exp(logits).sum(1) - np.exp(logits[range(QUERIES), classes]))
     logits[range(QUERIES), classes] = others + np.log(wanted / (1 - wanted))
-    return {"pred_logits": logits[None], "pred_masks": masks[None]}
+    return {NAMES.classes: logits[None], NAMES.masks: masks[None]}
 
 
 def _exact_outputs(config: ModelConfig) -> dict[str, np.ndarray]:
@@ -443,4 +445,4 @@ def _exact_outputs(config: ModelConfig) -> dict[str, np.ndarray]:
         if pair % 2:
             logits[:, query, (query + 2 * TWINS) % config.num_classes] = 0.0
         masks[:, query, BAND * pair : BAND * (pair + 1)] = (0.0, CERTAIN)[pair % 3 // 2]
-    return {"pred_logits": logits, "pred_masks": masks}
+    return {NAMES.classes: logits, NAMES.masks: masks}
