@@ -11,7 +11,6 @@ import pytest
 from maskformer import family
 from parity.frameworks import registry
 from parity_tests.docs.documents import commands_in, text_of
-from parity_tests.reports.test_kinds import tasting
 from replication.cli import app
 from replication.faults.catalogue.every import FAULTS
 from reports.kinds import KINDS
@@ -43,17 +42,7 @@ def checksums(monkeypatch, tmp_path):
     kind = run("A kind of result")["KIND"]
     monkeypatch.setitem(KINDS, kind.schema, kind)
 
-    def compared(first, second, command):
-        files = [sorted(one.name for one in folder.iterdir()) for folder in (first, second)]
-        return {
-            "schema": kind.schema,
-            "title": f"Checksums of {first.name}",
-            "folders": [first.name, second.name],
-            "verdict": "equal" if files[0] == files[1] else "different",
-            "command": command,
-            "claims": tasting()["claims"],
-        }
-
+    compared = run("A claim", SCHEMA=kind.schema)["compared"]
     monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
     run("A verb", compared=compared)["register"](app)
     monkeypatch.chdir(tmp_path)
@@ -74,11 +63,19 @@ def test_a_verb_records_a_new_kind_which_is_reported_and_verified(checksums, par
 
 
 def test_a_result_that_contradicts_its_claims_is_found(checksums, parity):
-    (checksums / "after" / "more").touch()
-    assert parity("checksums", "before", "after", "--out", "runs/sums")[0] == 1
+    assert parity("checksums", "before", "after", "--out", "runs/sums")[0] == 0
+    (path,) = (checksums / "runs/sums/evidence").glob("*.json")
+    path.write_text(path.read_text().replace('"verdict": "equal"', '"verdict": "different"'))
     status, out, _ = parity("verify", "runs/sums")
     assert status == 1
     assert "verdict" in out
+
+
+def test_folders_that_differ_are_told_apart(checksums, parity):
+    (checksums / "after" / "more").touch()
+    assert parity("checksums", "before", "after", "--out", "runs/sums")[0] == 1
+    assert "at more" in (checksums / "runs/sums/report.md").read_text()
+    assert parity("verify", "runs/sums")[0] == 0
 
 
 def test_without_its_line_a_kind_is_refused(checksums, parity, monkeypatch):
