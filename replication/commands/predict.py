@@ -99,7 +99,7 @@ def _predict(
     from maskformer.data.panoptic_format import ImageInfo, write_dataset
     from maskformer.family import family_of
     from maskformer.inference.prediction import to_dataset_ids
-    from replication.evaluation.run import pictures
+    from replication.evaluation import pictures
 
     categories = categories_of(entry)
     results = family_of(entry.model).results(entry.model)
