@@ -50,10 +50,10 @@ def test_a_verb_names_its_missing_layer(package, words, layer):
 
 
 def test_another_missing_module_is_a_failure():
-    run = without("maskformer.model.zoo", "zoo")
+    run = without("maskformer.model.config", "zoo")
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: No module named 'maskformer.model.zoo'"
+        "ModuleNotFoundError: No module named 'maskformer.model.config'"
     )
 
 

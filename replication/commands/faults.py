@@ -152,7 +152,7 @@ def clean(
     Every alarm is false. Exit status: 0 no alarm, 1 at least one, 2 wrong usage.
     """
     from replication.commands.audit import parse_executions
-    from replication.commands.faults import clean as clean_audits
+    from replication.faults import clean as clean_audits
 
     options.at_least_one("--runs", runs)
     _check_resume(resume, out)

@@ -74,7 +74,7 @@ def categories_of(entry: "Entry") -> tuple["Category", ...]:
     """Names and ids of a config's classes; numbers where its data set's names are not known."""
     from maskformer import coco
     from maskformer.data.panoptic_format import Category
-    from maskformer.scenes.scenes import scenes
+    from maskformer.scenes import scenes
 
     if entry.test_set.startswith("scenes") and entry.model.num_classes == len(scenes.CATEGORIES):
         return scenes.CATEGORIES

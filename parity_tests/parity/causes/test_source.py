@@ -73,14 +73,14 @@ def _part() -> Part:
 
 def test_a_part_that_agrees_holds_and_one_that_does_not_is_placed_and_explained():
     part = _part()
-    assert part_claim(part, part.run(None), "")["verdict"] == "holds"
+    assert part_claim(part, part.run(None), "").verdict == "holds"
     wrong = {key: value * (5 if value < 5e-5 else 1) for key, value in part.expected.items()}
     one = part_claim(part, wrong, "")
-    assert (one["verdict"], one["place"]) == ("fails", "schedule: rates")
-    assert one["cause"] == "setting gamma is 0.5 instead of 0.1"
+    assert (one.verdict, one.place.text) == ("fails", "schedule: rates")
+    assert one.cause == "setting gamma is 0.5 instead of 0.1"
 
 
 def test_a_result_that_the_port_lacks_fails():
     part = _part()
     some = dict(list(part.expected.items())[1:])
-    assert part_claim(part, some, "")["verdict"] == "fails"
+    assert part_claim(part, some, "").verdict == "fails"

@@ -13,7 +13,7 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from replication.cli import app
 from replication.tpu import preflight as preflight_run
-from replication.tpu.preflight import Largest, Request, largest_batch, matcher_bound, schedule
+from replication.tpu.preflight import LargestBatch, Request, largest_batch, matcher_bound, schedule
 from tf_impl.tpu import preflight as compiler
 from tf_impl.tpu.lowering import NotCompilableError, Program
 from tf_impl.tpu.preflight import CHIPS, Compiled
@@ -55,7 +55,7 @@ def test_largest_batch_is_the_largest_that_fits(base, each, bend, first, told):
 
     found = largest_batch(compile_batch, first)
     fitting = [n for n in range(1, preflight_run.LARGEST_BATCH + 1) if used(n) <= CHIPS["v5e"].hbm]
-    assert found == Largest(max(fitting) if fitting else 0)
+    assert found == LargestBatch(max(fitting) if fitting else 0)
     assert len(asked) == len(set(asked))
 
 
@@ -70,7 +70,7 @@ def test_few_compilations_find_a_batch_that_grows_evenly(first, each, asked):
         tried.append(batch)
         return compiled((1.0 + each * batch) * GIB, told=True)
 
-    assert largest_batch(compile_batch, first) == Largest(int(15 / each))
+    assert largest_batch(compile_batch, first) == LargestBatch(int(15 / each))
     assert tried == asked
 
 
@@ -80,7 +80,7 @@ def test_a_batch_that_cannot_be_judged_is_not_said_to_be_too_large():
             return Compiled("v5e:2x2", False, "the compiler ended: killed", "other")
         return compiled((1.0 + 0.9 * batch) * GIB)
 
-    assert largest_batch(compile_batch) == Largest(8, "16 images: the compiler ended: killed")
+    assert largest_batch(compile_batch) == LargestBatch(8, "16 images: the compiler ended: killed")
 
 
 def test_schedule_counts_the_published_images():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from maskformer.data.panoptic_format import Segment
 from maskformer.inference.prediction import PanopticPrediction
 from maskformer.model import zoo
+from parity.claims import Claim
 from parity.files import output_folder
 from replication.evaluation.disagreement import (
     Certain,
@@ -135,33 +136,33 @@ def test_audit_claims_hold_for_equal_outputs_and_fail_for_a_fault() -> None:
     single = {key: value.astype(np.float32) for key, value in reference.items()}
     inputs = Inputs(SIZE, [SIZE, (9, 13)])
 
-    def claims(port, port32) -> dict[str, dict]:
+    def claims(port, port32) -> dict[str, Claim]:
         runs = {"eager": (single, port32)}
         found = inference_claims(CONFIG, inputs, reference, floors, port, runs, "parity audit")
-        return {claim["id"]: claim for claim in found}
+        return {claim.id: claim for claim in found}
 
     found = claims(moved(reference, rng, 1e-14), single)
     names = ["inference_scores", "inference_float64", "metric_float64"]
     names += ["inference_eager", "metric_eager"]
     assert list(found) == names
     for claim in found.values():
-        assert claim["verdict"] == "holds", claim
+        assert claim.verdict == "holds", claim
 
     rolled = {**reference, "pred_logits": np.roll(reference["pred_logits"], 1, axis=2)}
     found = claims(rolled, {key: value.astype(np.float32) for key, value in rolled.items()})
-    assert {claim["verdict"] for claim in found.values()} == {"fails"}
-    assert found["metric_float64"]["value"] > 0.5
+    assert {claim.verdict for claim in found.values()} == {"fails"}
+    assert found["metric_float64"].value > 0.5
 
     slightly = {**reference, "pred_logits": reference["pred_logits"] * (1 + 1e-7)}
     found = claims(slightly, single)
-    assert found["inference_scores"]["verdict"] == "fails"
-    assert found["inference_eager"]["verdict"] == "holds"
+    assert found["inference_scores"].verdict == "fails"
+    assert found["inference_eager"].verdict == "holds"
 
     broken = {**reference, "pred_masks": np.full_like(reference["pred_masks"], np.nan)}
     found = claims(broken, single)
-    assert found["inference_float64"]["verdict"] == "fails"
-    assert "NaN" in found["inference_float64"]["derivation"]
-    assert found["inference_eager"]["verdict"] == "holds"
+    assert found["inference_float64"].verdict == "fails"
+    assert "NaN" in found["inference_float64"].derivation
+    assert found["inference_eager"].verdict == "holds"
 
 
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path) -> None:
