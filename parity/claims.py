@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.judge import Verdict
-from parity.measurements import Margins, Measurement, digest, of_json
+from parity.measurements import Margins, Measurement, of_json
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def claim(identity: str, title: str, measured: Measurement, derivation: str, com
         judged.limit,
         judged.cases,
         derivation,
-        digest(measured.to_json()),
+        measured.sha256,
         command,
         measured,
     )

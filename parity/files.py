@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from parity.errors import InputError
@@ -107,7 +106,7 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, moved over it when the block ends without an error."""
     path = Path(path)
