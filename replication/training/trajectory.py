@@ -11,7 +11,7 @@ from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import Largest, Multiple, Running, Sum
-from parity.results import TRAJECTORY as SCHEMA
+from reports.chapters.trajectory import Gaps, TrajectoryResult, Update, Worst
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -
     return math.sqrt(squares / total)
 
 
-def compare_step(ours: dict[str, Any], theirs: dict[str, Any], gap: float) -> dict[str, Any]:
+def compare_step(ours: dict[str, Any], theirs: dict[str, Any], gap: float) -> Gaps:
     """How far one step is from that of the reference; gaps are relative, infinite where NaN.
 
     A loss that only one side has is infinitely far.
@@ -123,13 +123,13 @@ def compare_step(ours: dict[str, Any], theirs: dict[str, Any], gap: float) -> di
         name: _relative(ours["losses"].get(name, math.nan), theirs["losses"].get(name, math.nan))
         for name in sorted(names)
     }
-    return {
-        "loss_gap": max(missing, _relative(ours["total"], theirs["total"])),
-        "worst_loss": max(by_loss, key=by_loss.__getitem__),
-        "norm_gap": _relative(ours["norm"], theirs["norm"]),
-        "pairs_differ": int((ours["pairs"] != theirs["pairs"]).sum()),
-        "weight_gap": gap if math.isfinite(gap) else math.inf,
-    }
+    return Gaps(
+        loss_gap=max(missing, _relative(ours["total"], theirs["total"])),
+        worst_loss=max(by_loss, key=by_loss.__getitem__),
+        norm_gap=_relative(ours["norm"], theirs["norm"]),
+        pairs_differ=int((ours["pairs"] != theirs["pairs"]).sum()),
+        weight_gap=gap if math.isfinite(gap) else math.inf,
+    )
 
 
 def _relative(value: float, reference: float) -> float:
@@ -138,8 +138,10 @@ def _relative(value: float, reference: float) -> float:
     return abs(value - reference) / abs(reference) if reference else abs(value)
 
 
-def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: None) -> Any:
-    """Both trajectories, step by step, and the claims on them: the result object (`SCHEMA`).
+def trajectory(
+    request: Request, advance: Callable[[Update], None] = lambda row: None
+) -> TrajectoryResult:
+    """Both trajectories, step by step, and the claims on them.
 
     In float64 the port and the reference's own twin, which starts from weights moved by up to one
     unit in the last place, are compared with the reference. In float32 both frameworks are compared
@@ -162,53 +164,54 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     for number in range(request.steps):
         found = {name: run.step(*data[number % len(data)]) for name, run in runs.items()}
         after = {name: run.weights() for name, run in runs.items()}
-        row: dict[str, Any] = {
-            "step": number,
-            "total": found["reference"]["total"],
-            "losses": found["reference"]["losses"],
-            "norm": found["reference"]["norm"],
+        theirs = found["reference"]
+        gaps = {
+            name: compare_step(found[name], theirs, weight_gap(after[name], after["reference"]))
+            for name in ("port", other)
         }
-        for name in runs:
-            if name != "reference":
-                gap = weight_gap(after[name], after["reference"])
-                row[name] = compare_step(found[name], found["reference"], gap)
+        parts = {name: theirs[name] for name in ("total", "losses", "norm")}
+        row = Update(step=number, **parts, **gaps)
         steps.append(row)
         advance(row)
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
-    return {
-        "schema": SCHEMA,
-        "verdict": "holds" if all_hold(claims) else "fails",
-        "config": request.config.name,
-        "dtype": request.dtype,
-        "base_lr": request.solver.base_lr,
-        "batch": request.batch,
-        "size": request.size,
-        "execution": request.execution,
-        "beside": other,
-        "worst": {
+    return TrajectoryResult(
+        verdict="holds" if all_hold(claims) else "fails",
+        config=request.config.name,
+        dtype=request.dtype,
+        base_lr=request.solver.base_lr,
+        batch=request.batch,
+        size=request.size,
+        execution=request.execution,
+        beside=other,
+        worst={
             measure: {name: _largest(steps, name, measure) for name in ("port", other)}
             for measure in MEASURES
         },
-        "claims": [one.to_json() for one in claims],
-        "steps": steps,
-        "command": request.command,
-        "provenance": provenance(
+        claims=tuple(claims),
+        steps=tuple(steps),
+        command=request.command,
+        provenance=provenance(
             config=request.config.name,
             config_sha256=request.config.digest,
             weights=weights.source,
             weights_sha256=weights.sha256,
         ),
-    }
+    )
 
 
-def _largest(steps: Sequence[dict[str, Any]], name: str, measure: str) -> dict[str, Any]:
+def _largest(steps: Sequence[Update], name: str, measure: str) -> Worst:
     """The largest value of one measure over all steps, and the first step that has it."""
-    row = max(steps, key=lambda row: row[name][measure])
-    return {"value": row[name][measure], "step": row["step"]}
+    values = _column(steps, name, measure)
+    step = max(values, key=values.__getitem__)
+    return Worst(values[step], int(step))
 
 
-def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def _column(steps: Sequence[Update], name: str, measure: str) -> dict[str, float]:
+    return {str(row.step): getattr(getattr(row, name), measure) for row in steps}
+
+
+def float64_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does."""
     epsilon = sys.float_info.epsilon
     claims = [
@@ -226,8 +229,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
     ]
     if request.solver.base_lr <= CALM_RATE:
         loss = _largest(steps, "port", "loss_gap")
-        gaps = {str(row["step"]): row["port"]["loss_gap"] for row in steps}
-        pairs = {str(row["step"]): row["port"]["pairs_differ"] for row in steps}
+        gaps, pairs = (_column(steps, "port", name) for name in ("loss_gap", "pairs_differ"))
         claims += [
             claim(
                 "loss",
@@ -236,7 +238,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
                 f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
                 "training does not amplify rounding",
                 request.command,
-            ).decided_by(loss["step"]),
+            ).decided_by(loss.step),
             claim(
                 "pairs",
                 "Every query is matched to the same target at every step",
@@ -248,7 +250,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
     return claims
 
 
-def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def float32_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
     return [
         _ratio_claim(
@@ -266,7 +268,7 @@ def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
 
 
 def _ratio_claim(
-    steps: Sequence[dict[str, Any]],
+    steps: Sequence[Update],
     measure: str,
     beside: str,
     limit: str,
@@ -279,8 +281,8 @@ def _ratio_claim(
     `least` is the rounding of one number, below which no gap is counted.
     """
     measured = Running(
-        {str(row["step"]): row["port"][measure] for row in steps},
-        {str(row["step"]): row[beside][measure] for row in steps},
+        _column(steps, "port", measure),
+        _column(steps, beside, measure),
         least,
         Multiple(limit, 1),
     )
