@@ -2,6 +2,7 @@
 
 AUDIT = "maskformer-replication/audit/1"
 AUDIT_ALL = "maskformer-replication/audit-all/1"
+INITIAL_WEIGHTS = "maskformer-replication/initial-weights/1"
 TRAINING_STEP = "maskformer-replication/training/1"
 TRAINING_RUNS = "maskformer-replication/training-runs/1"
 TRAJECTORY = "maskformer-replication/trajectory/1"

@@ -64,6 +64,7 @@ def training_claims(
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
     """
+    from replication.training import initial_weights
     from replication.training.rates import rate_claims
     from replication.training.replica_losses import losses_claim
     from replication.training.replicas import reduction_claim, shares_claim
@@ -80,6 +81,8 @@ def training_claims(
             claims.append(isolated_gradients_claim(reference, port, command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+    with steps("initial weights"):
+        claims.append(initial_weights.claim_of(initial_weights.compared(config), command))
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
         claims.append(shares_claim(command))
