@@ -1,6 +1,7 @@
 """Any model beside its port: from the two to a result, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,21 @@ from parity.auditing.pair import Pair as Pair
 from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
-from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.auditing.result import (
+    About,
+    AuditResult,
+    Measured,
+    Precision,
+    build_result,
+    isolated_claim,
+)
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, localise
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
+from parity.results import Result
 from parity.steps import Steps, give_back
 from parity.trace import Tap
 from parity.weights import Loaded, state_digest
@@ -32,7 +41,7 @@ def audit(
     title: str = "Audit",
     command: str = Options.command,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> AuditResult:
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
 
     Args:
@@ -49,14 +58,14 @@ def audit(
         >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
         >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
         >>> result = parity.audit(pair, executions=["graph"], quiet=True)
-        >>> result["verdict"]
+        >>> result.verdict
         'equal'
     """
     options = Options(executions, isolate, command=command)
-    return {**audit_with(pair, options, Steps(quiet=quiet)), "title": title}
+    return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
-def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
+def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
     reference = measure_reference(pair, options, steps)
     port = build_port(reference, options, steps)
@@ -65,7 +74,7 @@ def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
 
 def judge_port(
     reference: Reference, port: Port, options: Options, steps: Steps, *, once: bool = False
-) -> dict[str, Any]:
+) -> AuditResult:
     """The audit's result for one port; its models are run as they are found.
 
     With `once`, both sides lose their models and tensors as soon as nothing needs them, and serve
@@ -107,19 +116,21 @@ def judge_port(
     return build_result(measured, localisations, about, claims)
 
 
-def save(result: Mapping[str, Any], folder: str | Path) -> Path:
+def save(result: Result, folder: str | Path) -> Path:
     """Write the result to `folder`/audit.json, whole or not at all; returns the path.
 
     `parity report` and `parity explain` read it.
 
     Example:
-        >>> import tempfile
-        >>> result = {"verdict": "equal"}  # what `parity.audit` returns has much more
+        >>> import numpy, tempfile, tf_keras, torch
+        >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
+        >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
+        >>> result = parity.audit(pair, executions=(), quiet=True)
         >>> parity.save(result, tempfile.mkdtemp()).name
         'audit.json'
     """
     try:
-        return write_json(dict(result), Path(folder))
+        return write_json(result.to_json(), Path(folder))
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",

@@ -66,18 +66,6 @@ class Localisation:
     verdicts: tuple[Verdict, ...]
     explanations: tuple[Explanation, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON."""
-        return {
-            "path": self.path,
-            "kind": self.kind,
-            "edge": self.edge,
-            "evidence": self.evidence,
-            "cause": self.cause,
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
-            "explanations": [one.to_json() for one in self.explanations],
-        }
-
 
 def localise(
     reference: ReferenceRecorder,

@@ -8,7 +8,7 @@ from parity.claims import Claim
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.result import Measured
+    from parity.auditing.result import Input, Measured
     from parity.localise import Localisation
 
 NOT_VERIFIED = (
@@ -67,7 +67,7 @@ class Options:
     claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None
     command: str = "parity.audits.audit(pair)"
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     not_verified: Sequence[str] = NOT_VERIFIED
 

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Explanation:
     after: float
     exact: bool
     complete: bool = False
+    derived: ClassVar[tuple[str, ...]] = ("removed",)
 
     @property
     def removed(self) -> float:
@@ -56,17 +57,6 @@ class Explanation:
 
     def __str__(self) -> str:
         return f"{self.text} (removes {self.removed:.0%} of the gap)"
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON."""
-        return {
-            "text": self.text,
-            "before": str(self.before) if np.isinf(self.before) else self.before,
-            "after": self.after,
-            "removed": self.removed,
-            "exact": self.exact,
-            "complete": self.complete,
-        }
 
 
 @dataclass(frozen=True)

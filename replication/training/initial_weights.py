@@ -10,7 +10,7 @@ from parity.claims import Claim, Place, claim
 from parity.comparing.initial_weights import ALARM, Compared, compare, sample
 from parity.measurements import Largest
 from parity.provenance import provenance
-from parity.schemas import INITIAL_WEIGHTS as SCHEMA
+from parity.results import INITIAL_WEIGHTS as SCHEMA
 from replication.sides.side import PORT, REFERENCE, implementation
 
 SEEDS = 4

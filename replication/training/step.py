@@ -12,7 +12,7 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
-from parity.schemas import TRAINING_STEP as SCHEMA
+from parity.results import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
 from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims

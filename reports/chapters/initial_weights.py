@@ -5,7 +5,7 @@ from typing import Any
 
 from parity.comparing.initial_weights import ratio
 from parity.records import number as read
-from parity.schemas import INITIAL_WEIGHTS
+from parity.results import INITIAL_WEIGHTS
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
