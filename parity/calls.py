@@ -268,7 +268,9 @@ class Watch:
             self._signatures[identity], args, kwargs, self.is_tensor
         )
         if self.naming is not None:
-            values, tensors = _named(self.naming, path, "input", call.arguments.values, tensors)
+            values, tensors = named_as_reference(
+                self.naming, path, "input", call.arguments.values, tensors
+            )
             call.arguments = dataclasses.replace(call.arguments, values=values)
         self._counts[path] += 1
         self.calls.append(call)
@@ -285,13 +287,15 @@ class Watch:
             self._stack.pop()
         call.results, tensors = flatten_result(result, self.is_tensor)
         if self.naming is not None:
-            call.results, tensors = _named(self.naming, path, "output", call.results, tensors)
+            call.results, tensors = named_as_reference(
+                self.naming, path, "output", call.results, tensors
+            )
         for name, tensor in tensors:
             self.emit(call, "output", name, tensor)
         return result
 
 
-def _named(
+def named_as_reference(
     naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """The template and tensors under the names of `naming`; what has none stays as it is."""
@@ -459,14 +463,14 @@ class Recorder(ABC):
         """The modules that are recorded, by the path they are recorded under."""
         return dict(modules) if self.naming is None else self.naming.modules(modules)
 
-    def _viewed(self, sink: Sink) -> Sink:
+    def viewed(self, sink: Sink) -> Sink:
         """A sink for taps as this side has them, which `sink` gets as the reference has them."""
         if self.naming is None:
             return sink
         naming = self.naming
 
         def view(tap: Tap) -> None:
-            found = naming.view(tap.path, tap.kind, tap.name)
+            found = naming.view(tap.path, tap.kind.removeprefix("grad_"), tap.name)
             if found is None:
                 sink(tap)
             else:
@@ -483,7 +487,7 @@ class Recorder(ABC):
 
         return view
 
-    def _fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
+    def fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
         """The reference's tap as this side has it; None where its axes have other names."""
         view = None if self.naming is None else self.naming.view(path, kind, slot.name)
         if view is None:
@@ -556,7 +560,7 @@ class Recorder(ABC):
                     "give the argument the same name on both sides",
                 )
             tap = moved(taps[slot.name])
-            array = self._fed_array(path, kind, slot, tap)
+            array = self.fed_array(path, kind, slot, tap)
             if array is None:
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise IsolationError(

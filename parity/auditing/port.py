@@ -23,13 +23,14 @@ class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model.
     """
 
     float64: Built | None
     float32: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
+    held32: Sequence[Held] = ()
 
     @property
     def model64(self) -> Any:
@@ -85,7 +86,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
-            port.float32, _ = _loaded(reference, "float32")
+            port.float32, port.held32 = _loaded(reference, "float32")
             _changed(reference, port.float32)
         return port
 
@@ -101,7 +102,7 @@ def recorder_of(
         execution,
         only=only,
         copies=True,
-        naming=pair.names.port_side(_places(reference.trace)),
+        naming=pair.names.port_side(places_of(reference.trace)),
     )
     inputs = inputs_of_port(pair, reference.framework, built.framework)
     return recorder, cast(inputs, built.dtype)
@@ -154,7 +155,7 @@ def _changed(reference: Reference, built: Built) -> None:
         reference.pair.after_loading(built.model)
 
 
-def _places(trace: Trace) -> dict[tuple[str, str], list[str]]:
+def places_of(trace: Trace) -> dict[tuple[str, str], list[str]]:
     """The names of the reference's tensors by the path and kind of their taps."""
     places: dict[tuple[str, str], list[str]] = {}
     for tap in trace.values():

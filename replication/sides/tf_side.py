@@ -135,15 +135,9 @@ def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
     )
 
 
-def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
-    """Every trainable variable by state-dict key, with its axes named in torch's order."""
-    return {
-        key: (
-            variable,
-            "".join("ABCDEFGH"[axis] for axis in layout.axes or range(len(variable.shape))),
-        )
-        for key, (variable, layout) in _trainable(model).items()
-    }
+def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, Any]]:
+    """Every trainable variable by state-dict key, with what turns it into torch's layout."""
+    return {key: (one, layout.to_torch) for key, (one, layout) in _trainable(model).items()}
 
 
 class PortRun:

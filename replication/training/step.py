@@ -14,9 +14,10 @@ from maskformer.family import family_of
 from parity.claims import Claim, all_hold
 from parity.results import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
+from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims
-from replication.training.gradients import gradient_claims, isolated_gradients_claim
+from replication.training.gradients import backward_of
 from replication.training.losses import loss_claim
 from replication.training.matching import cost_claim, matching_claim
 from replication.training.port import PortStep, port_step
@@ -78,7 +79,7 @@ def training_claims(
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
         if isolate:
-            claims.append(isolated_gradients_claim(reference, port, command))
+            claims.append(isolated_gradients_claim(backward_of(reference, port), command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
     with steps("initial weights"):
@@ -149,6 +150,6 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         pairs = matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
     claims.append(loss_claim(reference, port, claims, command))
-    gradients = gradient_claims(reference, port, claims, command)
+    gradients = gradient_claims(backward_of(reference, port), claims, command)
     handed = step_gradients_claim(reference, port, gradients, command)
     return [*claims, *gradients, handed, update_claim(reference, port, command)]

@@ -130,7 +130,7 @@ class Recorder(calls.Recorder):
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls, self.drawn = list(program.calls), program.drawn
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
@@ -149,7 +149,7 @@ class Recorder(calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, self._viewed(sink or trace.add), to_array, keep=keep)
+        collect = Collector(self.axes, self.viewed(sink or trace.add), to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
@@ -261,7 +261,7 @@ class Recorder(calls.Recorder):
         return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)
