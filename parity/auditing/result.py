@@ -39,6 +39,8 @@ class Measured:
     `port_source` is a checkpoint of its own, where it was not given the reference's.
     `returned_sha256` is the digest of those that came back, and `tensors_changed` are those that
     the reference does not have so. `effects` are what reading the taps changes, by execution.
+    `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
+    make the first NaN or infinite numbers, where both sides have some.
     """
 
     places: Mapping[str, Site]
@@ -54,6 +56,15 @@ class Measured:
     returned_sha256: str = ""
     port_source: str = ""
     effects: dict[str, dict[str, float]] = field(default_factory=dict)
+    borders: Mapping[str, str] = field(default_factory=dict)
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+    not_finite: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not compared, and why, a sentence each."""
+        alone = (f"{path} by itself: {why}" for path, why in self.unjudged.items())
+        return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone]
 
     @property
     def differs(self) -> bool:
@@ -133,6 +144,8 @@ def build_result(
         "not_verified": list(about.not_verified),
         "provenance": dict(about.provenance),
     }
+    if measured.not_finite:
+        result["not_finite"] = dict(measured.not_finite)
     return result
 
 
