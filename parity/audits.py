@@ -13,6 +13,7 @@ from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
 from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.auditing.state import put_back, state_before
 from parity.calls import Call
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
@@ -143,7 +144,10 @@ def _judge_float64(
     with steps("port, float64"):
         comparison = Comparison(trace)
         with usable(built, execution):
+            recorder.modules_of(inputs)
+            before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:

@@ -293,7 +293,14 @@ class _Judging:
     def in_order(self) -> list[_Fault]:
         """The faults of all calls, in the reference's order of execution."""
         found = [one.fault for _, one in reversed(self._outcomes.values()) if one.fault]
-        return [fault for fault in found if not self.is_border(fault.theirs)]
+        made = {(fault.theirs.path, fault.edge) for fault in found}
+        return [
+            fault
+            for fault in found
+            if not self.is_border(fault.theirs)
+            # What a module that is looked through makes wrong, it is named for itself.
+            and not any((path, fault.edge) in made for path in fault.through)
+        ]
 
     def is_border(self, theirs: Call) -> bool:
         """Whether the call begins or ends elsewhere in the port."""

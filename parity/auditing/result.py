@@ -40,7 +40,8 @@ class Measured:
     `returned_sha256` is the digest of those that came back, and `tensors_changed` are those that
     the reference does not have so. `effects` are what reading the taps changes, by execution.
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
-    make the first NaN or infinite numbers, where both sides have some.
+    make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
+    variables of the port that have other values after a run.
     """
 
     places: Mapping[str, Site]
@@ -59,6 +60,7 @@ class Measured:
     borders: Mapping[str, str] = field(default_factory=dict)
     unjudged: Mapping[str, str] = field(default_factory=dict)
     not_finite: Mapping[str, Any] = field(default_factory=dict)
+    changed_by_running: Sequence[str] = ()
 
     @property
     def remarks(self) -> list[str]:
@@ -182,6 +184,8 @@ def _claims(
     ]
     if measured.tensors_converted is None:
         claims = claims[1:]
+    if measured.changed_by_running:
+        claims.append(_state_claim(measured.changed_by_running, command))
     for name, verdicts in precision.items():
         claims.append(
             margin_claim(
@@ -250,6 +254,23 @@ def _weights_claim(measured: Measured, weights: Findings, command: str) -> Claim
         return one
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     return one.located(Place(changed[0], ", ".join(changed[:NAMED]) + more))
+
+
+def _state_claim(changed: Sequence[str], command: str) -> Claim:
+    """That a run changes no variable of the port; fails, at the layer of the first that it does."""
+    one = claim(
+        "unchanged_state",
+        "A run leaves every variable of the port as it was",
+        Findings(len(changed), list(changed)),
+        "checksums of all variables before and after a run that is told not to train",
+        command,
+    )
+    layer, _, name = changed[0].rpartition(".")
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return one.located(
+        Place(layer or "model", f"{layer or 'model'} of the port: {name}{more}"),
+        "the layer runs in training mode, such as a batch norm that updates its statistics",
+    )
 
 
 def isolated_claim(
