@@ -1,8 +1,12 @@
 """The port of a pair, in the precisions of an audit, with the reference's weights."""
 
+import os
+import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,9 @@ from parity.frameworks import registry
 from parity.steps import Steps
 from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
+
+ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
+FRAMES = 6  # lines of a traceback that are shown
 
 
 @dataclass
@@ -121,6 +128,9 @@ def usable(built: Built, execution: str) -> Iterator[None]:
         yield
 
 
+PRECISIONS = re.compile(r"float|double|half|dtype", re.IGNORECASE)
+
+
 @contextmanager
 def _usable(how: str) -> Iterator[None]:
     try:
@@ -129,12 +139,28 @@ def _usable(how: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever the user's model raises
         lines = [line for line in str(error).splitlines() if line.strip()]
+        text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        if PRECISIONS.search(text):
+            raise InputError(
+                f"the port cannot run in {how}",
+                text,
+                "let its layers take their precision from Keras; see docs/port_your_model.md, "
+                '"A model that fixes its precision"',
+            ) from error
         raise InputError(
-            f"the port cannot run in {how}",
-            f"{type(error).__name__}: {lines[0] if lines else ''}",
-            "let its layers take their precision from Keras; see docs/port_your_model.md, "
-            '"A model that fixes its precision"',
+            f"the port cannot run in {how}: its own code raises {type(error).__name__}",
+            *_users_frames(error),
+            text,
+            "mend it; outside of the comparison it fails in the same way",
         ) from error
+
+
+def _users_frames(error: BaseException) -> list[str]:
+    """Where the user's code was when it raised, the innermost line last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not one.filename.startswith(ENGINE) and one.name != "wrapper"]
+    users = [one for one in own if "-packages" not in one.filename] or own
+    return [f"{one.filename}:{one.lineno}, {one.name}: {one.line or ''}" for one in users[-FRAMES:]]
 
 
 def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:

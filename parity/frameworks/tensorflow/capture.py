@@ -22,7 +22,13 @@ from parity.calls import (
     watching,
 )
 from parity.frameworks.tensorflow.masks import fed_masks
-from parity.frameworks.tensorflow.modules import call_signature, is_symbolic, named_modules
+from parity.frameworks.tensorflow.modules import (
+    at_rest,
+    call_signature,
+    is_symbolic,
+    named_modules,
+    takes_training,
+)
 from parity.masks import Drawn, Keeps, Masks
 from parity.metrics import Gap, gap
 from parity.names import Naming
@@ -258,7 +264,7 @@ class Recorder(calls.Recorder):
 
     def _called(self, module: tf.Module, args: tuple, kwargs: dict) -> Any:
         """What a module returns that no other module calls."""
-        return module(*args, **kwargs)
+        return _called(module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
         return Collector(self.axes, self.viewed(sink), to_array, keep=True)
@@ -297,6 +303,16 @@ class _Fetches:
         self._met[id(tensor)] = (fetch, tap_key(call.path, kind, name, call.call))
         self._alive.append(tensor)
         self.tensors.append(tf.convert_to_tensor(tensor))
+
+
+def _called(module: tf.Module, args: tuple, kwargs: dict) -> Any:
+    """What a module returns; it is told not to train, unless the arguments say otherwise."""
+    if kwargs.get("training"):
+        return module(*args, **kwargs)
+    if takes_training(module):
+        kwargs = {"training": False, **kwargs}
+    with at_rest():
+        return module(*args, **kwargs)
 
 
 def capture(
