@@ -1,6 +1,5 @@
 """`parity explain`: what an audit found, told in words, and what may have caused it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_json
 from replication.commands import options
 from replication.forward.precision_place import less_exact
 
@@ -57,11 +58,13 @@ def register(app: typer.Typer) -> None:
 def _read(run: Path) -> dict[str, Any]:
     path = run / AUDIT if run.is_dir() else run
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        result = read_json(path, bounds.RECORD_BYTES, "audit")
+    except InputError as error:
         raise InputError(
-            f"{run} holds no audit", str(error), "give a folder that `parity audit --out` wrote"
-        ) from error
+            f"{run} holds no audit",
+            " ".join(str(error).split()),
+            "give a folder that `parity audit --out` wrote",
+        ) from None
     needed = ("verdict", "claims", "localisations", "taps")
     missing = [name for name in needed if not isinstance(result, dict) or name not in result]
     if missing:
