@@ -1,6 +1,6 @@
 """Any model beside its port: from the two to a result, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,18 @@ from parity.auditing.result import (
     build_result,
     isolated_claim,
 )
+from parity.auditing.state import put_back, state_before
+from parity.calls import Call
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
-from parity.localise import Localisation, localise
+from parity.localise import Localisation, locate
+from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
 from parity.results import Result
-from parity.steps import Steps, give_back
-from parity.trace import Tap
+from parity.steps import Steps, Telling, give_back
+from parity.trace import Tap, module_of, shown, tap_key
 from parity.weights import Loaded, state_digest
 
 
@@ -108,7 +111,7 @@ def judge_port(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared),
+        (*options.not_verified, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -152,7 +155,10 @@ def _judge_float64(
     with steps("port, float64"):
         comparison = Comparison(trace)
         with usable(built, execution):
+            recorder.modules_of(inputs)
+            before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:
@@ -162,6 +168,7 @@ def _judge_float64(
             f"the reference's: {_few(measured.missing)}",
             "declare in `Names` which modules and tensors belong together",
         )
+    measured.not_finite = _not_finite(reference.recorder.calls, recorder.calls, comparison.gaps)
     _measure_weights(reference, port, measured)
     if options.only is not None:
         return [], {}
@@ -172,7 +179,7 @@ def _judge_float64(
         return [], {}
     alone: dict[str, Verdict] = {}
     with steps("localise"), built.precision():
-        localisations = localise(
+        found = locate(
             reference.recorder,
             recorder,
             trace,
@@ -181,8 +188,43 @@ def _judge_float64(
             _explain(reference, port, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
+            telling=Telling(options.search, lambda one: steps.note(one.headline)),
         )
-    return localisations, alone
+    measured.borders, measured.unjudged = found.borders, found.unjudged
+    measured.function = _within(measured, measured.function)
+    return list(found.places), alone
+
+
+def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:
+    """The gaps of taps that are no borders of a module that lie elsewhere on the other side."""
+    return {key: one for key, one in gaps.items() if key not in measured.borders}
+
+
+def _not_finite(
+    theirs: Sequence[Call], ours: Sequence[Call], gaps: Mapping[str, Gap]
+) -> dict[str, Any]:
+    """Which module makes the first NaN or infinite numbers that both have, and at how many tensors.
+
+    Empty where there are none.
+    """
+    met = [key for key in gaps if gaps[key].same_not_finite]
+    if not met:
+        return {}
+    return {
+        "tensors": len(met),
+        "first": met[0],
+        "reference": _maker(theirs, met[0]),
+        "port": _maker(ours, met[0]),
+    }
+
+
+def _maker(calls: Sequence[Call], key: str) -> str:
+    """The module that computes a tensor: one that returns it, or hands it to another."""
+    for call in calls:
+        place = tap_key(call.path, "input", "", call.call)
+        if key == place or key.startswith(f"{place}."):
+            return "the inputs" if call.parent is None else shown(call.parent.path)
+    return module_of(key)
 
 
 def _measure_weights(reference: Reference, port: Port, measured: Measured) -> None:
@@ -222,7 +264,8 @@ def _judge_float32(
                 same_decisions(key, array, trace[key].array, _score_error(key, measured))
                 for key, array in decided.scores.items()
             ]
-            measured.executions[execution] = Precision(comparison.gaps, decisions)
+            gaps = _within(measured, comparison.gaps)
+            measured.executions[execution] = Precision(gaps, decisions)
             if options.capture_effect:
                 measured.effects[execution] = built.framework.capture_effects(
                     recorder, inputs, runs.port32[execution]

@@ -81,9 +81,6 @@ def written_as(schema: Any, current: str) -> bool:
     return start == stem and own.isdecimal() and 1 <= int(own) <= int(version)
 
 
-AUDIT_ALL = "maskformer-replication/audit-all/1"
-
-
 @dataclass(frozen=True, kw_only=True)
 class SuiteResult(Result):
     """The claims that the tests of a project recorded (`parity.pytest_plugin`)."""

@@ -1,6 +1,5 @@
 """Finds recorded results in files and folders, and reads them."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.runs.run_record import DESCRIPTION, METRICS, read_run
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
+from parity.reading.content import parse_json
 from parity.records import plain
 from parity.results import Result, written_as
 from reports.drawing.pictures import MOST, jpeg_name, kept
@@ -121,14 +121,7 @@ def _with_pictures(found: Evidence, folder: Path) -> Evidence:
 
 
 def _of_bytes(content: bytes, source: str, kinds: Kinds) -> Evidence:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise InputError(
-            f"{source} is not a complete JSON file",
-            f"{type(error).__name__}: {error}",
-            "record the result again",
-        ) from None
+    value = parse_json(content, source)
     kind = None
     schema = None
     if isinstance(value, dict):

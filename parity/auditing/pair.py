@@ -97,6 +97,7 @@ def build(source: Source, dtype: str) -> Built:
     if isinstance(source, InDtype):
         model = source.build(dtype)
         return Built(registry.of(model), model, dtype)
+    registry.refuse_programs(source)
     if registry.entry_of(source) is None and callable(source):
         return Built(*registry.built(source, dtype), dtype, told=False)
     framework = registry.of(source)

@@ -39,6 +39,9 @@ class Measured:
     `port_source` is a checkpoint of its own, where it was not given the reference's.
     `returned_sha256` is the digest of those that came back, and `tensors_changed` are those that
     the reference does not have so. `effects` are what reading the taps changes, by execution.
+    `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
+    make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
+    variables of the port that have other values after a run.
     """
 
     places: Mapping[str, Site]
@@ -54,6 +57,16 @@ class Measured:
     returned_sha256: str = ""
     port_source: str = ""
     effects: dict[str, dict[str, float]] = field(default_factory=dict)
+    borders: Mapping[str, str] = field(default_factory=dict)
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+    not_finite: Mapping[str, Any] = field(default_factory=dict)
+    changed_by_running: Sequence[str] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not compared, and why, a sentence each."""
+        alone = (f"{path} by itself: {why}" for path, why in self.unjudged.items())
+        return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone]
 
     @property
     def differs(self) -> bool:
@@ -237,6 +250,7 @@ class AuditResult(Result):
         timings: seconds by step.
         not_verified: what the audit leaves open, a sentence each.
         witness: what only the caller measured beside, by name.
+        not_finite: the module that makes the first NaN or infinite numbers that both have.
     """
 
     schema: ClassVar[str] = "maskformer-replication/audit/2"
@@ -255,6 +269,7 @@ class AuditResult(Result):
     timings: Mapping[str, float]
     not_verified: tuple[str, ...]
     witness: Mapping[str, Any] = field(default_factory=dict)
+    not_finite: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def localisation(self) -> Localisation | None:
@@ -302,6 +317,7 @@ def build_result(
         timings={name: round(seconds, 3) for name, seconds in about.timings.items()},
         not_verified=tuple(about.not_verified),
         provenance=dict(about.provenance),
+        not_finite=dict(measured.not_finite),
     )
 
 
@@ -338,6 +354,8 @@ def _claims(
     ]
     if measured.tensors_converted is None:
         claims = claims[1:]
+    if measured.changed_by_running:
+        claims.append(_state_claim(measured.changed_by_running, command))
     for name, verdicts in precision.items():
         claims.append(
             margin_claim(
@@ -406,6 +424,23 @@ def _weights_claim(measured: Measured, weights: Findings, command: str) -> Claim
         return one
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     return one.located(Place(changed[0], ", ".join(changed[:NAMED]) + more))
+
+
+def _state_claim(changed: Sequence[str], command: str) -> Claim:
+    """That a run changes no variable of the port; fails, at the layer of the first that it does."""
+    one = claim(
+        "unchanged_state",
+        "A run leaves every variable of the port as it was",
+        Findings(len(changed), list(changed)),
+        "checksums of all variables before and after a run that is told not to train",
+        command,
+    )
+    layer, _, name = changed[0].rpartition(".")
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return one.located(
+        Place(layer or "model", f"{layer or 'model'} of the port: {name}{more}"),
+        "the layer runs in training mode, such as a batch norm that updates its statistics",
+    )
 
 
 def isolated_claim(

@@ -1,6 +1,5 @@
 """`parity explain`: what an audit found, told in words, and what may have caused it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,8 @@ from parity.claims import Claim
 from parity.errors import InputError
 from parity.localise import Localisation
 from parity.measurements import Matching
+from parity.reading import bounds
+from parity.reading.content import read_json
 from parity.records import plain
 from replication.commands import options
 from replication.forward.precision_place import less_exact
@@ -65,11 +66,14 @@ def register(app: typer.Typer) -> None:
 def _read(run: Path) -> AuditResult:
     path = run / AUDIT if run.is_dir() else run
     try:
-        return AuditResult.from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, json.JSONDecodeError) as error:
+        content = read_json(path, bounds.RECORD_BYTES, "audit")
+    except InputError as error:
         raise InputError(
-            f"{run} holds no audit", str(error), "give a folder that `parity audit --out` wrote"
-        ) from error
+            f"{run} holds no audit",
+            " ".join(str(error).split()),
+            "give a folder that `parity audit --out` wrote",
+        ) from None
+    return AuditResult.from_json(content, str(path))
 
 
 def _findings(result: AuditResult) -> dict[str, Any]:

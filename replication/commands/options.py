@@ -35,6 +35,8 @@ PortWeights = _option(
     metavar="CHECKPOINT",
 )
 Ema = _option(bool, "Take the moving average of a checkpoint.", "--ema")
+Key = _option(str | None, "The key below which a checkpoint holds the weights to take.")
+Prefix = _option(str | None, "Take the weights whose names begin so, without it: model.")
 Side = _option(str, "torch, tf or both.")
 Dtype = _option(str | None, "float32 or float64; to convert to, float16 too.")
 Execution = _option(

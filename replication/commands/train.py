@@ -149,10 +149,10 @@ def _print_seeds(result: "SeedsResult", out: Path) -> None:
         values = [one.sides[side].scores["panoptic_quality"] for side in sides]
         images = one.comparison.intervals.get("panoptic_quality")
         bounds = f"{100 * images.low:+.2f} to {100 * images.high:+.2f}" if images else "none"
-        gap = one.comparison.losses.loss.smoothed_gap
+        gap = one.comparison.losses["loss"].smoothed_gap
         difference = f"{values[1] - values[0]:+.2f}"
         table.add_row(seed, *map(_number, values), difference, bounds, f"{gap:.2g}")
-    Console().print(table)
+    Console(markup=False).print(table)
     for name, found in result.scores.items():
         interval, control = found.interval, found.between_seeds
         print(
@@ -174,7 +174,7 @@ def print_result(result: "RunsResult", folders: dict[str, Path]) -> None:
     """Prints the scores and, of two runs, how far losses and scores are apart."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(_scores(result))
     if result.comparison is not None:
         console.print(_losses(result.comparison))

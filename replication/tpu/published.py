@@ -1,6 +1,5 @@
 """The published targets of a TPU run in one table: what fits, how fast, how long, at what price."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 from maskformer.model import zoo
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_json
 from parity.records import write_json
 from replication.tpu.preflight import CORES_PER_CHIP, Programs, Request, preflight
 from reports.chapters.preflight import PreflightResult
@@ -133,7 +134,7 @@ class Shared:
 def _read(path: Path, request: Request) -> PreflightResult | None:
     """A result that was written before, of the same request; None without one."""
     try:
-        result = PreflightResult.from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+        result = PreflightResult.from_json(read_json(path, bounds.RECORD_BYTES), str(path))
     except (OSError, ValueError):
         return None
     return result if result.command == request.command else None

@@ -41,7 +41,7 @@ class ForwardBench:
         """Of both models of the port, float64 and float32: modules by path."""
         from parity.frameworks.tensorflow.modules import named_modules
 
-        return [named_modules(model) for model in self._models]
+        return [named_modules(model, private=False) for model in self._models]
 
     @cached_property
     def variables(self) -> list[Mapping[str, tuple[Any, Any]]]:
