@@ -29,7 +29,7 @@ class Configuration:
 class InitialWeightsResult(Result):
     """What both trainers draw before the first step, `seeds` times on each side."""
 
-    schema: ClassVar[str] = "maskformer-replication/initial-weights/2"
+    schema: ClassVar[str] = "maskformer-replication/initial-weights/1"
 
     seeds: int
     configurations: tuple[Configuration, ...]
