@@ -10,6 +10,7 @@ from reports.evidence import Evidence
 
 TONES = {
     "equal": "good",
+    "equivalent": "good",
     "holds": "good",
     "agree": "good",
     "different": "bad",

@@ -12,8 +12,6 @@ Example:
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -211,12 +209,8 @@ def _bilinear(out_size: tf.Tensor, in_size: tf.Tensor) -> tf.Tensor:
 
 def save(serving: Serving, folder: Path) -> None:
     """Writes a SavedModel with the signature `serving_default`; all of it or nothing."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
+    with replacing(folder) as temporary:
         tf.saved_model.save(serving, str(temporary), signatures={"serving_default": serving.serve})
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def stablehlo(program: Program) -> tuple[bytes, str]:

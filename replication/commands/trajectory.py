@@ -112,27 +112,12 @@ def register(app: typer.Typer) -> None:
 @contextlib.contextmanager
 def _progress(request: Request) -> "Iterator[Callable[[Update], None]]":
     """A bar of updates on a terminal, else a line for every tenth of them, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from replication.console.progress import bar_of
 
     other = companion(request.dtype)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("building both models", total=request.steps)
-        if not console.is_terminal:
+    with bar_of("building both models", request.steps) as (bar, task):
+        told = not bar.console.is_terminal
+        if told:
             print("building both models ...", file=sys.stderr, flush=True)
 
         def advance(row: Update) -> None:
@@ -140,7 +125,7 @@ def _progress(request: Request) -> "Iterator[Callable[[Update], None]]":
             text = f"loss gap {row.port.loss_gap:.1e}, {other} {beside.loss_gap:.1e}"
             bar.update(task, completed=done, description=text)
             tenth = max(1, request.steps // 10)
-            if not console.is_terminal and (done % tenth == 0 or done == 1):
+            if told and (done % tenth == 0 or done == 1):
                 print(f"[{done}/{request.steps}] {text}", file=sys.stderr, flush=True)
 
         yield advance

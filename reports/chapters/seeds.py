@@ -14,6 +14,11 @@ from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
 
+CONTROL = (
+    "Two runs of one side differ as well when their seeds differ. The last columns say by how "
+    "much: a difference between the sides below that is no sign of another function."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -74,18 +79,13 @@ class SeedsResult(Result):
 def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """The chapter of a comparison over seeds: all that the result holds."""
     result = one.result
-    judged = claims[0].verdict
-    return Chapter(
-        title=one.title,
-        verdict=result.verdict,
-        tone=words.tone(judged),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Differences over seeds", (Text(_explained(result)), _differences(result))),
-            Section("Every seed", (_seeds(result),)),
-            Section("Files that were compared", (Facts(tuple(result.files.items())),)),
-        ),
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Differences over seeds", (Text(CONTROL), _differences(result))),
+        Section("Every seed", (_seeds(result),)),
+        Section("Files that were compared", (Facts(tuple(result.files.items())),)),
     )
 
 
@@ -101,13 +101,6 @@ def _headline(result: Mapping[str, Any]) -> str:
         f"{100 * interval.confidence:.0f} % interval {interval.low:+.2f} to "
         f"{interval.high:+.2f}; equivalence within {result.margin:g} points {shown} "
         f"(p {number(result.p_value)})."
-    )
-
-
-def _explained(result: Mapping[str, Any]) -> str:
-    return (
-        "Two runs of one side differ as well when their seeds differ. The last columns say by how "
-        "much: a difference between the sides below that is no sign of another function."
     )
 
 

@@ -22,23 +22,14 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
         headline = f"{number(len(failed))} of {number(count)} claims fail: {failed[0].title}."
     else:
         headline = f"{number(count)} claims on {number(cases)} cases hold."
-    return Chapter(
-        title=one.title,
-        verdict=result.verdict,
-        tone=words.tone(result.verdict),
-        headline=headline,
-        sections=(
-            Section(
-                "Claims",
-                (
-                    words.table([_of_test(claim) for claim in claims])
-                    if count
-                    else Text("No test recorded a claim."),
-                ),
-            ),
-            Section("How it was run", (Facts((("command", result.command),)),)),
-            Section("Versions and hashes", (Facts(tuple(flatten(result.provenance))),)),
-        ),
+    none = [] if claims else [Section("Claims", (Text("No test recorded a claim."),))]
+    return words.chapter(
+        one,
+        [_of_test(claim) for claim in claims],
+        headline,
+        *none,
+        Section("How it was run", (Facts((("command", result.command),)),)),
+        Section("Versions and hashes", (Facts(tuple(flatten(result.provenance))),)),
     )
 
 
