@@ -22,25 +22,31 @@ class Fault:
 
     Args:
         id: short name, such as `layer-norm-epsilon-1e-6`.
-        family: kind of mistake, such as `epsilon`.
+        family: kind of mistake, such as `epsilon`; its stage where none is given.
         stage: part of the program that it sits in.
         what: the mistake in words.
         imitates: where it is known from, or "".
         bench: name of the case that it is planted in.
         plant: plant(bench) is a context in which the port is wrong.
-        places: modules, edges or stages; naming any of them is exact.
-        causes: phrases; a cause that has any of them is right.
+        places: modules, edges or stages; naming any of them is exact. One may stand alone.
+        causes: phrases; a cause that has any of them is right. One may stand alone.
     """
 
     id: str
-    family: str
     stage: str
     what: str
     bench: str
     plant: Plant
     places: tuple[str, ...]
-    causes: tuple[str, ...]
+    causes: tuple[str, ...] = ()
     imitates: str = ""
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("places", "causes"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        object.__setattr__(self, "family", self.family or self.stage)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.faults import Plant
+from parity.faults import Fault, Plant
 from parity.planting import changed_method, edited, replaced, rewritten
+
+
+def maker(order: str, **usual: str) -> Callable[..., Fault]:
+    """A function that makes faults of arguments in this order; `usual` are those not given."""
+    names = order.split()
+    return lambda *given, **more: Fault(
+        **{**usual, **dict(zip(names, given, strict=False)), **more}
+    )
 
 
 class Models(Protocol):
