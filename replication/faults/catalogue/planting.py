@@ -16,9 +16,12 @@ from parity.planting import changed_method, edited, replaced, rewritten
 def maker(order: str, **usual: str) -> Callable[..., Fault]:
     """A function that makes faults of arguments in this order; `usual` are those not given."""
     names = order.split()
-    return lambda *given, **more: Fault(
-        **{**usual, **dict(zip(names, given, strict=False)), **more}
-    )
+
+    def make(*given: Any, **more: Any) -> Fault:
+        told = dict(zip(names[: len(given)], given, strict=True))
+        return Fault(**{**usual, **told, **more})
+
+    return make
 
 
 class Models(Protocol):
