@@ -13,7 +13,7 @@ from reports.document import Cell, Chapter, Column, Facts, Section, Table, numbe
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def nearest_of(figures: FunctionSummary) -> NearestRatio:
     return NearestRatio(**vars(figures.nearest_to_limit), ratio=figures.worst_ratio)
 
 
-def _subject(result: ArchitecturesResult) -> dict[str, Any]:
+def _subject(result: ArchitecturesResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     rows = result.architectures
     return {

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -42,7 +41,7 @@ from reports.drawing.plots import Point, layer_plot
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, files, picked
+from reports.subjects import WEIGHTS, Subject, files, picked
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
 
@@ -418,7 +417,7 @@ def _tensor(name: str, was: Verdict | None, now: Verdict) -> Change | None:
     return None
 
 
-def _subject(result: AuditResult) -> dict[str, Any]:
+def _subject(result: AuditResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     claims = [one.id for one in result.claims]
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from parity.claims import Claim
 from parity.records import plain
@@ -12,6 +12,7 @@ from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def recheck_clean_audits(result: CleanResult) -> Iterator[Difference]:
     yield from differ("claims[0].cases", len(outcomes), claim.cases)
 
 
-def _subject(result: CleanResult) -> dict[str, Any]:
+def _subject(result: CleanResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {"cases": [plain(one.case) for one in result.outcomes]}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -38,7 +37,7 @@ from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Scored, Special
 from reports.labels import difference as named
 from reports.sections import scores
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 SCORES = (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc"))
 ROW, LEFT, RIGHT, TOP = 26, 124, 16, 34  # of the plot of intervals, in SVG units
@@ -530,7 +529,7 @@ def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
             yield Change("score", f"{side}, {name}", *texts, below, reason)
 
 
-def _subject(result: EvaluationResult) -> dict[str, Any]:
+def _subject(result: EvaluationResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("layout", "split", "images", "test_size", "augmented")
     return {

@@ -12,6 +12,7 @@ from reports.checks import Difference, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def recheck_fault_score(result: FaultScoreResult) -> Iterator[Difference]:
         yield from differ(place, missed, result.claimed(identity).measured.found)
 
 
-def _subject(result: FaultScoreResult) -> dict[str, Any]:
+def _subject(result: FaultScoreResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {"size": result.size, "faults": [one.id for one in result.outcomes]}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from parity.claims import Claim
 from parity.comparing.initial_weights import Compared
@@ -13,6 +13,7 @@ from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def recheck_initial_weights(result: InitialWeightsResult) -> Iterator[Difference
             yield from differ(f"{place}.{one.key}", values.get(one.key), one.ratio)
 
 
-def _subject(result: InitialWeightsResult) -> dict[str, Any]:
+def _subject(result: InitialWeightsResult) -> Subject:
     """What tells such a result from others."""
     return {
         "configurations": [row.config for row in result.configurations],

@@ -11,7 +11,7 @@ from reports.checks import Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
-from reports.subjects import picked
+from reports.subjects import Subject, picked
 
 GIB = 2**30
 STEPS = {"train": "training", "evaluation": "evaluation"}
@@ -238,7 +238,7 @@ def _detail(result: PreflightResult) -> str:
     return f", {result.precision}, {', '.join(topologies)}"
 
 
-def _subject(result: PreflightResult) -> dict[str, Any]:
+def _subject(result: PreflightResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("precision", "image_size", "per_core_batch", "replicas", "targets", "effort")
     return {**picked(result, asked), "topologies": [row.topology for row in result.topologies]}

@@ -15,7 +15,7 @@ from reports import words
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special, Unnamed
-from reports.subjects import files
+from reports.subjects import Subject, files
 
 TARGETS = {
     "tf": "TensorFlow checkpoint",
@@ -230,7 +230,7 @@ def _detail(result: ReceiptResult) -> str:
     return f" to a {TARGETS.get(kind, kind)}"
 
 
-def _subject(result: ReceiptResult) -> dict[str, Any]:
+def _subject(result: ReceiptResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {
         "config_sha256": result.config["digest"],

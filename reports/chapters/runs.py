@@ -43,7 +43,7 @@ from reports.labels import label
 from reports.run_pairs import Paired, compared, intervals, pairs_of_runs
 from reports.sections import scores
 from reports.sections.environment import FRAMEWORKS
-from reports.subjects import picked
+from reports.subjects import Subject, picked
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 COURSE = ("gradient_norm", "learning_rate/head", *SENTINELS)
@@ -504,7 +504,7 @@ WRITTEN = ("keep", "checkpoint_every")
 """Settings of a run that say what is kept beside its record."""
 
 
-def _subject(result: RunResult) -> dict[str, Any]:
+def _subject(result: RunResult) -> Subject:
     settings = result.settings
     asked = [name for name in settings if name not in (*HASHED, *WRITTEN, "config")]
     recorded = ("model_sha256", "data_sha256", "checkpoint_sha256", "replicas")

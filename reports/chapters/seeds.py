@@ -13,6 +13,7 @@ from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text,
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
+from reports.subjects import Subject
 
 CONTROL = (
     "Two runs of one side differ as well when their seeds differ. The last columns say by how "
@@ -165,7 +166,7 @@ def recheck_training_seeds(result: SeedsResult) -> Iterator[Difference]:
     yield from differ("margin", claim.measured.margin, result.margin)
 
 
-def _subject(result: SeedsResult) -> dict[str, Any]:
+def _subject(result: SeedsResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     first = next(iter(result.seeds.values()))
     return {**run_subject(first), "seeds": list(result.seeds), "margin": result.margin}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from parity.claims import Claim
 from parity.results import SuiteResult
@@ -11,6 +10,7 @@ from reports.checks import equal
 from reports.document import Chapter, Facts, Section, Text, flatten, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
 def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
@@ -38,7 +38,7 @@ def _of_test(claim: Claim) -> Claim:
     return replace(claim, title=f"{claim.title} ({claim.command.removeprefix('pytest ')})")
 
 
-def _subject(result: SuiteResult) -> dict[str, Any]:
+def _subject(result: SuiteResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {"title": result.title}
 

@@ -13,7 +13,7 @@ from reports.drawing import network
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 EXPLANATION = (
     "Both sides make one float64 training step from the same weights, on the same image and "
@@ -77,7 +77,7 @@ def _headline(result: Mapping[str, Any]) -> str:
     return f"Does not hold: {first.title}{place}{cause}; {number(len(failed))} claims fail."
 
 
-def _subject(result: StepResult) -> dict[str, Any]:
+def _subject(result: StepResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {
         "size": result.size,

@@ -16,7 +16,7 @@ from reports.document import Block, Cell, Chapter, Column, Section, Table, Text,
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
-from reports.subjects import command_words
+from reports.subjects import Subject, command_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ def of_training_runs(one: Evidence) -> list[Claim]:
     ]
 
 
-def run_subject(result: RunsResult) -> dict[str, Any]:
+def run_subject(result: RunsResult) -> Subject:
     return {
         "steps": result.steps,
         "sides": sorted(result.sides),

@@ -27,7 +27,7 @@ from reports.document import (
 from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 MEASURES = {
     "weight_gap": "all weights, relative gap",
@@ -272,7 +272,7 @@ def recheck_trajectory(result: TrajectoryResult) -> Iterator[Difference]:
             yield from differ(f"worst.{measure}.{side}.value", largest, worst.value)
 
 
-def _subject(result: TrajectoryResult) -> dict[str, Any]:
+def _subject(result: TrajectoryResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("dtype", "base_lr", "batch", "size", "execution")
     return {
