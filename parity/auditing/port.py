@@ -128,6 +128,7 @@ def usable(built: Built, execution: str) -> Iterator[None]:
         yield
 
 
+ARGUMENTS = "Call arguments received"  # Keras lists them, with their dtypes, below every error
 PRECISIONS = re.compile(r"float|double|half|dtype", re.IGNORECASE)
 
 
@@ -140,7 +141,7 @@ def _usable(how: str) -> Iterator[None]:
     except Exception as error:  # whatever the user's model raises
         lines = [line for line in str(error).splitlines() if line.strip()]
         text = f"{type(error).__name__}: {lines[0] if lines else ''}"
-        if PRECISIONS.search(text):
+        if PRECISIONS.search(f"{type(error).__name__} {error}".partition(ARGUMENTS)[0]):
             raise InputError(
                 f"the port cannot run in {how}",
                 text,
