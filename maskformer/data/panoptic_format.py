@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from maskformer.data import image_files
 from parity.errors import InputError
 from parity.files import replacing
 from parity.reading import bounds
@@ -242,6 +241,8 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises InputError where the file is missing, not an image, or neither 8-bit RGB nor opaque RGBA.
     """
+    from maskformer.data import image_files
+
     path = Path(path)
     pixels, mode = image_files.values(path, path.name, "panoptic PNG")
     if mode == "RGBA" and (pixels[..., 3] == 255).all():
@@ -266,16 +267,21 @@ def read_dataset(
     json_path: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     report: Callable[[InputError], None] = refuse,
+    like: PanopticDataset | None = None,
 ) -> PanopticDataset:
     """The validated content of a panoptic JSON; `folder` holds its PNGs.
 
     The PNGs are read one by one by `PanopticDataset.ids`, so that no image is kept. `report` is
     told each fault of an entry; where it does not raise it, the entry is left out.
+    Predictions have the images and categories of the truth that they are `like`, whatever they say.
     Raises InputError naming the file, image and segment for: a missing file, broken JSON, missing
     or ill-typed fields, duplicate ids, segment id 0, unknown categories, images without a record.
     """
     path, folder = Path(json_path), Path(folder)
     content = read_json(path, bounds.RECORD_BYTES, "COCO panoptic JSON")
+    if like is not None and isinstance(content, dict):
+        for key, values in (("categories", like.categories), ("images", like.images)):
+            content[key] = [_record(one) for one in values.values()]
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", f"expected: the PNGs of {path.name}")
     entries = {

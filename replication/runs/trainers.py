@@ -27,7 +27,7 @@ from replication.console.progress import steps_shown
 from replication.sides.implementation import TrainerPlace
 from replication.sides.side import implementation
 from replication.sides.torch_side import initial_state
-from replication.sides.weights import load_weights
+from replication.sides.weights import load_for_other_classes, load_weights
 
 LOG = "log.txt"
 SETTINGS = "settings.json"
@@ -76,11 +76,13 @@ def train(request: Request) -> dict[str, Path]:
                 "Choose another folder, or continue the run with --resume.",
             )
     takes_backbone = implementation(request.sides[0]).check_backbone
-    shares = both or (settings.initial is not None and takes_backbone is None)
-    if settings.initial is not None and not (request.out / INITIAL).is_file():
+    own = bool(settings.entry.classes) and settings.initial is not None
+    shares = both or own or (settings.initial is not None and takes_backbone is None)
+    if settings.initial is not None and not own and not (request.out / INITIAL).is_file():
         # As the run will read them, before anything is written.
         check = load_weights if shares else takes_backbone
         check(settings.initial, settings.entry.model)
+    begin = _initial(settings) if shares and not (request.out / INITIAL).is_file() else None
     try:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +92,9 @@ def train(request: Request) -> dict[str, Path]:
             with replacing(request.out / CONFIG) as temporary:
                 temporary.write_text(_described(settings), encoding="utf-8")
         if shares:
-            shared = _write_initial(settings, request.out / INITIAL)
-            settings = dataclasses.replace(settings, initial=str(shared))
+            if begin is not None:
+                _write_initial(begin, request.out / INITIAL)
+            settings = dataclasses.replace(settings, initial=str(request.out / INITIAL))
         for name, folder in folders.items():
             place = TrainerPlace(folder, request.out, request.threads, request.visible)
             words = [*implementation(name).trainer(settings, place), f"--command={command}"]
@@ -141,23 +144,29 @@ def _described(settings: RunSettings) -> str:
     return json.dumps(settings.entry.to_dict(), indent=1)
 
 
-def _write_initial(settings: RunSettings, path: Path) -> Path:
-    """The complete initial weights as one file that both sides start from, written once.
+def _initial(settings: RunSettings) -> Mapping[str, np.ndarray]:
+    """The complete initial weights that both sides start from.
 
-    Without `settings.initial` they are the reference's own initialisation from the run's seed.
+    Without `settings.initial` they are the reference's own initialisation from the run's seed. Of a
+    model with own classes they also stand for what a checkpoint lacks: the head's classes are left
+    out where it has another number of them, which is said.
     """
-    if path.is_file():
-        return path
-    from safetensors.numpy import save_file
-
     config = settings.entry.model
     if settings.initial is None:
-        state: Mapping[str, np.ndarray] = initial_state(config, settings.seed)
-    else:
-        state = load_weights(settings.initial, config).state
+        return initial_state(config, settings.seed)
+    if not settings.entry.classes or settings.initial.startswith("seeded:"):
+        return load_weights(settings.initial, config).state
+    found, left_out = load_for_other_classes(settings.initial, config)
+    for name, reason in left_out.items():
+        print(f"left out of {settings.initial}: {name} ({reason})", file=sys.stderr, flush=True)
+    return {**initial_state(config, settings.seed), **found}
+
+
+def _write_initial(state: Mapping[str, np.ndarray], path: Path) -> None:
+    from safetensors.numpy import save_file
+
     with replacing(path) as temporary:
         save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, temporary)
-    return path
 
 
 def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool) -> None:
