@@ -75,7 +75,7 @@ def command(
     from replication.runs.comparison import compare_runs
     from replication.runs.curves import draw_curves
     from replication.runs.seeds import MARGIN, write_comparison
-    from replication.runs.trainers import Request, train
+    from replication.runs.trainers import Request, Terminated, train
     from replication.sides.side import sides_of
 
     named = config is not None or config_file is not None
@@ -108,9 +108,9 @@ def command(
         if seeds is not None:
             _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
         folders = train(request)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"stopped: continue with parity train --side {side} --out {out} --resume")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
     result = compare_runs(folders)
     if len(folders) == 2:
         write_comparison(result, out)

@@ -5,10 +5,12 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from maskformer.model.zoo import is_file
 from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
-from parity.files import replacing
+from parity.files import hold, replacing
 from parity.reading.content import read_json
 from replication.console.progress import steps_shown
 from replication.sides.implementation import TrainerPlace
@@ -37,6 +39,7 @@ CONFIG = "config.json"
 INITIAL = "initial.safetensors"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_END = 20
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ def train(request: Request) -> dict[str, Path]:
         # As the run will read them, before anything is written.
         check = load_weights if shares else takes_backbone
         check(settings.initial, settings.entry.model)
+    for folder in folders.values():
+        if folder.is_dir():
+            os.close(hold(folder))  # refuses a folder in which a trainer is at work
     begin = _initial(settings) if shares and not (request.out / INITIAL).is_file() else None
     try:
         for folder in folders.values():
@@ -181,14 +187,12 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             [sys.executable, "-m", *words], stdout=log, stderr=log, env=environment
         )
         try:
-            with steps_shown(name, steps, visible) as show:
+            with ended_by_signals(), steps_shown(name, steps, visible) as show:
                 while process.poll() is None:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
                     show(*last_row(folder))
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            _end(process)
     if process.returncode:
         message = last_message((folder / LOG).read_bytes()[start:].decode(errors="replace"))
         if process.returncode == 2:
@@ -198,6 +202,39 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             message[-1].strip(),
             f"{folder / LOG} says more; what was saved can be continued with --resume.",
         )
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal, as by Ctrl-C."""
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise `Terminated`, so that what runs below is ended as well."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated(f"signal {number}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a trainer that still runs, whether it listens or not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def child_environment() -> dict[str, str]:
