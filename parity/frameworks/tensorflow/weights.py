@@ -1,6 +1,5 @@
 """The float variables of a TensorFlow model: whose they are, what they are called, how laid out."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from parity.frameworks.tensorflow.modules import named_modules
-from parity.weights import CONVOLUTIONS, LINEAR, SAME, Layout, Variable, depthwise
+from parity.weights import SAME, Layout, Variable, layout_of
 
 NAMES = {
     "kernel": "weight",
@@ -35,7 +34,7 @@ def variables(model: tf.Module) -> dict[str, Variable]:
                     met.add(id(variable))
                     called = last.rpartition(".")[2]
                     found[f"{path}.{last}" if path else last] = _variable(
-                        variable, path, NAMES.get(called, called), _layout(module, variable)
+                        variable, path, NAMES.get(called, called), _layout(module, called, variable)
                     )
     for variable in model.variables:
         if id(variable) not in met and variable.dtype.is_floating:
@@ -60,20 +59,15 @@ def _of_attribute(name: str, value: Any) -> Iterator[tuple[str, tf.Variable]]:
                 yield f"{name}.{index}", one
 
 
-def _layout(owner: tf.Module, variable: tf.Variable) -> Layout:
+def _layout(owner: tf.Module, name: str, variable: tf.Variable) -> Layout:
     """The layout that the kind of layer gives a variable; other layers hold it as it is."""
-    keras = sys.modules.get("tf_keras")
-    rank = len(variable.shape)
-    if keras is None:
-        return SAME
-    if variable is getattr(owner, "depthwise_kernel", None):
-        return depthwise(variable.shape[-1])
-    if variable is not getattr(owner, "kernel", None):
-        return SAME
-    layers = keras.layers
-    if isinstance(owner, layers.Dense) or (isinstance(owner, layers.EinsumDense) and rank == 2):
-        return LINEAR
-    # Those that run the other way round are among them: [in, out, ...] becomes [..., out, in].
-    if isinstance(owner, layers.Conv1D | layers.Conv2D | layers.Conv3D):
-        return CONVOLUTIONS[rank]
-    return SAME
+    kinds = {one.__name__ for one in type(owner).__mro__}
+    return layout_of(kinds, name, variable.shape, _summed(getattr(owner, "equation", None)))
+
+
+def _summed(equation: str | None) -> int:
+    """How many axes of its kernel an `EinsumDense` sums over."""
+    if not equation:
+        return 1
+    given, result = equation.split("->")
+    return sum(axis not in result for axis in given.split(",")[1])
