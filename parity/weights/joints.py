@@ -132,8 +132,8 @@ class Joint:
             return np.sqrt((v * v).sum(axis=axes, keepdims=True))
 
         def nearest(weight: np.ndarray, g: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
-            size = length(weight, g)
-            return [size.reshape(g.shape), weight * (length(v, g) / size)]
+            size = np.where(g < 0, -1.0, 1.0) * length(weight, g).reshape(g.shape)
+            return [size, weight * (length(v, g) / size)]
 
         return cls(
             reference,
