@@ -107,6 +107,7 @@ def judge_port(
     if options.claims is not None:
         claims += options.claims(runs)
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
+    declared += port.reasons
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,

@@ -30,7 +30,8 @@ class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them, `held32` those of the float32 model.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model;
+    `reasons` say what of them cannot be read back.
     """
 
     float64: Built | None
@@ -38,6 +39,7 @@ class Port:
     returned: Returned | None = None
     held: Sequence[Held] = ()
     held32: Sequence[Held] = ()
+    reasons: Sequence[str] = ()
 
     @property
     def model64(self) -> Any:
@@ -57,7 +59,9 @@ class Port:
         """The float64 model's weights by the reference's keys, in its layout."""
         if isinstance(reference.pair.weights, Loaded):
             return reference.pair.weights.read(self.model64)
-        return {one.key: one.returned() for one in self.held}
+        return {
+            key: array for one in self.held for key, array in one.returned(reference.state).items()
+        }
 
     def conversion(self, reference: Reference) -> Returned:
         """What came back of the weights, from the float32 model where there is one."""
@@ -89,7 +93,9 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             )
         port = Port(built, held=held)
         if isinstance(reference.pair.weights, Weights):
-            given_to = {one.key: reference.state[one.key] for one in held}
+            keys = {key for one in held for key in one.keys}
+            given_to = {key: one for key, one in reference.state.items() if key in keys}
+            port.reasons = tuple(text for one in held for text in one.reasons)
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
