@@ -22,7 +22,7 @@ from parity.auditing.result import (
     isolated_claim,
 )
 from parity.auditing.state import put_back, state_before
-from parity.calls import Call
+from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
@@ -34,6 +34,8 @@ from parity.results import Result
 from parity.steps import Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
 from parity.weights import Loaded, state_digest
+
+NO_CAUSES = "causes of differences: mistakes are planted in PyTorch, and neither model is of it"
 
 
 def audit(
@@ -91,10 +93,11 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
     if once:
         port.release64()
-        reference.recorder = None
+        reference.release64()
         give_back()
     _judge_float32(reference, port, options, (measured, runs), steps)
     if once:
@@ -106,13 +109,14 @@ def judge_port(
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
+    left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     declared += port.reasons
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared, *measured.remarks),
+        (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -179,14 +183,14 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), built.precision():
+    with steps("localise"), reference.built.precision(), built.precision():
         found = locate(
             reference.recorder,
             recorder,
             trace,
             inputs,
             measured.floors,
-            _explain(reference, port, measured),
+            _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
@@ -237,10 +241,12 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
         measured.port_source = reference.pair.weights.source
 
 
-def _explain(reference: Reference, port: Port, measured: Measured) -> Any:
-    """What explains differences from this reference; None where its framework cannot."""
-    explain = reference.framework.explain
-    if explain is None or not measured.tensors_changed:
+def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:
+    """What explains differences of the port; None where neither side's framework can."""
+    explain, mend = reference.framework.explain, port.float64.framework.mend
+    if explain is None:
+        return mend and (lambda _, case: mend(recorder, case.exchanged()))
+    if not measured.tensors_changed:
         return explain
     back = port.read_back(reference)
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})
