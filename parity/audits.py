@@ -16,6 +16,7 @@ from parity.auditing.result import About, Measured, Precision, build_result, iso
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, localise
+from parity.matching.search import completed
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
@@ -58,7 +59,7 @@ def audit(
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(pair, options, steps)
+    reference = measure_reference(completed(pair, steps), options, steps)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 

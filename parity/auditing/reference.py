@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.options import Options
-from parity.auditing.pair import InDtype, Pair, axes_of, build, cast
+from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
@@ -52,7 +52,7 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
     """
-    pair = _given(pair)
+    pair = given_reference(pair)
     with steps("reference, float64"):
         framework, recorder = _recorder(pair, options, "float64")
         inputs64 = cast(pair.inputs, "float64")
@@ -85,22 +85,27 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
     return found
 
 
-def _given(pair: Pair) -> Pair:
+def given_reference(pair: Pair) -> Pair:
     """The pair with a reference that is built: once, since each might have weights of its own."""
     if isinstance(pair.reference, InDtype) or registry.entry_of(pair.reference) is not None:
         return pair
     return dataclasses.replace(pair, reference=build(pair.reference, "float32").model)
 
 
-def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Framework, Recorder]:
-    built = build(pair.reference, dtype)
-    framework = built.framework
-    if framework.in_training(built.model):
+def evaluating(reference: Built) -> None:
+    """Raises InputError where the reference is in training mode."""
+    if reference.framework.in_training(reference.model):
         raise InputError(
             "the reference is in training mode",
             "dropout and batch statistics would make every run another one",
             "call reference.eval() first",
         )
+
+
+def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Framework, Recorder]:
+    built = build(pair.reference, dtype)
+    evaluating(built)
+    framework = built.framework
     if framework.measure_floors is None:
         raise InputError(
             f"a model of {framework.NAME} cannot be the reference",
