@@ -41,6 +41,15 @@ def register(entry: Entry) -> None:
     ENTRIES[entry.name] = entry
 
 
+# Before those that it builds on: on a backend, its layers are modules of that framework as well.
+register(
+    Entry(
+        "Keras 3",
+        "keras",
+        "keras.src.layers.layer.Layer",
+        _module("parity.frameworks.keras.framework"),
+    )
+)
 register(
     Entry(
         "PyTorch",

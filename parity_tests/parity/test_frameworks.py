@@ -95,7 +95,7 @@ def test_a_model_that_nobody_recognises_is_told_what_is_known():
     fact, evidence, action = str(caught.value).splitlines()
     assert fact == ("a parity_tests.parity.numpy_side.Model is no model of a known framework")
     assert "PyTorch (torch.nn.modules.module.Module), TensorFlow" in evidence
-    assert evidence.endswith("; installed: PyTorch, TensorFlow")
+    assert evidence.endswith("; installed: Keras 3, PyTorch, TensorFlow")
     assert action == "  give a model of one of these, or a function that builds one"
 
 

@@ -9,7 +9,6 @@ import tensorflow as tf
 from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.tensorflow import capture as capture_tf
-from parity.frameworks.tensorflow.modules import call_signature, is_symbolic
 from parity.gradients import GradientWatch, Isolated, IsolatedRun
 from parity.masks import Masks
 from parity.provenance import provenance
@@ -146,10 +145,10 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return GradientWatch(
             self._paths,
             capture_tf.is_tensor,
-            call_signature,
+            self.call_signature,
             emit,
             replace,
-            is_symbolic,
+            self.is_symbolic,
             own=_own,
         )
 

@@ -110,13 +110,13 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
     ) -> GradientWatch:
         return GradientWatch(
-            self._paths, torch.is_tensor, capture_torch.call_signature, emit, replace, own=_own
+            self._paths, torch.is_tensor, self.call_signature, emit, replace, own=_own
         )
 
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
         classes = map(type, self.modules.values())
         with torch.enable_grad(), self._masked(watch), watching(classes, watch):
-            return module(*args, **kwargs)
+            return self._called(module, args, kwargs)
 
     def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> torch.Tensor:
         tensor = torch.tensor(array)
