@@ -13,6 +13,7 @@ from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
 from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.calls import Recorder
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, localise
@@ -23,6 +24,8 @@ from parity.records import write_json
 from parity.steps import Steps, give_back
 from parity.trace import Tap
 from parity.weights import Loaded, state_digest
+
+NO_CAUSES = "causes of differences: mistakes are planted in PyTorch, and neither model is of it"
 
 
 def audit(
@@ -59,7 +62,8 @@ def audit(
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(completed(pair, steps), options, steps)
+    pair, first = completed(pair, steps)
+    reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 
@@ -80,10 +84,11 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
     if once:
         port.release64()
-        reference.recorder = None
+        reference.release64()
         give_back()
     _judge_float32(reference, port, options, (measured, runs), steps)
     if once:
@@ -95,12 +100,13 @@ def judge_port(
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
+    left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared),
+        (*left, *declared),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -161,14 +167,14 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), built.precision():
+    with steps("localise"), reference.built.precision(), built.precision():
         localisations = localise(
             reference.recorder,
             recorder,
             trace,
             inputs,
             measured.floors,
-            _explain(reference, port, measured),
+            _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
         )
@@ -184,10 +190,12 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
         measured.port_source = reference.pair.weights.source
 
 
-def _explain(reference: Reference, port: Port, measured: Measured) -> Any:
-    """What explains differences from this reference; None where its framework cannot."""
-    explain = reference.framework.explain
-    if explain is None or not measured.tensors_changed:
+def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:
+    """What explains differences of the port; None where neither side's framework can."""
+    explain, mend = reference.framework.explain, port.float64.framework.mend
+    if explain is None:
+        return mend and (lambda _, case: mend(recorder, case.exchanged()))
+    if not measured.tensors_changed:
         return explain
     back = port.read_back(reference)
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})

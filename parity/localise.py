@@ -360,9 +360,10 @@ def _explanations(
         fault.floors,
         feeds,
         lambda given=feeds: reference.isolate(fault.theirs, given, children),
-        lambda: port.isolate(fault.call, feeds, children),
+        lambda given=feeds: port.isolate(fault.call, given, children),
         trace,
         tuple(child.path for child in fault.call.children),
+        fault.call,
     )
     return explain(reference, case)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.calls import fill, flatten, is_array
+from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
 from parity.names import Declared
@@ -100,6 +101,12 @@ def build(source: Source, dtype: str) -> Built:
     if registry.entry_of(source) is None and callable(source):
         return Built(*registry.built(source, dtype), dtype, told=False)
     framework = registry.of(source)
+    if framework.copied is None:
+        raise InputError(
+            f"a {type(source).__name__} of {framework.NAME} was given, not what builds it",
+            "its layers cannot change their precision",
+            "give a function that builds it, such as `lambda: Model()`",
+        )
     return Built(framework, framework.copied(source, dtype), dtype, told=False)
 
 

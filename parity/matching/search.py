@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from parity.auditing.pair import Pair, axes_of, build, inputs_of_port
+from parity.auditing.pair import Built, Pair, axes_of, build, inputs_of_port
 from parity.auditing.port import usable
 from parity.auditing.reference import evaluating, given_reference
 from parity.errors import InputError
@@ -39,11 +39,13 @@ def match(pair: Pair) -> Match:
         >>> [(one.ours, one.theirs) for one in parity.match(pair).tensors]
         [('kernel', 'weight'), ('bias', 'bias')]
     """
-    return _matched(given_reference(pair))[0]
+    return _matched(*given_reference(pair))[0]
 
 
-def completed(pair: Pair, steps: Steps) -> Pair:
+def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None]:
     """The pair with everything declared; what is not, is found and said to be.
+
+    Returns: it, and what `given_reference` has built for it.
 
     Raises InputError where `match` does, and where anything would have to be guessed without
     evidence.
@@ -51,10 +53,10 @@ def completed(pair: Pair, steps: Steps) -> Pair:
     names = pair.names
     partial = names is None or (isinstance(names, Names) and not names.complete)
     if not partial and pair.weights is not None:
-        return pair
-    pair = given_reference(pair)
+        return pair, None
+    pair, first = given_reference(pair)
     with steps("match"):
-        found, theirs = _matched(pair)
+        found, theirs = _matched(pair, first)
     if found.questions:
         more = len(found.questions) - SHOWN
         raise InputError(
@@ -64,9 +66,9 @@ def completed(pair: Pair, steps: Steps) -> Pair:
             "declare them, `Names(modules=..., complete=False)` or `Weights(...)`; "
             "`parity.match` finds the rest",
         )
-    return dataclasses.replace(
-        pair, names=FoundNames(found) if partial else names, weights=_weights(pair, found, theirs)
-    )
+    chosen = FoundNames(found) if partial else names
+    weights = _weights(pair, found, theirs)
+    return dataclasses.replace(pair, names=chosen, weights=weights), first
 
 
 def matched_sides(
@@ -113,9 +115,10 @@ def matched_sides(
     )
 
 
-def _matched(pair: Pair) -> tuple[Match, Side]:
+def _matched(pair: Pair, first: Built | None) -> tuple[Match, Side]:
     """What was found, and the reference as it was seen."""
-    reference, port = build(pair.reference, "float32"), build(pair.port, "float32")
+    reference = first or build(pair.reference, "float32")
+    port = build(pair.port, "float32")
     evaluating(reference)
     theirs = see(reference, axes_of(pair.axes, reference.framework), pair.inputs, reference=True)
     inputs = inputs_of_port(pair, reference.framework, port.framework)

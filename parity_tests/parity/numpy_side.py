@@ -70,6 +70,7 @@ class NumPy:
     EXECUTIONS = ("eager",)
     IMAGES: Mapping[int, str] = {}
     explain = None
+    mend = None
     GradientRecorder = None
 
     def copied(self, model: Layer, dtype: str) -> Layer:

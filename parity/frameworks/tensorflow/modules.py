@@ -6,10 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from parity.frameworks.shared.layers import TRACKED
+
 KERAS_BOOKKEEPING = ("optimizer", "compiled_loss", "compiled_metrics", "loss", "history")
 
 
-KERAS_PRIVATE = ("_self_", "_obj_", "_metrics", "_losses", "_compiled", "_nested", "_inbound")
+KERAS_PRIVATE = (*TRACKED, "_obj_", "_metrics", "_losses", "_compiled", "_nested", "_inbound")
 
 
 def named_modules(root: tf.Module, *, private: bool = False) -> dict[str, tf.Module]:
