@@ -26,6 +26,7 @@ from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
+from parity.matching.search import completed
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
@@ -72,7 +73,8 @@ def audit(
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(pair, options, steps)
+    pair, first = completed(pair, steps)
+    reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 
