@@ -7,11 +7,11 @@ this package needs NumPy alone and loads no framework; `audit` loads those of th
 
 from importlib import metadata
 
-from parity.audits import Pair, audit, save
+from parity.audits import Pair, Training, audit, save
 from parity.names import Names
 from parity.weights import Layout, Weights
 
-__all__ = ["Layout", "Names", "Pair", "Weights", "__version__", "audit", "save"]
+__all__ = ["Layout", "Names", "Pair", "Training", "Weights", "__version__", "audit", "save"]
 
 try:
     __version__ = metadata.version("maskformer-replication")

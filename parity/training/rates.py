@@ -1,0 +1,254 @@
+"""The claims on learning rates: what a schedule says, and what the optimizer makes of it."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.causes.source import explained
+from parity.claims import Claim, Place, claim, margin_claim
+from parity.gradients import gradient_verdict
+from parity.judge import FUNCTION_FACTOR
+from parity.measurements import Largest, Multiple
+from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.trace import tap_key
+from parity.training.declared import Training
+from parity.training.measured import TWINS, ReferenceStep
+from parity.training.sides import Side
+from parity.training.updates import given_gradients
+
+EXPLAINED = 1e-12  # of the largest rate
+EPSILON = float(np.finfo(np.float64).eps)
+Rates = dict[int, float]
+
+
+def turns_of(training: Training) -> list[int]:
+    """The updates around those at which the schedule changes, and the first and last of a run."""
+    places = {0, training.steps - 1, *training.turns}
+    return sorted({place + step for place in places for step in (-1, 0, 1) if place + step >= 0})
+
+
+def rate_claims(
+    training: Training, step: ReferenceStep, port: Side, update: Claim, command: str
+) -> list[Claim]:
+    """The schedule itself, and its rates applied; nothing where neither side has a schedule."""
+    turns = turns_of(training)
+    theirs, ours = _reference_rates(training, step.side, turns), _port_rates(port, turns)
+    claims = []
+    if ours is not None:
+        claims.append(_schedule_claim(training, step.side, ours, theirs, command))
+    changing = training.schedule is not None or bool(training.turns)
+    if changing:
+        applied = _applied_claim(training, step, port, turns, command)
+        if claims and not claims[0].holds:
+            applied = applied.located(Place.inherits("the schedule"))
+        elif not update.holds:
+            applied = applied.located(Place.inherits("the optimizer"), update.cause)
+        claims.append(applied)
+    return claims
+
+
+def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
+    """Why rates differ, from `every` rate of the reference by update."""
+    most = max(abs(rate) for rate in every.values()) or 1.0
+    wrong = [place for place, rate in ours.items() if far(rate, theirs[place], most)]
+    rounded = {place: float(np.float32(rate)) for place, rate in theirs.items()}
+    if all(abs(ours[at] - theirs[at]) <= 1e-6 * most for at in ours) and all(
+        abs(ours[at] - rounded[at]) <= 2**-22 * most for at in ours
+    ):
+        yield "the rate is computed in float32"
+    for shift, text in ((1, "after"), (-1, "before")):
+        moved = {at: every.get(max(at + shift, 0)) for at in ours}
+        if all(one is not None and not far(ours[at], one, most) for at, one in moved.items()):
+            yield f"the rate is that of the update {text}"
+        if all(moved[at] is not None and not far(ours[at], moved[at], most) for at in wrong):
+            late = "late" if shift < 0 else "early"
+            yield f"a change acts one update {late}"
+    if not any(far(rate, every[0], most) for rate in ours.values()):
+        yield "the schedule does not reach the optimizer"
+    last = max(ours)
+    factors = {at: ours[at] / theirs[at] for at in ours if theirs[at]}
+    if len(factors) > 1 and np.ptp(list(factors.values())) <= EXPLAINED:
+        yield f"the rate is {factors[max(factors)]:.6g} times as large"
+    if theirs[last] != every[0]:
+        end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
+        if (
+            end
+            and len(ours) > 2
+            and all(not far(ours[at], end + (1 - end / every[0]) * theirs[at], most) for at in ours)
+        ):
+            yield f"the rate ends {end:.6g} higher"
+
+
+def far(one: float, other: float, most: float) -> bool:
+    """Whether two rates differ by more than rounding, in units of the largest."""
+    return not abs(one - other) <= FUNCTION_FACTOR * EPSILON * most
+
+
+def _schedule_claim(
+    training: Training, side: Side, ours: Rates, theirs: Rates, command: str
+) -> Claim:
+    most = max(abs(rate) for rate in theirs.values()) or 1.0
+    one = claim(
+        "train_schedule",
+        "The learning rate is the same at and around every turn of the schedule",
+        Largest(
+            {str(at): abs(ours[at] - theirs[at]) / most for at in ours},
+            Multiple("floor_factor", EPSILON),
+            beside_it={"rates": {str(at): [ours[at], theirs[at]] for at in ours}},
+        ),
+        f"largest gap in units of the largest rate; the limit is {FUNCTION_FACTOR:g} x the "
+        "rounding of one number",
+        command,
+    )
+    if one.holds:
+        return one
+    wrong = [at for at in ours if far(ours[at], theirs[at], most)]
+    text = ", ".join(f"{at} ({ours[at]:.6g} instead of {theirs[at]:.6g})" for at in wrong[:4])
+    every = _reference_rates(training, side, range(max(ours) + 2))
+    found = next(schedule_causes(theirs, ours, every), None)
+    return one.located(
+        Place.at("schedule", f"update {text}"), found or _edited(training, side, ours, most)
+    )
+
+
+def _edited(training: Training, side: Side, ours: Rates, most: float) -> str | None:
+    """The edit of the schedule's own functions with which it has the port's rates."""
+    if training.schedule is None:
+        return None
+    scheduler = training.schedule(side.optimizer())
+    functions = [training.schedule, *getattr(scheduler, "lr_lambdas", ())]
+    functions = [one for one in functions if hasattr(one, "__code__")]
+    found = explained(
+        lambda: _reference_rates(training, side, ours),
+        lambda rates: all(not far(ours[at], rates[at], most) for at in ours),
+        functions,
+    )
+    return found[0] if found else None
+
+
+def _reference_rates(training: Training, side: Side, turns: Any) -> Rates:
+    """The rate of the first group before each of these updates."""
+    optimizer = side.optimizer()
+    schedule = None if training.schedule is None else training.schedule(optimizer)
+    found = {}
+    wanted = set(turns)
+    for at in range(max(wanted) + 1):
+        if at in wanted:
+            found[at] = side.trainer.rates(optimizer, at)[0]
+        _advanced(schedule)
+    return found
+
+
+def _advanced(schedule: Any) -> None:
+    """One step of a schedule; that no update came before it is meant."""
+    if schedule is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            schedule.step()
+
+
+def _port_rates(port: Side, turns: Sequence[int]) -> Rates | None:
+    optimizer = port.optimizer()
+    with port.built.precision():
+        found = {at: port.trainer.rates(optimizer, at) for at in turns}
+    return {at: one[0] for at, one in found.items()} if all(found.values()) else None
+
+
+def _applied_claim(
+    training: Training, step: ReferenceStep, port: Side, turns: Sequence[int], command: str
+) -> Claim:
+    """From every turn on, two updates move each parameter as the reference's optimizer does."""
+    verdicts, moves = {}, {}
+    gradients = given_gradients(step)[1:]
+    twins = [
+        [
+            {
+                key: None if one is None else perturb_ulp(one, seed + index)
+                for index, (key, one) in enumerate(each.items())
+            }
+            for each in gradients
+        ]
+        for seed in TWINS
+    ]
+    for at in turns:
+        exact = moved_from(step.side, at, gradients, training.schedule)
+        ours = moved_from(port, at, gradients, None)
+        floors: Mapping[str, list[Gap]] = {key: [] for key in exact}
+        for twin in twins:
+            for key, value in moved_from(step.side, at, twin, training.schedule).items():
+                floors[key].append(gap(value, exact[key]))
+        moves[at] = (ours, exact)
+        for key, value in exact.items():
+            if key in ours:
+                path, _, own = key.rpartition(".")
+                name = tap_key(path, "update", own, at)
+                verdicts[name] = gradient_verdict(name, gap(ours[key], value), worst(floors[key]))
+    one = margin_claim(
+        "train_applied",
+        "At and around every turn of the schedule the optimizer moves by its rate",
+        verdicts,
+        f"largest gap of a weight, zero before, after two updates in units of its limit, "
+        f"min({FUNCTION_FACTOR:g} x floor, 1e-9); the floor is the reference's own gap when "
+        "gradients move by one unit in the last place",
+        command,
+    )
+    if one.holds:
+        return one
+    wrong = list(
+        dict.fromkeys(key.partition(":")[0] for key, v in verdicts.items() if not v.passed)
+    )
+    return one.located(
+        Place.at("optimizer", f"around turns of the schedule, {', '.join(wrong[:3])}"),
+        _applied_cause(training, step, moves, gradients),
+    )
+
+
+def _applied_cause(
+    training: Training, step: ReferenceStep, moves: Mapping[int, Any], gradients: Any
+) -> str | None:
+    """The update whose rate the port's optimizer moves by, instead of its own."""
+
+    def close(ours: Any, theirs: Any) -> bool:
+        size = sum(float(np.sum(one**2)) for one in theirs.values())
+        left = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in theirs.items())
+        return left <= EXPLAINED * size
+
+    for shift, text in ((1, "after"), (-1, "before")):
+        if all(
+            close(ours, moved_from(step.side, at, gradients, training.schedule, shift))
+            for at, (ours, _) in moves.items()
+        ):
+            return f"the rate is that of the update {text}"
+    if all(
+        close(ours, moved_from(step.side, at, gradients, None)) for at, (ours, _) in moves.items()
+    ):
+        return "the schedule does not reach the optimizer"
+    return None
+
+
+def moved_from(
+    side: Side, at: int, gradients: Sequence[Mapping[str, Any]], schedule: Any, shift: int = 0
+) -> dict[str, np.ndarray]:
+    """Parameters, zero before, after some updates from update `at` on, moments zero before.
+
+    `shift` lets the schedule be so many updates ahead.
+    """
+    keys = side.parameters()
+    with side.restored():
+        zeros = {key: np.zeros_like(value) for key, value in side.state(keys).items()}
+        side.assign(zeros)
+        optimizer = side.optimizer()
+        scheduler = None if schedule is None else schedule(optimizer)
+        side.update(
+            optimizer,
+            {key: None if gradients[0][key] is None else zeros[key] for key in keys},
+        )
+        side.trainer.arrive(optimizer, at)
+        for _ in range(max(0, at + shift)):
+            _advanced(scheduler)
+        for one in gradients:
+            side.update(optimizer, one)
+            _advanced(scheduler)
+        return side.state(keys)
