@@ -123,8 +123,11 @@ def optimizer(parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimiz
     others = [one for name, one in parameters if one.ndim < 2]
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     made = torch.optim.AdamW(groups, RATE, weight_decay=DECAY)
-    every = [*decayed, *others]
-    made.register_step_pre_hook(lambda *given: nn.utils.clip_grad_norm_(every, CLIP) and None)
+
+    def clip(*given: Any) -> None:
+        nn.utils.clip_grad_norm_([*decayed, *others], CLIP)
+
+    made.register_step_pre_hook(clip)
     return made
 
 

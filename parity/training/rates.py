@@ -12,7 +12,7 @@ from parity.gradients import gradient_verdict
 from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
 from parity.metrics import Gap, gap, perturb_ulp, worst
-from parity.trace import tap_key
+from parity.trace import module_of, tap_key
 from parity.training.declared import Training
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.sides import Side
@@ -196,9 +196,8 @@ def _applied_claim(
     )
     if one.holds:
         return one
-    wrong = list(
-        dict.fromkeys(key.partition(":")[0] for key, v in verdicts.items() if not v.passed)
-    )
+    failed = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = list(dict.fromkeys(map(module_of, failed)))
     return one.located(
         Place.at("optimizer", f"around turns of the schedule, {', '.join(wrong[:3])}"),
         _applied_cause(training, step, moves, gradients),
