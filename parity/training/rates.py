@@ -1,7 +1,7 @@
 """The claims on learning rates: what a schedule says, and what the optimizer makes of it."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from parity.training.updates import given_gradients
 
 EXPLAINED = 1e-12  # of the largest rate
 EPSILON = float(np.finfo(np.float64).eps)
+SINGLE = 4 * float(np.finfo(np.float32).eps)
 Rates = dict[int, float]
 
 
@@ -42,7 +43,7 @@ def rate_claims(
     if changing:
         applied = _applied_claim(training, step, port, turns, command)
         if claims and not claims[0].holds:
-            applied = applied.located(Place.inherits("the schedule"))
+            applied = applied.located(Place.inherits("the schedule"), claims[0].cause)
         elif not update.holds:
             applied = applied.located(Place.inherits("the optimizer"), update.cause)
         claims.append(applied)
@@ -50,35 +51,38 @@ def rate_claims(
 
 
 def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
-    """Why rates differ, from `every` rate of the reference by update."""
-    most = max(abs(rate) for rate in every.values()) or 1.0
-    wrong = [place for place, rate in ours.items() if far(rate, theirs[place], most)]
-    rounded = {place: float(np.float32(rate)) for place, rate in theirs.items()}
-    if all(abs(ours[at] - theirs[at]) <= 1e-6 * most for at in ours) and all(
-        abs(ours[at] - rounded[at]) <= 2**-22 * most for at in ours
+    """Why rates differ, from `every` rate of the reference by update; also where they have the
+    digits of float32 alone."""
+    for within, beside in (
+        (FUNCTION_FACTOR * EPSILON, ""),
+        (SINGLE, "; it is computed in float32"),
     ):
-        yield "the rate is computed in float32"
-    for shift, text in ((1, "after"), (-1, "before")):
-        moved = {at: every.get(max(at + shift, 0)) for at in ours}
-        if all(one is not None and not far(ours[at], one, most) for at, one in moved.items()):
-            yield f"the rate is that of the update {text}"
-        if all(moved[at] is not None and not far(ours[at], moved[at], most) for at in wrong):
-            late = "late" if shift < 0 else "early"
-            yield f"a change acts one update {late}"
-    if not any(far(rate, every[0], most) for rate in ours.values()):
-        yield "the schedule does not reach the optimizer"
-    last = max(ours)
-    factors = {at: ours[at] / theirs[at] for at in ours if theirs[at]}
-    if len(factors) > 1 and np.ptp(list(factors.values())) <= EXPLAINED:
-        yield f"the rate is {factors[max(factors)]:.6g} times as large"
-    if theirs[last] != every[0]:
-        end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
-        if (
-            end
-            and len(ours) > 2
-            and all(not far(ours[at], end + (1 - end / every[0]) * theirs[at], most) for at in ours)
-        ):
-            yield f"the rate ends {end:.6g} higher"
+
+        def alike(wanted: Rates, places: Iterable[int] = ours, within: float = within) -> bool:
+            most = max(abs(rate) for rate in every.values()) or 1.0
+            return all(
+                at in wanted and abs(ours[at] - wanted[at]) <= within * most for at in places
+            )
+
+        if beside and alike(theirs):
+            yield "the rate is computed in float32"
+        wrong = [at for at in ours if not alike(theirs, [at])]
+        for shift, text, late in ((1, "after", "early"), (-1, "before", "late")):
+            moved = {at: every[max(at + shift, 0)] for at in ours if max(at + shift, 0) in every}
+            if alike(moved):
+                yield f"the rate is that of the update {text}{beside}"
+            elif wrong and alike(moved, wrong):
+                yield f"a change acts one update {late}{beside}"
+        if alike(dict.fromkeys(ours, every[0])):
+            yield f"the schedule does not reach the optimizer{beside}"
+        last = max(ours)
+        factor = ours[last] / theirs[last] if theirs[last] else 1.0
+        if len(ours) > 1 and alike({at: factor * rate for at, rate in theirs.items()}):
+            yield f"the rate is {factor:.6g} times as large{beside}"
+        if len(ours) > 2 and theirs[last] != every[0]:
+            end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
+            if end and alike({at: end + (1 - end / every[0]) * own for at, own in theirs.items()}):
+                yield f"the rate ends {end:.6g} higher{beside}"
 
 
 def far(one: float, other: float, most: float) -> bool:

@@ -33,6 +33,7 @@ class Recipe:
         clip: the norm of all gradients that they are clipped to.
         clip_value: the size that each element is clipped to.
         clip_each: whether each parameter is clipped by its own norm.
+        clip_epsilon: what is added to the norm that is divided by.
         clip_up: whether shorter gradients are brought to the clip's length as well.
         times: what gradients are multiplied by.
         repeated: how many updates are made at once.
@@ -58,6 +59,7 @@ class Recipe:
     clip: float | None = None
     clip_value: float | None = None
     clip_each: bool = False
+    clip_epsilon: float = CLIP_EPSILON
     clip_up: bool = False
     times: float = 1.0
     repeated: int = 1
@@ -99,7 +101,7 @@ def clipped(recipe: Recipe, given: Given) -> np.ndarray:
     gradient = recipe.times * given.elements
     if recipe.clip is not None:
         norm: Any = given.own if recipe.clip_each else given.norm
-        scale = recipe.clip / (abs(recipe.times) * norm + CLIP_EPSILON)
+        scale = recipe.clip / (abs(recipe.times) * norm + recipe.clip_epsilon)
         gradient = gradient * (scale if recipe.clip_up else np.minimum(1.0, scale))
     if recipe.clip_value is not None:
         gradient = np.clip(gradient, -recipe.clip_value, recipe.clip_value)
