@@ -1,7 +1,7 @@
 """The claims on learning rates: what a schedule says, and what the optimizer makes of it."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,13 @@ def rate_claims(
 ) -> list[Claim]:
     """The schedule itself, and its rates applied; nothing where neither side has a schedule."""
     turns = turns_of(training)
-    theirs, ours = _reference_rates(training, step.side, turns), _port_rates(port, turns)
+    theirs, ours = _reference_rates(step.side, turns), _port_rates(port, turns)
     claims = []
     if ours is not None:
-        claims.append(_schedule_claim(training, step.side, ours, theirs, command))
+        claims.append(_schedule_claim(step.side, ours, theirs, command))
     changing = training.schedule is not None or bool(training.turns)
     if changing:
-        applied = _applied_claim(training, step, port, turns, command)
+        applied = _applied_claim(step, port, turns, command)
         if claims and not claims[0].holds:
             applied = applied.located(Place.inherits("the schedule"), claims[0].cause)
         elif not update.holds:
@@ -90,9 +90,7 @@ def far(one: float, other: float, most: float) -> bool:
     return not abs(one - other) <= FUNCTION_FACTOR * EPSILON * most
 
 
-def _schedule_claim(
-    training: Training, side: Side, ours: Rates, theirs: Rates, command: str
-) -> Claim:
+def _schedule_claim(side: Side, ours: Rates, theirs: Rates, command: str) -> Claim:
     most = max(abs(rate) for rate in theirs.values()) or 1.0
     one = claim(
         "train_schedule",
@@ -110,47 +108,35 @@ def _schedule_claim(
         return one
     wrong = [at for at in ours if far(ours[at], theirs[at], most)]
     text = ", ".join(f"{at} ({ours[at]:.6g} instead of {theirs[at]:.6g})" for at in wrong[:4])
-    every = _reference_rates(training, side, range(max(ours) + 2))
+    every = _reference_rates(side, range(max(ours) + 2))
     found = next(schedule_causes(theirs, ours, every), None)
-    return one.located(
-        Place.at("schedule", f"update {text}"), found or _edited(training, side, ours, most)
-    )
+    return one.located(Place.at("schedule", f"update {text}"), found or _edited(side, ours, most))
 
 
-def _edited(training: Training, side: Side, ours: Rates, most: float) -> str | None:
+def _edited(side: Side, ours: Rates, most: float) -> str | None:
     """The edit of the schedule's own functions with which it has the port's rates."""
-    if training.schedule is None:
+    if side.schedule is None:
         return None
-    scheduler = training.schedule(side.optimizer())
-    functions = [training.schedule, *getattr(scheduler, "lr_lambdas", ())]
+    scheduler = side.schedule(side.optimizer())
+    functions = [side.schedule, *getattr(scheduler, "lr_lambdas", ())]
     functions = [one for one in functions if hasattr(one, "__code__")]
     found = explained(
-        lambda: _reference_rates(training, side, ours),
+        lambda: _reference_rates(side, ours),
         lambda rates: all(not far(ours[at], rates[at], most) for at in ours),
         functions,
     )
     return found[0] if found else None
 
 
-def _reference_rates(training: Training, side: Side, turns: Any) -> Rates:
+def _reference_rates(side: Side, turns: Iterable[int]) -> Rates:
     """The rate of the first group before each of these updates."""
     optimizer = side.optimizer()
-    schedule = None if training.schedule is None else training.schedule(optimizer)
-    found = {}
-    wanted = set(turns)
+    advance, wanted, found = side.scheduled(optimizer), set(turns), {}
     for at in range(max(wanted) + 1):
         if at in wanted:
             found[at] = side.trainer.rates(optimizer, at)[0]
-        _advanced(schedule)
+        advance()
     return found
-
-
-def _advanced(schedule: Any) -> None:
-    """One step of a schedule; that no update came before it is meant."""
-    if schedule is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            schedule.step()
 
 
 def _port_rates(port: Side, turns: Sequence[int]) -> Rates | None:
@@ -160,9 +146,7 @@ def _port_rates(port: Side, turns: Sequence[int]) -> Rates | None:
     return {at: one[0] for at, one in found.items()} if all(found.values()) else None
 
 
-def _applied_claim(
-    training: Training, step: ReferenceStep, port: Side, turns: Sequence[int], command: str
-) -> Claim:
+def _applied_claim(step: ReferenceStep, port: Side, turns: Sequence[int], command: str) -> Claim:
     """From every turn on, two updates move each parameter as the reference's optimizer does."""
     verdicts, moves = {}, {}
     gradients = given_gradients(step)[1:]
@@ -177,11 +161,11 @@ def _applied_claim(
         for seed in TWINS
     ]
     for at in turns:
-        exact = moved_from(step.side, at, gradients, training.schedule)
-        ours = moved_from(port, at, gradients, None)
+        exact = moved_from(step.side, at, gradients)
+        ours = moved_from(port, at, gradients)
         floors: Mapping[str, list[Gap]] = {key: [] for key in exact}
         for twin in twins:
-            for key, value in moved_from(step.side, at, twin, training.schedule).items():
+            for key, value in moved_from(step.side, at, twin).items():
                 floors[key].append(gap(value, exact[key]))
         moves[at] = (ours, exact)
         for key, value in exact.items():
@@ -204,13 +188,11 @@ def _applied_claim(
     wrong = list(dict.fromkeys(map(module_of, failed)))
     return one.located(
         Place.at("optimizer", f"around turns of the schedule, {', '.join(wrong[:3])}"),
-        _applied_cause(training, step, moves, gradients),
+        _applied_cause(step, moves, gradients),
     )
 
 
-def _applied_cause(
-    training: Training, step: ReferenceStep, moves: Mapping[int, Any], gradients: Any
-) -> str | None:
+def _applied_cause(step: ReferenceStep, moves: Mapping[int, Any], gradients: Any) -> str | None:
     """The update whose rate the port's optimizer moves by, instead of its own."""
 
     def close(ours: Any, theirs: Any) -> bool:
@@ -220,19 +202,18 @@ def _applied_cause(
 
     for shift, text in ((1, "after"), (-1, "before")):
         if all(
-            close(ours, moved_from(step.side, at, gradients, training.schedule, shift))
+            close(ours, moved_from(step.side, at, gradients, shift))
             for at, (ours, _) in moves.items()
         ):
             return f"the rate is that of the update {text}"
-    if all(
-        close(ours, moved_from(step.side, at, gradients, None)) for at, (ours, _) in moves.items()
-    ):
+    constant = replace(step.side, schedule=None)
+    if all(close(ours, moved_from(constant, at, gradients)) for at, (ours, _) in moves.items()):
         return "the schedule does not reach the optimizer"
     return None
 
 
 def moved_from(
-    side: Side, at: int, gradients: Sequence[Mapping[str, Any]], schedule: Any, shift: int = 0
+    side: Side, at: int, gradients: Sequence[Mapping[str, Any]], shift: int = 0
 ) -> dict[str, np.ndarray]:
     """Parameters, zero before, after some updates from update `at` on, moments zero before.
 
@@ -243,15 +224,15 @@ def moved_from(
         zeros = {key: np.zeros_like(value) for key, value in side.state(keys).items()}
         side.assign(zeros)
         optimizer = side.optimizer()
-        scheduler = None if schedule is None else schedule(optimizer)
+        advance = side.scheduled(optimizer)
         side.update(
             optimizer,
             {key: None if gradients[0][key] is None else zeros[key] for key in keys},
         )
         side.trainer.arrive(optimizer, at)
         for _ in range(max(0, at + shift)):
-            _advanced(scheduler)
+            advance()
         for one in gradients:
             side.update(optimizer, one)
-            _advanced(scheduler)
+            advance()
         return side.state(keys)

@@ -6,7 +6,7 @@ Adam: Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1; decoupled decay: Loshch
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,12 @@ class Recipe:
 @dataclass(frozen=True)
 class Given:
     """Gradients of one update: some elements [N], the norm of all, and for each that of its own
-    parameter [N]."""
+    parameter [N]; and the rate of the update, in units of that of the first."""
 
     elements: np.ndarray
     norm: float
     own: np.ndarray
+    rate: float = 1.0
 
 
 def moved(recipe: Recipe, weights: np.ndarray, updates: Sequence[Given]) -> list[np.ndarray]:
@@ -82,8 +83,9 @@ def moved(recipe: Recipe, weights: np.ndarray, updates: Sequence[Given]) -> list
     x, state, found = weights.copy(), _State(np.zeros_like(weights), np.zeros_like(weights)), []
     for given in updates:
         gradient = clipped(recipe, given)
+        now = replace(recipe, rate=given.rate * recipe.rate)
         for _ in range(recipe.repeated):
-            x = _step(recipe, x, gradient, state)
+            x = _step(now, x, gradient, state)
         found.append(x.copy())
     return found
 

@@ -151,9 +151,9 @@ def _steps_claims(
             return drawn[number]
 
         runs = {
-            "reference": SideRun(theirs, training.schedule, masks),
-            "twin": SideRun(twin, training.schedule, masks),
-            "port": SideRun(ours, None, replayed),
+            "reference": SideRun(theirs, masks),
+            "twin": SideRun(twin, masks),
+            "port": SideRun(ours, replayed),
         }
         rows = followed(runs, training.steps)
     claims = twin_claims(rows, command, "train_steps")

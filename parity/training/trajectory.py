@@ -28,12 +28,10 @@ class Run(Protocol):
 class SideRun:
     """A side of a pair in training; `masks` gives the dropout masks of each update."""
 
-    def __init__(
-        self, side: Side, schedule: Callable[[Any], Any] | None, masks: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, side: Side, masks: Callable[[int], Any]) -> None:
         self.side, self._masks = side, masks
         self._optimizer = side.optimizer()
-        self._schedule = None if schedule is None else schedule(self._optimizer)
+        self._advance = side.scheduled(self._optimizer)
 
     def step(self, number: int) -> dict[str, Any]:
         """One update by the gradients of its own loss."""
@@ -48,8 +46,7 @@ class SideRun:
             with self.side.trainer.training(self.side.model, self.side.inputs) as inputs:
                 recorder(inputs, keep)
             self.side.update(self._optimizer, gradients)
-        if self._schedule is not None:
-            self._schedule.step()
+        self._advance()
         sizes = [float(np.linalg.norm(one)) for one in gradients.values() if one is not None]
         return {
             "losses": dict(recorder.terms),

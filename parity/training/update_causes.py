@@ -63,6 +63,7 @@ def chosen(
     before: Mapping[str, np.ndarray],
     gradients: Sequence[Mapping[str, np.ndarray | None]],
     ours: Sequence[Mapping[str, np.ndarray]],
+    rates: Sequence[float] = (),
 ) -> Update:
     """The `Update` of some elements of every parameter that has gradients.
 
@@ -70,6 +71,7 @@ def chosen(
         recipe: the rule; its rate and decay are taken from `groups`, by key.
         before, ours: weights by key, before and after each update.
         gradients: those of each update, before clipping.
+        rates: the rate of each update, in units of that of the first.
     """
     keys = [key for key in groups if gradients[0].get(key) is not None]
 
@@ -80,9 +82,9 @@ def chosen(
 
     counts = [min(ELEMENTS, before[key].size) for key in keys]
     given = []
-    for one in gradients:
+    for one, rate in zip(gradients, rates or [1.0] * len(gradients), strict=True):
         own = [float(np.linalg.norm(one[key])) for key in keys]
-        given.append(Given(taken(one), float(np.linalg.norm(own)), np.repeat(own, counts)))
+        given.append(Given(taken(one), float(np.linalg.norm(own)), np.repeat(own, counts), rate))
     rate, decay = (np.repeat([groups[key][index] for key in keys], counts) for index in (0, 1))
     return Update(
         replace(recipe, rate=rate, decay=decay),

@@ -44,18 +44,20 @@ def given_gradients(step: ReferenceStep) -> list[dict[str, np.ndarray | None]]:
 
 def updated(
     side: Side, gradients: Sequence[Gradients], start: State, execution: str = "eager"
-) -> tuple[list[dict[str, np.ndarray]], Gradients, Any]:
+) -> tuple[list[dict[str, np.ndarray]], Gradients, list[Any]]:
     """The side's parameters after each update from `start`, what clipping left of the first
-    gradients, and the optimizer's rule where it is known; the weights come back."""
-    keys, after, left = side.parameters(), [], {}
+    gradients, and the optimizer's rule at each where it is known; the weights come back."""
+    keys, after, left, told = side.parameters(), [], {}, []
     with side.restored():
         side.assign({key: start[key] for key in keys})
         optimizer = side.optimizer()
-        told = side.trainer.recipe(optimizer, side.model)
+        advance = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
+            told.append(side.trainer.recipe(optimizer, side.model))
             found = side.update(optimizer, one, execution)
             left = found if number == 0 else left
             after.append(side.state(keys))
+            advance()
     return after, left, told
 
 
@@ -91,13 +93,18 @@ def update_claim(step: ReferenceStep, port: Side, command: str) -> Claim:
     names = list(dict.fromkeys(map(module_of, wrong)))
     count = f"{len(names)} modules, such as {names[0]}" if len(names) > 1 else names[0]
     found: tuple[str, ...] = ()
-    if told is not None:
-        recipe, groups = told
+    if told[0] is not None:
+        recipe, groups = told[0]
         rule = clipped_as(recipe, gradients[0], left)
-        update = chosen(rule, groups, step.before, gradients, ours)
+        rates = [_largest(groups_then) / (_largest(groups) or 1.0) for _, groups_then in told]
+        update = chosen(rule, groups, step.before, gradients, ours, rates)
         found = causes(update)
     place = Place.at("optimizer", count)
     return one.located(place, "; ".join(found) or None)
+
+
+def _largest(groups: Mapping[str, tuple[float, float]]) -> float:
+    return max(rate for rate, _ in groups.values())
 
 
 def clipped_as(recipe: Recipe, given: Gradients, left: Gradients) -> Recipe:
