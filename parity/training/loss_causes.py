@@ -4,9 +4,9 @@ A cause has to give every term of the loss and every gradient that it passes to 
 number that is fitted is never accepted on one number alone.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -37,17 +37,16 @@ def causes(
     def same(found: Mapping[str, np.ndarray]) -> bool:
         return far(ours, found) <= EXPLAINED
 
-    for text in _by_arguments(step, run, same, ours):
-        return (text,)
-    loss = step.side.loss
-    functions = [loss] if hasattr(loss, "__code__") else []
-    found = explained(run, same, functions) if functions else []
-    if found:
-        return (found[0],)
-    for text in _in_operations(run, ours, exact):
+    for text in _by_arguments(run, ours):
         return (text,)
     text = scaled(exact, ours) or in_float32(ours, exact)
-    return () if text is None else (text,)
+    if text is not None:
+        return (text,)
+    for text in _in_operations(run, ours):
+        return (text,)
+    loss = step.side.loss
+    found = explained(run, same, [loss]) if hasattr(loss, "__code__") else []
+    return tuple(found[:1])
 
 
 def _values(
@@ -136,15 +135,14 @@ def in_float32(ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) 
 
 
 def _in_operations(
-    run: Callable[[], Mapping[str, np.ndarray]],
-    ours: Mapping[str, np.ndarray],
-    exact: Mapping[str, np.ndarray],
+    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
-    """Mistakes of single operations of a PyTorch loss, forward and backward."""
+    """Mistakes of single operations of a PyTorch loss, forward and backward; stopped gradients."""
+    from parity.causes.torch_gradients import stopped
     from parity.causes.torch_mistakes import operations
 
     _, mistakes = operations(run)
-    for mistake in mistakes:
+    for mistake in itertools.chain(mistakes, stopped(run)):
         if _made(mistake, run, ours):
             yield mistake.text
 
@@ -158,10 +156,7 @@ def _made(mistake: Mistake, run: Callable[[], Any], ours: Mapping[str, np.ndarra
 
 
 def _by_arguments(
-    step: ReferenceStep,
-    run: Callable[[], Mapping[str, np.ndarray]],
-    same: Callable[[Mapping[str, np.ndarray]], bool],
-    ours: Mapping[str, np.ndarray],
+    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
     """Other arguments of the loss functions that a PyTorch loss calls, and other targets."""
     from parity.causes.torch_losses import argument_mistakes, fitted_arguments, target_mistakes
@@ -170,13 +165,13 @@ def _by_arguments(
         if _made(mistake, run, ours):
             yield mistake.text
     for text, plant, start in fitted_arguments(run):
-        number = fitted(lambda value, plant=plant: _values_with(plant(value), run), ours, start)
+        number = fitted(lambda value, plant=plant: _planted(plant(value), run), ours, start)
         if number is not None:
             yield text.format(_round(number))
 
 
-def _values_with(planted: Any, run: Callable[[], Any]) -> Mapping[str, np.ndarray]:
-    with planted or nullcontext():
+def _planted(planted: Any, run: Callable[[], Any]) -> Mapping[str, np.ndarray]:
+    with planted:
         return run()
 
 
