@@ -1,14 +1,14 @@
 """Compare a reference with its port, name by name, layer by layer: the same function or not.
 
-`Pair` says which two models, `audit` compares them and `save` keeps the result for `parity report`.
-What belongs together is found by itself; `match` shows how. `Names`, `Weights`, `Layout` and
-`Joint` declare what cannot be seen. Importing this package needs NumPy alone and loads no framework; `audit` loads
-those of the pair.
+`Pair` says which two models, `audit` compares them, with a `Training` beside it a training step,
+too, and `save` keeps the result for `parity report`. What belongs together is found by itself;
+`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen. Importing
+this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
 
-from parity.audits import Pair, audit, save
+from parity.audits import Pair, Training, audit, save
 from parity.matching.search import match
 from parity.names import Names
 from parity.weights import Joint, Layout, Weights
@@ -18,6 +18,7 @@ __all__ = [
     "Layout",
     "Names",
     "Pair",
+    "Training",
     "Weights",
     "__version__",
     "audit",

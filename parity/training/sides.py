@@ -1,5 +1,6 @@
 """One side of a training step: a model in one precision, its targets, its loss, its optimizer."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Side:
     Args:
         built: the model.
         inputs: its arguments, in its precision.
-        targets, loss, make, decisions: its own of a `Training`.
+        targets, loss, make, schedule, decisions: its own of a `Training`.
         tensors: its float tensors: the path and the layout of each, by the reference's key.
         axes, naming: how its recorders see it.
     """
@@ -42,6 +43,7 @@ class Side:
     tensors: Mapping[str, tuple[str, Layout]]
     axes: Axes
     naming: Naming | None
+    schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
 
     @property
@@ -134,6 +136,20 @@ class Side:
         with self.built.precision():
             return self.trainer.optimizer(self.make, self.model)
 
+    def scheduled(self, optimizer: Any, schedule: Any = None) -> Callable[[], None]:
+        """What sets the optimizer's rates for the next update, by its own schedule or another."""
+        schedule = schedule or self.schedule
+        if schedule is None:
+            return lambda: None
+        made = schedule(optimizer)
+
+        def advance() -> None:
+            with warnings.catch_warnings():  # that no update came before it is meant
+                warnings.simplefilter("ignore")
+                made.step()
+
+        return advance
+
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
     ) -> Arrays:
@@ -203,6 +219,7 @@ def reference_side(reference: Reference, training: Training, dtype: str) -> Side
         },
         axes_of(pair.axes, built.framework),
         pair.names.reference_side(),
+        training.schedule,
         training.decisions,
     )
 
@@ -236,6 +253,7 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
         },
         axes_of(pair.port_axes, built.framework),
         pair.names.port_side(places_of(reference.trace)),
+        None,
         training.port_decisions or training.decisions,
     )
 
