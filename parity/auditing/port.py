@@ -139,7 +139,7 @@ def _usable(how: str) -> Iterator[None]:
     except Exception as error:  # whatever the user's model raises
         lines = [line for line in str(error).splitlines() if line.strip()]
         text = f"{type(error).__name__}: {lines[0] if lines else ''}"
-        if PRECISIONS.search(text):
+        if PRECISIONS.search(str(error)):
             raise InputError(
                 f"the port cannot run in {how}",
                 text,
