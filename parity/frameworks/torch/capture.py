@@ -203,7 +203,7 @@ def measure_floors(
 
 def perturb_inputs(inputs: tuple | dict, seed: int) -> tuple | dict:
     """The inputs with each float array moved by up to one unit in the last place, as numpy."""
-    template, arrays = flatten(inputs, _is_array)
+    template, arrays = flatten(inputs, _is_array, records=True)
     moved = {name: perturb_ulp(_array(array), _mixed(seed, name)) for name, array in arrays}
     return fill(template, lambda slot: moved[slot.name])
 
@@ -375,7 +375,7 @@ def _array(value: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def to_tensors(inputs: tuple | dict) -> tuple[tuple, dict]:
     """Positional and keyword arguments, with tensors in place of the arrays of `inputs`."""
-    template, arrays = flatten(inputs, lambda value: isinstance(value, np.ndarray))
+    template, arrays = flatten(inputs, lambda value: isinstance(value, np.ndarray), records=True)
     made = {name: torch.tensor(array) for name, array in arrays}
     return calls.split_inputs(fill(template, lambda slot: made[slot.name]))
 
