@@ -173,6 +173,7 @@ def _judge_float64(
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
         measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()

@@ -152,7 +152,7 @@ def cast(inputs: Inputs, dtype: str) -> Inputs:
 
 
 def _mapped(inputs: Inputs, change: Callable[[str, np.ndarray], np.ndarray]) -> Inputs:
-    template, arrays = flatten(inputs, is_array)
+    template, arrays = flatten(inputs, is_array, records=True)
     changed = {name: change(name, array) for name, array in arrays}
     return fill(template, lambda slot: changed[slot.name])
 
