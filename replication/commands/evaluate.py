@@ -27,6 +27,7 @@ def command(
     data: options.Data,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     weights: options.Weights = "seeded:0",
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
@@ -51,7 +52,7 @@ def command(
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = options.resolved(config, config_file)
+    entry = options.with_classes(options.resolved(config, config_file), classes, data)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,
@@ -97,7 +98,7 @@ def summary(result: "EvaluationResult") -> list[str]:
     if found is None:
         return lines
     for name, one in found.scores.items():
-        lines.append(f"{name}, {found.of}: {_difference(one)}")
+        lines.append(f"{name}, {found.of}: {difference_in_words(one)}")
     first, second = result.sides
     lines += [
         f"{name} of {second} with {first} as the truth: {100 * value:.3f}"
@@ -114,7 +115,8 @@ def summary(result: "EvaluationResult") -> list[str]:
     return lines
 
 
-def _difference(one: "ScoreComparison") -> str:
+def difference_in_words(one: "ScoreComparison") -> str:
+    """How far two sides' score is apart, and whether that is equivalent, in a line."""
     from maskformer.metrics.statistics import Missing
 
     difference, equivalence = one.difference, one.equivalence

@@ -13,6 +13,8 @@ import numpy as np
 from parity import calls
 from parity.calls import Call, Collector, Sink, Slot, Watch, fill, flatten, is_array, largest_gap
 from parity.frameworks.jax.masks import fed_masks
+from parity.frameworks.jax.reordered import reordered
+from parity.frameworks.shared.floors import Moving
 from parity.masks import Drawn, Keeps, Masks
 from parity.names import Naming
 from parity.provenance import provenance
@@ -32,7 +34,7 @@ class _Program:
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
 
-class Recorder(calls.Recorder):
+class Recorder(Moving, calls.Recorder):
     """Runs a model and records its taps; one trace per signature of the inputs.
 
     The model is run as a pure function of its state and its inputs, so that nothing that it changes
@@ -47,6 +49,8 @@ class Recorder(calls.Recorder):
         masks: the dropout masks of captured runs; by default the framework draws its own.
         naming: which modules and tensors are recorded, and under which names; by default all.
     """
+
+    reordered = staticmethod(reordered)
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Recorder(calls.Recorder):
         trace = Trace(provenance=provenance(framework="jax", execution=self.execution))
         found = self._viewed(sink or trace.add)
         if self.execution == "eager":
-            collect = Collector(self.axes, found, self._eager_array, keep=sink is None)
+            collect = Collector(self.axes, found, to_array, keep=sink is None)
 
             def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
                 if self._selected(call.path):
@@ -201,8 +205,6 @@ class Recorder(calls.Recorder):
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> jax.Array:
         return jnp.asarray(array, None if slot is None else slot.dtype)
-
-    _eager_array = staticmethod(lambda tensor: to_array(tensor))
 
 
 def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:

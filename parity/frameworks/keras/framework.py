@@ -12,6 +12,7 @@ from parity.errors import InputError
 from parity.frameworks.keras.modules import named_modules
 from parity.frameworks.keras.precision import computing_in
 from parity.frameworks.keras.weights import variables as variables
+from parity.frameworks.shared.floors import measure_floors as measure_floors
 from parity.names import Naming
 from parity.trace import Axes
 
@@ -32,19 +33,11 @@ IMAGES: Mapping[int, str] = (
     if keras.config.image_data_format() == "channels_last"
     else {5: "NCDHW", 4: "NCHW"}
 )
-measure_floors = None
 explain = None
-GradientRecorder = _backend.GradientRecorder
+mend = None
+copied = None
+trainer = None
 capture_effects = _backend.capture_effects
-
-
-def copied(model: keras.Layer, dtype: str) -> keras.Layer:
-    """Raises InputError: what is built computes in the precision that it was built in."""
-    raise InputError(
-        f"a {type(model).__name__} of Keras was given, not what builds it",
-        "its layers cannot change their precision",
-        "give a function that builds it, such as `lambda: Model()`",
-    )
 
 
 def converted(model: keras.Layer, dtype: str) -> keras.Layer:

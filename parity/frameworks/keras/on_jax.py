@@ -11,6 +11,7 @@ from parity.frameworks.jax.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.jax.capture import capture_effects as capture_effects
 from parity.frameworks.jax.capture import to_tensors
 from parity.frameworks.keras import modules
+from parity.frameworks.keras.weights import variables
 
 GradientRecorder = None
 
@@ -19,6 +20,7 @@ class Recorder(capture.Recorder):
     """The recorder of `parity.frameworks.jax`, of layers of Keras 3."""
 
     call_signature = staticmethod(modules.call_signature)
+    variables = staticmethod(variables)
     is_symbolic = staticmethod(modules.is_symbolic)
 
     def _found(self, inputs: tuple | dict) -> dict[str, keras.Layer]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from parity.frameworks.keras import modules
+from parity.frameworks.keras.weights import variables
 from parity.frameworks.tensorflow import capture, gradients
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.tensorflow.capture import capture_effects as capture_effects
@@ -14,6 +15,7 @@ class _Layers:
     named_modules = staticmethod(modules.named_modules)
     call_signature = staticmethod(modules.call_signature)
     is_symbolic = staticmethod(modules.is_symbolic)
+    variables = staticmethod(variables)
 
     def _called(self, module: Any, args: tuple, kwargs: dict) -> Any:
         return modules.called(module, args, kwargs)

@@ -6,6 +6,7 @@ import keras
 
 from parity.calls import largest_gap
 from parity.frameworks.keras import modules
+from parity.frameworks.keras.weights import variables
 from parity.frameworks.torch import capture
 
 EXECUTIONS = ("eager",)
@@ -16,6 +17,7 @@ class Recorder(capture.Recorder):
     """The recorder of `parity.frameworks.torch`, of layers of Keras 3."""
 
     call_signature = staticmethod(modules.call_signature)
+    variables = staticmethod(variables)
 
     def _find(self, found: Any) -> None:
         if self.model.built:
