@@ -1,17 +1,19 @@
 """Compare a reference with its port, name by name, layer by layer: the same function or not.
 
 `Pair` says which two models, `audit` compares them and `save` keeps the result for `parity report`.
-`Names`, `Weights` and `Layout` declare what belongs together where it cannot be seen. Importing
-this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
+`Names`, `Weights`, `Layout` and `Joint` declare what belongs together where it cannot be seen.
+Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
 
 from parity.audits import Pair, Training, audit, save
 from parity.names import Names
-from parity.weights import Layout, Weights
+from parity.weights import Joint, Layout, Weights
 
-__all__ = ["Layout", "Names", "Pair", "Training", "Weights", "__version__", "audit", "save"]
+__all__ = [
+    "Joint", "Layout", "Names", "Pair", "Training", "Weights", "__version__", "audit", "save",
+]  # fmt: skip
 
 try:
     __version__ = metadata.version("maskformer-replication")

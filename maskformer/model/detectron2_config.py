@@ -8,6 +8,7 @@ an error that names it.
 
 import ast
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from maskformer.model.inputs import CropConfig, InputConfig
 from maskformer.model.solver import SolverConfig
 from maskformer.model.zoo import ENTRIES, Entry, get, is_file
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_text
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
 # `projects/DeepLab/deeplab/config.py`, and the original's `mask_former/config.py`.
@@ -176,6 +179,7 @@ _SCALED_SIZES = re.compile(
     rf"for(?P=name)inrange\((?P<range>\d+(?:,\d+){{0,2}})\)\]"
 )
 _MOST_SIZES = 1000
+_MOST_VALUES = 10_000
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Entry:
@@ -208,7 +212,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Entry:
 def resolve(
     config: str | None, config_file: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Entry:
-    """The entry that a command line names: a zoo name, or a YAML file with overrides.
+    """The entry that a command line names: a zoo name, a YAML with overrides, or another file.
 
     Raises:
         InputError: neither or both are given, overrides lack a file, or as `zoo.get` and `read`.
@@ -220,7 +224,7 @@ def resolve(
             "`parity zoo` lists the names",
         )
     if config_file is not None:
-        return read(config_file, overrides)
+        return _described(Path(config_file), overrides)
     if overrides:
         raise InputError(
             f"overrides are given with --config {config}",
@@ -230,11 +234,24 @@ def resolve(
 
 
 def entry_of(config: str) -> Entry:
-    """The zoo's entry of that name, or what the YAML file of that absolute path describes.
+    """The zoo's entry of that name, or what the file of that absolute path describes.
 
     Raises InputError as `zoo.get` and `read` do.
     """
-    return read(config) if is_file(config) else get(config)
+    return _described(Path(config), ()) if is_file(config) else get(config)
+
+
+def _described(path: Path, overrides: Sequence[str]) -> Entry:
+    """What a file describes: a YAML, own classes in JSON, or a Hugging Face folder."""
+    if path.suffix != ".json" and not path.is_dir():
+        return read(path, overrides)
+    if overrides:
+        raise InputError(
+            f"overrides are given with {path}", "KEY VALUE overrides belong to the original's YAML"
+        )
+    from maskformer.model import own_config
+
+    return own_config.read(path)
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:
@@ -293,17 +310,17 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    text = read_text(path, bounds.YAML_BYTES, "config file")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise InputError(f"config file {path} cannot be read", str(error.strerror)) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"config file {path} is not text", str(error)) from None
-    except (yaml.YAMLError, RecursionError) as error:
+        document = yaml.load(text, Loader=_Loader)
+        _check_tree(document)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise InputError(
+                f"config file {path} cannot be used", *str(error).split("\n  ")
+            ) from None
         reason = str(error).replace("\n", " ") or "it is nested too deeply"
         raise InputError(f"config file {path} cannot be understood", reason) from None
-    except InputError as error:
-        raise InputError(f"config file {path} cannot be used", *str(error).split("\n  ")) from None
     if not isinstance(document, dict):
         raise InputError(
             f"config file {path} is not a config",
@@ -311,6 +328,21 @@ def _load(path: Path) -> dict[str, Any]:
             "expected: sections such as MODEL, SOLVER and INPUT",
         )
     return document
+
+
+def _check_tree(document: Any) -> None:
+    """Raises InputError where aliases make a document larger than any config is."""
+    left = [(document, 0)]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return
+        value, depth = left.pop()
+        if depth > bounds.DEEPEST:
+            raise InputError("it is nested too deeply, or within itself")
+        if isinstance(value, dict | list):
+            parts = value.values() if isinstance(value, dict) else value
+            left.extend((part, depth + 1) for part in itertools.islice(parts, _MOST_VALUES))
+    raise InputError(f"it has more than {_MOST_VALUES} values")
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -326,7 +358,7 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _decoded(value: Any) -> Any:
     """Strings that are Python literals become them, as in yacs: "(480, 512)", "1e-6", "None"."""
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= bounds.NAME_BYTES:
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

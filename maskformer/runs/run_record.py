@@ -40,6 +40,7 @@ import math
 import os
 import re
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ from typing import IO, Any
 import numpy as np
 
 from parity.errors import InputError
-from parity.files import replacing
+from parity.files import hold, replacing
+from parity.reading import bounds
+from parity.reading.content import parse_json, read_bytes, read_json
 
 SCHEMA = "maskformer-replication/run/1"
 DESCRIPTION = "run.json"
@@ -109,9 +112,10 @@ class Run:
 class RunRecord:
     """Appends rows to a run's record; every row is complete in the file when `write` returns."""
 
-    def __init__(self, stream: IO[bytes], seconds: float) -> None:
-        """For `open`: a stream at the end of complete rows, and the seconds of the last of them."""
+    def __init__(self, stream: IO[bytes], seconds: float, held: int) -> None:
+        """For `open`: a stream at the end of complete rows, the seconds of the last, the lock."""
         self._stream = stream
+        self._let_go = weakref.finalize(self, os.close, held)
         self._start = time.perf_counter() - seconds
 
     @classmethod
@@ -129,43 +133,23 @@ class RunRecord:
 
         Args: description: JSON-able, with the keys `REQUIRED`.
         Raises InputError where the folder cannot be written, already holds a run (without
-        `resume_step`), or holds none that this description continues.
+        `resume_step`), holds none that this description continues, or another process has its
+        record open: the folder is locked until the record is closed, also by a kill.
         """
         folder = Path(folder)
         _check_description(description, "the description")
-        path = folder / DESCRIPTION
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if resume_step is None or not path.exists():
-                _start(folder, description, resume_step)
-                return cls(_append(folder), 0.0)
-            before = _read_description(folder)
-            if before["side"] != description["side"]:
-                raise InputError(
-                    f"{folder} is a run of the {before['side']} side",
-                    f"this is the {description['side']} side",
-                    "Choose another folder.",
-                )
-            if before["data_sha256"] != description["data_sha256"]:
-                raise InputError(
-                    f"{folder} was started with other data",
-                    f"its hash was {before['data_sha256']}, is {description['data_sha256']}",
-                    "Resume with the data it was started with.",
-                )
-            kept = list(_complete_lines(folder, resume_step))
-            with replacing(folder / METRICS) as temporary:
-                temporary.write_bytes(b"".join(line for line, _ in kept))
-            resumed = {"step": resume_step} | {
-                key: description[key] for key in ("versions", "git_commit")
-            }
-            _write_description(folder, {**before, "resumed": [*before.get("resumed", []), resumed]})
-            return cls(_append(folder), kept[-1][1].seconds if kept else 0.0)
+            held = hold(folder)
         except OSError as error:
-            raise InputError(
-                f"{folder} cannot be written",
-                f"{type(error).__name__}: {error.strerror or error}",
-                "Choose another folder, or free some space.",
-            ) from None
+            raise _not_writable(folder, error) from None
+        try:
+            return cls(*_opened(folder, description, resume_step), held)
+        except BaseException as error:
+            os.close(held)
+            if isinstance(error, OSError):
+                raise _not_writable(folder, error) from None
+            raise
 
     def write(
         self, step: int, split: str, values: Mapping[str, float], seconds: float | None = None
@@ -204,6 +188,7 @@ class RunRecord:
     def close(self) -> None:
         """Closes the file; nothing can be written afterwards."""
         self._stream.close()
+        self._let_go()
 
     def __enter__(self) -> "RunRecord":
         return self
@@ -255,6 +240,42 @@ def _append(folder: Path) -> IO[bytes]:
     return (folder / METRICS).open("ab", buffering=0)
 
 
+def _opened(
+    folder: Path, description: Mapping[str, Any], resume_step: int | None
+) -> tuple[IO[bytes], float]:
+    """A stream at the end of a record's complete rows, and the seconds of the last of them."""
+    if resume_step is None or not (folder / DESCRIPTION).exists():
+        _start(folder, description, resume_step)
+        return _append(folder), 0.0
+    before = _read_description(folder)
+    if before["side"] != description["side"]:
+        raise InputError(
+            f"{folder} is a run of the {before['side']} side",
+            f"this is the {description['side']} side",
+            "Choose another folder.",
+        )
+    if before["data_sha256"] != description["data_sha256"]:
+        raise InputError(
+            f"{folder} was started with other data",
+            f"its hash was {before['data_sha256']}, is {description['data_sha256']}",
+            "Resume with the data it was started with.",
+        )
+    kept = list(_complete_lines(folder, resume_step))
+    with replacing(folder / METRICS) as temporary:
+        temporary.write_bytes(b"".join(line for line, _ in kept))
+    resumed = {"step": resume_step} | {key: description[key] for key in ("versions", "git_commit")}
+    _write_description(folder, {**before, "resumed": [*before.get("resumed", []), resumed]})
+    return _append(folder), kept[-1][1].seconds if kept else 0.0
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder} cannot be written",
+        f"{type(error).__name__}: {error.strerror or error}",
+        "Choose another folder, or free some space.",
+    )
+
+
 def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
     text = json.dumps(description, indent=1, allow_nan=False)
     with replacing(folder / DESCRIPTION) as temporary:
@@ -263,16 +284,13 @@ def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise InputError(
             f"{folder} holds no run",
             f"{path} does not exist",
             "Give the folder that a training or an import wrote.",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read", f"{type(error).__name__}: {error}") from None
+        )
+    description = read_json(path, bounds.RECORD_BYTES, "description of a run")
     if not isinstance(description, dict) or description.get("schema") != SCHEMA:
         raise InputError(f"{path} is not the description of a run", f"expected: schema {SCHEMA!r}")
     _check_description(description, str(path))
@@ -289,7 +307,7 @@ def _check_description(description: Mapping[str, Any], where: str) -> None:
 def _complete_lines(folder: Path, until: int | None = None) -> Iterator[tuple[bytes, Row]]:
     """Lines up to step `until` and their rows; a last line that is torn ends them."""
     path = folder / METRICS
-    content = path.read_bytes() if path.is_file() else b""
+    content = read_bytes(path, bounds.RECORD_BYTES, "record") if path.is_file() else b""
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
@@ -301,16 +319,16 @@ def _complete_lines(folder: Path, until: int | None = None) -> Iterator[tuple[by
 
 def _row(line: bytes, path: Path, number: int) -> Row:
     try:
-        values = dict(json.loads(line))
+        values = dict(parse_json(line, f"line {number} of {path}"))
         step, split = values.pop("step"), values.pop("split")
         seconds = float(values.pop("seconds"))
         numbers = {k: math.nan if v is None else float(v) for k, v in values.items()}
         if not isinstance(step, int) or split not in SPLITS:
             raise ValueError(f"step {step!r}, split {split!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
             f"{path}, line {number} is not a row of a record",
-            f"{type(error).__name__}: {error}",
+            " ".join(f"{type(error).__name__}: {error}".split()),
             'expected: {"step": 1, "split": "train", "seconds": 0.5, "loss": ...}',
         ) from None
     return Row(step, split, seconds, numbers)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.training.recipes import HAT, INSIDE, OUTSIDE, Given, Recipe, moved
+from parity.frameworks.shared.recipes import HAT, INSIDE, OUTSIDE, Given, Recipe, moved
 
 EXPLAINED = 1e-9  # of the movement; what is left of a difference when the mistake is made
 ELEMENTS = 32  # of each parameter that are looked at

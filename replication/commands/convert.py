@@ -10,7 +10,8 @@ from replication.commands import options
 from replication.commands.fitting import entry_that_fits
 
 if TYPE_CHECKING:
-    from maskformer.model.config import ModelConfig
+    from maskformer.model.zoo import Entry
+    from weight_conversion.unwrapping import Choice
 
 
 def register(app: typer.Typer) -> None:
@@ -25,15 +26,18 @@ def convert(
     to: Annotated[str | None, typer.Option(help="tf, torch, hf or safetensors.")] = None,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     dtype: options.Dtype = None,
     ema: options.Ema = False,
+    key: options.Key = None,
+    prefix: options.Prefix = None,
     verify: Annotated[Path | None, typer.Option(help="Verify this receipt instead.")] = None,
     out: options.Out = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Convert a checkpoint; every tensor is accounted for in a receipt beside the result.
 
-    Without --config the zoo config that fits is taken.
+    Without --config the zoo config that fits is taken, or what a Hugging Face folder says.
 
     Example: parity convert model_final_6f60dc.pkl coco_r50_tf --to tf --config coco_r50
 
@@ -50,8 +54,11 @@ def convert(
     from replication.console.progress import bytes_shown
     from weight_conversion.convert import convert as run
     from weight_conversion.receipt import receipt_path, size_of
+    from weight_conversion.unwrapping import Choice
 
-    chosen = _config(source, config, config_file, overrides or [], ema)
+    choice = Choice(ema, key, prefix)
+    entry = _entry(source, config, config_file, overrides or [], choice)
+    chosen = options.with_classes(entry, classes, None).model
     with bytes_shown("converting", not as_json) as progress:
         receipt = run(
             source,
@@ -59,7 +66,7 @@ def convert(
             to,
             chosen,
             dtype=dtype,
-            ema=ema,
+            choice=choice,
             progress=progress,
             say=options.say,
         )
@@ -76,14 +83,18 @@ def convert(
     options.end(result, as_json, lambda: "\n  ".join(lines))
 
 
-def _config(
-    source: Path, config: str | None, config_file: Path | None, overrides: list[str], ema: bool
-) -> "ModelConfig":
+def _entry(
+    source: Path,
+    config: str | None,
+    config_file: Path | None,
+    overrides: list[str],
+    choice: "Choice",
+) -> "Entry":
     if config is not None or config_file is not None:
-        return options.resolved(config, config_file, overrides).model
+        return options.resolved(config, config_file, overrides)
     if overrides:
         raise InputError("overrides are given without --config-file", " ".join(overrides))
-    return entry_that_fits(source, ema).model
+    return entry_that_fits(source, choice)
 
 
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:

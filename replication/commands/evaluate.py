@@ -24,6 +24,7 @@ def command(
     data: options.Data,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     weights: options.Weights = "seeded:0",
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
@@ -48,7 +49,7 @@ def command(
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = options.resolved(config, config_file)
+    entry = options.with_classes(options.resolved(config, config_file), classes, data)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,
@@ -73,7 +74,7 @@ def print_result(result: dict[str, Any], out: Path | None = None) -> None:
     """Prints the scores, the classes, and with two sides what differs."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(_scores_table(result))
     console.print(_classes_table(result))
     for line in summary(result):

@@ -13,6 +13,7 @@ from parity.errors import InputError
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
+    from parity.results import Result
 
 
 TINY = "tiny"
@@ -26,7 +27,16 @@ def _option(kind: Any, words: str, *names: str, **more: Any) -> Any:
 _NAME = "Name of a zoo configuration, see `parity zoo`."
 Config = _option(str | None, _NAME)
 ConfigOrTiny = _option(str | None, _NAME, show_default=TINY)
-ConfigFile = _option(Path | None, "The original's YAML file instead.", metavar="YAML")
+ConfigFile = _option(
+    Path | None,
+    "Instead: the original's YAML, own classes in JSON, or a Hugging Face folder.",
+    metavar="FILE",
+)
+Classes = _option(
+    str | None,
+    "data, or a data set's folder: its classes in place of the config's.",
+    metavar="data|DIR",
+)
 Weights = _option(str, "seeded:N, or a checkpoint file.")
 PortWeights = _option(
     str | None,
@@ -34,6 +44,8 @@ PortWeights = _option(
     metavar="CHECKPOINT",
 )
 Ema = _option(bool, "Take the moving average of a checkpoint.", "--ema")
+Key = _option(str | None, "The key below which a checkpoint holds the weights to take.")
+Prefix = _option(str | None, "Take the weights whose names begin so, without it: model.")
 Side = _option(str, "torch, tf or both.")
 Dtype = _option(str | None, "float32 or float64; to convert to, float16 too.")
 Execution = _option(
@@ -68,6 +80,24 @@ def resolved(
     if config is None and config_file is None:
         config = usual
     return resolve(config, config_file, list(overrides))
+
+
+def with_classes(entry: "Entry", classes: str | None, data: Path | None) -> "Entry":
+    """The entry for the classes that --classes says; as it is where the option is not given.
+
+    Raises InputError where "data" is said without --data, and as the data's reader does.
+    """
+    if classes is None:
+        return entry
+    from maskformer.data.evaluation_data import classes_of
+    from maskformer.model import own_config
+
+    if classes == "data" and data is None:
+        raise InputError(
+            "--classes data needs --data", "its classes are to be taken", "or name a folder"
+        )
+    folder = data if classes == "data" else Path(classes)
+    return own_config.with_classes(entry, classes_of(folder, entry.model))
 
 
 def config_text(config: str | None, config_file: Path | None, usual: str | None = None) -> str:
@@ -105,13 +135,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def keep(result: Mapping[str, Any], out: Path | None, name: str, report: bool = True) -> None:
+def keep(
+    result: "Result | Mapping[str, Any]", out: Path | None, name: str, report: bool = True
+) -> None:
     """Writes a result, and a report of it, to the folder of --out, if there is one."""
     if out is None:
         return
-    from parity.records import write_json
+    from parity.records import plain, write_json
 
-    write_json(result, out, name)
+    write_json(plain(result), out, name)
     if report:
         from reports.render import write_report
 
@@ -126,9 +158,9 @@ def end(
     A `tell` that prints for itself returns None. The exit status is 0 where it `passed`, else 1.
     """
     if as_json:
-        from parity.records import strict
+        from parity.records import plain, strict
 
-        print(json.dumps(strict(result), allow_nan=False))
+        print(json.dumps(strict(plain(result)), allow_nan=False))
     elif (text := tell()) is not None:
         print(text)
     raise typer.Exit(0 if passed else 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
-from parity.schemas import TRAINING_STEP as SCHEMA
+from parity.results import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
@@ -65,6 +65,7 @@ def training_claims(
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
     """
+    from replication.training import initial_weights
     from replication.training.rates import rate_claims
     from replication.training.replica_losses import losses_claim
     from replication.training.replicas import reduction_claim, shares_claim
@@ -81,6 +82,8 @@ def training_claims(
             claims.append(isolated_gradients_claim(backward_of(reference, port), command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+    with steps("initial weights"):
+        claims.append(initial_weights.claim_of(initial_weights.compared(config), command))
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
         claims.append(shares_claim(command))

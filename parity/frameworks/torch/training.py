@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from parity.calls import fill, flatten, is_array
+from parity.frameworks.shared.recipes import Recipe
 from parity.frameworks.torch.gradients import GradientRecorder as GradientRecorder
 from parity.gradients import terms_of
-from parity.training.recipes import Recipe
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
