@@ -422,7 +422,7 @@ PLANTED = (
     Planted("no-clip", lstm, _rule(clip=None), "optimizer", "not clipped"),
     Planted("clip-5", lstm, _rule(clip=5.0), "optimizer", "clipped to 5 instead of 0.5"),
     Planted("clip-each", lstm, _rule("each"), "optimizer", "by its own norm"),
-    Planted("step-twice", lstm, _rule("twice"), "optimizer", "updates twice"),
+    Planted("step-twice", lstm, _rule("twice"), "optimizer", "times as large"),
     Planted("head-rate", lstm, _rule("head"), "optimizer", "is 10 times as large"),
     Planted("constant-rate", lstm, _schedule(lstm.RATE), "schedule", "does not reach"),
     Planted(
@@ -437,7 +437,7 @@ PLANTED = (
     Planted("biased", lstm, _statistics(unbiased=False), "norm", "divided by n instead of n - 1"),
     Planted("norm-evaluated", lstm, _port(Evaluated), "norm", "as in evaluation"),
     Planted("no-dropout", lstm, _port(Undropped), "drop", "dropout is in another place"),
-    Planted("dropout-late", lstm, _port(DroppedLate), "drop", "dropout is in another place"),
+    Planted("dropout-late", lstm, _port(DroppedLate), "model", "dropout is in another place"),
     Planted(
         "dropout-rate",
         lstm,
