@@ -88,6 +88,7 @@ class Variable:
         layout: how it is held, by the kind of its owner.
         shape: as it is held.
         read, assign: its array as it is held; `assign` casts to its own dtype.
+        tensor: what its framework knows it by.
     """
 
     owner: str | None
@@ -96,6 +97,7 @@ class Variable:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     assign: Callable[[np.ndarray], None]
+    tensor: Any = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class Held:
     def keys(self) -> Sequence[str]:
         """Those of the reference's tensors."""
         return self.joint.reference
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one tensor and one variable, which differ in nothing but the layout."""
+        return len(self.keys) == len(self.variables) == 1 and not self.joint.reason
 
     @property
     def reasons(self) -> list[str]:
@@ -191,7 +198,7 @@ def state_digest(state: State) -> str:
 def state_of(variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
     """The tensors of a reference by key: the path of the owner and the tensor's name."""
     return {
-        _key(one.owner, one.name): one.layout.to_reference(one.read())
+        key_of(one.owner, one.name): one.layout.to_reference(one.read())
         for one in variables.values()
         if one.owner is not None
     }
@@ -229,7 +236,8 @@ def load(framework: Any, model: Any, state: State, names: Declared, weights: Wei
     return sorted(sides.held, key=lambda one: order[one.keys[0]])
 
 
-def _key(owner: str, name: str) -> str:
+def key_of(owner: str, name: str) -> str:
+    """The key of a tensor of the module at `owner`."""
     return f"{owner}.{name}" if owner else name
 
 
@@ -341,7 +349,7 @@ class _Loading:
     def _by_name(self, layers: Mapping[str, str]) -> dict[str, str]:
         """The reference's key of each variable, by path: as declared, else by its layer."""
         found = {
-            path: _key(layers[one.owner], one.name)
+            path: key_of(layers[one.owner], one.name)
             for path, one in self.variables.items()
             if one.owner in layers
         }
@@ -353,7 +361,7 @@ class _Loading:
     def _sides(self, path: str, theirs: str) -> Sides:
         """What is left of one pair of layers."""
         named = {
-            _key(one.owner, one.name): place
+            key_of(one.owner, one.name): place
             for place, one in self.variables.items()
             if place in self.paths and one.owner is not None
         }

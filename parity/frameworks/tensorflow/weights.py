@@ -1,23 +1,13 @@
 """The float variables of a TensorFlow model: whose they are, what they are called, how laid out."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from parity.frameworks.shared.layers import NAMES, layout_of, variables_in
 from parity.frameworks.tensorflow.modules import named_modules
-from parity.weights import SAME, Layout, Variable, layout_of
-
-NAMES = {
-    "kernel": "weight",
-    "depthwise_kernel": "weight",
-    "gamma": "weight",
-    "embeddings": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+from parity.weights import SAME, Layout, Variable
 
 
 def variables(model: tf.Module) -> dict[str, Variable]:
@@ -29,12 +19,15 @@ def variables(model: tf.Module) -> dict[str, Variable]:
     found = {}
     for path, module in named_modules(model, private=True).items():
         for name, value in vars(module).items():
-            for last, variable in _of_attribute(name, value):
+            for last, variable in variables_in(name, value, _is_variable):
                 if id(variable) not in met and variable.dtype.is_floating:
                     met.add(id(variable))
                     called = last.rpartition(".")[2]
                     found[f"{path}.{last}" if path else last] = _variable(
-                        variable, path, NAMES.get(called, called), _layout(module, called, variable)
+                        variable,
+                        path,
+                        NAMES.get(called, called),
+                        layout_of(module, called, tuple(variable.shape)),
                     )
     for variable in model.variables:
         if id(variable) not in met and variable.dtype.is_floating:
@@ -47,27 +40,8 @@ def _variable(variable: tf.Variable, owner: str | None, name: str, layout: Layou
     def assign(array: np.ndarray) -> None:
         variable.assign(array.astype(variable.dtype.name))
 
-    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign, variable)
 
 
-def _of_attribute(name: str, value: Any) -> Iterator[tuple[str, tf.Variable]]:
-    if isinstance(value, tf.Variable):
-        yield name, value
-    elif isinstance(value, list | tuple) and not name.startswith("_"):
-        for index, one in enumerate(value):
-            if isinstance(one, tf.Variable):
-                yield f"{name}.{index}", one
-
-
-def _layout(owner: tf.Module, name: str, variable: tf.Variable) -> Layout:
-    """The layout that the kind of layer gives a variable; other layers hold it as it is."""
-    kinds = {one.__name__ for one in type(owner).__mro__}
-    return layout_of(kinds, name, variable.shape, _summed(getattr(owner, "equation", None)))
-
-
-def _summed(equation: str | None) -> int:
-    """How many axes of its kernel an `EinsumDense` sums over."""
-    if not equation:
-        return 1
-    given, result = equation.split("->")
-    return sum(axis not in result for axis in given.split(",")[1])
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, tf.Variable)
