@@ -2,16 +2,30 @@
 
 `Pair` says which two models, `audit` compares them and `save` keeps the result for `parity report`.
 `Names`, `Weights`, `Layout` and `Joint` declare what belongs together where it cannot be seen.
+`compare_functions` and `compare_examples` are for what is no model: a loss, a matcher, a pipeline.
 Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
 
 from parity.audits import Pair, audit, save
+from parity.comparing.examples import compare_examples
+from parity.comparing.functions import compare_functions
 from parity.names import Names
 from parity.weights import Joint, Layout, Weights
 
-__all__ = ["Joint", "Layout", "Names", "Pair", "Weights", "__version__", "audit", "save"]
+__all__ = [
+    "Joint",
+    "Layout",
+    "Names",
+    "Pair",
+    "Weights",
+    "__version__",
+    "audit",
+    "compare_examples",
+    "compare_functions",
+    "save",
+]
 
 try:
     __version__ = metadata.version("maskformer-replication")

@@ -83,7 +83,8 @@ def _orders(pairs: Pairs) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarr
     for axis in reversed(range(rank)):
         sizes = {theirs.shape[axis] for _, theirs in pairs}
         if max(sizes) > 1:
-            what = "channels" if sizes == {3} and rank == 3 else f"entries along axis {axis}"
+            coloured = sizes == {3} and rank == 3
+            what = "channels" if coloured else f"entries along axis {axis}"
             yield f"its {what} are in reverse order", lambda array, a=axis: np.flip(array, a)
             for shift in SHIFTS:
                 yield (

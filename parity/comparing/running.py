@@ -98,8 +98,24 @@ def function_of(call: Callable[..., Any], side: str, framework: str | None) -> F
 
 def arrays_of(value: Any) -> dict[str, np.ndarray]:
     """The arrays of a result by name; `result` is that of a result that is one array."""
-    found = flatten(value, _is_value)[1]
-    return {name or "result": _array(one) for name, one in found}
+    return {name or "result": as_array(one) for name, one in values_of(value)}
+
+
+def values_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The numbers, tensors, arrays and texts of a structure by their dotted names."""
+    if is_value(value):
+        yield name, value
+        return
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        items = list(zip(value._fields, value, strict=True))
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return
+    for key, item in items:
+        yield from values_of(item, f"{name}.{key}" if name else str(key))
 
 
 def _in(framework: Framework | None, call: Callable, dtype: str) -> Callable:
@@ -116,13 +132,15 @@ def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
     return np.array(array, dtype if array.dtype.kind == "f" else array.dtype)
 
 
-def _is_value(value: Any) -> bool:
-    if isinstance(value, bool | int | float | np.generic | np.ndarray):
+def is_value(value: Any) -> bool:
+    """Whether a value is a number, a text, a tensor or an array."""
+    if isinstance(value, bool | int | float | str | bytes | np.generic | np.ndarray):
         return True
     return hasattr(value, "__array__") and hasattr(value, "dtype")
 
 
-def _array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> np.ndarray:
+    """A value as a NumPy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     return np.asarray(value)

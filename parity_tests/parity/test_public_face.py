@@ -32,7 +32,17 @@ def alone(*allowed: str) -> subprocess.CompletedProcess:
 
 
 def test_the_public_names_are_these():
-    assert PUBLIC == ["Joint", "Layout", "Names", "Pair", "Weights", "audit", "save"]
+    assert PUBLIC == [
+        "Joint",
+        "Layout",
+        "Names",
+        "Pair",
+        "Weights",
+        "audit",
+        "compare_examples",
+        "compare_functions",
+        "save",
+    ]
     assert not any(inspect.ismodule(getattr(parity, name)) for name in PUBLIC)
 
 
