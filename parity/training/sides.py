@@ -246,11 +246,7 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
         _cast(targets, dtype),
         training.port_loss,
         training.port_optimizer,
-        {
-            one.keys[0]: (one.joint.port[0], one.layouts[0])
-            for one in held
-            if len(one.keys) == len(one.joint.port) == 1
-        },
+        {one.keys[0]: (one.joint.port[0], one.layouts[0]) for one in held if one.alone},
         axes_of(pair.port_axes, built.framework),
         pair.names.port_side(places_of(reference.trace)),
         None,
