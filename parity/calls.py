@@ -6,7 +6,7 @@ import inspect
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -193,9 +193,17 @@ class Call:
     results: Any = None
     children: "list[Call]" = field(default_factory=list)
 
-    def siblings(self, path: str) -> "list[Call]":
-        """The calls of the module at `path` that this call made, in order."""
-        return [child for child in self.children if child.path == path]
+    def made(self, through: Collection[str] = ()) -> "Iterator[Call]":
+        """The calls that this call made, in order; those of modules in `through`, and then what
+        these made themselves, as if this call had made it."""
+        for child in self.children:
+            yield child
+            if child.path in through:
+                yield from child.made(through)
+
+    def siblings(self, path: str, through: Collection[str] = ()) -> "list[Call]":
+        """The calls of the module at `path` that this call made, in order; see `made`."""
+        return [child for child in self.made(through) if child.path == path]
 
 
 @dataclass
@@ -268,7 +276,9 @@ class Watch:
             self._signatures[identity], args, kwargs, self.is_tensor
         )
         if self.naming is not None:
-            values, tensors = _named(self.naming, path, "input", call.arguments.values, tensors)
+            values, tensors = named_as_reference(
+                self.naming, path, "input", call.arguments.values, tensors
+            )
             call.arguments = dataclasses.replace(call.arguments, values=values)
         self._counts[path] += 1
         self.calls.append(call)
@@ -285,13 +295,15 @@ class Watch:
             self._stack.pop()
         call.results, tensors = flatten_result(result, self.is_tensor)
         if self.naming is not None:
-            call.results, tensors = _named(self.naming, path, "output", call.results, tensors)
+            call.results, tensors = named_as_reference(
+                self.naming, path, "output", call.results, tensors
+            )
         for name, tensor in tensors:
             self.emit(call, "output", name, tensor)
         return result
 
 
-def _named(
+def named_as_reference(
     naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """The template and tensors under the names of `naming`; what has none stays as it is."""
@@ -449,6 +461,7 @@ class Recorder(ABC):
         self.drawn: dict[str, Drawn] = {}
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
+        self._through: Collection[str] = ()
 
     def modules_of(self, inputs: tuple | dict) -> dict[str, Any]:
         """The modules by the path they are recorded under; a model that is not built yet is built
@@ -459,14 +472,14 @@ class Recorder(ABC):
         """The modules that are recorded, by the path they are recorded under."""
         return dict(modules) if self.naming is None else self.naming.modules(modules)
 
-    def _viewed(self, sink: Sink) -> Sink:
+    def viewed(self, sink: Sink) -> Sink:
         """A sink for taps as this side has them, which `sink` gets as the reference has them."""
         if self.naming is None:
             return sink
         naming = self.naming
 
         def view(tap: Tap) -> None:
-            found = naming.view(tap.path, tap.kind, tap.name)
+            found = naming.view(tap.path, tap.kind.removeprefix("grad_"), tap.name)
             if found is None:
                 sink(tap)
             else:
@@ -483,13 +496,23 @@ class Recorder(ABC):
 
         return view
 
-    def _fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
+    def fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
         """The reference's tap as this side has it; None where its axes have other names."""
         view = None if self.naming is None else self.naming.view(path, kind, slot.name)
         if view is None:
             return align(tap, self.axes(path, kind, slot.name, tap.array.ndim))
         array = align(tap, view.axes)
         return None if array is None else view.to_port(array)
+
+    @contextmanager
+    def looking_through(self, paths: Collection[str]) -> Iterator[None]:
+        """Inside it, modules at `paths` are a part of those that call them when these run alone:
+        nothing stands in for them, and what they call counts as called by the others."""
+        before, self._through = self._through, paths
+        try:
+            yield
+        finally:
+            self._through = before
 
     @contextmanager
     def _masked(self, watch: Watch) -> Iterator[None]:
@@ -556,7 +579,7 @@ class Recorder(ABC):
                     "give the argument the same name on both sides",
                 )
             tap = moved(taps[slot.name])
-            array = self._fed_array(path, kind, slot, tap)
+            array = self.fed_array(path, kind, slot, tap)
             if array is None:
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise IsolationError(
@@ -566,21 +589,38 @@ class Recorder(ABC):
                 )
             return self._tensor(array, slot)
 
-        def ordinal(inner: Call) -> int:
-            return 0 if inner.parent is None else len(inner.parent.siblings(inner.path)) - 1
+        through = self._through
+        places: dict[int, int] = {}
+        counts: Counter[str] = Counter()
+
+        def ordinal(inner: Call) -> int | None:
+            """The number of a call among those of its module that this one makes; else None."""
+            parent = inner.parent
+            if parent is None:
+                return 0
+            while parent.path in through and parent.parent is not None:
+                parent = parent.parent
+            if parent.parent is not None:
+                return None
+            if id(inner) not in places:
+                places[id(inner)] = counts[inner.path]
+                counts[inner.path] += 1
+            return places[id(inner)]
 
         def emit(inner: Call, kind: str, name: str, value: Any) -> None:
-            if inner.parent is None or inner.parent.parent is None:
-                collect(inner.path, kind, name, ordinal(inner), value)
+            number = ordinal(inner)
+            if number is not None:
+                collect(inner.path, kind, name, number, value)
 
         def replace(inner: Call) -> Replaced | None:
-            if inner.parent is None or inner.parent.parent is not None:
+            number = ordinal(inner)
+            if inner.parent is None or number is None or inner.path in through:
                 return None
-            results = children.get((inner.path, ordinal(inner)))
-            known = call.siblings(inner.path)
-            if results is None or ordinal(inner) >= len(known):
+            results = children.get((inner.path, number))
+            known = call.siblings(inner.path, through)
+            if results is None or number >= len(known):
                 return None
-            template = known[ordinal(inner)].results
+            template = known[number].results
             names = {slot.name for slot in slots(template)}
             # Where no result is recorded, nothing stands in for the module, and it runs.
             if not names or not names <= set(results):

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import Claim
+from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.result import Measured
+    from parity.auditing.result import Input, Measured
     from parity.localise import Localisation
 
 NOT_VERIFIED = (
@@ -52,6 +53,7 @@ class Options:
             measured; by default every module is judged alone.
         claims: judges more, from the outputs of all runs; `kept` is what it needs of the outputs of
             runs with moved roundings.
+        search: how long causes are searched for.
         command: measures the result again.
         inputs: a description of the inputs, by default made from them.
         provenance: what only the caller knows of the numbers.
@@ -66,8 +68,9 @@ class Options:
     places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
     claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None
+    search: Budget = ENDLESS
     command: str = "parity.audits.audit(pair)"
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     not_verified: Sequence[str] = NOT_VERIFIED
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.result import Input
 from parity.calls import fill, flatten, is_array
 from parity.errors import InputError
 from parity.frameworks import registry
@@ -97,6 +98,7 @@ def build(source: Source, dtype: str) -> Built:
     if isinstance(source, InDtype):
         model = source.build(dtype)
         return Built(registry.of(model), model, dtype)
+    registry.refuse_programs(source)
     if registry.entry_of(source) is None and callable(source):
         return Built(*registry.built(source, dtype), dtype, told=False)
     framework = registry.of(source)
@@ -154,13 +156,13 @@ def _mapped(inputs: Inputs, change: Callable[[str, np.ndarray], np.ndarray]) -> 
     return fill(template, lambda slot: changed[slot.name])
 
 
-def described(inputs: Inputs) -> list[dict[str, Any]]:
+def described(inputs: Inputs) -> list[Input]:
     """Name, size and sha256 of each array."""
     return [
-        {
-            "name": name or "input",
-            "size": "x".join(map(str, array.shape)),
-            "sha256": hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
-        }
+        Input(
+            name or "input",
+            "x".join(map(str, array.shape)),
+            hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
+        )
         for name, array in flatten(inputs, is_array)[1]
     ]

@@ -1,8 +1,12 @@
 """The port of a pair, in the precisions of an audit, with the reference's weights."""
 
+import os
+import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +21,23 @@ from parity.steps import Steps
 from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
 
+ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
+FRAMES = 6  # lines of a traceback that are shown
+
 
 @dataclass
 class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model.
     """
 
     float64: Built | None
     float32: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
+    held32: Sequence[Held] = ()
 
     @property
     def model64(self) -> Any:
@@ -85,7 +93,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
-            port.float32, _ = _loaded(reference, "float32")
+            port.float32, port.held32 = _loaded(reference, "float32")
             _changed(reference, port.float32)
         return port
 
@@ -101,7 +109,7 @@ def recorder_of(
         execution,
         only=only,
         copies=True,
-        naming=pair.names.port_side(_places(reference.trace)),
+        naming=pair.names.port_side(places_of(reference.trace)),
     )
     inputs = inputs_of_port(pair, reference.framework, built.framework)
     return recorder, cast(inputs, built.dtype)
@@ -120,6 +128,9 @@ def usable(built: Built, execution: str) -> Iterator[None]:
         yield
 
 
+PRECISIONS = re.compile(r"float|double|half|dtype", re.IGNORECASE)
+
+
 @contextmanager
 def _usable(how: str) -> Iterator[None]:
     try:
@@ -128,12 +139,28 @@ def _usable(how: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever the user's model raises
         lines = [line for line in str(error).splitlines() if line.strip()]
+        text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        if PRECISIONS.search(text):
+            raise InputError(
+                f"the port cannot run in {how}",
+                text,
+                "let its layers take their precision from Keras; see docs/port_your_model.md, "
+                '"A model that fixes its precision"',
+            ) from error
         raise InputError(
-            f"the port cannot run in {how}",
-            f"{type(error).__name__}: {lines[0] if lines else ''}",
-            "let its layers take their precision from Keras; see docs/port_your_model.md, "
-            '"A model that fixes its precision"',
+            f"the port cannot run in {how}: its own code raises {type(error).__name__}",
+            *_users_frames(error),
+            text,
+            "mend it; outside of the comparison it fails in the same way",
         ) from error
+
+
+def _users_frames(error: BaseException) -> list[str]:
+    """Where the user's code was when it raised, the innermost line last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not one.filename.startswith(ENGINE) and one.name != "wrapper"]
+    users = [one for one in own if "-packages" not in one.filename] or own
+    return [f"{one.filename}:{one.lineno}, {one.name}: {one.line or ''}" for one in users[-FRAMES:]]
 
 
 def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
@@ -154,7 +181,7 @@ def _changed(reference: Reference, built: Built) -> None:
         reference.pair.after_loading(built.model)
 
 
-def _places(trace: Trace) -> dict[tuple[str, str], list[str]]:
+def places_of(trace: Trace) -> dict[tuple[str, str], list[str]]:
     """The names of the reference's tensors by the path and kind of their taps."""
     places: dict[tuple[str, str], list[str]] = {}
     for tap in trace.values():

@@ -19,6 +19,7 @@ from parity.frameworks.jax.capture import to_tensors
 from parity.frameworks.jax.precision import computing_in, is_float
 from parity.frameworks.jax.precision import computing_in as precision
 from parity.frameworks.shared.floors import measure_floors as measure_floors
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 from parity.weights import Variable
@@ -28,7 +29,7 @@ IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 DTYPES = ("dtype", "param_dtype")  # fields of a module that fix what it computes or holds
 explain = None
 mend = None
-GradientRecorder = None
+trainer = None
 __all__ = ["precision"]
 
 
@@ -125,9 +126,10 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> "Recorder":
     """The recorder of one execution; no array changes in place, so none needs a copy."""
-    return Recorder(model, axes, execution, only=only, naming=naming)
+    return Recorder(model, axes, execution, only=only, masks=masks, naming=naming)
 
 
 class Recorder(capture.Recorder):

@@ -14,6 +14,7 @@ from parity.frameworks.jax.capture import capture_effects as capture_effects
 from parity.frameworks.jax.precision import computing_in, is_float
 from parity.frameworks.jax.precision import computing_in as precision
 from parity.frameworks.shared.floors import measure_floors as measure_floors
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 from parity.weights import Variable
@@ -23,7 +24,7 @@ IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 DTYPES = ("dtype", "param_dtype")  # attributes that fix what a layer computes or holds
 explain = None
 mend = None
-GradientRecorder = None
+trainer = None
 __all__ = ["precision"]
 
 
@@ -108,9 +109,10 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> "Recorder":
     """The recorder of one execution; no array changes in place, so none needs a copy."""
-    return Recorder(model, axes, execution, only=only, naming=naming)
+    return Recorder(model, axes, execution, only=only, masks=masks, naming=naming)
 
 
 class Recorder(capture.Recorder):

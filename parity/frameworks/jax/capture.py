@@ -117,7 +117,7 @@ class Recorder(Moving, calls.Recorder):
         """
         self.modules_of(inputs)
         trace = Trace(provenance=provenance(framework="jax", execution=self.execution))
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         if self.execution == "eager":
             collect = Collector(self.axes, found, to_array, keep=sink is None)
 
@@ -201,7 +201,7 @@ class Recorder(Moving, calls.Recorder):
             return self._applied(watch, self._state(), module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> jax.Array:
         return jnp.asarray(array, None if slot is None else slot.dtype)

@@ -13,6 +13,7 @@ from parity.frameworks.keras.modules import named_modules
 from parity.frameworks.keras.precision import computing_in
 from parity.frameworks.keras.weights import variables as variables
 from parity.frameworks.shared.floors import measure_floors as measure_floors
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 
@@ -36,7 +37,7 @@ IMAGES: Mapping[int, str] = (
 explain = None
 mend = None
 copied = None
-GradientRecorder = _backend.GradientRecorder
+trainer = None
 capture_effects = _backend.capture_effects
 
 
@@ -68,6 +69,7 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> Recorder:
     """The recorder of one execution; no tensor changes in place, so none needs a copy."""
-    return _backend.Recorder(model, axes, execution, only=only, naming=naming)
+    return _backend.Recorder(model, axes, execution, only=only, masks=masks, naming=naming)

@@ -13,8 +13,6 @@ from parity.frameworks.jax.capture import to_tensors
 from parity.frameworks.keras import modules
 from parity.frameworks.keras.weights import variables
 
-GradientRecorder = None
-
 
 class Recorder(capture.Recorder):
     """The recorder of `parity.frameworks.jax`, of layers of Keras 3."""

@@ -10,7 +10,6 @@ from parity.frameworks.keras.weights import variables
 from parity.frameworks.torch import capture
 
 EXECUTIONS = ("eager",)
-GradientRecorder = None
 
 
 class Recorder(capture.Recorder):

@@ -23,7 +23,13 @@ from parity.calls import (
 )
 from parity.frameworks.shared.floors import Moving
 from parity.frameworks.tensorflow.masks import fed_masks
-from parity.frameworks.tensorflow.modules import call_signature, is_symbolic, named_modules
+from parity.frameworks.tensorflow.modules import (
+    at_rest,
+    call_signature,
+    is_symbolic,
+    named_modules,
+    takes_training,
+)
 from parity.frameworks.tensorflow.reordered import reordered
 from parity.frameworks.tensorflow.weights import variables
 from parity.masks import Drawn, Keeps, Masks
@@ -135,7 +141,7 @@ class Recorder(Moving, calls.Recorder):
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls, self.drawn = list(program.calls), program.drawn
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
@@ -154,7 +160,7 @@ class Recorder(Moving, calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, self._viewed(sink or trace.add), to_array, keep=keep)
+        collect = Collector(self.axes, self.viewed(sink or trace.add), to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
@@ -263,10 +269,10 @@ class Recorder(Moving, calls.Recorder):
 
     def _called(self, module: tf.Module, args: tuple, kwargs: dict) -> Any:
         """What a module returns that no other module calls."""
-        return module(*args, **kwargs)
+        return _called(module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)
@@ -302,6 +308,16 @@ class _Fetches:
         self._met[id(tensor)] = (fetch, tap_key(call.path, kind, name, call.call))
         self._alive.append(tensor)
         self.tensors.append(tf.convert_to_tensor(tensor))
+
+
+def _called(module: tf.Module, args: tuple, kwargs: dict) -> Any:
+    """What a module returns; it is told not to train, unless the arguments say otherwise."""
+    if kwargs.get("training"):
+        return module(*args, **kwargs)
+    if takes_training(module):
+        kwargs = {"training": False, **kwargs}
+    with at_rest():
+        return module(*args, **kwargs)
 
 
 def capture(

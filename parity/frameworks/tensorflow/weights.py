@@ -38,7 +38,7 @@ def _variable(variable: tf.Variable, owner: str | None, name: str, layout: Layou
     def assign(array: np.ndarray) -> None:
         variable.assign(array.astype(variable.dtype.name))
 
-    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign, variable)
 
 
 def _is_variable(value: Any) -> bool:

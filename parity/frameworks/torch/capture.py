@@ -88,7 +88,7 @@ class Recorder(Moving, calls.Recorder):
         keep = sink is None
         guard = keep and not self.clone
         convert = _copy if keep and self.clone else _view
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         collect = Collector(self.axes, found, convert, _stamp, keep=keep, guard=guard)
 
         def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
@@ -140,7 +140,7 @@ class Recorder(Moving, calls.Recorder):
         return inspect.signature(module.forward)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), _copy, _stamp, keep=True)
+        return Collector(self.axes, self.viewed(sink), _copy, _stamp, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> torch.Tensor:
         # A copy, because the module may work in place.

@@ -10,16 +10,19 @@ import torch
 from parity.calls import largest_gap
 from parity.causes.explain import explain as explain
 from parity.causes.explain import mend as mend
+from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
-from parity.frameworks.torch.gradients import GradientRecorder as GradientRecorder
 from parity.frameworks.torch.weights import variables as variables
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
 IMAGES: Mapping[int, str] = {5: "NCDHW", 4: "NCHW"}
+
+trainer = training
 
 
 def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
@@ -55,9 +58,10 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> Recorder:
     """The recorder of eager execution."""
-    return Recorder(model, axes, execution, only=only, clone=copies, naming=naming)
+    return Recorder(model, axes, execution, only=only, clone=copies, masks=masks, naming=naming)
 
 
 def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:
