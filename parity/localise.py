@@ -287,7 +287,7 @@ class _Judging:
             for fault in found
             if not self.is_border(fault.theirs)
             # What a module that is looked through makes wrong, it is named for itself.
-            and not any((path, fault.edge) in made for path in fault.through)
+            and not any((path, fault.edge) in made for path in fault.through - {fault.theirs.path})
         ]
 
     def is_border(self, theirs: Call) -> bool:

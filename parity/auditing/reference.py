@@ -58,13 +58,18 @@ class Reference:
         self.built = dataclasses.replace(self.built, model=None)
 
 
-def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
+def measure_reference(
+    pair: Pair, options: Options, steps: Steps, first: Built | None = None
+) -> Reference:
     """Everything of an audit that does not depend on the port.
+
+    `first` is what `given_reference` has built already.
 
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
     """
-    pair, first = _given(pair)
+    if first is None:
+        pair, first = given_reference(pair)
     with steps("reference, float64"):
         built, recorder = _recorder(pair, options, "float64", first)
         inputs64 = cast(pair.inputs, "float64")
@@ -98,7 +103,7 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
     return found
 
 
-def _given(pair: Pair) -> tuple[Pair, Built | None]:
+def given_reference(pair: Pair) -> tuple[Pair, Built | None]:
     """The pair with a reference that is built: once, since each might have weights of its own.
 
     One that cannot be copied stays a function; its first model, in float32, has the weights.
@@ -112,6 +117,16 @@ def _given(pair: Pair) -> tuple[Pair, Built | None]:
     return pair, first
 
 
+def evaluating(reference: Built) -> None:
+    """Raises InputError where the reference is in training mode."""
+    if reference.framework.in_training(reference.model):
+        raise InputError(
+            "the reference is in training mode",
+            "dropout and batch statistics would make every run another one",
+            "call reference.eval() first",
+        )
+
+
 def _built_by_a_call(pair: Pair, built: Built) -> None:
     recorder = _new_recorder(pair, built, None)
     with built.precision():
@@ -122,13 +137,8 @@ def _recorder(
     pair: Pair, options: Options, dtype: str, first: Built | None
 ) -> tuple[Built, Recorder]:
     built = build(pair.reference, dtype) if first is None or dtype != first.dtype else first
+    evaluating(built)
     framework = built.framework
-    if framework.in_training(built.model):
-        raise InputError(
-            "the reference is in training mode",
-            "dropout and batch statistics would make every run another one",
-            "call reference.eval() first",
-        )
     if framework.measure_floors is None:
         raise InputError(
             f"a model of {framework.NAME} cannot be the reference",
@@ -151,7 +161,7 @@ def _new_recorder(pair: Pair, built: Built, only: str | None) -> Recorder:
         framework.EXECUTIONS[0],
         only=only,
         copies=pair.copies,
-        naming=pair.names.reference_side(),
+        naming=None if pair.names is None else pair.names.reference_side(),
     )
 
 

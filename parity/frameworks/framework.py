@@ -88,7 +88,7 @@ class Trainer(Protocol):
         what clipping left of them, empty where that cannot be seen."""
 
     def recipe(self, optimizer: Any, model: Any) -> tuple[Any, Mapping[str, Any]] | None:
-        """The `parity.training.recipes.Recipe` of the optimizer, and the rate and the decay of each
+        """The optimizer's `parity.frameworks.shared.recipes.Recipe`, the rate and the decay of each
         parameter by path; None where its rule is not known."""
 
     def arrive(self, optimizer: Any, step: int) -> None:

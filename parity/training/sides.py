@@ -1,5 +1,6 @@
 """One side of a training step: a model in one precision, its targets, its loss, its optimizer."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
-from parity.calls import Recorder, fill, is_array
+from parity.calls import Recorder, fill, is_array, needed
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
@@ -29,7 +30,7 @@ class Side:
     Args:
         built: the model.
         inputs: its arguments, in its precision.
-        targets, loss, make, decisions: its own of a `Training`.
+        targets, loss, make, schedule, decisions: its own of a `Training`.
         tensors: its float tensors: the path and the layout of each, by the reference's key.
         axes, naming: how its recorders see it.
     """
@@ -42,6 +43,7 @@ class Side:
     tensors: Mapping[str, tuple[str, Layout]]
     axes: Axes
     naming: Naming | None
+    schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
 
     @property
@@ -134,6 +136,20 @@ class Side:
         with self.built.precision():
             return self.trainer.optimizer(self.make, self.model)
 
+    def scheduled(self, optimizer: Any, schedule: Any = None) -> Callable[[], None]:
+        """What sets the optimizer's rates for the next update, by its own schedule or another."""
+        schedule = schedule or self.schedule
+        if schedule is None:
+            return lambda: None
+        made = schedule(optimizer)
+
+        def advance() -> None:
+            with warnings.catch_warnings():  # that no update came before it is meant
+                warnings.simplefilter("ignore")
+                made.step()
+
+        return advance
+
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
     ) -> Arrays:
@@ -155,12 +171,12 @@ class Side:
         """The structure of the last run's outputs with the arrays of the reference's `taps`."""
 
         def array(slot: Any) -> np.ndarray:
-            tap = taps[tap_key("", "output", slot.name)]
-            found = recorder.fed_array("", "output", slot, tap)
+            given = {name: taps[tap_key("", "output", name)] for name in needed(slot.name)}
+            found = recorder.fed_array("", "output", slot, given)
             if found is None:
                 raise InputError(
                     f"the output `{slot.name}` has other axes than the reference's",
-                    f"the reference's are {tap.axes}",
+                    f"the reference's are {' and '.join(tap.axes for tap in given.values())}",
                     "name the same axes on both sides, in `axes` and `port_axes`",
                 )
             dtype = self.built.dtype if found.dtype.kind == "f" else found.dtype
@@ -203,6 +219,7 @@ def reference_side(reference: Reference, training: Training, dtype: str) -> Side
         },
         axes_of(pair.axes, built.framework),
         pair.names.reference_side(),
+        training.schedule,
         training.decisions,
     )
 
@@ -229,9 +246,14 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
         _cast(targets, dtype),
         training.port_loss,
         training.port_optimizer,
-        {one.key: (one.path, one.layout) for one in held},
+        {
+            one.keys[0]: (one.joint.port[0], one.layouts[0])
+            for one in held
+            if len(one.keys) == len(one.joint.port) == 1
+        },
         axes_of(pair.port_axes, built.framework),
         pair.names.port_side(places_of(reference.trace)),
+        None,
         training.port_decisions or training.decisions,
     )
 

@@ -70,8 +70,8 @@ class NumPy:
     EXECUTIONS = ("eager",)
     IMAGES: Mapping[int, str] = {}
     explain = None
-    mend = None
     trainer = None
+    mend = None
 
     def copied(self, model: Layer, dtype: str) -> Layer:
         return self.converted(copy.deepcopy(model), dtype)

@@ -16,6 +16,7 @@ from parity.frameworks import registry
 from parity.frameworks.torch.weights import vary
 from parity.names import Names
 from parity.steps import Steps
+from parity.weights import Weights
 from parity_tests.parity import numpy_side
 
 IMAGES = np.random.default_rng(3).normal(size=(4, 5, 6)).astype(np.float32)
@@ -51,7 +52,13 @@ def test_a_fault_in_an_added_framework_is_found_and_placed(known):
 
 
 def test_weights_of_an_added_framework_that_do_not_fit_are_listed(known):
-    pair = Pair(numpy_side.Model(), lambda: numpy_side.Block(6, 0), (IMAGES,))
+    pair = Pair(
+        numpy_side.Model(),
+        lambda: numpy_side.Block(6, 0),
+        (IMAGES,),
+        names=Names(),
+        weights=Weights(),
+    )
     with pytest.raises(InputError, match="weights of the two models do not match: 15 places"):
         audit(pair, quiet=True)
 

@@ -102,6 +102,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         config: options.Config = None,
         config_file: options.ConfigFile = None,
+        classes: options.Classes = None,
         weights: options.Weights = "seeded:0",
         port_weights: options.PortWeights = None,
         images: Annotated[
@@ -185,6 +186,7 @@ def register(app: typer.Typer) -> None:
             chosen = zoo.get(DEFAULT) if seeded else entry_that_fits(Path(weights))
         else:
             chosen = options.resolved(config, config_file)
+        chosen = options.with_classes(chosen, classes, None)
         request = Request(
             config=chosen.model,
             weights=weights,

@@ -10,7 +10,7 @@ from replication.commands import options
 from replication.commands.fitting import entry_that_fits
 
 if TYPE_CHECKING:
-    from maskformer.model.config import ModelConfig
+    from maskformer.model.zoo import Entry
     from weight_conversion.unwrapping import Choice
 
 
@@ -26,6 +26,7 @@ def convert(
     to: Annotated[str | None, typer.Option(help="tf, torch, hf or safetensors.")] = None,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     dtype: options.Dtype = None,
     ema: options.Ema = False,
     key: options.Key = None,
@@ -36,7 +37,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint; every tensor is accounted for in a receipt beside the result.
 
-    Without --config the zoo config that fits is taken.
+    Without --config the zoo config that fits is taken, or what a Hugging Face folder says.
 
     Example: parity convert model_final_6f60dc.pkl coco_r50_tf --to tf --config coco_r50
 
@@ -56,7 +57,8 @@ def convert(
     from weight_conversion.unwrapping import Choice
 
     choice = Choice(ema, key, prefix)
-    chosen = _config(source, config, config_file, overrides or [], choice)
+    entry = _entry(source, config, config_file, overrides or [], choice)
+    chosen = options.with_classes(entry, classes, None).model
     with bytes_shown("converting", not as_json) as progress:
         receipt = run(
             source,
@@ -81,18 +83,18 @@ def convert(
     options.end(result, as_json, lambda: "\n  ".join(lines))
 
 
-def _config(
+def _entry(
     source: Path,
     config: str | None,
     config_file: Path | None,
     overrides: list[str],
     choice: "Choice",
-) -> "ModelConfig":
+) -> "Entry":
     if config is not None or config_file is not None:
-        return options.resolved(config, config_file, overrides).model
+        return options.resolved(config, config_file, overrides)
     if overrides:
         raise InputError("overrides are given without --config-file", " ".join(overrides))
-    return entry_that_fits(source, choice).model
+    return entry_that_fits(source, choice)
 
 
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:

@@ -24,6 +24,7 @@ def command(
     data: options.Data,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     weights: options.Weights = "seeded:0",
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
@@ -48,7 +49,7 @@ def command(
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = options.resolved(config, config_file)
+    entry = options.with_classes(options.resolved(config, config_file), classes, data)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     experiment: Annotated[
         str | None, typer.Option(help="Name of a registered experiment, in place of --config.")
     ] = None,
@@ -75,7 +76,7 @@ def command(
             f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
         )
     request = Request(
-        entry=_entry(config, config_file, experiment),
+        entry=_entry(config, config_file, classes, experiment),
         topologies=tuple(topology or ["v5e:2x2"]),
         size=parse_size(image_size),
         per_core_batch=per_core_batch,
@@ -114,7 +115,9 @@ def _published(
     )
 
 
-def _entry(config: str | None, config_file: Path | None, experiment: str | None) -> "Entry":
+def _entry(
+    config: str | None, config_file: Path | None, classes: str | None, experiment: str | None
+) -> "Entry":
     from maskformer.model import zoo
 
     named = config is not None or config_file is not None
@@ -125,7 +128,7 @@ def _entry(config: str | None, config_file: Path | None, experiment: str | None)
             "For example: --config coco_r50",
         )
     if experiment is None:
-        return options.resolved(config, config_file)
+        return options.with_classes(options.resolved(config, config_file), classes, None)
     from tf_impl.model_garden.experiments import experiment_name
 
     names = {experiment_name(name): name for name in zoo.names()}

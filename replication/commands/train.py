@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from parity.errors import InputError
+from parity.reading.content import read_json
 from replication.commands import options
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from replication.runs.trainers import Request
 
 CURVES = "curves.svg"
+OWN_CONFIG = "own_config.json"
+"""What --classes makes of the config: every verb takes it as --config-file."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,7 @@ def command(
     data: options.Data = None,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     side: options.Side = "both",
     steps: options.Steps = None,
     batch: options.Batch = None,
@@ -71,12 +75,15 @@ def command(
     from replication.runs.comparison import compare_runs
     from replication.runs.curves import draw_curves
     from replication.runs.seeds import MARGIN, write_comparison
-    from replication.runs.trainers import Request, train
+    from replication.runs.trainers import Request, Terminated, train
     from replication.sides.side import sides_of
 
     named = config is not None or config_file is not None
+    text = options.config_text(config, config_file) if named else None
+    if classes is not None:
+        text = _with_classes(text, classes, data, out)
     given = {
-        "config": options.config_text(config, config_file) if named else None,
+        "config": text,
         "data": None if data is None else str(data),
         "steps": steps,
         "batch": batch,
@@ -101,15 +108,41 @@ def command(
         if seeds is not None:
             _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
         folders = train(request)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"stopped: continue with parity train --side {side} --out {out} --resume")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
     result = compare_runs(folders)
     if len(folders) == 2:
         write_comparison(result, out)
         draw_curves({name: [folder] for name, folder in folders.items()}, out / CURVES)
     passed = result["verdict"] != "different"
     options.end(result, as_json, lambda: print_result(result, folders), passed)
+
+
+def _with_classes(base: str | None, classes: str, data: Path | None, out: Path) -> str:
+    """Writes the config of own classes to the folder of the run; its absolute path.
+
+    The file is small and names what was asked for, so that it may stay where the run is refused.
+    Raises InputError without a config, and as `options.with_classes` does.
+    """
+    from maskformer.model import own_config
+    from maskformer.model.detectron2_config import entry_of
+    from parity.records import write_json
+
+    if base is None:
+        raise InputError(
+            "--classes needs a config to change",
+            "neither --config nor --config-file is given",
+            "to resume leave --classes out: the run's folder has its config",
+        )
+    entry = options.with_classes(entry_of(base), classes, data)
+    path = out / OWN_CONFIG
+    content = own_config.own_config(base, entry.classes)
+    if path.is_file() and read_json(path) != content:
+        raise InputError(
+            f"{path} says other classes", "the folder holds a run of them", "choose another folder"
+        )
+    return str(write_json(content, out, OWN_CONFIG).resolve())
 
 
 def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) -> NoReturn:

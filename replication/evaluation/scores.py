@@ -25,7 +25,7 @@ class Scored:
 def score(data: EvaluationData, predicted: Predicted, resamples: int, workers: int) -> Scored:
     """Counts every image and scores all of them together; `workers` threads read segments."""
     pairs = ((data.labels(i), predicted.labels(i)) for i in range(data.count))
-    semantic = semantic_iou.count_images(pairs, len(data.categories), data.ignored)
+    semantic = semantic_iou.count_images(pairs, predicted.num_labels, data.ignored)
     found = semantic_iou.score(semantic.total())
     samples = _sample("mIoU", lambda: semantic_iou.as_sample(semantic))
     result: dict[str, Any] = {

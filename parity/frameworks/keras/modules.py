@@ -5,10 +5,13 @@ from typing import Any
 
 import keras
 
+from parity.frameworks.shared.layers import TRACKED
+
 # Attributes in which Keras keeps its own books; `_functional` is the graph of a Sequential.
 BOOKS = (
     *("_tracker", "_layers", "_functional", "_metrics", "_compile", "_operations", "_nodes"),
-    *("_self_", "_torch_params"),  # those of its backends
+    *TRACKED,  # those of its backends
+    "_torch_params",
 )
 TRAINER = ("optimizer", "loss")
 

@@ -111,7 +111,7 @@ def measure_floors(
 
 def perturb_inputs(inputs: tuple | dict, seed: int) -> tuple | dict:
     """The inputs with each float array moved by up to one unit in the last place, as numpy."""
-    template, arrays = flatten(inputs, lambda value: hasattr(value, "__array__"))
+    template, arrays = flatten(inputs, lambda value: hasattr(value, "__array__"), records=True)
     moved = {name: perturb_ulp(np.asarray(array), mixed(seed, name)) for name, array in arrays}
     return fill(template, lambda slot: moved[slot.name])
 

@@ -194,7 +194,7 @@ class Recorder(Moving, calls.Recorder):
         return self.modules
 
     def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[tf.Tensor]]:
-        template, tensors = flatten(to_tensors(inputs), tf.is_tensor)
+        template, tensors = flatten(to_tensors(inputs), tf.is_tensor, records=True)
         arguments = [tensor for _, tensor in tensors]
         key = (taps, repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
         if key not in self._programs:
@@ -378,7 +378,7 @@ def to_array(tensor: Any) -> np.ndarray:
 
 def to_tensors(inputs: tuple | dict) -> tuple | dict:
     """`inputs` with tensors in place of arrays."""
-    template, arrays = flatten(inputs, is_array)
+    template, arrays = flatten(inputs, is_array, records=True)
     made = {name: tf.constant(array) for name, array in arrays}
     return fill(template, lambda slot: made[slot.name])
 

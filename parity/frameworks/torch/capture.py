@@ -204,7 +204,7 @@ def _copy(tensor: torch.Tensor) -> np.ndarray:
 
 def to_tensors(inputs: tuple | dict) -> tuple[tuple, dict]:
     """Positional and keyword arguments, with tensors in place of the arrays of `inputs`."""
-    template, arrays = flatten(inputs, lambda value: isinstance(value, np.ndarray))
+    template, arrays = flatten(inputs, lambda value: isinstance(value, np.ndarray), records=True)
     made = {name: torch.tensor(array) for name, array in arrays}
     return calls.split_inputs(fill(template, lambda slot: made[slot.name]))
 
