@@ -2,9 +2,9 @@
 
 `Pair` says which two models, `audit` compares them, with a `Training` beside it a training step,
 too, and `save` keeps the result for `parity report`. What belongs together is found by itself;
-`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen. `compare_functions`
-and `compare_examples` are for what is no model: a loss, a matcher, a pipeline. Importing this
-package needs NumPy alone and loads no framework; `audit` loads those of the pair.
+`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen.
+`compare_functions` and `compare_examples` are for what is no model: a loss, a matcher, a pipeline.
+Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
