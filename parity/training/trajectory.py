@@ -26,10 +26,10 @@ class Run(Protocol):
 
 
 class SideRun:
-    """A side of a pair in training; `masks` gives the dropout masks of each update."""
+    """A side of a pair with this `port` in training; `masks` gives each update's dropout masks."""
 
-    def __init__(self, side: Side, masks: Callable[[int], Any]) -> None:
-        self.side, self._masks = side, masks
+    def __init__(self, side: Side, masks: Callable[[int], Any], port: Side) -> None:
+        self.side, self._masks, self._port = side, masks, port
         self._optimizer = side.optimizer()
         self._advance = side.scheduled(self._optimizer)
 
@@ -55,8 +55,8 @@ class SideRun:
         }
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The parameters."""
-        return self.side.state(self.side.parameters())
+        """The parameters, as the port could have them."""
+        return self._port.seen(self.side.state(self.side.tensors))
 
 
 def followed(

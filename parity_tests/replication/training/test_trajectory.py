@@ -7,10 +7,11 @@ import math
 import pytest
 
 from maskformer.model import zoo
+from parity.training.trajectory import compare_step
 from replication.commands.trajectory import summary
 from replication.faults.catalogue import planted_steps as planted
 from replication.training import trajectory
-from replication.training.trajectory import CALM_RATE, Request, compare_step, solver_for
+from replication.training.trajectory import CALM_RATE, Request, solver_for
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
 
