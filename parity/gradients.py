@@ -52,7 +52,7 @@ class GradientWatch(Watch):
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
         if id(module) not in self.paths or (self._stack and self._stack[-1][0] == id(module)):
             return super().__call__(original, module, args, kwargs)
-        template, tensors = flatten((args, kwargs), self.is_tensor)
+        template, tensors = flatten((args, kwargs), self.is_tensor, records=True)
         owned = {name: self.own(tensor) for name, tensor in tensors}
         args, kwargs = fill(template, lambda slot: owned[slot.name])
         before = len(self.calls)

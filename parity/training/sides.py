@@ -11,7 +11,7 @@ import numpy as np
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
-from parity.calls import Recorder, fill, is_array
+from parity.calls import Recorder, fill, is_array, needed
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
@@ -225,12 +225,12 @@ class Side:
         """The structure of the last run's outputs with the arrays of the reference's `taps`."""
 
         def array(slot: Any) -> np.ndarray:
-            tap = taps[tap_key("", "output", slot.name)]
-            found = recorder.fed_array("", "output", slot, tap)
+            given = {name: taps[tap_key("", "output", name)] for name in needed(slot.name)}
+            found = recorder.fed_array("", "output", slot, given)
             if found is None:
                 raise InputError(
                     f"the output `{slot.name}` has other axes than the reference's",
-                    f"the reference's are {tap.axes}",
+                    f"the reference's are {' and '.join(tap.axes for tap in given.values())}",
                     "name the same axes on both sides, in `axes` and `port_axes`",
                 )
             dtype = self.built.dtype if found.dtype.kind == "f" else found.dtype

@@ -10,8 +10,8 @@ from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR
 from parity.measurements import Largest, Multiple, Sum
-from parity.results import TRAJECTORY as SCHEMA
-from parity.training.trajectory import followed, running_claim, twin_claims
+from parity.training.trajectory import Update, column, followed, running_claim, twin_claims
+from reports.chapters.trajectory import TrajectoryResult, Worst
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,8 +111,10 @@ class _Batched:
         return self._run.step(*self._data[number % len(self._data)])
 
 
-def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: None) -> Any:
-    """Both trajectories, step by step, and the claims on them: the result object (`SCHEMA`).
+def trajectory(
+    request: Request, advance: Callable[[Update], None] = lambda row: None
+) -> TrajectoryResult:
+    """Both trajectories, step by step, and the claims on them.
 
     In float64 the port and the reference's own twin, which starts from weights moved by up to one
     unit in the last place, are compared with the reference. In float32 both frameworks are compared
@@ -136,45 +138,44 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
     )
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
-    return {
-        "schema": SCHEMA,
-        "verdict": "holds" if all_hold(claims) else "fails",
-        "config": request.config.name,
-        "dtype": request.dtype,
-        "base_lr": request.solver.base_lr,
-        "batch": request.batch,
-        "size": request.size,
-        "execution": request.execution,
-        "beside": other,
-        "worst": {
+    return TrajectoryResult(
+        verdict="holds" if all_hold(claims) else "fails",
+        config=request.config.name,
+        dtype=request.dtype,
+        base_lr=request.solver.base_lr,
+        batch=request.batch,
+        size=request.size,
+        execution=request.execution,
+        beside=other,
+        worst={
             measure: {name: _largest(steps, name, measure) for name in ("port", other)}
             for measure in MEASURES
         },
-        "claims": [one.to_json() for one in claims],
-        "steps": steps,
-        "command": request.command,
-        "provenance": provenance(
+        claims=tuple(claims),
+        steps=tuple(steps),
+        command=request.command,
+        provenance=provenance(
             config=request.config.name,
             config_sha256=request.config.digest,
             weights=weights.source,
             weights_sha256=weights.sha256,
         ),
-    }
+    )
 
 
-def _largest(steps: Sequence[dict[str, Any]], name: str, measure: str) -> dict[str, Any]:
+def _largest(steps: Sequence[Update], name: str, measure: str) -> Worst:
     """The largest value of one measure over all steps, and the first step that has it."""
-    row = max(steps, key=lambda row: row[name][measure])
-    return {"value": row[name][measure], "step": row["step"]}
+    values = column(steps, name, measure)
+    step = max(values, key=values.__getitem__)
+    return Worst(values[step], int(step))
 
 
-def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def float64_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does."""
     claims = twin_claims(steps, request.command)
     if request.solver.base_lr <= CALM_RATE:
         loss = _largest(steps, "port", "loss_gap")
-        gaps = {str(row["step"]): row["port"]["loss_gap"] for row in steps}
-        pairs = {str(row["step"]): row["port"]["pairs_differ"] for row in steps}
+        gaps, pairs = (column(steps, "port", name) for name in ("loss_gap", "pairs_differ"))
         claims += [
             claim(
                 "loss",
@@ -183,7 +184,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
                 f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
                 "training does not amplify rounding",
                 request.command,
-            ).decided_by(loss["step"]),
+            ).decided_by(loss.step),
             claim(
                 "pairs",
                 "Every query is matched to the same target at every step",
@@ -195,7 +196,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
     return claims
 
 
-def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def float32_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
     beside = companion("float32")
     return [
