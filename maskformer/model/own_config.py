@@ -5,7 +5,7 @@ takes as `--config-file`: the configuration it is made of, and the classes with 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,17 @@ def own_config(base: str, classes: Sequence[OwnClass]) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> Entry:
+def read(path: Path, entry_of: Callable[[str], Entry]) -> Entry:
     """The entry that a JSON file describes: own classes, or transformers' MaskFormer.
+
+    `entry_of` gives the entry that own classes are based on.
 
     Raises InputError for anything else.
     """
     path = path / "config.json" if path.is_dir() else path
     content = read_json(path, what="config file")
     if isinstance(content, Mapping) and content.get("schema") == SCHEMA:
-        return _own(path, content)
+        return _own(path, content, entry_of)
     if isinstance(content, Mapping) and content.get("model_type") == "maskformer":
         try:
             return _library(path, content)
@@ -117,14 +119,10 @@ def read(path: Path) -> Entry:
     )
 
 
-def _own(path: Path, content: Mapping[str, Any]) -> Entry:
-    from maskformer.model.detectron2_config import read as read_yaml
-
+def _own(path: Path, content: Mapping[str, Any], entry_of: Callable[[str], Entry]) -> Entry:
     base, items = content.get("base"), content.get("classes")
     if not isinstance(base, str) or not isinstance(items, list):
         raise InputError(f"config file {path} is incomplete", "expected: base and classes")
-    if is_file(base) and Path(base).resolve() == path.resolve():
-        raise InputError(f"config file {path} is based on itself")
     classes = []
     for i, item in enumerate(items):
         kinds = {"id": int, "name": str, "is_thing": bool}
@@ -136,13 +134,15 @@ def _own(path: Path, content: Mapping[str, Any]) -> Entry:
                 "expected: id (a number), name (a text), is_thing (true or false)",
             )
         classes.append(OwnClass(**{key: item[key] for key in kinds}))
-    if not is_file(base):
-        return with_classes(get(base), classes)
-    if Path(base).suffix == ".json" and read_json(base).get("schema") == SCHEMA:
-        raise InputError(f"config file {path} is based on another file of own classes", base)
-    return with_classes(
-        read(Path(base)) if Path(base).suffix == ".json" else read_yaml(base), classes
-    )
+    if is_file(base) and Path(base).suffix == ".json":
+        below = read_json(base, what="config file")
+        if isinstance(below, dict) and below.get("schema") == SCHEMA:
+            raise InputError(
+                f"config file {path} is based on own classes itself",
+                base,
+                "name the config of before as its base",
+            )
+    return with_classes(entry_of(base), classes)
 
 
 def _library(path: Path, content: Mapping[str, Any]) -> Entry:
