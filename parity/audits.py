@@ -1,41 +1,60 @@
 """Any model beside its port: from the two to a result, in one call."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity.auditing.options import Options, Runs
+from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import Pair as Pair
 from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
-from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.auditing.result import (
+    About,
+    AuditResult,
+    Measured,
+    Precision,
+    build_result,
+    isolated_claim,
+)
+from parity.auditing.state import put_back, state_before
+from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
-from parity.localise import Localisation, localise
+from parity.localise import Localisation, locate
+from parity.matching.search import completed
+from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
-from parity.steps import Steps, give_back
-from parity.trace import Tap
+from parity.results import Result
+from parity.steps import Steps, Telling, give_back
+from parity.trace import Tap, module_of, shown, tap_key
+from parity.training.declared import Training as Training
+from parity.training.step import training_claims
 from parity.weights import Loaded, state_digest
+
+NO_CAUSES = "causes of differences: mistakes are planted in PyTorch, and neither model is of it"
 
 
 def audit(
     pair: Pair,
     *,
+    training: Training | None = None,
     executions: Sequence[str] | None = None,
     isolate: bool = False,
     title: str = "Audit",
     command: str = Options.command,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> AuditResult:
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
 
     Args:
+        training: how both are trained; losses, gradients and updates are compared as well.
         executions: how the port is run in float32, by default in every way that its framework has;
             without any, only float64 is compared.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
@@ -49,23 +68,25 @@ def audit(
         >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
         >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
         >>> result = parity.audit(pair, executions=["graph"], quiet=True)
-        >>> result["verdict"]
+        >>> result.verdict
         'equal'
     """
-    options = Options(executions, isolate, command=command)
-    return {**audit_with(pair, options, Steps(quiet=quiet)), "title": title}
+    left = NOT_VERIFIED if training is None else NOT_VERIFIED[1:]
+    options = Options(executions, isolate, command=command, training=training, not_verified=left)
+    return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
-def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
+def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(pair, options, steps)
+    pair, first = completed(pair, steps)
+    reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 
 
 def judge_port(
     reference: Reference, port: Port, options: Options, steps: Steps, *, once: bool = False
-) -> dict[str, Any]:
+) -> AuditResult:
     """The audit's result for one port; its models are run as they are found.
 
     With `once`, both sides lose their models and tensors as soon as nothing needs them, and serve
@@ -79,27 +100,33 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
+    trained = []
+    if options.training is not None:
+        trained = training_claims(reference, port, options.training, options, steps)
     if once:
         port.release64()
-        reference.recorder = None
+        reference.release64()
         give_back()
     _judge_float32(reference, port, options, (measured, runs), steps)
     if once:
         reference.release()
         port.float32 = None
         give_back()
-    claims = []
+    claims = trained
     if options.isolate and alone:
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
+    left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
+    declared += port.reasons
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared),
+        (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -107,19 +134,21 @@ def judge_port(
     return build_result(measured, localisations, about, claims)
 
 
-def save(result: Mapping[str, Any], folder: str | Path) -> Path:
+def save(result: Result, folder: str | Path) -> Path:
     """Write the result to `folder`/audit.json, whole or not at all; returns the path.
 
     `parity report` and `parity explain` read it.
 
     Example:
-        >>> import tempfile
-        >>> result = {"verdict": "equal"}  # what `parity.audit` returns has much more
+        >>> import numpy, tempfile, tf_keras, torch
+        >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
+        >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
+        >>> result = parity.audit(pair, executions=(), quiet=True)
         >>> parity.save(result, tempfile.mkdtemp()).name
         'audit.json'
     """
     try:
-        return write_json(dict(result), Path(folder))
+        return write_json(result.to_json(), Path(folder))
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",
@@ -141,7 +170,11 @@ def _judge_float64(
     with steps("port, float64"):
         comparison = Comparison(trace)
         with usable(built, execution):
+            recorder.modules_of(inputs)
+            before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
+        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:
@@ -151,6 +184,7 @@ def _judge_float64(
             f"the reference's: {_few(measured.missing)}",
             "declare in `Names` which modules and tensors belong together",
         )
+    measured.not_finite = _not_finite(reference.recorder.calls, recorder.calls, comparison.gaps)
     _measure_weights(reference, port, measured)
     if options.only is not None:
         return [], {}
@@ -160,18 +194,53 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), built.precision():
-        localisations = localise(
+    with steps("localise"), reference.built.precision(), built.precision():
+        found = locate(
             reference.recorder,
             recorder,
             trace,
             inputs,
             measured.floors,
-            _explain(reference, port, measured),
+            _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
+            telling=Telling(options.search, lambda one: steps.note(one.headline)),
         )
-    return localisations, alone
+    measured.borders, measured.unjudged = found.borders, found.unjudged
+    measured.function = _within(measured, measured.function)
+    return list(found.places), alone
+
+
+def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:
+    """The gaps of taps that are no borders of a module that lie elsewhere on the other side."""
+    return {key: one for key, one in gaps.items() if key not in measured.borders}
+
+
+def _not_finite(
+    theirs: Sequence[Call], ours: Sequence[Call], gaps: Mapping[str, Gap]
+) -> dict[str, Any]:
+    """Which module makes the first NaN or infinite numbers that both have, and at how many tensors.
+
+    Empty where there are none.
+    """
+    met = [key for key in gaps if gaps[key].same_not_finite]
+    if not met:
+        return {}
+    return {
+        "tensors": len(met),
+        "first": met[0],
+        "reference": _maker(theirs, met[0]),
+        "port": _maker(ours, met[0]),
+    }
+
+
+def _maker(calls: Sequence[Call], key: str) -> str:
+    """The module that computes a tensor: one that returns it, or hands it to another."""
+    for call in calls:
+        place = tap_key(call.path, "input", "", call.call)
+        if key == place or key.startswith(f"{place}."):
+            return "the inputs" if call.parent is None else shown(call.parent.path)
+    return module_of(key)
 
 
 def _measure_weights(reference: Reference, port: Port, measured: Measured) -> None:
@@ -183,10 +252,12 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
         measured.port_source = reference.pair.weights.source
 
 
-def _explain(reference: Reference, port: Port, measured: Measured) -> Any:
-    """What explains differences from this reference; None where its framework cannot."""
-    explain = reference.framework.explain
-    if explain is None or not measured.tensors_changed:
+def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:
+    """What explains differences of the port; None where neither side's framework can."""
+    explain, mend = reference.framework.explain, port.float64.framework.mend
+    if explain is None:
+        return mend and (lambda _, case: mend(recorder, case.exchanged()))
+    if not measured.tensors_changed:
         return explain
     back = port.read_back(reference)
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})
@@ -211,7 +282,8 @@ def _judge_float32(
                 same_decisions(key, array, trace[key].array, _score_error(key, measured))
                 for key, array in decided.scores.items()
             ]
-            measured.executions[execution] = Precision(comparison.gaps, decisions)
+            gaps = _within(measured, comparison.gaps)
+            measured.executions[execution] = Precision(gaps, decisions)
             if options.capture_effect:
                 measured.effects[execution] = built.framework.capture_effects(
                     recorder, inputs, runs.port32[execution]

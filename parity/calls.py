@@ -6,7 +6,7 @@ import inspect
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -18,7 +18,7 @@ from parity.masks import Drawn, Feed, Keeps, Masks
 from parity.metrics import gap
 from parity.names import Naming
 from parity.pairing import align
-from parity.trace import Axes, Tap, Trace, TraceError, shown
+from parity.trace import Axes, Tap, Trace, TraceError, shown, tap_key
 
 Sink = Callable[[Tap], None]
 Feeds = Mapping[str, Tap]
@@ -37,9 +37,35 @@ class Slot:
     dtype: Any
 
 
+STACKED, PART = "␟", "␞"  # in names of tensors that the other side has in several, or in one
+
+
+def joined(names: Sequence[str]) -> str:
+    """The name of a tensor whose parts along the first axis the other side has under `names`."""
+    return STACKED.join(names)
+
+
+def part(name: str, index: int, count: int) -> str:
+    """The name of one of `count` tensors that the other side has stacked as `name`."""
+    return f"{name}{PART}{index}/{count}"
+
+
+def whole(name: str) -> tuple[str, int, int] | None:
+    """The inverse of `part`; None for a name that is none of a part."""
+    stem, found, rest = name.rpartition(PART)
+    index, _, count = rest.partition("/")
+    return (stem, int(index), int(count)) if found else None
+
+
+def needed(name: str) -> list[str]:
+    """The names on the other side that a tensor called `name` is made of."""
+    one = whole(name)
+    return [one[0]] if one else name.split(STACKED)
+
+
 @dataclass(frozen=True)
 class Record:
-    """A mapping that is a dataclass too, such as the outputs of `transformers`, taken apart."""
+    """A dataclass, such as the outputs of `transformers`, taken apart."""
 
     kind: type
     parts: dict[str, Any]
@@ -50,13 +76,16 @@ def flatten(
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """`value` with a `Slot` for each tensor, and the tensors with their dotted names, in order.
 
-    Mappings become dictionaries; with `records`, those that are dataclasses become a `Record`, of
+    Mappings and dataclasses become dictionaries; with `records`, dataclasses become a `Record`, of
     which `fill` makes one of the same class.
     """
     if is_tensor(value):
         return Slot(name, value.dtype), [(name, value)]
+    record = dataclasses.is_dataclass(value) and not isinstance(value, type)
     if isinstance(value, Mapping):
         items = list(value.items())
+    elif record:
+        items = [(one.name, getattr(value, one.name)) for one in dataclasses.fields(value)]
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         items = list(zip(value._fields, value, strict=True))
     elif isinstance(value, list | tuple):
@@ -69,9 +98,11 @@ def flatten(
         part, found = flatten(item, is_tensor, place, records=records)
         parts.append((key, part))
         tensors += found
-    if isinstance(value, Mapping):
-        record = records and dataclasses.is_dataclass(value)
-        return Record(type(value), dict(parts)) if record else dict(parts), tensors
+    if record and not tensors and not isinstance(value, Mapping):
+        return value, []
+    if isinstance(value, Mapping) or record:
+        taken = dict(parts)
+        return Record(type(value), taken) if records and record else taken, tensors
     values = [part for _, part in parts]
     if hasattr(value, "_fields"):
         return type(value)(*values), tensors
@@ -168,7 +199,10 @@ def named_arguments(
             continue
         bare = len(parameters) == 1 or parameter.kind is parameter.VAR_KEYWORD
         part, found = flatten(
-            bound.arguments[parameter.name], is_tensor, "" if bare else parameter.name
+            bound.arguments[parameter.name],
+            is_tensor,
+            "" if bare else parameter.name,
+            records=True,
         )
         values[parameter.name] = part
         tensors += found
@@ -193,9 +227,17 @@ class Call:
     results: Any = None
     children: "list[Call]" = field(default_factory=list)
 
-    def siblings(self, path: str) -> "list[Call]":
-        """The calls of the module at `path` that this call made, in order."""
-        return [child for child in self.children if child.path == path]
+    def made(self, through: Collection[str] = ()) -> "Iterator[Call]":
+        """The calls that this call made, in order; those of modules in `through`, and then what
+        these made themselves, as if this call had made it."""
+        for child in self.children:
+            yield child
+            if child.path in through:
+                yield from child.made(through)
+
+    def siblings(self, path: str, through: Collection[str] = ()) -> "list[Call]":
+        """The calls of the module at `path` that this call made, in order; see `made`."""
+        return [child for child in self.made(through) if child.path == path]
 
 
 @dataclass
@@ -268,7 +310,9 @@ class Watch:
             self._signatures[identity], args, kwargs, self.is_tensor
         )
         if self.naming is not None:
-            values, tensors = _named(self.naming, path, "input", call.arguments.values, tensors)
+            values, tensors = named_as_reference(
+                self.naming, path, "input", call.arguments.values, tensors
+            )
             call.arguments = dataclasses.replace(call.arguments, values=values)
         self._counts[path] += 1
         self.calls.append(call)
@@ -285,18 +329,23 @@ class Watch:
             self._stack.pop()
         call.results, tensors = flatten_result(result, self.is_tensor)
         if self.naming is not None:
-            call.results, tensors = _named(self.naming, path, "output", call.results, tensors)
+            call.results, tensors = named_as_reference(
+                self.naming, path, "output", call.results, tensors
+            )
         for name, tensor in tensors:
             self.emit(call, "output", name, tensor)
         return result
 
 
-def _named(
+def named_as_reference(
     naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """The template and tensors under the names of `naming`; what has none stays as it is."""
     own = [name for name, _ in tensors]
     names = dict(zip(own, naming.tensors(path, kind, own), strict=True))
+    arrange = getattr(naming, "arrange", None)
+    if arrange is not None:
+        names = arrange(path, kind, names, {name: tuple(t.shape) for name, t in tensors})
     values = dict(tensors)
 
     def renamed(slot: Slot) -> Any:
@@ -316,6 +365,41 @@ def _refill(template: Any, slot: Callable[[Slot], Any]) -> Any:
     if type(template) in (list, tuple):
         return type(template)(_refill(part, slot) for part in template)
     return fill(template, slot)
+
+
+def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, list[Tap]]) -> Iterator[Tap]:
+    """The taps that the reference has in place of one; those of a stack once all have come."""
+    one = whole(tap.name)
+    if one is not None:
+        name, _, count = one
+        met = parts.setdefault(tap_key(tap.path, tap.kind, name, tap.call), [])
+        met.append(_seen(naming, tap))
+        if len(met) == count:
+            letters = naming.view(tap.path, tap.kind, name).axes
+            array = np.stack([each.array for each in met])
+            yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
+    elif STACKED in tap.name:
+        for name, array in zip(needed(tap.name), tap.array, strict=True):
+            letters = axes(tap.path, tap.kind, name, array.ndim)
+            yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
+    else:
+        yield tap
+
+
+def _seen(naming: Naming, tap: Tap) -> Tap:
+    """A tap of this side as the reference has it."""
+    found = naming.view(tap.path, tap.kind, tap.name)
+    if found is None:
+        return tap
+    array = found.to_reference(tap.array)
+    back = found.to_port(array)
+    if back.shape != tap.array.shape:
+        raise TraceError(
+            f"the view of {tap.key} does not lead back to the port's tensor",
+            f"{list(tap.array.shape)} becomes {list(array.shape)}, and back {list(back.shape)}",
+            "mend the view, or narrow the place that it is declared for in `views`",
+        )
+    return dataclasses.replace(tap, array=array, axes=found.axes, same_as=None)
 
 
 @dataclass(frozen=True)
@@ -449,6 +533,7 @@ class Recorder(ABC):
         self.drawn: dict[str, Drawn] = {}
         self._selected = selector(only)
         self.modules: dict[str, Any] = {}
+        self._through: Collection[str] = ()
 
     def modules_of(self, inputs: tuple | dict) -> dict[str, Any]:
         """The modules by the path they are recorded under; a model that is not built yet is built
@@ -459,37 +544,48 @@ class Recorder(ABC):
         """The modules that are recorded, by the path they are recorded under."""
         return dict(modules) if self.naming is None else self.naming.modules(modules)
 
-    def _viewed(self, sink: Sink) -> Sink:
+    def viewed(self, sink: Sink) -> Sink:
         """A sink for taps as this side has them, which `sink` gets as the reference has them."""
         if self.naming is None:
             return sink
         naming = self.naming
 
+        parts: dict[str, list[Tap]] = {}
+
         def view(tap: Tap) -> None:
-            found = naming.view(tap.path, tap.kind, tap.name)
-            if found is None:
-                sink(tap)
-            else:
-                array = found.to_reference(tap.array)
-                back = found.to_port(array)
-                if back.shape != tap.array.shape:
-                    raise TraceError(
-                        f"the view of {tap.key} does not lead back to the port's tensor",
-                        f"{list(tap.array.shape)} becomes {list(array.shape)}, and back "
-                        f"{list(back.shape)}",
-                        "mend the view, or narrow the place that it is declared for in `views`",
-                    )
-                sink(dataclasses.replace(tap, array=array, axes=found.axes, same_as=None))
+            for one in _unstacked(tap, naming, self.axes, parts):
+                sink(_seen(naming, one))
 
         return view
 
-    def _fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
+    def fed_array(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
         """The reference's tap as this side has it; None where its axes have other names."""
-        view = None if self.naming is None else self.naming.view(path, kind, slot.name)
+        one = whole(slot.name)
+        if one is not None:
+            view = self.naming.view(path, kind, slot.name)
+            return view.to_port(taps[one[0]].array[one[1]])
+        if STACKED in slot.name:
+            names = needed(slot.name)
+            arrays = [self._arranged(path, kind, name, taps[name]) for name in names]
+            return None if any(one is None for one in arrays) else np.stack(arrays)
+        return self._arranged(path, kind, slot.name, taps[slot.name])
+
+    def _arranged(self, path: str, kind: str, name: str, tap: Tap) -> np.ndarray | None:
+        view = None if self.naming is None else self.naming.view(path, kind, name)
         if view is None:
-            return align(tap, self.axes(path, kind, slot.name, tap.array.ndim))
+            return align(tap, self.axes(path, kind, name, tap.array.ndim))
         array = align(tap, view.axes)
         return None if array is None else view.to_port(array)
+
+    @contextmanager
+    def looking_through(self, paths: Collection[str]) -> Iterator[None]:
+        """Inside it, modules at `paths` are a part of those that call them when these run alone:
+        nothing stands in for them, and what they call counts as called by the others."""
+        before, self._through = self._through, paths
+        try:
+            yield
+        finally:
+            self._through = before
 
     @contextmanager
     def _masked(self, watch: Watch) -> Iterator[None]:
@@ -549,15 +645,16 @@ class Recorder(ABC):
         collect = self._collector(trace.add)
 
         def tensor(path: str, kind: str, slot: Slot, taps: Feeds) -> Any:
-            if slot.name not in taps:
+            if not set(needed(slot.name)) <= set(taps):
                 raise IsolationError(
                     f"{shown(path)} cannot be run alone",
                     f"its {kind} `{slot.name}` has no counterpart: {', '.join(taps) or 'none'}",
                     "give the argument the same name on both sides",
                 )
-            tap = moved(taps[slot.name])
-            array = self._fed_array(path, kind, slot, tap)
+            given = {name: moved(taps[name]) for name in needed(slot.name)}
+            array = self.fed_array(path, kind, slot, given)
             if array is None:
+                tap = next(iter(given.values()))
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise IsolationError(
                     f"{shown(path)} cannot be run alone",
@@ -566,22 +663,39 @@ class Recorder(ABC):
                 )
             return self._tensor(array, slot)
 
-        def ordinal(inner: Call) -> int:
-            return 0 if inner.parent is None else len(inner.parent.siblings(inner.path)) - 1
+        through = self._through
+        places: dict[int, int] = {}
+        counts: Counter[str] = Counter()
+
+        def ordinal(inner: Call) -> int | None:
+            """The number of a call among those of its module that this one makes; else None."""
+            parent = inner.parent
+            if parent is None:
+                return 0
+            while parent.path in through and parent.parent is not None:
+                parent = parent.parent
+            if parent.parent is not None:
+                return None
+            if id(inner) not in places:
+                places[id(inner)] = counts[inner.path]
+                counts[inner.path] += 1
+            return places[id(inner)]
 
         def emit(inner: Call, kind: str, name: str, value: Any) -> None:
-            if inner.parent is None or inner.parent.parent is None:
-                collect(inner.path, kind, name, ordinal(inner), value)
+            number = ordinal(inner)
+            if number is not None:
+                collect(inner.path, kind, name, number, value)
 
         def replace(inner: Call) -> Replaced | None:
-            if inner.parent is None or inner.parent.parent is not None:
+            number = ordinal(inner)
+            if inner.parent is None or number is None or inner.path in through:
                 return None
-            results = children.get((inner.path, ordinal(inner)))
-            known = call.siblings(inner.path)
-            if results is None or ordinal(inner) >= len(known):
+            results = children.get((inner.path, number))
+            known = call.siblings(inner.path, through)
+            if results is None or number >= len(known):
                 return None
-            template = known[ordinal(inner)].results
-            names = {slot.name for slot in slots(template)}
+            template = known[number].results
+            names = {name for slot in slots(template) for name in needed(slot.name)}
             # Where no result is recorded, nothing stands in for the module, and it runs.
             if not names or not names <= set(results):
                 return None
@@ -592,7 +706,7 @@ class Recorder(ABC):
         changes = {
             name: None
             for name, part in call.arguments.values.items()
-            if isinstance(part, Slot) and part.name and part.name not in feeds
+            if isinstance(part, Slot) and part.name and not set(needed(part.name)) <= set(feeds)
         }
         for name, tap in feeds.items():
             wanted = name in call.arguments.signature.parameters

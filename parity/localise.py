@@ -1,7 +1,10 @@
 """Which module makes a difference itself, and which merely passes one on."""
 
+import itertools
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -10,12 +13,14 @@ from parity.causes.explain import Case, Explanation
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison, tap_gap
+from parity.steps import IN_SILENCE, Telling
 from parity.trace import Tap, Trace, module_of, shown, tap_key
 
 Explain = Callable[[Any, Case], list[Explanation]]
 Observe = Callable[[Sequence[Verdict]], None]
 Children = Mapping[tuple[str, int], Mapping[str, Tap]]
 NO_FLOOR = Gap(0.0, 0.0)
+NEAR = 3  # modules at fault that may have their border elsewhere, tried at one place
 
 
 class Recorder(Protocol):
@@ -27,6 +32,8 @@ class Recorder(Protocol):
     def __call__(self, inputs: tuple | dict, sink: Callable[[Tap], None] | None = None) -> Any: ...
 
     def isolate(self, call: Call, feeds: Mapping[str, Tap], children: Children) -> Trace: ...
+
+    def looking_through(self, paths: Collection[str]) -> AbstractContextManager: ...
 
 
 class ReferenceRecorder(Recorder, Protocol):
@@ -66,20 +73,35 @@ class Localisation:
     verdicts: tuple[Verdict, ...]
     explanations: tuple[Explanation, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON."""
-        return {
-            "path": self.path,
-            "kind": self.kind,
-            "edge": self.edge,
-            "evidence": self.evidence,
-            "cause": self.cause,
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
-            "explanations": [one.to_json() for one in self.explanations],
-        }
+    @property
+    def headline(self) -> str:
+        """One line: where, and why if that is known."""
+        return f"{self.path}: {self.cause or f'differs, first at {self.edge}'}"
 
 
-def localise(
+@dataclass(frozen=True)
+class Located:
+    """What judging every module apart from all others found.
+
+    Args:
+        places: those at fault, in the reference's order of execution.
+        borders: keys of taps that have no counterpart, because a module begins or ends elsewhere
+            in the port, to the reason: with the module around it, both compute the same.
+        unjudged: modules that cannot be run alone, to what prevents it; they are judged as a part
+            of those that call them.
+    """
+
+    places: tuple[Localisation, ...] = ()
+    borders: Mapping[str, str] = field(default_factory=dict)
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+
+
+def localise(*args: Any, **kwargs: Any) -> list[Localisation]:
+    """The places of `locate`; empty where there is none."""
+    return list(locate(*args, **kwargs).places)
+
+
+def locate(
     reference: ReferenceRecorder,
     port: Recorder,
     trace: Trace,
@@ -89,8 +111,9 @@ def localise(
     *,
     everywhere: bool = False,
     observe: Observe | None = None,
-) -> list[Localisation]:
-    """Every place at fault, in the reference's order of execution; empty where there is none.
+    telling: Telling = IN_SILENCE,
+) -> Located:
+    """Every place at fault, and what is none.
 
     A module is judged apart from all others: it is given the reference's inputs, the modules it
     calls are replaced by their results in the reference, and what it hands to them and returns is
@@ -107,6 +130,7 @@ def localise(
         everywhere: run every module that both models call.
         observe: receives the verdicts on each call that was run alone, keys beginning with the
             module's path.
+        telling: how long causes are searched for, and who is told of each place when it is found.
     """
     comparison = Comparison(trace)
     port(inputs, comparison)
@@ -114,23 +138,39 @@ def localise(
         key: function_verdict(key, found, floors[key]) for key, found in comparison.gaps.items()
     }
     ours = {(call.path, call.call): call for call in port.calls}
-    faults: dict[str, list[_Fault]] = defaultdict(list)
-    for theirs in reference.calls:
+    judging = _Judging(reference, port, trace, in_place)
+    for theirs in reversed(reference.calls):  # what a module calls is judged before itself
         call = ours.get((theirs.path, theirs.call))
-        if call is not None and (everywhere or _suspicious(theirs, call, in_place)):
-            fault = _judge_alone(reference, port, trace, theirs, call, in_place, observe)
-            if fault is not None:
-                faults[theirs.path].append(fault)
+        if call is not None and (everywhere or judging.suspects(theirs, call)):
+            judging.judge(theirs, call)
+    judging.show(observe)
+    faults: dict[str, list[_Fault]] = defaultdict(list)
+    for fault in judging.in_order():
+        faults[fault.theirs.path].append(fault)
     order = {key: index for index, key in enumerate(trace)}
     found = [_wrong_inputs(reference.calls[0], in_place)]
+    search = _Search(reference, port, trace, explain, telling)
     for path, same in faults.items():
         # A module that is wrong itself explains why it seems to lack an input.
-        believed = [fault for fault in same if fault.named or fault.child not in faults]
+        believed = [
+            fault
+            for fault in same
+            if (fault.named or fault.child not in faults) and not judging.is_border(fault.theirs)
+        ]
         if believed:
             calls = sum(call.path == path for call in reference.calls)
-            causes = _explanations(reference, port, trace, believed[0], explain)
-            found.append(_report(reference, believed, calls, in_place, causes))
-    return sorted((one for one in found if one), key=lambda one: order.get(one.edge, len(order)))
+            chosen, causes = search.causes(believed[0])
+            if chosen is not believed[0]:
+                believed = [chosen, *believed[1:]]
+                judging.set_borders(chosen)
+            note = judging.note(chosen)
+            found.append(
+                _report(reference, believed, calls, in_place, causes, (note, search.ended))
+            )
+            telling.tell(found[-1])
+    places = sorted((one for one in found if one), key=lambda one: order.get(one.edge, len(order)))
+    places = [one for one in places if one.path not in judging.dissolved()]
+    return Located(tuple(places), judging.borders(), judging.unjudged())
 
 
 @dataclass(frozen=True)
@@ -148,6 +188,9 @@ class _Fault:
     `edge` is the tap that differs, `child` the module it is handed to, `named` false where the
     difference is in which tensors are handed on, not in their values. Where values differ, `run`
     are the port's taps, `key` that of the first that differs, and `floors` the reference's.
+    `through` are the modules that were looked through, of these `across` those whose borders lie
+    elsewhere in the port. `behind` is the same fault seen with one more of these, if a cause is
+    found there.
     """
 
     theirs: Call
@@ -160,55 +203,243 @@ class _Fault:
     run: Trace | None = None
     key: str = ""
     floors: Mapping[str, Gap] = field(default_factory=dict)
+    through: frozenset[str] = frozenset()
+    across: frozenset[str] = frozenset()
+    behind: "tuple[_Fault, ...]" = ()
+
+    @property
+    def gap(self) -> float:
+        """How far the tap is off; infinite where it cannot be compared."""
+        return math.inf if self.verdict.problem is not None else self.verdict.value
 
 
-def _suspicious(theirs: Call, call: Call, in_place: Mapping[str, Verdict]) -> bool:
-    """Whether a tap that this call makes, or hands to a module it calls, differs in place."""
-    keys = _result_keys(theirs)
-    for child in theirs.children:
-        keys += _argument_keys(child) + _result_keys(child)
-    lost = set(_result_keys(theirs)) != set(_result_keys(call))
-    return lost or any(not in_place[key].passed for key in keys if key in in_place)
+@dataclass(frozen=True)
+class _Outcome:
+    """What running one call alone gave: its fault, if any, and the verdicts on all its taps."""
+
+    fault: _Fault | None
+    verdicts: tuple[Verdict, ...]
 
 
-def _judge_alone(
-    reference: ReferenceRecorder,
-    port: Recorder,
-    trace: Trace,
-    theirs: Call,
-    call: Call,
-    in_place: Mapping[str, Verdict],
-    observe: Observe | None,
-) -> _Fault | None:
-    """The fault of one call, given the reference's inputs and its children's results, or None."""
-    feeds, children = _feeds(trace, theirs), _children(trace, theirs)
-    expected = _expected(trace, theirs)
-    try:
-        run = port.isolate(call, feeds, children)
-    except Exception as error:  # whatever the module raises on the reference's tensors is evidence
-        text = str(error) if isinstance(error, IsolationError) else _failure(error)
-        key = (_result_keys(theirs) or [tap_key(theirs.path, "output", "", theirs.call)])[0]
-        verdict = _unmeasured(key, text)
-        _observed(observe, theirs.path, [verdict])
-        return _Fault(theirs, call, key, verdict, (verdict,))
-    gaps = {key: tap_gap(tap, expected[key].tap) for key, tap in run.items() if key in expected}
-    verdicts = _verdicts(gaps, expected, dict.fromkeys(gaps, NO_FLOOR))
-    measured: dict[str, Gap] = {}
-    if not all(verdict.passed for verdict in verdicts.values()):
-        taps = {key: one.tap for key, one in expected.items()}
-        measured = reference.isolated_floors(theirs, feeds, children, taps)
-        verdicts = _verdicts(gaps, expected, measured)
-    kept = tuple(verdicts.values())
-    _observed(observe, theirs.path, kept)
-    for key, verdict in verdicts.items():
-        if not verdict.passed:
-            child = expected[key].child
-            path = None if child is None else child.path
-            return _Fault(theirs, call, verdict.key, verdict, kept, path, True, run, key, measured)
-    fault = _mismatched(theirs, call, run, expected, kept, in_place)
-    if fault is not None:
-        _observed(observe, theirs.path, [fault.verdict])
-    return fault
+class _Judging:
+    """Judges calls one by one, those that a call makes before itself.
+
+    A module that cannot be run alone, one whose results are not recorded, and one whose border lies
+    elsewhere in the port, is looked through: it is a part of those that call it.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceRecorder,
+        port: Recorder,
+        trace: Trace,
+        in_place: Mapping[str, Verdict],
+    ) -> None:
+        self._reference, self._port = reference, port
+        self._trace, self._in_place = trace, in_place
+        self._order = {key: index for index, key in enumerate(trace)}
+        self._outcomes: dict[int, tuple[Call, _Outcome]] = {}
+        self._failures: dict[int, tuple[Call, str]] = {}
+        self._borders: dict[int, tuple[Call, Call]] = {}
+        self._unrecorded = frozenset(
+            call.path
+            for side in (reference, port)
+            for call in side.calls
+            if call.children and not slots(call.results)
+        )
+
+    def suspects(self, theirs: Call, call: Call) -> bool:
+        """Whether a tap that this call makes, or hands to a module it calls, differs in place.
+
+        Or one that it is given, though what it returns is right.
+        """
+        results, given = _result_keys(theirs), _argument_keys(theirs)
+        keys = list(results)
+        for child in theirs.made(self._unrecorded):
+            keys += _argument_keys(child) + _result_keys(child)
+        lost = set(results) != set(_result_keys(call))
+        return lost or self._differs(keys) or (self._differs(given) and not self._differs(results))
+
+    def _differs(self, keys: Sequence[str]) -> bool:
+        return any(not self._in_place[key].passed for key in keys if key in self._in_place)
+
+    def judge(self, theirs: Call, call: Call) -> None:
+        """Runs the port's call alone, and keeps what it gave."""
+        through = self._unrecorded
+        while True:
+            made = {one.path for one in theirs.made(through) if id(one) in self._failures}
+            if made <= through:
+                break
+            through |= made
+        outcome = self._alone(theirs, call, through)
+        if isinstance(outcome, str):
+            self._failures[id(theirs)] = (theirs, outcome)
+        else:
+            outcome = self._across_borders(theirs, call, through, outcome)
+            self._outcomes[id(theirs)] = (theirs, outcome)
+
+    def in_order(self) -> list[_Fault]:
+        """The faults of all calls, in the reference's order of execution."""
+        found = [one.fault for _, one in reversed(self._outcomes.values()) if one.fault]
+        made = {(fault.theirs.path, fault.edge) for fault in found}
+        return [
+            fault
+            for fault in found
+            if not self.is_border(fault.theirs)
+            # What a module that is looked through makes wrong, it is named for itself.
+            and not any((path, fault.edge) in made for path in fault.through - {fault.theirs.path})
+        ]
+
+    def is_border(self, theirs: Call) -> bool:
+        """Whether the call begins or ends elsewhere in the port."""
+        return id(theirs) in self._borders
+
+    def set_borders(self, fault: _Fault) -> None:
+        """The calls that a fault looks through have their borders elsewhere."""
+        for child in fault.theirs.made(fault.through):
+            if child.path in fault.across:
+                self._borders[id(child)] = (child, fault.theirs)
+
+    def dissolved(self) -> set[str]:
+        """The modules of which no call has its border where the reference has it."""
+        every = {child.path for child, _ in self._borders.values()}
+        return every - {one.theirs.path for one in self.in_order()}
+
+    def borders(self) -> dict[str, str]:
+        """See `Located`."""
+        return {
+            key: f"the border of {shown(child.path)} lies elsewhere in the port; with "
+            f"{shown(around.path)} around it, both compute the same"
+            for child, around in self._borders.values()
+            for key in _argument_keys(child) + _result_keys(child)
+            if key in self._in_place and not self._in_place[key].passed
+        }
+
+    def unjudged(self) -> dict[str, str]:
+        """See `Located`."""
+        return {shown(call.path): text for call, text in self._failures.values()}
+
+    def note(self, fault: _Fault) -> str:
+        """Which modules are judged as a part of a place at fault, for people."""
+        failed = {call.path for call, _ in self._failures.values()}
+        parts = sorted({one.path for one in fault.theirs.made(fault.through)} & failed)
+        return f"{', '.join(parts)} cannot run alone and is judged with it" if parts else ""
+
+    def show(self, observe: Observe | None) -> None:
+        """Hands on the verdicts on all calls that were judged."""
+        for theirs, outcome in reversed(self._outcomes.values()):
+            if not self.is_border(theirs):
+                _observed(observe, theirs.path, outcome.verdicts)
+
+    def _alone(self, theirs: Call, call: Call, through: frozenset[str]) -> _Outcome | str:
+        """The outcome of a call, given the reference's inputs and its children's results.
+
+        What prevents it from being run, in words, where it cannot.
+        """
+        reference, port, trace = self._reference, self._port, self._trace
+        feeds, children = _feeds(trace, theirs), _children(trace, theirs, through)
+        expected = _expected(trace, theirs, through)
+        with port.looking_through(through), reference.looking_through(through):
+            try:
+                run = port.isolate(call, feeds, children)
+            except Exception as error:  # whatever the module raises on the reference's tensors
+                return str(error) if isinstance(error, IsolationError) else _failure(error)
+            gaps = {k: tap_gap(tap, expected[k].tap) for k, tap in run.items() if k in expected}
+            verdicts = _verdicts(gaps, expected, dict.fromkeys(gaps, NO_FLOOR))
+            measured: dict[str, Gap] = {}
+            if not all(verdict.passed for verdict in verdicts.values()):
+                taps = {key: one.tap for key, one in expected.items()}
+                measured = reference.isolated_floors(theirs, feeds, children, taps)
+                verdicts = _verdicts(gaps, expected, measured)
+        kept = tuple(verdicts.values())
+        for key, one in verdicts.items():
+            if not one.passed:
+                child = expected[key].child
+                path = None if child is None else child.path
+                fault = _Fault(
+                    theirs, call, one.key, one, kept, path, True, run, key, measured, through
+                )
+                return _Outcome(fault, kept)
+        fault = _mismatched(theirs, call, run, expected, kept, self._in_place, through)
+        return _Outcome(fault, kept if fault is None else fault.verdicts)
+
+    def _across_borders(
+        self, theirs: Call, call: Call, through: frozenset[str], outcome: _Outcome
+    ) -> _Outcome:
+        """The outcome once modules are looked through whose borders lie elsewhere in the port.
+
+        One that differs alone and so does the module around it, but not both together.
+        """
+        if outcome.fault is None:
+            return self._exchanged(theirs, call, through, outcome)
+        inside = through
+        behind: list[_Fault] = []
+        moved = True
+        while moved and outcome.fault is not None:
+            moved, behind = False, []
+            for path in self._near(theirs, inside, outcome.fault)[:NEAR]:
+                tried = self._alone(theirs, call, inside | {path})
+                if isinstance(tried, str):
+                    continue
+                fault = outcome.fault
+                later = tried.fault and self._place(tried.fault) > self._place(fault)
+                if tried.fault is None or (later and fault.named):
+                    outcome, inside, moved = tried, inside | {path}, True
+                    break
+                if fault.named and tried.fault.gap < fault.gap:
+                    across = (inside | {path}) - through
+                    behind.append(replace(tried.fault, across=across))
+        across = inside - through
+        if outcome.fault is not None:
+            fault = replace(outcome.fault, across=across, behind=tuple(behind))
+            outcome = replace(outcome, fault=fault)
+        self._cross(theirs, inside, across)
+        return outcome
+
+    def _exchanged(
+        self, theirs: Call, call: Call, through: frozenset[str], outcome: _Outcome
+    ) -> _Outcome:
+        """Two or more modules that differ alone, but not together: what one leaves to the next."""
+        faulty = self._faulty(theirs, through)
+        groups = [faulty, *map(list, itertools.pairwise(faulty))]
+        for group in groups if len(faulty) > 1 else ():
+            inside = through | set(group)
+            tried = self._alone(theirs, call, inside)
+            if not isinstance(tried, str) and tried.fault is None:
+                self._cross(theirs, inside, frozenset(group))
+                return tried
+        return outcome
+
+    def _cross(self, theirs: Call, inside: frozenset[str], across: frozenset[str]) -> None:
+        for child in theirs.made(inside):
+            if child.path in across:
+                self._borders[id(child)] = (child, theirs)
+
+    def _faulty(self, theirs: Call, through: frozenset[str]) -> list[str]:
+        """The modules at fault that a call makes, in order."""
+        faulty = (
+            one.path
+            for one in theirs.made(through)
+            if id(one) in self._outcomes
+            and self._outcomes[id(one)][1].fault is not None
+            and one.path not in through
+            and not self.is_border(one)
+        )
+        return list(dict.fromkeys(faulty))
+
+    def _near(self, theirs: Call, through: frozenset[str], fault: _Fault) -> list[str]:
+        """The modules at fault that are called up to where a fault shows, the last first."""
+        faulty = set(self._faulty(theirs, through))
+        starts: dict[str, int] = {}
+        for child in theirs.made(through):
+            keys = _argument_keys(child) + _result_keys(child)
+            start = min((self._order[key] for key in keys if key in self._order), default=0)
+            if child.path in faulty and start <= self._place(fault):
+                starts[child.path] = start
+        return sorted(starts, key=lambda path: -starts[path])
+
+    def _place(self, fault: _Fault) -> int:
+        return self._order.get(fault.edge, len(self._order))
 
 
 def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -> None:
@@ -232,6 +463,7 @@ def _mismatched(
     expected: Mapping[str, _Expected],
     kept: tuple[Verdict, ...],
     in_place: Mapping[str, Verdict],
+    through: frozenset[str],
 ) -> _Fault | None:
     """The fault of handing on or returning another set of tensors than the reference, or None.
 
@@ -244,10 +476,12 @@ def _mismatched(
             continue
         if one.child is None:
             differences.append((one.tap.key, "is not returned", None))
-        elif (one.tap.path, _ordinal(theirs, one.child)) in called:
+        elif (one.tap.path, _ordinal(theirs, one.child, through)) in called:
             differences.append((one.tap.key, "is not handed on", one.child))
     for key, tap in run.items():
-        siblings = theirs.siblings(tap.path)
+        siblings = theirs.siblings(tap.path, through)
+        if tap.path in through:
+            continue
         if tap.kind == "input" and key not in expected and tap.call < len(siblings):
             child = siblings[tap.call]
             extra = tap_key(tap.path, tap.kind, tap.name, child.call)
@@ -259,16 +493,17 @@ def _mismatched(
         if harmed:
             verdict = _unmeasured(key, text)
             path = None if child is None else child.path
-            return _Fault(theirs, call, key, verdict, (*kept, verdict), path, named=False)
+            verdicts = (*kept, verdict)
+            return _Fault(theirs, call, key, verdict, verdicts, path, named=False, through=through)
     return None
 
 
-def _expected(trace: Trace, theirs: Call) -> dict[str, _Expected]:
+def _expected(trace: Trace, theirs: Call, through: frozenset[str]) -> dict[str, _Expected]:
     """What the call hands on and returns in the reference, by the keys of an isolated run."""
     found = {}
-    for child in theirs.children:
-        for slot in _argument_slots(child):
-            key = tap_key(child.path, "input", slot.name, _ordinal(theirs, child))
+    for child in theirs.made(through):
+        for slot in _argument_slots(child) if child.path not in through else ():
+            key = tap_key(child.path, "input", slot.name, _ordinal(theirs, child, through))
             tap = trace[tap_key(child.path, "input", slot.name, child.call)]
             found[key] = _Expected(tap, child)
     for slot in slots(theirs.results):
@@ -285,19 +520,22 @@ def _feeds(trace: Trace, theirs: Call) -> dict[str, Tap]:
     }
 
 
-def _children(trace: Trace, theirs: Call) -> dict[tuple[str, int], dict[str, Tap]]:
+def _children(
+    trace: Trace, theirs: Call, through: frozenset[str]
+) -> dict[tuple[str, int], dict[str, Tap]]:
     """The tensors of the results of each module that the call makes use of, by name."""
     return {
-        (child.path, _ordinal(theirs, child)): {
+        (child.path, _ordinal(theirs, child, through)): {
             slot.name: trace[tap_key(child.path, "output", slot.name, child.call)]
             for slot in slots(child.results)
         }
-        for child in theirs.children
+        for child in theirs.made(through)
+        if child.path not in through
     }
 
 
-def _ordinal(parent: Call, child: Call) -> int:
-    return next(i for i, one in enumerate(parent.siblings(child.path)) if one is child)
+def _ordinal(parent: Call, child: Call, through: frozenset[str]) -> int:
+    return next(i for i, one in enumerate(parent.siblings(child.path, through)) if one is child)
 
 
 def _argument_slots(call: Call) -> list[Slot]:
@@ -341,30 +579,82 @@ def _wrong_inputs(root: Call, in_place: Mapping[str, Verdict]) -> Localisation |
     return Localisation("model", "wiring", wrong[0].key, evidence, None, verdicts)
 
 
-def _explanations(
-    reference: ReferenceRecorder,
-    port: Recorder,
-    trace: Trace,
-    fault: _Fault,
-    explain: Explain | None,
-) -> list[Explanation]:
-    """What may have caused a fault, the likeliest first; nothing where no values were compared."""
-    if explain is None or fault.run is None:
-        return []
-    feeds, children = _feeds(trace, fault.theirs), _children(trace, fault.theirs)
-    case = Case(
-        fault.theirs,
-        fault.key,
-        fault.run,
-        {key: one.tap for key, one in _expected(trace, fault.theirs).items()},
-        fault.floors,
-        feeds,
-        lambda given=feeds: reference.isolate(fault.theirs, given, children),
-        lambda: port.isolate(fault.call, feeds, children),
-        trace,
-        tuple(child.path for child in fault.call.children),
-    )
-    return explain(reference, case)
+class _Search:
+    """Searches for the causes of faults, one after the other; `ended` says why one was given up."""
+
+    def __init__(
+        self,
+        reference: ReferenceRecorder,
+        port: Recorder,
+        trace: Trace,
+        explain: Explain | None,
+        telling: Telling,
+    ) -> None:
+        self.ended = ""
+        self._reference, self._port, self._trace = reference, port, trace
+        self._explain, self._telling = explain, telling
+        self._spent = telling.budget.clock()
+        self._known: dict[type, list[str]] = defaultdict(list)
+
+    def causes(self, fault: _Fault) -> tuple[_Fault, list[Explanation]]:
+        """What may have caused a fault, the likeliest first, and the fault as it is then seen.
+
+        Nothing where no values were compared, and where the time is spent.
+        """
+        self.ended = ""
+        for one in (*fault.behind, fault):
+            found = self._found(one)
+            if found and found[0].exact:
+                kind = type(self._reference.modules[one.theirs.path])
+                self._known[kind].insert(0, found[0].generic)
+                return one, found
+        return fault, found
+
+    def _found(self, fault: _Fault) -> list[Explanation]:
+        if self._explain is None or fault.run is None:
+            return []
+        over = self._spent.at_place()
+        if over():
+            self.ended = "no cause was searched for here: the time for it was spent"
+            return []
+        reference, port, theirs = self._reference, self._port, fault.theirs
+        through = fault.through
+        feeds = _feeds(self._trace, theirs)
+        children = _children(self._trace, theirs, through)
+
+        def run(given: Mapping[str, Tap] = feeds) -> Trace:
+            with reference.looking_through(through):
+                return reference.isolate(theirs, given, children)
+
+        def again(given: Mapping[str, Tap] = feeds) -> Trace:
+            with port.looking_through(through):
+                return port.isolate(fault.call, given, children)
+
+        expected = _expected(self._trace, theirs, through)
+        case = Case(
+            theirs,
+            fault.key,
+            fault.run,
+            {key: one.tap for key, one in expected.items()},
+            fault.floors,
+            feeds,
+            run,
+            again,
+            self._trace,
+            tuple(one.path for one in fault.call.made(through) if one.path not in through),
+            through,
+            tuple(dict.fromkeys(self._known[type(reference.modules[theirs.path])])),
+            over,
+            fault.call,
+        )
+        try:
+            found = self._explain(reference, case)
+        except KeyboardInterrupt:
+            self._spent.stop()
+            found = []
+        if over() and not (found and found[0].exact):
+            self.ended = "the search for a cause ended here: the time for it was spent"
+        return found
 
 
 def _report(
@@ -373,6 +663,7 @@ def _report(
     calls: int,
     in_place: Mapping[str, Verdict],
     explanations: list[Explanation],
+    notes: Sequence[str] = (),
 ) -> Localisation:
     first = faults[0]
     path, verdict = first.theirs.path, first.verdict
@@ -396,6 +687,9 @@ def _report(
         facts.append(f"its inputs agree (worst {most:.2g}x)")
     else:
         facts.append("in place its inputs differ as well, which other modules are to blame for")
+    if first.across:
+        facts.append(f"seen together with {', '.join(sorted(first.across))}, which ends elsewhere")
+    facts += [note for note in notes if note]
     lines = [f"{shown(path)}: {head}{times} [float64]", "; ".join(facts)]
     cause = explanations[0].text if explanations and explanations[0].exact else None
     if explanations:

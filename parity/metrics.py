@@ -29,8 +29,10 @@ class Gap:
         ulps: 50th and 99th percentile and maximum of the distance of float32 values from the
             reference rounded to float32, counted in float32 steps (percentiles saturate at
             65,535); None unless asked for.
-        problem: why the two cannot be compared (shape, axes, dtype, non-finite), or None. With a
-            problem l2 and max are infinite.
+        problem: why the two cannot be compared (shape, axes, dtype, non-finite on one side), or
+            None. With a problem l2 and max are infinite.
+        same_not_finite: at how many places both have NaN, or both the same infinity. Those are
+            equal, and all other numbers are of the places that are left.
     """
 
     l2: float
@@ -43,6 +45,7 @@ class Gap:
     shape: tuple[int, ...] = ()
     ulps: tuple[int, int, int] | None = None
     problem: str | None = None
+    same_not_finite: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of strict JSON: infinite and NaN numbers become strings."""
@@ -73,8 +76,8 @@ def gap(a: np.ndarray, b: np.ndarray, *, ulps: bool = False) -> Gap:
 
     Args:
         a, b: numpy arrays in the same axis order; never broadcast, never transposed. Integers
-            and booleans must be equal; a NaN or infinite number on either side is a problem even
-            where both have it.
+            and booleans must be equal. NaN and infinite numbers are values: a problem where only
+            one side has them, equal where both have.
         ulps: also count float32 steps; needs `a` in float32.
     """
     if a.shape != b.shape:
@@ -107,10 +110,12 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
     squares = reference_squares = peak = 0.0
     largest, place = -1.0, None
     steps = np.zeros(ULP_BINS, np.int64) if ulps else None
-    most_steps = 0
+    most_steps = alike = 0
     for block in _blocks(a_walk.shape):
         theirs = np.array(b_walk[block], np.float64, order="C")
         ours = np.array(a_walk[block], np.float64, order="C")
+        if not math.isfinite(float(ours.sum()) + float(theirs.sum())):
+            alike += _zero_where_alike(ours, theirs)
         if steps is not None:
             counts = _ulp_distance(ours, theirs)
             most_steps = max(most_steps, int(counts.max()))
@@ -144,7 +149,7 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
     for axis, index in zip(order, place or (), strict=True):
         where[axis] = index
     spot = tuple(where)
-    rms = math.sqrt(reference_squares / b.size)
+    rms = math.sqrt(reference_squares / max(1, b.size - alike))
     return Gap(
         l2=_ratio(math.sqrt(squares), math.sqrt(reference_squares)),
         max=_ratio(largest, rms),
@@ -155,7 +160,15 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
         rms=rms / scale,
         shape=b.shape,
         ulps=None if steps is None else (*_percentiles(steps), most_steps),
+        same_not_finite=alike,
     )
+
+
+def _zero_where_alike(a: np.ndarray, b: np.ndarray) -> int:
+    """Sets both to 0 where both are NaN or the same infinity; returns at how many places."""
+    alike = (np.isnan(a) & np.isnan(b)) | (np.isinf(a) & (a == b))
+    a[alike] = b[alike] = 0.0
+    return int(np.count_nonzero(alike))
 
 
 def _squares(values: np.ndarray) -> float:
@@ -187,8 +200,9 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
 
 
 def _not_finite(a: np.ndarray, b: np.ndarray, order: list[int]) -> Gap | None:
-    """The problem of arrays with NaN or infinite numbers; None where all are finite."""
+    """The problem of arrays that differ in NaN or infinite numbers; None where they do not."""
     bad = ~(np.isfinite(a) & np.isfinite(b))
+    bad &= ~((np.isnan(a) & np.isnan(b)) | (np.isinf(a) & (a == b)))
     count = int(np.count_nonzero(bad))
     if not count:
         return None

@@ -2,12 +2,15 @@
 
 import ctypes
 import gc
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from parity.errors import InputError
 
 
 @dataclass
@@ -36,9 +39,85 @@ class Steps:
         self.timings[title] = time.perf_counter() - start
         self._print(f" {self.timings[title]:.1f} s", "\n")
 
+    def note(self, text: str) -> None:
+        """Prints a line within a step."""
+        self._print(f"\n  {text}", "")
+
     def _print(self, text: str, end: str) -> None:
         if not self.quiet:
             print(text, end=end, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a search may take, in seconds: in all, and at one place; None: as long as it does.
+
+    Example:
+        >>> Budget.of_text("60s")
+        Budget(total=60.0, place=15.0)
+    """
+
+    total: float | None = None
+    place: float | None = None
+
+    @classmethod
+    def of_text(cls, text: str) -> "Budget":
+        """`60s` in all, of which one place gets at most a quarter, or `60s,5s`.
+
+        Raises InputError for other texts.
+        """
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)s?(?:,(\d+(?:\.\d+)?)s?)?", text.strip())
+        if found is None or not float(found[1]) > 0:
+            raise InputError(
+                f"`{text}` is no time for a search",
+                "it is a number of seconds in all, and with a comma another at each place",
+                "for example 60s or 60s,5s",
+            )
+        total = float(found[1])
+        return cls(total, float(found[2]) if found[2] else total / 4)
+
+    def clock(self) -> "Clock":
+        """A clock that starts now."""
+        return Clock(self)
+
+
+class Clock:
+    """How much of a budget is spent."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._start = time.perf_counter()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """All of it is spent."""
+        self._stopped = True
+
+    def at_place(self) -> Callable[[], bool]:
+        """Whether the time at the place that begins now is spent, or all of it."""
+        start, budget = time.perf_counter(), self._budget
+
+        def over() -> bool:
+            now = time.perf_counter()
+            spent = budget.total is not None and now - self._start > budget.total
+            here = budget.place is not None and now - start > budget.place
+            return self._stopped or spent or here
+
+        return over
+
+
+ENDLESS = Budget()
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How long a search may take, and who is told of what it finds when it finds it."""
+
+    budget: Budget = ENDLESS
+    tell: Callable[[Any], None] = lambda found: None
+
+
+IN_SILENCE = Telling()
 
 
 def give_back() -> None:

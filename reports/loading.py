@@ -12,6 +12,8 @@ from maskformer.runs.run_record import DESCRIPTION, METRICS, read_run
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
 from parity.reading.content import parse_json
+from parity.records import plain
+from parity.results import Result, written_as
 from reports.drawing.pictures import MOST, jpeg_name, kept
 from reports.evidence import Evidence, json_bytes
 from reports.kind import Kind, Unnamed
@@ -25,9 +27,9 @@ _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def of_result(result: Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
+def of_result(result: Result | Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
     """A result that was just made, as if it had been read from its file."""
-    return _of_bytes(json_bytes(result), "the result", kinds)
+    return _of_bytes(json_bytes(plain(result)), "the result", kinds)
 
 
 def load(paths: Sequence[Path], kinds: Kinds = KINDS) -> tuple[Evidence, ...]:
@@ -52,7 +54,7 @@ def load(paths: Sequence[Path], kinds: Kinds = KINDS) -> tuple[Evidence, ...]:
             )
         found |= {key: one for key, one in below.items() if key not in found}
     order = list(kinds)
-    return tuple(sorted(found.values(), key=lambda one: order.index(one.schema)))
+    return tuple(sorted(found.values(), key=lambda one: order.index(one.kind.schema)))
 
 
 def _search(path: Path, kinds: Kinds) -> Iterator[Evidence]:
@@ -77,7 +79,8 @@ def _may_be_result(file: Path, kinds: Kinds) -> bool:
     schema = _SCHEMA_FIRST.match(start)
     if schema is None:
         return any(one.beginning.match(start) for one in _unnamed(kinds))
-    return schema.group(1).decode(errors="replace") in kinds
+    name = schema.group(1).decode(errors="replace")
+    return any(written_as(name, current) for current in kinds)
 
 
 def _unnamed(kinds: Kinds) -> dict[Unnamed, Kind]:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import Claim
+from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
+from parity.training.declared import Training
 
 if TYPE_CHECKING:
-    from parity.auditing.result import Measured
+    from parity.auditing.result import Input, Measured
     from parity.localise import Localisation
 
 NOT_VERIFIED = (
@@ -47,11 +49,13 @@ class Options:
         capture_effect: measure what reading the taps changes.
         decided: tells the taps that are scores of classes, along the last axis, whose choices must
             be the same in float32.
+        training: how both sides are trained, whose step is compared as well.
         places: finds the places at fault, from the measured reference
             (`parity.auditing.reference.Reference`), the port's float64 outputs and what was
             measured; by default every module is judged alone.
         claims: judges more, from the outputs of all runs; `kept` is what it needs of the outputs of
             runs with moved roundings.
+        search: how long causes are searched for.
         command: measures the result again.
         inputs: a description of the inputs, by default made from them.
         provenance: what only the caller knows of the numbers.
@@ -63,11 +67,13 @@ class Options:
     only: str | None = None
     capture_effect: bool = False
     decided: Callable[[Tap], bool] | None = None
+    training: Training | None = None
     places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
     claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None
+    search: Budget = ENDLESS
     command: str = "parity.audits.audit(pair)"
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     not_verified: Sequence[str] = NOT_VERIFIED
 

@@ -1,12 +1,17 @@
 """The port of a pair, in the precisions of an audit, with the reference's weights."""
 
+import os
+import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parity.auditing.arranging import Arranged, known
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.reference import Reference
@@ -17,19 +22,26 @@ from parity.steps import Steps
 from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
 
+ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
+KERAS_FRAME = re.compile(r"Exception encountered when calling [^\n]*\n")
+FRAMES = 6  # lines of a traceback that are shown
+
 
 @dataclass
 class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model;
+    `reasons` say what of them cannot be read back.
     """
 
     float64: Built | None
     float32: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
+    held32: Sequence[Held] = ()
+    reasons: Sequence[str] = ()
 
     @property
     def model64(self) -> Any:
@@ -49,7 +61,9 @@ class Port:
         """The float64 model's weights by the reference's keys, in its layout."""
         if isinstance(reference.pair.weights, Loaded):
             return reference.pair.weights.read(self.model64)
-        return {one.key: one.returned() for one in self.held}
+        return {
+            key: array for one in self.held for key, array in one.returned(reference.state).items()
+        }
 
     def conversion(self, reference: Reference) -> Returned:
         """What came back of the weights, from the float32 model where there is one."""
@@ -81,11 +95,13 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             )
         port = Port(built, held=held)
         if isinstance(reference.pair.weights, Weights):
-            given_to = {one.key: reference.state[one.key] for one in held}
+            keys = {key for one in held for key in one.keys}
+            given_to = {key: one for key, one in reference.state.items() if key in keys}
+            port.reasons = tuple(text for one in held for text in one.reasons)
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
-            port.float32, _ = _loaded(reference, "float32")
+            port.float32, port.held32 = _loaded(reference, "float32")
             _changed(reference, port.float32)
         return port
 
@@ -95,13 +111,13 @@ def recorder_of(
 ) -> tuple[Recorder, Inputs]:
     """The recorder of the port in one execution, and the inputs in its precision."""
     pair = reference.pair
+    axes = axes_of(pair.port_axes, built.framework)
+    naming = pair.names.port_side(places_of(reference.trace))
+    if naming is not None:
+        their_axes = axes_of(pair.axes, reference.framework)
+        naming = Arranged(naming, known(reference.trace), axes, their_axes)
     recorder = built.framework.recorder(
-        built.model,
-        axes_of(pair.port_axes, built.framework),
-        execution,
-        only=only,
-        copies=True,
-        naming=pair.names.port_side(_places(reference.trace)),
+        built.model, axes, execution, only=only, copies=True, naming=naming
     )
     inputs = inputs_of_port(pair, reference.framework, built.framework)
     return recorder, cast(inputs, built.dtype)
@@ -120,6 +136,9 @@ def usable(built: Built, execution: str) -> Iterator[None]:
         yield
 
 
+PRECISIONS = re.compile(r"float|double|half|dtype", re.IGNORECASE)
+
+
 @contextmanager
 def _usable(how: str) -> Iterator[None]:
     try:
@@ -127,13 +146,29 @@ def _usable(how: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # whatever the user's model raises
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = KERAS_FRAME.sub("", str(error)).partition("Call arguments received by")[0].strip()
+        text = f"{type(error).__name__}: {said.partition(chr(10))[0]}"
+        if PRECISIONS.search(said):
+            raise InputError(
+                f"the port cannot run in {how}",
+                text,
+                "let its layers take their precision from Keras; see docs/port_your_model.md, "
+                '"A model that fixes its precision"',
+            ) from error
         raise InputError(
-            f"the port cannot run in {how}",
-            f"{type(error).__name__}: {lines[0] if lines else ''}",
-            "let its layers take their precision from Keras; see docs/port_your_model.md, "
-            '"A model that fixes its precision"',
+            f"the port cannot run in {how}: its own code raises {type(error).__name__}",
+            *_users_frames(error),
+            text,
+            "mend it; outside of the comparison it fails in the same way",
         ) from error
+
+
+def _users_frames(error: BaseException) -> list[str]:
+    """Where the user's code was when it raised, the innermost line last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not one.filename.startswith(ENGINE) and one.name != "wrapper"]
+    users = [one for one in own if "-packages" not in one.filename] or own
+    return [f"{one.filename}:{one.lineno}, {one.name}: {one.line or ''}" for one in users[-FRAMES:]]
 
 
 def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
@@ -154,7 +189,7 @@ def _changed(reference: Reference, built: Built) -> None:
         reference.pair.after_loading(built.model)
 
 
-def _places(trace: Trace) -> dict[tuple[str, str], list[str]]:
+def places_of(trace: Trace) -> dict[tuple[str, str], list[str]]:
     """The names of the reference's tensors by the path and kind of their taps."""
     places: dict[tuple[str, str], list[str]] = {}
     for tap in trace.values():

@@ -9,7 +9,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,25 +49,20 @@ class Explanation:
     after: float
     exact: bool
     complete: bool = False
+    derived: ClassVar[tuple[str, ...]] = ("removed",)
 
     @property
     def removed(self) -> float:
         """The part of the gap that the explanation removes, 1 for all of it."""
         return 1.0 - self.after / self.before if 0.0 < self.before < np.inf else float(self.exact)
 
+    @property
+    def generic(self) -> str:
+        """The text without the line of source, which is another at another place."""
+        return "; and ".join(one.rpartition(": ")[2] for one in self.text.split("; and "))
+
     def __str__(self) -> str:
         return f"{self.text} (removes {self.removed:.0%} of the gap)"
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON."""
-        return {
-            "text": self.text,
-            "before": str(self.before) if np.isinf(self.before) else self.before,
-            "after": self.after,
-            "removed": self.removed,
-            "exact": self.exact,
-            "complete": self.complete,
-        }
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,13 @@ class Case:
         floors: how far rounding moves the reference's, by key.
         feeds: the reference's tensors that the module is given, by name.
         run: runs the reference's module in the same way, and returns its taps; takes other feeds.
-        again: runs the port's module once more.
+        again: runs the port's module once more, as `run`.
         trace: the reference's whole trace.
         called: paths of the modules that the port's call calls, in order.
+        through: paths of modules that are judged as a part of this one.
+        hints: what explained places of the same kind, the last first; tried before all else.
+        over: whether the time for the search is spent.
+        ours: the port's call.
     """
 
     call: Call
@@ -93,9 +93,30 @@ class Case:
     floors: Mapping[str, Gap]
     feeds: Mapping[str, Tap]
     run: Callable[..., Mapping[str, Tap]]
-    again: Callable[[], Mapping[str, Tap]]
+    again: Callable[..., Mapping[str, Tap]]
     trace: Mapping[str, Tap]
     called: tuple[str, ...] = ()
+    through: frozenset[str] = frozenset()
+    hints: tuple[str, ...] = ()
+    over: Callable[[], bool] = lambda: False
+    ours: Call | None = None
+
+    @property
+    def children(self) -> list[Call]:
+        """The calls that the module makes, for which the reference's results stand in."""
+        return [one for one in self.call.made(self.through) if one.path not in self.through]
+
+    def exchanged(self) -> "Case":
+        """The same with the sides exchanged: the reference beside the port."""
+        return replace(
+            self,
+            call=self.ours,
+            ours=self.call,
+            port={key: tap for key, tap in self.expected.items() if key in self.port},
+            expected=self.port,
+            run=self.again,
+            again=self.run,
+        )
 
 
 def explain(
@@ -113,6 +134,10 @@ def explain(
     tried: list[Explanation] = []
     made: list[tuple[Explanation, Any]] = []
     conditions = list(_conditions(case, judge))
+    if not conditions:
+        known = _known(reference, case, judge)
+        if known is not None:
+            return [known]
     called = list(_called_otherwise(case, judge))
     for candidate in itertools.chain(
         conditions,
@@ -122,14 +147,37 @@ def explain(
         _loaded_otherwise(reference, case, judge, weights),
     ):
         tried.append(candidate)
-        if sum(one.exact and one.complete for one in tried) == KEPT + len(called):
+        if case.over() or sum(one.exact and one.complete for one in tried) == KEPT + len(called):
             break
-    if not conditions and not any(one.exact and one.complete for one in tried):
+    done = conditions or any(one.exact and one.complete for one in tried)
+    if not done and not case.over():
         tried += itertools.islice(_pairs(reference, case, judge, made), KEPT)
     exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
     if exact and all(one in conditions for one in exact):
         exact = [replace(one, complete=True) for one in exact]
     return (exact or sorted(tried, key=lambda one: one.after))[: KEPT + len(called)]
+
+
+def mend(
+    port: Any, case: Case, weights: Mapping[str, np.ndarray] = NO_WEIGHTS
+) -> list[Explanation]:
+    """What, changed in the port, makes it compute what the reference does, the best first.
+
+    Args:
+        port: the recorder of the float64 port, which is of PyTorch.
+        case: the same with the sides exchanged: `port` are the reference's taps, `expected` the
+            port's, and `run` runs the port's module.
+        weights: not looked at; a port's weights are compared before.
+    Returns: at most `KEPT`; where nothing removes the whole difference, what removes most of it.
+    """
+    judge = _Judge(case)
+    tried: list[Explanation] = []
+    for candidate in _mistakes(port, case, judge, []):
+        tried.append(replace(candidate, text=f"mended in the port by {candidate.text}"))
+        if sum(one.exact and one.complete for one in tried) == KEPT:
+            break
+    exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
+    return (exact or sorted(tried, key=lambda one: one.after))[:KEPT]
 
 
 def explain_values(
@@ -227,6 +275,32 @@ class _Judge:
         return function_verdict(key, found, floor).passed
 
 
+def _known(reference: Any, case: Case, judge: _Judge) -> Explanation | None:
+    """What explains a place of the same kind, where it explains all of this one too."""
+    from parity.causes import torch_mistakes as mistakes_torch
+    from parity.causes.torch_weights import parameter_mistakes
+
+    if not case.hints:
+        return None
+    module = reference.modules[case.call.path]
+    _, mistakes = mistakes_torch.operations(case.run)
+    every = [
+        *mistakes,
+        *mistakes_torch.attribute_mistakes(module),
+        *parameter_mistakes(module, {}, _called_within(case)),
+    ]
+    by_text: dict[str, list[Any]] = {}
+    for mistake in every:
+        by_text.setdefault(mistake.text.rpartition(": ")[2], []).append(mistake)
+    for hint in case.hints:
+        for parts in itertools.product(*(by_text.get(one, []) for one in hint.split("; and "))):
+            together = reduce(lambda one, other: one and mistakes_torch.both(one, other), parts)
+            found = None if together is None else _made(case, judge, together)
+            if found is not None and found.exact and found.complete:
+                return found
+    return None
+
+
 def _mistakes(
     reference: Any, case: Case, judge: _Judge, made: list[tuple[Explanation, Any]]
 ) -> Iterator[Explanation]:
@@ -245,6 +319,8 @@ def _mistakes(
             made.append((found, mistake))
             yield found
     for text, feeds in mistakes_torch.argument_mistakes(case.feeds):
+        if case.over():
+            return
         found = judge.explanation(text, _ran(lambda feeds=feeds: case.run(feeds)))
         if found is not None:
             yield found
@@ -254,7 +330,7 @@ def _mistakes(
             if found is not None and found.exact:
                 yield found
     for operation in operations:
-        if operation.scalable:
+        if operation.scalable and not case.over():
             found = _fitted_scale(case, judge, operation)
             if found is not None:
                 yield found
@@ -276,7 +352,7 @@ def _loaded_otherwise(
 def _called_within(case: Case) -> list[str]:
     """The modules that the call calls, by their paths within it."""
     start = len(case.call.path) + 1 if case.call.path else 0
-    return [child.path[start:] for child in case.call.children]
+    return [child.path[start:] for child in case.children]
 
 
 def _pairs(
@@ -302,6 +378,8 @@ def _pairs(
 
 
 def _made(case: Case, judge: _Judge, mistake: Any) -> Explanation | None:
+    if case.over():
+        return None
     with mistake.planted():
         return judge.explanation(mistake.text, _ran(case.run))
 
@@ -361,7 +439,8 @@ def _conditions(case: Case, judge: _Judge) -> Iterator[Explanation]:
             text = "the port is not deterministic: run again, it gives another result"
             yield judge.fact(text, complete=not judge.passes(case.key, moved))
     if not np.isfinite(port).all():
-        texts.append("the port's result is not finite")
+        if judge.before.problem is not None:  # the reference has no such numbers there
+            texts.append("the port's result is not finite")
     elif (theirs := align(case.expected[case.key], case.port[case.key].axes)) is not None:
         texts += _precision(port, theirs)
         if port.shape == theirs.shape:
@@ -375,7 +454,7 @@ def _called_otherwise(case: Case, judge: _Judge) -> Iterator[Explanation]:
 
     What it only never calls may be a function there instead of a module.
     """
-    theirs = [child.path for child in case.call.children]
+    theirs = [child.path for child in case.children]
     ours = list(case.called)
     counts = {path: (ours.count(path), theirs.count(path)) for path in [*theirs, *ours]}
     other = {path: pair for path, pair in counts.items() if pair[0] != pair[1]}
@@ -503,7 +582,7 @@ def _joined(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanation
     expected = case.expected[case.key]
     known: dict[str, np.ndarray] = {}
     taps = {name or "input": tap for name, tap in case.feeds.items()}
-    for child in case.call.children:
+    for child in case.children:
         for slot in slots(child.results):
             key = tap_key(child.path, "output", slot.name, child.call)
             if key in case.trace:

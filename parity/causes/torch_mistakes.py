@@ -29,6 +29,8 @@ from parity.trace import Tap
 
 _HERE = f"{Path(__file__).parents[1]}{os.sep}"  # the engine
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_PYTHON = f"{Path(os.__file__).parent}{os.sep}"
+_BETWEEN = f"{_HERE}frameworks{os.sep}torch{os.sep}float64.py"
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,34 @@ def _before(operation: Any, args: tuple) -> tuple:
 
 
 def _source_line() -> str:
-    """The innermost line of code outside PyTorch that runs now, `file:line: text`, or ""."""
+    """The innermost line of the model's own code that runs now, `file:line: text`, or "".
+
+    What lies between it and PyTorch is a tool, such as a package that rearranges axes: code
+    outside the package of the module that is running.
+    """
     frame = sys._getframe(2)
+    lines: list[tuple[str, int, str]] = []
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(_HERE):
-            return ""
-        if not name.startswith((_TORCH, "<")):
-            text = linecache.getline(name, frame.f_lineno).strip()
-            return f"{Path(name).name}:{frame.f_lineno}: `{text}`"
+        if name.startswith(_HERE) and not name.startswith(_BETWEEN):
+            break
+        if not name.startswith((_TORCH, _BETWEEN, "<")):
+            package = frame.f_globals.get("__name__", "").partition(".")[0]
+            lines.append((name, frame.f_lineno, package))
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, torch.nn.Module):
+                home = type(owner).__module__.partition(".")[0]
+                lines = [one for one in lines if one[2] == home or _is_users(one[0])] or lines[-1:]
+                break
         frame = frame.f_back
-    return ""
+    else:
+        lines = [one for one in lines if _is_users(one[0])] or lines
+    if not lines:
+        return ""
+    name, number, _ = lines[0]
+    return f"{Path(name).name}:{number}: `{linecache.getline(name, number).strip()}`"
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither installed nor a part of Python."""
+    return "-packages" not in file and not file.startswith(_PYTHON)

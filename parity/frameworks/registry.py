@@ -41,6 +41,31 @@ def register(entry: Entry) -> None:
     ENTRIES[entry.name] = entry
 
 
+# Before those that it builds on: on a backend, its layers are modules of that framework as well.
+register(
+    Entry(
+        "Keras 3",
+        "keras",
+        "keras.src.layers.layer.Layer",
+        _module("parity.frameworks.keras.framework"),
+    )
+)
+register(
+    Entry(
+        "Flax nnx",
+        "flax",
+        "flax.nnx.module.Module",
+        _module("parity.frameworks.flax.nnx"),
+    )
+)
+register(
+    Entry(
+        "Flax linen",
+        "flax",
+        "flax.linen.module.Module",
+        _module("parity.frameworks.flax.linen"),
+    )
+)
 register(
     Entry(
         "PyTorch",
@@ -59,6 +84,33 @@ register(
 )
 
 
+WITHOUT_MODULES = {
+    "torch.jit._script.ScriptModule": "a TorchScript program, scripted or traced",
+    "torch.export.exported_program.ExportedProgram": "an exported program",
+    "torch._dynamo.eval_frame.OptimizedModule": "a compiled model",
+    "tensorflow.python.trackable.autotrackable.AutoTrackable": "a loaded SavedModel",
+    "tensorflow.python.eager.polymorphic_function.polymorphic_function.Function": "a tf.function",
+    "tensorflow.python.eager.polymorphic_function.concrete_function.ConcreteFunction": (
+        "a concrete function"
+    ),
+    "tensorflow.lite.python.interpreter.Interpreter": "a TFLite interpreter",
+    "onnxruntime.capi.onnxruntime_inference_collection.InferenceSession": "an ONNX session",
+}
+"""Classes of programs, which have no modules that could be watched, in words."""
+
+
+def refuse_programs(model: Any) -> None:
+    """Raises InputError for a program that was made of a model and is none itself."""
+    bases = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
+    what = next((text for base, text in WITHOUT_MODULES.items() if base in bases), None)
+    if what is not None and not (entry_of(model) and "torch.nn" not in entry_of(model).base):
+        raise InputError(
+            f"{what} was given ({type(model).__name__}): it has no modules to watch",
+            "models of Python code can be compared, whose modules are called one by one",
+            "give the model that it was made of, with the same weights",
+        )
+
+
 def entry_of(model: Any) -> Entry | None:
     """The entry of the framework that `model` is a model of, None where it is of none."""
     bases = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
@@ -67,6 +119,7 @@ def entry_of(model: Any) -> Entry | None:
 
 def of(model: Any) -> Framework:
     """The framework that `model` is of; raises InputError for a model that nobody recognises."""
+    refuse_programs(model)
     entry = entry_of(model)
     if entry is None:
         known = ", ".join(f"{one.name} ({one.base})" for one in ENTRIES.values())

@@ -84,7 +84,22 @@ def test_gap_from_zero_reference():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("port", "reference"), [(1, 0), (0, 1), (1, 1)])
+def test_gap_of_numbers_that_both_have_so_is_that_of_all_others(bad):
+    b = np.random.default_rng(0).normal(size=(2, 3))
+    a = b + 1e-3
+    rest = gap(a.ravel()[:5], b.ravel()[:5])
+    a[1, 2] = b[1, 2] = bad
+    found = gap(a, b)
+    assert (found.problem, found.same_not_finite) == (None, 1)
+    assert found.l2 == pytest.approx(rest.l2, rel=1e-12)
+    assert found.max == pytest.approx(rest.max, rel=1e-12)
+    assert gap(a.astype(np.float32), b, ulps=True).problem is None
+    b[1, 2] = -bad if math.isinf(bad) else math.inf
+    assert gap(a, b).problem is not None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("port", "reference"), [(1, 0), (0, 1)])
 def test_gap_of_non_finite_numbers_is_a_problem_on_either_side(bad, port, reference):
     a, b = np.ones((2, 3)), np.ones((2, 3))
     if port:

@@ -32,7 +32,17 @@ def alone(*allowed: str) -> subprocess.CompletedProcess:
 
 
 def test_the_public_names_are_these():
-    assert PUBLIC == ["Layout", "Names", "Pair", "Weights", "audit", "save"]
+    assert PUBLIC == [
+        "Joint",
+        "Layout",
+        "Names",
+        "Pair",
+        "Training",
+        "Weights",
+        "audit",
+        "match",
+        "save",
+    ]
     assert not any(inspect.ismodule(getattr(parity, name)) for name in PUBLIC)
 
 

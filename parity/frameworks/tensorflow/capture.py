@@ -21,8 +21,17 @@ from parity.calls import (
     largest_gap,
     watching,
 )
+from parity.frameworks.shared.floors import Moving
 from parity.frameworks.tensorflow.masks import fed_masks
-from parity.frameworks.tensorflow.modules import call_signature, is_symbolic, named_modules
+from parity.frameworks.tensorflow.modules import (
+    at_rest,
+    call_signature,
+    is_symbolic,
+    named_modules,
+    takes_training,
+)
+from parity.frameworks.tensorflow.reordered import reordered
+from parity.frameworks.tensorflow.weights import variables
 from parity.masks import Drawn, Keeps, Masks
 from parity.metrics import Gap, gap
 from parity.names import Naming
@@ -59,7 +68,7 @@ class _Program:
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
 
-class Recorder(calls.Recorder):
+class Recorder(Moving, calls.Recorder):
     """Runs a TensorFlow model and records its taps; one trace per signature of the inputs.
 
     The taps are results of the same function as the outputs, so that they come out alike in eager
@@ -77,6 +86,13 @@ class Recorder(calls.Recorder):
         naming: which modules and tensors are recorded, and under which names; by default all but
             those in private attributes, under their own.
     """
+
+    # How the layers of one Keras are found and called; those of another extend this class.
+    named_modules = staticmethod(named_modules)
+    call_signature = staticmethod(call_signature)
+    is_symbolic = staticmethod(is_symbolic)
+    variables = staticmethod(variables)
+    reordered = staticmethod(reordered)
 
     def __init__(
         self,
@@ -125,7 +141,7 @@ class Recorder(calls.Recorder):
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls, self.drawn = list(program.calls), program.drawn
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
@@ -144,7 +160,7 @@ class Recorder(calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, self._viewed(sink or trace.add), to_array, keep=keep)
+        collect = Collector(self.axes, self.viewed(sink or trace.add), to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
@@ -160,7 +176,7 @@ class Recorder(calls.Recorder):
         self.modules_of(inputs)
         if self.execution == "eager":
             args, kwargs = calls.split_inputs(to_tensors(inputs))
-            return _numpy(self.model(*args, **kwargs))
+            return _numpy(self._called(self.model, args, kwargs))
         program, arguments = self._program(inputs, taps=False)
         with self._rewrites(allowed=rewrites):
             outputs, _ = program.function(*arguments)
@@ -171,14 +187,14 @@ class Recorder(calls.Recorder):
         if not self._paths:
             if not getattr(self.model, "built", True):
                 args, kwargs = calls.split_inputs(to_tensors(inputs))
-                self.model(*args, **kwargs)
-            found = named_modules(self.model, private=self.naming is not None)
+                self._called(self.model, args, kwargs)
+            found = self.named_modules(self.model, private=self.naming is not None)
             self.modules = self._watched(found)
             self._paths = {id(module): path for path, module in self.modules.items()}
         return self.modules
 
     def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[tf.Tensor]]:
-        template, tensors = flatten(to_tensors(inputs), tf.is_tensor)
+        template, tensors = flatten(to_tensors(inputs), tf.is_tensor, records=True)
         arguments = [tensor for _, tensor in tensors]
         key = (taps, repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
         if key not in self._programs:
@@ -204,7 +220,7 @@ class Recorder(calls.Recorder):
                 outputs = self._run(watch, self.model, args, kwargs)
                 program.calls, program.drawn = tuple(watch.calls), watch.drawn
             else:
-                outputs = self.model(*args, **kwargs)
+                outputs = self._called(self.model, args, kwargs)
             program.outputs, results = flatten(outputs, tf.is_tensor)
             program.places = tuple(fetches.places)
             return [tensor for _, tensor in results], fetches.tensors
@@ -235,7 +251,13 @@ class Recorder(calls.Recorder):
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
         return Watch(
-            self._paths, is_tensor, call_signature, emit, replace, is_symbolic, self.naming
+            self._paths,
+            is_tensor,
+            self.call_signature,
+            emit,
+            replace,
+            self.is_symbolic,
+            self.naming,
         )
 
     def _fed(self, keeps: Keeps) -> AbstractContextManager:
@@ -243,10 +265,14 @@ class Recorder(calls.Recorder):
 
     def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
         with self._masked(watch), watching(map(type, self.modules.values()), watch):
-            return module(*args, **kwargs)
+            return self._called(module, args, kwargs)
+
+    def _called(self, module: tf.Module, args: tuple, kwargs: dict) -> Any:
+        """What a module returns that no other module calls."""
+        return _called(module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)
@@ -282,6 +308,16 @@ class _Fetches:
         self._met[id(tensor)] = (fetch, tap_key(call.path, kind, name, call.call))
         self._alive.append(tensor)
         self.tensors.append(tf.convert_to_tensor(tensor))
+
+
+def _called(module: tf.Module, args: tuple, kwargs: dict) -> Any:
+    """What a module returns; it is told not to train, unless the arguments say otherwise."""
+    if kwargs.get("training"):
+        return module(*args, **kwargs)
+    if takes_training(module):
+        kwargs = {"training": False, **kwargs}
+    with at_rest():
+        return module(*args, **kwargs)
 
 
 def capture(
@@ -342,7 +378,7 @@ def to_array(tensor: Any) -> np.ndarray:
 
 def to_tensors(inputs: tuple | dict) -> tuple | dict:
     """`inputs` with tensors in place of arrays."""
-    template, arrays = flatten(inputs, is_array)
+    template, arrays = flatten(inputs, is_array, records=True)
     made = {name: tf.constant(array) for name, array in arrays}
     return fill(template, lambda slot: made[slot.name])
 

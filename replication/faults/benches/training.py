@@ -44,7 +44,7 @@ class TrainingBench:
         """The port's modules by path."""
         from parity.frameworks.tensorflow.modules import named_modules
 
-        return [named_modules(self._model)]
+        return [named_modules(self._model, private=False)]
 
     @cached_property
     def variables(self) -> list[Mapping[str, tuple[Any, Any]]]:
