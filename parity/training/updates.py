@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from parity.claims import Claim, Place, margin_claim
+from parity.frameworks.shared.recipes import CLIP_EPSILON, Recipe
 from parity.gradients import gradient_verdict
 from parity.judge import PRECISION_FACTOR, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.recipes import CLIP_EPSILON, Recipe
 from parity.training.sides import Side
 from parity.training.update_causes import causes, chosen
 
