@@ -125,8 +125,17 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, moved over it when the block ends without an error."""
+    """Yields a temporary path beside `path`, moved over it when the block ends without an error.
+
+    Raises InputError where there is no such folder.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the folder {path.parent} does not exist",
+            f"{path.name} would be written there",
+            "create it first",
+        )
     _clear(path.parent)
     temporary = path.with_name(f".{path.name}.{_own_mark()}.partial")
     try:
