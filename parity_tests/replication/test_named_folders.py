@@ -92,10 +92,11 @@ def strays(events: list, folder: Path, read: set[str], written: set[str]) -> lis
         if kind not in ("read", "write"):
             found.append((kind, what))
         elif kind == "write" and not is_below(what, [*writable, Path("/dev"), Path("/proc")]):
-            # the folder of a result is where its unfinished file lies
-            name = Path(what).name
-            unfinished = name.startswith(".") and name.endswith((".partial", ".old"))
-            if not (unfinished and Path(what).parent == folder):
+            # an unfinished result lies beside what it will be; `folder` itself is made, being there
+            inside = Path(what).is_relative_to(folder)
+            first = Path(what).relative_to(folder).parts[:1] if inside else ("",)
+            unfinished = all(p.startswith(".") and p.endswith((".partial", ".old")) for p in first)
+            if not unfinished:
                 found.append((kind, what))
         elif kind == "read" and not is_below(what, readable) and Path(what).is_file():
             found.append((kind, what))
