@@ -145,7 +145,7 @@ def _stored(
     def load() -> np.ndarray:
         try:
             return np.asarray(reader.get_tensor(key))
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(prefix, error) from None
 
     return StoredTensor(shape, dtype, load)
