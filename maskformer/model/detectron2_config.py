@@ -250,7 +250,10 @@ def _described(path: Path, overrides: Sequence[str]) -> Entry:
         raise InputError(
             f"overrides are given with {path}", "KEY VALUE overrides belong to the original's YAML"
         )
-    return own_config.read(path, entry_of)
+    return own_config.read(
+        path,
+        lambda base, settings: _described(Path(base), settings) if settings else entry_of(base),
+    )
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:

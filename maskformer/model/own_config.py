@@ -83,19 +83,25 @@ def with_classes(entry: Entry, classes: Sequence[OwnClass]) -> Entry:
     )
 
 
-def own_config(base: str, classes: Sequence[OwnClass]) -> dict[str, Any]:
-    """The content of a file that `read` gives back: `base` as `entry_of` takes it."""
+def own_config(
+    base: str, classes: Sequence[OwnClass], settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of a file that `read` gives back.
+
+    `base` is what `entry_of` takes, `settings` keys and values in turn, where it is a YAML file.
+    """
     return {
         "schema": SCHEMA,
         "base": base,
+        "settings": list(settings),
         "classes": [dataclasses.asdict(one) for one in classes],
     }
 
 
-def read(path: Path, entry_of: Callable[[str], Entry]) -> Entry:
+def read(path: Path, entry_of: Callable[[str, Sequence[str]], Entry]) -> Entry:
     """The entry that a JSON file describes: own classes, or transformers' MaskFormer.
 
-    `entry_of` gives the entry that own classes are based on.
+    `entry_of` gives the entry that own classes are based on, with its settings.
 
     Raises InputError for anything else.
     """
@@ -119,9 +125,13 @@ def read(path: Path, entry_of: Callable[[str], Entry]) -> Entry:
     )
 
 
-def _own(path: Path, content: Mapping[str, Any], entry_of: Callable[[str], Entry]) -> Entry:
+def _own(
+    path: Path, content: Mapping[str, Any], entry_of: Callable[[str, Sequence[str]], Entry]
+) -> Entry:
     base, items = content.get("base"), content.get("classes")
-    if not isinstance(base, str) or not isinstance(items, list):
+    settings = content.get("settings", [])
+    is_words = isinstance(settings, list) and all(isinstance(one, str) for one in settings)
+    if not isinstance(base, str) or not isinstance(items, list) or not is_words:
         raise InputError(f"config file {path} is incomplete", "expected: base and classes")
     classes = []
     for i, item in enumerate(items):
@@ -142,7 +152,8 @@ def _own(path: Path, content: Mapping[str, Any], entry_of: Callable[[str], Entry
                 base,
                 "name the config of before as its base",
             )
-    return with_classes(entry_of(base), classes)
+    entry = entry_of(base, settings)
+    return with_classes(entry, classes) if classes or not settings else entry
 
 
 def _library(path: Path, content: Mapping[str, Any]) -> Entry:

@@ -107,3 +107,19 @@ def test_own_classes_over_themselves_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(InputError, match="based on own classes itself"):
         entry_of(written(path, own_config.own_config(str(path.resolve()), CLASSES)))
+
+
+def test_settings_change_a_yaml_below_own_classes(tmp_path: Path) -> None:
+    from parity_tests.replication.commands.test_options import SMALL
+
+    base = tmp_path / "small.yaml"
+    base.write_text(SMALL % 17)
+    settings = ("MODEL.MASK_FORMER.DROPOUT", "0.2")
+    content = own_config.own_config(str(base), CLASSES, settings)
+    entry = entry_of(written(tmp_path / "own.json", content))
+    assert (entry.model.predictor.dropout, entry.model.num_classes) == (0.2, 3)
+    alone = entry_of(written(tmp_path / "set.json", own_config.own_config(str(base), (), settings)))
+    assert (alone.model.predictor.dropout, alone.model.num_classes) == (0.2, 17)
+    wrong = own_config.own_config(str(base), CLASSES, ("MODEL.MASK_FORMER.DROPUOT", "0.2"))
+    with pytest.raises(InputError, match=r"nearest: MODEL\.MASK_FORMER\.DROPOUT"):
+        entry_of(written(tmp_path / "own.json", wrong))
