@@ -125,9 +125,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, moved over it when the block ends without an error.
+    """Yields a temporary path beside `path`, a file's or a folder's, for the block to write.
 
-    Raises InputError where there is no such folder.
+    It is moved over `path` when the block ends without an error. Raises InputError where there is
+    no folder to write to.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -142,7 +143,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextlib.contextmanager
