@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.auditing.options import Options, Runs
+from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import Pair as Pair
 from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
@@ -22,10 +22,11 @@ from parity.auditing.result import (
     isolated_claim,
 )
 from parity.auditing.state import put_back, state_before
-from parity.calls import Call
+from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
+from parity.matching.search import completed
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
@@ -33,12 +34,17 @@ from parity.records import write_json
 from parity.results import Result
 from parity.steps import Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
+from parity.training.declared import Training as Training
+from parity.training.step import training_claims
 from parity.weights import Loaded, state_digest
+
+NO_CAUSES = "causes of differences: mistakes are planted in PyTorch, and neither model is of it"
 
 
 def audit(
     pair: Pair,
     *,
+    training: Training | None = None,
     executions: Sequence[str] | None = None,
     isolate: bool = False,
     title: str = "Audit",
@@ -48,6 +54,7 @@ def audit(
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
 
     Args:
+        training: how both are trained; losses, gradients and updates are compared as well.
         executions: how the port is run in float32, by default in every way that its framework has;
             without any, only float64 is compared.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
@@ -64,13 +71,15 @@ def audit(
         >>> result.verdict
         'equal'
     """
-    options = Options(executions, isolate, command=command)
+    left = NOT_VERIFIED if training is None else NOT_VERIFIED[1:]
+    options = Options(executions, isolate, command=command, training=training, not_verified=left)
     return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(pair, options, steps)
+    pair, first = completed(pair, steps)
+    reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 
@@ -91,28 +100,33 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
+    trained = []
+    if options.training is not None:
+        trained = training_claims(reference, port, options.training, options, steps)
     if once:
         port.release64()
-        reference.recorder = None
+        reference.release64()
         give_back()
     _judge_float32(reference, port, options, (measured, runs), steps)
     if once:
         reference.release()
         port.float32 = None
         give_back()
-    claims = []
+    claims = trained
     if options.isolate and alone:
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
+    left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     declared += port.reasons
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared, *measured.remarks),
+        (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -160,6 +174,7 @@ def _judge_float64(
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
         measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
@@ -180,14 +195,14 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), built.precision():
+    with steps("localise"), reference.built.precision(), built.precision():
         found = locate(
             reference.recorder,
             recorder,
             trace,
             inputs,
             measured.floors,
-            _explain(reference, port, measured),
+            _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
@@ -238,10 +253,12 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
         measured.port_source = reference.pair.weights.source
 
 
-def _explain(reference: Reference, port: Port, measured: Measured) -> Any:
-    """What explains differences from this reference; None where its framework cannot."""
-    explain = reference.framework.explain
-    if explain is None or not measured.tensors_changed:
+def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:
+    """What explains differences of the port; None where neither side's framework can."""
+    explain, mend = reference.framework.explain, port.float64.framework.mend
+    if explain is None:
+        return mend and (lambda _, case: mend(recorder, case.exchanged()))
+    if not measured.tensors_changed:
         return explain
     back = port.read_back(reference)
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})

@@ -6,7 +6,7 @@ import inspect
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -18,7 +18,7 @@ from parity.masks import Drawn, Feed, Keeps, Masks
 from parity.metrics import gap
 from parity.names import Naming
 from parity.pairing import align
-from parity.trace import Axes, Tap, Trace, TraceError, shown
+from parity.trace import Axes, Tap, Trace, TraceError, shown, tap_key
 
 Sink = Callable[[Tap], None]
 Feeds = Mapping[str, Tap]
@@ -37,9 +37,35 @@ class Slot:
     dtype: Any
 
 
+STACKED, PART = "␟", "␞"  # in names of tensors that the other side has in several, or in one
+
+
+def joined(names: Sequence[str]) -> str:
+    """The name of a tensor whose parts along the first axis the other side has under `names`."""
+    return STACKED.join(names)
+
+
+def part(name: str, index: int, count: int) -> str:
+    """The name of one of `count` tensors that the other side has stacked as `name`."""
+    return f"{name}{PART}{index}/{count}"
+
+
+def whole(name: str) -> tuple[str, int, int] | None:
+    """The inverse of `part`; None for a name that is none of a part."""
+    stem, found, rest = name.rpartition(PART)
+    index, _, count = rest.partition("/")
+    return (stem, int(index), int(count)) if found else None
+
+
+def needed(name: str) -> list[str]:
+    """The names on the other side that a tensor called `name` is made of."""
+    one = whole(name)
+    return [one[0]] if one else name.split(STACKED)
+
+
 @dataclass(frozen=True)
 class Record:
-    """A mapping that is a dataclass too, such as the outputs of `transformers`, taken apart."""
+    """A dataclass, such as the outputs of `transformers`, taken apart."""
 
     kind: type
     parts: dict[str, Any]
@@ -50,13 +76,16 @@ def flatten(
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """`value` with a `Slot` for each tensor, and the tensors with their dotted names, in order.
 
-    Mappings become dictionaries; with `records`, those that are dataclasses become a `Record`, of
+    Mappings and dataclasses become dictionaries; with `records`, dataclasses become a `Record`, of
     which `fill` makes one of the same class.
     """
     if is_tensor(value):
         return Slot(name, value.dtype), [(name, value)]
+    record = dataclasses.is_dataclass(value) and not isinstance(value, type)
     if isinstance(value, Mapping):
         items = list(value.items())
+    elif record:
+        items = [(one.name, getattr(value, one.name)) for one in dataclasses.fields(value)]
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         items = list(zip(value._fields, value, strict=True))
     elif isinstance(value, list | tuple):
@@ -69,9 +98,11 @@ def flatten(
         part, found = flatten(item, is_tensor, place, records=records)
         parts.append((key, part))
         tensors += found
-    if isinstance(value, Mapping):
-        record = records and dataclasses.is_dataclass(value)
-        return Record(type(value), dict(parts)) if record else dict(parts), tensors
+    if record and not tensors and not isinstance(value, Mapping):
+        return value, []
+    if isinstance(value, Mapping) or record:
+        taken = dict(parts)
+        return Record(type(value), taken) if records and record else taken, tensors
     values = [part for _, part in parts]
     if hasattr(value, "_fields"):
         return type(value)(*values), tensors
@@ -168,7 +199,10 @@ def named_arguments(
             continue
         bare = len(parameters) == 1 or parameter.kind is parameter.VAR_KEYWORD
         part, found = flatten(
-            bound.arguments[parameter.name], is_tensor, "" if bare else parameter.name
+            bound.arguments[parameter.name],
+            is_tensor,
+            "" if bare else parameter.name,
+            records=True,
         )
         values[parameter.name] = part
         tensors += found
@@ -309,6 +343,9 @@ def named_as_reference(
     """The template and tensors under the names of `naming`; what has none stays as it is."""
     own = [name for name, _ in tensors]
     names = dict(zip(own, naming.tensors(path, kind, own), strict=True))
+    arrange = getattr(naming, "arrange", None)
+    if arrange is not None:
+        names = arrange(path, kind, names, {name: tuple(t.shape) for name, t in tensors})
     values = dict(tensors)
 
     def renamed(slot: Slot) -> Any:
@@ -328,6 +365,41 @@ def _refill(template: Any, slot: Callable[[Slot], Any]) -> Any:
     if type(template) in (list, tuple):
         return type(template)(_refill(part, slot) for part in template)
     return fill(template, slot)
+
+
+def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, list[Tap]]) -> Iterator[Tap]:
+    """The taps that the reference has in place of one; those of a stack once all have come."""
+    one = whole(tap.name)
+    if one is not None:
+        name, _, count = one
+        met = parts.setdefault(tap_key(tap.path, tap.kind, name, tap.call), [])
+        met.append(_seen(naming, tap))
+        if len(met) == count:
+            letters = naming.view(tap.path, tap.kind, name).axes
+            array = np.stack([each.array for each in met])
+            yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
+    elif STACKED in tap.name:
+        for name, array in zip(needed(tap.name), tap.array, strict=True):
+            letters = axes(tap.path, tap.kind, name, array.ndim)
+            yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
+    else:
+        yield tap
+
+
+def _seen(naming: Naming, tap: Tap) -> Tap:
+    """A tap of this side as the reference has it."""
+    found = naming.view(tap.path, tap.kind, tap.name)
+    if found is None:
+        return tap
+    array = found.to_reference(tap.array)
+    back = found.to_port(array)
+    if back.shape != tap.array.shape:
+        raise TraceError(
+            f"the view of {tap.key} does not lead back to the port's tensor",
+            f"{list(tap.array.shape)} becomes {list(array.shape)}, and back {list(back.shape)}",
+            "mend the view, or narrow the place that it is declared for in `views`",
+        )
+    return dataclasses.replace(tap, array=array, axes=found.axes, same_as=None)
 
 
 @dataclass(frozen=True)
@@ -478,29 +550,30 @@ class Recorder(ABC):
             return sink
         naming = self.naming
 
+        parts: dict[str, list[Tap]] = {}
+
         def view(tap: Tap) -> None:
-            found = naming.view(tap.path, tap.kind.removeprefix("grad_"), tap.name)
-            if found is None:
-                sink(tap)
-            else:
-                array = found.to_reference(tap.array)
-                back = found.to_port(array)
-                if back.shape != tap.array.shape:
-                    raise TraceError(
-                        f"the view of {tap.key} does not lead back to the port's tensor",
-                        f"{list(tap.array.shape)} becomes {list(array.shape)}, and back "
-                        f"{list(back.shape)}",
-                        "mend the view, or narrow the place that it is declared for in `views`",
-                    )
-                sink(dataclasses.replace(tap, array=array, axes=found.axes, same_as=None))
+            for one in _unstacked(tap, naming, self.axes, parts):
+                sink(_seen(naming, one))
 
         return view
 
-    def fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
+    def fed_array(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
         """The reference's tap as this side has it; None where its axes have other names."""
-        view = None if self.naming is None else self.naming.view(path, kind, slot.name)
+        one = whole(slot.name)
+        if one is not None:
+            view = self.naming.view(path, kind, slot.name)
+            return view.to_port(taps[one[0]].array[one[1]])
+        if STACKED in slot.name:
+            names = needed(slot.name)
+            arrays = [self._arranged(path, kind, name, taps[name]) for name in names]
+            return None if any(one is None for one in arrays) else np.stack(arrays)
+        return self._arranged(path, kind, slot.name, taps[slot.name])
+
+    def _arranged(self, path: str, kind: str, name: str, tap: Tap) -> np.ndarray | None:
+        view = None if self.naming is None else self.naming.view(path, kind, name)
         if view is None:
-            return align(tap, self.axes(path, kind, slot.name, tap.array.ndim))
+            return align(tap, self.axes(path, kind, name, tap.array.ndim))
         array = align(tap, view.axes)
         return None if array is None else view.to_port(array)
 
@@ -572,15 +645,16 @@ class Recorder(ABC):
         collect = self._collector(trace.add)
 
         def tensor(path: str, kind: str, slot: Slot, taps: Feeds) -> Any:
-            if slot.name not in taps:
+            if not set(needed(slot.name)) <= set(taps):
                 raise IsolationError(
                     f"{shown(path)} cannot be run alone",
                     f"its {kind} `{slot.name}` has no counterpart: {', '.join(taps) or 'none'}",
                     "give the argument the same name on both sides",
                 )
-            tap = moved(taps[slot.name])
-            array = self.fed_array(path, kind, slot, tap)
+            given = {name: moved(taps[name]) for name in needed(slot.name)}
+            array = self.fed_array(path, kind, slot, given)
             if array is None:
+                tap = next(iter(given.values()))
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise IsolationError(
                     f"{shown(path)} cannot be run alone",
@@ -621,7 +695,7 @@ class Recorder(ABC):
             if results is None or number >= len(known):
                 return None
             template = known[number].results
-            names = {slot.name for slot in slots(template)}
+            names = {name for slot in slots(template) for name in needed(slot.name)}
             # Where no result is recorded, nothing stands in for the module, and it runs.
             if not names or not names <= set(results):
                 return None
@@ -632,7 +706,7 @@ class Recorder(ABC):
         changes = {
             name: None
             for name, part in call.arguments.values.items()
-            if isinstance(part, Slot) and part.name and part.name not in feeds
+            if isinstance(part, Slot) and part.name and not set(needed(part.name)) <= set(feeds)
         }
         for name, tap in feeds.items():
             wanted = name in call.arguments.signature.parameters

@@ -8,7 +8,7 @@ be judged alone: given the reference's inputs and the reference's output gradien
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key
 
 Arrays = Mapping[str, Tap]
+Parameters = Mapping[str, tuple[Sequence[Any], Callable[..., np.ndarray]]]
+"""What holds each tensor of the reference, by key, and what makes of their gradients its own."""
 LETTERS = "ABCDEFGH"  # axes of parameters, in the reference's order
 MOST_STOPS = 400  # gradients that are stopped by way of trial in one module
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
@@ -52,7 +54,7 @@ class GradientWatch(Watch):
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
         if id(module) not in self.paths or (self._stack and self._stack[-1][0] == id(module)):
             return super().__call__(original, module, args, kwargs)
-        template, tensors = flatten((args, kwargs), self.is_tensor)
+        template, tensors = flatten((args, kwargs), self.is_tensor, records=True)
         owned = {name: self.own(tensor) for name, tensor in tensors}
         args, kwargs = fill(template, lambda slot: owned[slot.name])
         before = len(self.calls)
@@ -343,6 +345,35 @@ def parameter_tap(name: str, gradient: np.ndarray) -> Tap:
     """The tap of a parameter's gradient, held as the reference holds it, by its state-dict key."""
     path, _, own = name.rpartition(".")
     return Tap(path, "param_grad", own, 0, LETTERS[: gradient.ndim], gradient)
+
+
+def holders(parameters: Parameters) -> dict[str, Any]:
+    """What holds tensors of the reference, each under the tensor's key and its own number."""
+    return {
+        f"{key} {index}": one
+        for key, (several, _) in parameters.items()
+        for index, one in enumerate(several)
+    }
+
+
+def by_key(
+    parameters: Parameters,
+    found: Mapping[str, np.ndarray | None],
+    shape: Callable[[Any], Any] = lambda holder: holder.shape,
+) -> dict[str, np.ndarray | None]:
+    """The gradients of tensors of the reference from those of their `holders`; None for none."""
+    gradients: dict[str, np.ndarray | None] = {}
+    for key, (several, turned) in parameters.items():
+        own = [found.get(f"{key} {index}") for index in range(len(several))]
+        gradients[key] = None
+        if any(one is not None for one in own):
+            gradients[key] = turned(
+                *(
+                    np.zeros(tuple(shape(holder))) if one is None else one
+                    for one, holder in zip(own, several, strict=True)
+                )
+            )
+    return gradients
 
 
 def ordinal(call: Call) -> int:

@@ -287,7 +287,7 @@ class _Judging:
             for fault in found
             if not self.is_border(fault.theirs)
             # What a module that is looked through makes wrong, it is named for itself.
-            and not any((path, fault.edge) in made for path in fault.through)
+            and not any((path, fault.edge) in made for path in fault.through - {fault.theirs.path})
         ]
 
     def is_border(self, theirs: Call) -> bool:
@@ -626,9 +626,9 @@ class _Search:
             with reference.looking_through(through):
                 return reference.isolate(theirs, given, children)
 
-        def again() -> Trace:
+        def again(given: Mapping[str, Tap] = feeds) -> Trace:
             with port.looking_through(through):
-                return port.isolate(fault.call, feeds, children)
+                return port.isolate(fault.call, given, children)
 
         expected = _expected(self._trace, theirs, through)
         case = Case(
@@ -645,6 +645,7 @@ class _Search:
             through,
             tuple(dict.fromkeys(self._known[type(reference.modules[theirs.path])])),
             over,
+            fault.call,
         )
         try:
             found = self._explain(reference, case)

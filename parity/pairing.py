@@ -53,6 +53,12 @@ def tap_gap(tap: Tap, reference: Tap, *, ulps: bool = False) -> Gap:
     """The gap of `tap` from `reference`, axes matched by name and in no other way."""
     array = align(tap, reference.axes)
     if array is None:
+        ours, theirs = tuple(tap.array.shape), tuple(reference.array.shape)
+        if len(theirs) == len(ours) + 1 and sorted(theirs[1:]) == sorted(ours):
+            text = f"a leading axis is missing: shape {ours} instead of {theirs}"
+            return failed(text, theirs)
+        if len(ours) == len(theirs) + 1 and sorted(ours[1:]) == sorted(theirs):
+            return failed(f"a leading axis too many: shape {ours} instead of {theirs}", theirs)
         return failed(f"axes {tap.axes} instead of {reference.axes}", tuple(reference.array.shape))
     return gap(array, reference.array, ulps=ulps)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.arranging import Arranged, known
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.reference import Reference
@@ -22,6 +23,7 @@ from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
 
 ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
+KERAS_FRAME = re.compile(r"Exception encountered when calling [^\n]*\n")
 FRAMES = 6  # lines of a traceback that are shown
 
 
@@ -38,8 +40,8 @@ class Port:
     float32: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
-    reasons: Sequence[str] = ()
     held32: Sequence[Held] = ()
+    reasons: Sequence[str] = ()
 
     @property
     def model64(self) -> Any:
@@ -109,13 +111,13 @@ def recorder_of(
 ) -> tuple[Recorder, Inputs]:
     """The recorder of the port in one execution, and the inputs in its precision."""
     pair = reference.pair
+    axes = axes_of(pair.port_axes, built.framework)
+    naming = pair.names.port_side(places_of(reference.trace))
+    if naming is not None:
+        their_axes = axes_of(pair.axes, reference.framework)
+        naming = Arranged(naming, known(reference.trace), axes, their_axes)
     recorder = built.framework.recorder(
-        built.model,
-        axes_of(pair.port_axes, built.framework),
-        execution,
-        only=only,
-        copies=True,
-        naming=pair.names.port_side(places_of(reference.trace)),
+        built.model, axes, execution, only=only, copies=True, naming=naming
     )
     inputs = inputs_of_port(pair, reference.framework, built.framework)
     return recorder, cast(inputs, built.dtype)
@@ -144,9 +146,9 @@ def _usable(how: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # whatever the user's model raises
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        text = f"{type(error).__name__}: {lines[0] if lines else ''}"
-        if PRECISIONS.search(text):
+        said = KERAS_FRAME.sub("", str(error)).partition("Call arguments received by")[0].strip()
+        text = f"{type(error).__name__}: {said.partition(chr(10))[0]}"
+        if PRECISIONS.search(said):
             raise InputError(
                 f"the port cannot run in {how}",
                 text,

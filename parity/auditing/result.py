@@ -41,7 +41,8 @@ class Measured:
     the reference does not have so. `effects` are what reading the taps changes, by execution.
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
     make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
-    variables of the port that have other values after a run.
+    variables of the port that have other values after a run. `assumed` says of each place where
+    tensors were paired by their shapes alone how.
     """
 
     places: Mapping[str, Site]
@@ -61,12 +62,14 @@ class Measured:
     unjudged: Mapping[str, str] = field(default_factory=dict)
     not_finite: Mapping[str, Any] = field(default_factory=dict)
     changed_by_running: Sequence[str] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def remarks(self) -> list[str]:
         """What was not compared, and why, a sentence each."""
         alone = (f"{path} by itself: {why}" for path, why in self.unjudged.items())
-        return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone]
+        seen = (f"{place}, paired by shapes: {how}" for place, how in self.assumed.items())
+        return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone, *seen]
 
     @property
     def differs(self) -> bool:

@@ -37,10 +37,12 @@ def test_the_public_names_are_these():
         "Layout",
         "Names",
         "Pair",
+        "Training",
         "Weights",
         "audit",
         "compare_examples",
         "compare_functions",
+        "match",
         "save",
     ]
     assert not any(inspect.ismodule(getattr(parity, name)) for name in PUBLIC)

@@ -1,5 +1,7 @@
 """Models as strangers write them: no alarm where they are equal, and a place where they differ."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -432,7 +434,114 @@ def test_the_line_of_a_cause_is_the_models_own():
     pytest.importorskip("einops")
     names = Names(modules={"norm": "norm"})
     pair = Pair(varied(Rearranged), PortRearranged, (numbers(2, 5, 6),), names=names)
-    (found,) = audit(pair, executions=(), quiet=True)["localisations"]
+    (found,) = audit(pair, executions=(), quiet=True).to_json()["localisations"]
     texts = [one["text"] for one in found["explanations"]]
     assert any("a sum instead of a mean" in text for text in texts)
     assert all("test_strangers.py" in text for text in texts if ".py:" in text)
+
+
+class Heads(nn.Module):
+    """Returns every layer's logits in one stack, a map, and attention by heads."""
+
+    def __init__(self, form="stack"):
+        super().__init__()
+        self.layers, self.form = nn.ModuleList(nn.Linear(6, 6) for _ in range(3)), form
+
+    def forward(self, x):
+        found = []
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+            found.append(x)
+        n, s, c = x.shape
+        if self.form == "stack":
+            return {"logits": torch.stack(found)}
+        if self.form == "list":
+            return {"logits": found[-1], "auxiliary": found[:-1]}
+        if self.form == "map":
+            return {"logits": x.transpose(1, 2).reshape(n, c, s // 4, 4)}
+        return {"logits": x.reshape(n, s, 2, c // 2).transpose(1, 2)}
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: object
+    note: str = ""
+    auxiliary: object = None
+
+
+class PortHeads(tf_keras.Model):
+    def __init__(self, form="list", factor=1.0):
+        super().__init__()
+        self.blocks, self.form, self.factor = [K.Dense(6) for _ in range(3)], form, factor
+
+    def call(self, x):
+        found = []
+        for block in self.blocks:
+            x = tf.tanh(block(x))
+            found.append(x)
+        found[1] = self.factor * found[1]
+        return {
+            "list": lambda: found,
+            "tuple": lambda: (found[-1], found[:-1]),
+            "stack": lambda: tf.stack(found),
+            "record": lambda: Answer(found[-1], auxiliary=found[:-1]),
+            "sequence": lambda: x,
+            "last": lambda: found[-1],
+            "turned": lambda: tf.transpose(x, [0, 2, 1]),
+        }[self.form]()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("stack", "list"),
+        ("list", "tuple"),
+        ("list", "record"),
+        ("map", "sequence"),
+        ("split", "sequence"),
+    ],
+)
+def test_outputs_may_be_arranged_otherwise(theirs, ours):
+    inputs, layers = (numbers(2, 12, 6),), {"blocks.*": "layers.*"}
+    result = compared(
+        varied(lambda: Heads(theirs)),
+        lambda: PortHeads(ours),
+        inputs,
+        layers,
+        executions=("graph",),
+    )
+    assert (result["verdict"], result["unpaired"]) == ("equal", {"reference": [], "port": []})
+    assert (ours in ("record",)) or any("paired by shapes" in one for one in result["not_verified"])
+    if theirs in ("stack", "list"):
+        result = compared(
+            varied(lambda: Heads(theirs)), lambda: PortHeads(ours, 1.5), inputs, layers
+        )
+        assert result["verdict"] == "different"
+
+
+def test_a_stack_on_the_ports_side_is_taken_apart():
+    inputs, layers = (numbers(2, 12, 6),), {"blocks.*": "layers.*"}
+
+    class Listed(Heads):
+        def forward(self, x):
+            return tuple(super().forward(x)["logits"])
+
+    result = compared(varied(Listed), lambda: PortHeads("stack"), inputs, layers)
+    assert result["verdict"] == "equal"
+
+
+def test_a_missing_leading_axis_is_called_that():
+    layers = {"blocks.*": "layers.*"}
+    result = compared(varied(Heads), lambda: PortHeads("last"), (numbers(2, 12, 6),), layers)
+    assert "a leading axis is missing" in result["localisations"][0]["evidence"]
+
+
+def test_a_transposed_output_is_no_arrangement():
+    layers = {"blocks.*": "layers.*"}
+
+    class Plain(Heads):
+        def forward(self, x):
+            return super().forward(x)["logits"][-1]
+
+    result = compared(varied(Plain), lambda: PortHeads("turned"), (numbers(2, 12, 6),), layers)
+    assert (result["verdict"], [path for path, _ in places(result)]) == ("different", ["model"])

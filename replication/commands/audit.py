@@ -85,7 +85,7 @@ def _audit_all(
     parse_size(size)
     result = audit_all.audit_all(weights, size, threads, options.command_line())
     options.keep(result, out, "audit_all.json")
-    equal = result["verdict"] == "equal"
+    equal = result.verdict == "equal"
     options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 
@@ -102,6 +102,8 @@ def register(app: typer.Typer) -> None:
         ] = None,
         config: options.Config = None,
         config_file: options.ConfigFile = None,
+        classes: options.Classes = None,
+        settings: options.Settings = None,
         weights: options.Weights = "seeded:0",
         port_weights: options.PortWeights = None,
         images: Annotated[
@@ -184,7 +186,8 @@ def register(app: typer.Typer) -> None:
             seeded = weights.startswith("seeded:")
             chosen = zoo.get(DEFAULT) if seeded else entry_that_fits(Path(weights))
         else:
-            chosen = options.resolved(config, config_file)
+            chosen = options.resolved(config, config_file, options.overrides(settings))
+        chosen = options.with_classes(chosen, classes, None)
         request = Request(
             config=chosen.model,
             weights=weights,

@@ -59,4 +59,4 @@ def _variable(variable: keras.Variable, owner: str | None, name: str, layout: La
         with computing_in(variable.dtype):
             variable.assign(array.astype(np.float64))
 
-    return Variable(owner, name, layout, tuple(variable.shape), read, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), read, assign, variable)

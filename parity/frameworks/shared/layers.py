@@ -5,6 +5,11 @@ from typing import Any
 
 from parity.weights import Layout, of_kind
 
+# Attributes in which TensorFlow tracks what an object has; `_self_attention` is somebody's layer.
+TRACKED = tuple(
+    f"_self_{one}"
+    for one in ("extra", "name_based", "saveable", "setattr", "tracked", "unconditional", "update")
+)
 NAMES = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
