@@ -197,8 +197,11 @@ def _cost(cost: Cost, outputs: Outputs | Refusal, inputs: Inputs) -> np.ndarray 
     wide = {name: one.astype("f8") if one.dtype.kind == "f" else one for name, one in arrays}
     inputs = fill(template, lambda slot: wide[slot.name])
     args = inputs if isinstance(inputs, tuple) else tuple(inputs.values())
-    values = list(outputs.values())
-    made = values[0] if list(outputs) == ["result"] else values
+    made: Any = dict(outputs)
+    if list(outputs) == ["result"]:
+        made = outputs["result"]
+    elif all(name.isdecimal() for name in outputs):
+        made = tuple(outputs.values())
     return np.asarray(cost(made, *args), np.float64)
 
 
