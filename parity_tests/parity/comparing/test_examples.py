@@ -93,10 +93,10 @@ STEPS = np.array([1, 2, 3], np.float32)[:, None, None]
 def test_a_mistake_is_named_and_drawn(changes, claim, cause):
     result = compared(examples(**changes))
     assert failing(result) == [claim]
-    assert cause in result.claim(claim).cause
+    assert cause in result.claimed(claim).cause
     (key,) = changes
     assert result.first == f"example 0, {key}"
-    assert result.claim(claim).place.text.startswith(f"{key}, example 0 at [")
+    assert result.claimed(claim).place.text.startswith(f"{key}, example 0 at [")
     picture = Image.open(io.BytesIO(base64.b64decode(result.picture)))
     assert picture.size == (3 * 32 + 2 * 4, 40)
 
@@ -108,7 +108,7 @@ def test_a_level_hides_no_bias():
     assert failing(compared(examples(image=moved(-1, 1)), **allowed)) == []
     biased = compared(examples(image=moved(0, 1)), **allowed)
     assert failing(biased) == ["bias"]
-    assert biased.claim("bias").place.text.startswith("image: +0.49")
+    assert biased.claimed("bias").place.text.startswith("image: +0.49")
     assert biased.fields[0].mean == pytest.approx(0.5, abs=0.01)
 
 
@@ -152,7 +152,7 @@ def test_another_order_hides_nothing_else(order):
 def test_what_is_no_value_has_a_claim_of_its_own(port, claim, text):
     result = compared(port)
     assert claim in failing(result)
-    assert text in result.claim(claim).place.text
+    assert text in result.claimed(claim).place.text
 
 
 def test_only_so_many_are_taken_of_an_endless_pipeline():

@@ -153,7 +153,7 @@ def test_another_assignment_that_costs_more_is_a_difference():
     result = parity.compare_functions(cheapest, exchanged, COSTS, cost=total)
     assert result.verdict == "different"
     assert result.first == "plain:1"
-    place = result.claim("same_decisions_float64").place.text
+    place = result.claimed("same_decisions_float64").place.text
     assert place.endswith("first at [0]: port 1, reference 0; cost 5 instead of 2")
 
 
@@ -166,7 +166,7 @@ def test_a_decision_that_the_reference_makes_both_ways_is_a_tie():
     assert parity.compare_functions(np.argmax, last, case).verdict == "equal"
     other = parity.compare_functions(np.argmax, np.argmin, case)
     assert other.verdict == "different"
-    assert "port 2, reference 0" in other.claim("same_decisions_float64").place.text
+    assert "port 2, reference 0" in other.claimed("same_decisions_float64").place.text
 
 
 def test_a_port_that_computes_in_half_is_less_exact():
