@@ -143,7 +143,7 @@ def _built_by_a_call(pair: Pair, built: Built) -> None:
 def _recorder(
     pair: Pair, options: Options, dtype: str, first: Built | None
 ) -> tuple[Built, Recorder]:
-    built = build(pair.reference, dtype) if first is None or dtype != first.dtype else first
+    built = _built(pair, dtype, first)
     evaluating(built)
     framework = built.framework
     if framework.measure_floors is None:
