@@ -5,6 +5,7 @@ these zeros and by the variables at once.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -198,11 +199,10 @@ class Gradients(IsolatedRun):
             closed, shape = jax.make_jaxpr(gradients, return_shape=True)(leaves, arguments)
         finally:
             self._held = None
-        flat = [*leaves, *arguments]
+        evaluate = partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
         if self.execution == "jit":
-            found = jax.jit(jax.core.jaxpr_as_fun(closed))(*flat)
-        else:
-            found = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *flat)
+            evaluate = jax.jit(evaluate)
+        found = evaluate(*leaves, *arguments)
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
         return (
