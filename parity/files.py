@@ -125,7 +125,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, moved over it when the block ends without an error."""
+    """Yields a temporary path beside `path`, a file's or a folder's, for the block to write.
+
+    It is moved over `path` when the block ends without an error.
+    """
     path = Path(path)
     _clear(path.parent)
     temporary = path.with_name(f".{path.name}.{_own_mark()}.partial")
@@ -133,7 +136,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextlib.contextmanager

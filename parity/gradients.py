@@ -8,7 +8,7 @@ be judged alone: given the reference's inputs and the reference's output gradien
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -343,6 +343,20 @@ def parameter_tap(name: str, gradient: np.ndarray) -> Tap:
     """The tap of a parameter's gradient, held as the reference holds it, by its state-dict key."""
     path, _, own = name.rpartition(".")
     return Tap(path, "param_grad", own, 0, LETTERS[: gradient.ndim], gradient)
+
+
+def together(
+    turned: Callable[..., np.ndarray], gradients: Sequence[np.ndarray | None], shapes: Sequence[Any]
+) -> np.ndarray | None:
+    """The gradient of a tensor of the reference from those of what holds it; None for none."""
+    if all(one is None for one in gradients):
+        return None
+    return turned(
+        *(
+            np.zeros(tuple(shape)) if one is None else one
+            for one, shape in zip(gradients, shapes, strict=True)
+        )
+    )
 
 
 def ordinal(call: Call) -> int:

@@ -1,8 +1,9 @@
 """The one ladder of claims over all evidence: which rung a claim stands on, and its verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from parity.claims import Claim
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ RUNGS = (
         "Float32 ratio",
         "no layer is less exact in float32 than the reference's own float32",
         "parity audit",
+    ),
+    Rung(
+        "functions",
+        "Functions",
+        "functions that are no models compute the same, or decide the same",
+        "parity.compare_functions",
     ),
     Rung("losses", "Losses", "every loss term is the same", "parity audit --train"),
     Rung(
@@ -130,9 +137,9 @@ AUDITED = {
 IDENTITIES = frozenset(rung.id for rung in (*RUNGS, *BESIDE))
 
 
-def verdict_of(claims: Sequence[Mapping[str, Any]]) -> str:
+def verdict_of(claims: Sequence[Claim]) -> str:
     """Of a rung: "fails" where a claim fails, "holds" where one holds and none is open."""
-    verdicts = {claim["verdict"] for claim in claims}
+    verdicts = {claim.verdict for claim in claims}
     if "fails" in verdicts:
         return "fails"
     if verdicts == {"holds"}:

@@ -7,6 +7,7 @@ from parity.auditing.options import Options
 from parity.auditing.port import Port
 from parity.auditing.reference import Reference
 from parity.claims import Claim, Place
+from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import perturb_ulp
 from parity.pairing import Comparison
@@ -68,7 +69,9 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
     forward = port.recorder("eager", NOTHING_DROPPED)
     before, after = after_step(port, forward)
     recorder = port.gradient_recorder("eager", NOTHING_DROPPED)
-    comparison = Comparison(step.gradients.values)
+    hidden = {parameter_key(key) for key in port.hidden()}
+    exact = {key: tap for key, tap in step.gradients.values.items() if key not in hidden}
+    comparison = Comparison(exact)
     with step.side.training() as inputs, port.training() as port_inputs:
         recorder(port_inputs, comparison)
         claims = loss_claims(step, port, forward, recorder.terms, options.command)
@@ -81,7 +84,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
             recorder,
             inputs,
             port_inputs,
-            step.gradients.values,
+            exact,
             step.gradients.floors,
             comparison,
             LOSS,
@@ -95,7 +98,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
         claims += gradients
         if options.isolate:
             claims.append(isolated_gradients_claim(backward, options.command))
-    claims.append(buffers_claim(step, after, before, options.command))
+    claims.append(buffers_claim(step, after, before, port.hidden(), options.command))
     return claims
 
 
@@ -151,9 +154,9 @@ def _steps_claims(
             return drawn[number]
 
         runs = {
-            "reference": SideRun(theirs, masks),
-            "twin": SideRun(twin, masks),
-            "port": SideRun(ours, replayed),
+            "reference": SideRun(theirs, masks, ours),
+            "twin": SideRun(twin, masks, ours),
+            "port": SideRun(ours, replayed, ours),
         }
         rows = followed(runs, training.steps)
     claims = twin_claims(rows, command, "train_steps")

@@ -7,8 +7,8 @@ from parity.weights.layouts import SAME as SAME
 from parity.weights.layouts import Layout as Layout
 from parity.weights.layouts import depthwise as depthwise
 from parity.weights.layouts import gates as gates
-from parity.weights.layouts import layout_of as layout_of
 from parity.weights.layouts import merged_heads as merged_heads
+from parity.weights.layouts import of_kind as of_kind
 from parity.weights.layouts import split_heads as split_heads
 from parity.weights.layouts import turned as turned
 from parity.weights.loading import Held as Held

@@ -85,7 +85,7 @@ def _audit_all(
     parse_size(size)
     result = audit_all.audit_all(weights, size, threads, options.command_line())
     options.keep(result, out, "audit_all.json")
-    equal = result["verdict"] == "equal"
+    equal = result.verdict == "equal"
     options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 

@@ -1,12 +1,16 @@
 """`parity score`: panoptic quality and mIoU of predictions that any program wrote."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from parity.errors import InputError
 from replication.commands import options
+
+if TYPE_CHECKING:
+    from replication.evaluation.submissions import ScoreResult
+    from reports.chapters.evaluation_result import SideScores
 
 
 def register(app: typer.Typer) -> None:
@@ -61,45 +65,35 @@ def command(
     options.end(result, as_json, lambda: _print(result))
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: "ScoreResult") -> None:
     from rich.table import Table
 
+    from replication.commands.evaluate import difference_in_words
     from replication.console.tables import print_table
 
-    sides = result["predictions"]
-    for name, one in sides.items():
-        table = Table(title=f"{name}, {result['images']} images", caption="percent")
+    for name, one in result.predictions.items():
+        table = Table(title=f"{name}, {result.images} images", caption="percent")
         for title in ("score", "value", "95 % interval"):
             table.add_column(title, justify="left" if title == "score" else "right")
-        for group, values in one.get("panoptic", {}).items():
-            table.add_row(f"PQ {group}", *_cells(values["pq"], one, f"PQ {group}"))
+        for group, values in one.panoptic.items():
+            table.add_row(f"PQ {group}", *_cells(one, f"PQ {group}"))
             for key in ("sq", "rq"):
-                table.add_row(f"  {key.upper()}", f"{100 * values[key]:.2f}", "")
-        table.add_row("mIoU", *_cells(one["miou"], one, "mIoU"))
+                table.add_row(f"  {key.upper()}", f"{100 * getattr(values, key):.2f}", "")
+        table.add_row("mIoU", *_cells(one, "mIoU"))
         print_table(table)
         table = Table(title="Classes", caption="percent; empty: does not occur")
         for title in ("class", "PQ", "SQ", "RQ", "IoU"):
             table.add_column(title, justify="left" if title == "class" else "right")
-        for row in one["per_class"]:
-            values = [row.get(key) for key in ("pq", "sq", "rq", "iou")]
+        for row in one.per_class:
+            values = (row.pq, row.sq, row.rq, row.iou)
             if any(value is not None for value in values):
-                table.add_row(row["name"], *("" if v is None else f"{100 * v:.2f}" for v in values))
+                table.add_row(row.name, *("" if v is None else f"{100 * v:.2f}" for v in values))
         print_table(table)
-    for name, found in result.get("comparison", {}).get("scores", {}).items():
-        difference = found["difference"]
-        if "reason" in difference:
-            print(f"{name}, second - first: no interval ({difference['reason']})")
-            continue
-        interval = difference["interval"]
-        print(
-            f"{name}, second - first: {100 * interval['value']:+.3f} points, "
-            f"{100 * interval['confidence']:.0f} % interval [{100 * interval['low']:+.3f}, "
-            f"{100 * interval['high']:+.3f}]"
-        )
+    for name, found in result.comparison.scores.items() if result.comparison else ():
+        print(f"{name}, second - first: {difference_in_words(found)}")
 
 
-def _cells(value: float, one: dict[str, Any], name: str) -> tuple[str, str]:
-    found = one["intervals"].get(name, {})
-    if "low" not in found:
-        return f"{100 * value:.2f}", ""
-    return f"{100 * value:.2f}", f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
+def _cells(one: "SideScores", name: str) -> tuple[str, str]:
+    found = one.interval(name)
+    bounds = f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found else ""
+    return f"{100 * one.of(name):.2f}", bounds

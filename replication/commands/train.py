@@ -1,8 +1,7 @@
 """`parity train`: trains either side, or both from the same weights, and compares the runs."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from replication.runs.trainers import Request
+    from reports.chapters.seeds import SeedsResult
+    from reports.chapters.training_runs import RunComparison, RunsResult
 
 CURVES = "curves.svg"
 OWN_CONFIG = "own_config.json"
@@ -115,7 +116,7 @@ def command(
     if len(folders) == 2:
         write_comparison(result, out)
         draw_curves({name: [folder] for name, folder in folders.items()}, out / CURVES)
-    passed = result["verdict"] != "different"
+    passed = result.verdict != "different"
     options.end(result, as_json, lambda: print_result(result, folders), passed)
 
 
@@ -160,97 +161,99 @@ def _over_seeds(request: "Request", count: int, margin: float, as_json: bool) ->
     first = request.given.get("seed", 0)
     seeds = range(first, first + count)
     result = train_seeds(request, seeds, margin)
-    write_json(result, request.out, RESULT)
+    write_json(result.to_json(), request.out, RESULT)
     draw_curves(
         {name: [request.out / f"seed_{seed}" / name for seed in seeds] for name in request.sides},
         request.out / CURVES,
     )
-    passed = result["verdict"] == "equivalent"
+    passed = result.verdict == "equivalent"
     options.end(result, as_json, lambda: _print_seeds(result, request.out), passed)
 
 
-def _print_seeds(result: Mapping[str, Any], out: Path) -> None:
+def _print_seeds(result: "SeedsResult", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    sides = list(next(iter(result["seeds"].values()))["sides"])
-    table = Table(title=f"{result['config']}, {result['steps']} steps: panoptic quality")
-    for name in ("seed", *sides, result["of"], "95 % interval of paired images", "loss, smoothed"):
+    sides = list(next(iter(result.seeds.values())).sides)
+    table = Table(title=f"{result.config}, {result.steps} steps: panoptic quality")
+    for name in ("seed", *sides, result.of, "95 % interval of paired images", "loss, smoothed"):
         table.add_column(name, justify="right")
-    for seed, one in result["seeds"].items():
-        values = [one["sides"][side]["scores"]["panoptic_quality"] for side in sides]
-        images = one["comparison"]["scores"]["panoptic_quality"].get("interval")
-        bounds = f"{100 * images['low']:+.2f} to {100 * images['high']:+.2f}" if images else "none"
-        gap = one["comparison"]["losses"]["loss"]["smoothed_gap"]
+    for seed, one in result.seeds.items():
+        values = [one.sides[side].scores["panoptic_quality"] for side in sides]
+        images = one.comparison.intervals.get("panoptic_quality")
+        bounds = f"{100 * images.low:+.2f} to {100 * images.high:+.2f}" if images else "none"
+        gap = one.comparison.losses["loss"].smoothed_gap
         difference = f"{values[1] - values[0]:+.2f}"
         table.add_row(seed, *map(_number, values), difference, bounds, f"{gap:.2g}")
     Console(markup=False).print(table)
-    for name, found in result["scores"].items():
-        interval, control = found["interval"], found["between_seeds"]
+    for name, found in result.scores.items():
+        interval, control = found.interval, found.between_seeds
         print(
-            f"{name}, {result['of']}: {found['mean']:+.2f} points over {len(result['seeds'])} "
-            f"seeds, standard deviation {found['standard_deviation']:.2f}, "
-            f"{100 * interval['confidence']:.0f} % interval [{interval['low']:+.2f}, "
-            f"{interval['high']:+.2f}]; two seeds of one side differ by "
-            + ", ".join(f"{one['mean']:.2f} ({side})" for side, one in control.items())
+            f"{name}, {result.of}: {found.mean:+.2f} points over {len(result.seeds)} "
+            f"seeds, standard deviation {found.standard_deviation:.2f}, "
+            f"{100 * interval.confidence:.0f} % interval [{interval.low:+.2f}, "
+            f"{interval.high:+.2f}]; two seeds of one side differ by "
+            + ", ".join(f"{one.mean:.2f} ({side})" for side, one in control.items())
         )
     print(
-        f"equivalence within {result['margin']:g} points: p = {result['p_value']:.2g}, "
-        f"level {result['alpha']:g}"
+        f"equivalence within {result.margin:g} points: p = {result.p_value:.2g}, "
+        f"level {result.alpha:g}"
     )
     print(f"curves: {out / CURVES}")
-    print(f"verdict: {result['verdict']}")
+    print(f"verdict: {result.verdict}")
 
 
-def print_result(result: dict[str, Any], folders: dict[str, Path]) -> None:
+def print_result(result: "RunsResult", folders: dict[str, Path]) -> None:
     """Prints the scores and, of two runs, how far losses and scores are apart."""
     from rich.console import Console
 
     console = Console(markup=False)
     console.print(_scores(result))
-    if "comparison" in result:
-        console.print(_losses(result["comparison"]))
-        for line in summary(result["comparison"]):
+    if result.comparison is not None:
+        console.print(_losses(result.comparison))
+        for line in summary(result.comparison):
             print(line)
-        print(f"verdict: {result['verdict']}")
+        print(f"verdict: {result.verdict}")
     for name, folder in folders.items():
         print(f"{name}: {folder}")
 
 
-def summary(comparison: dict[str, Any]) -> list[str]:
+def summary(comparison: "RunComparison") -> list[str]:
     """What two runs share, and their scores' differences with intervals, a line each."""
+    from maskformer.metrics.statistics import Missing
+
     lines = []
-    if not comparison["same_data"]:
+    if not comparison.same_data:
         lines.append("warning: the two runs were trained on different data")
-    for name, one in comparison["scores"].items():
-        if "reason" in one:
-            lines.append(f"{name}, {comparison['of']}: no interval ({one['reason']})")
+    for name, one in comparison.scores.items():
+        if isinstance(one, Missing):
+            lines.append(f"{name}, {comparison.of}: no interval ({one.reason})")
             continue
-        interval = one["interval"]
+        interval = one.interval
         lines.append(
-            f"{name}, {comparison['of']}: {100 * interval['value']:+.2f} points, "
-            f"{100 * interval['confidence']:.0f} % interval of paired images "
-            f"[{100 * interval['low']:+.2f}, {100 * interval['high']:+.2f}]"
+            f"{name}, {comparison.of}: {100 * interval.value:+.2f} points, "
+            f"{100 * interval.confidence:.0f} % interval of paired images "
+            f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
         )
     return lines
 
 
-def _scores(result: dict[str, Any]) -> "Table":
+def _scores(result: "RunsResult") -> "Table":
     from rich.table import Table
 
-    table = Table(title=f"{result['config']}, {result['steps']} steps", caption="percent")
+    table = Table(title=f"{result.config}, {result.steps} steps", caption="percent")
     table.add_column("score")
-    for name in result["sides"]:
+    for name in result.sides:
         table.add_column(name, justify="right")
-    sides = list(result["sides"].values())
-    for name in sides[0]["scores"]:
-        table.add_row(name, *(_number(one["scores"].get(name)) for one in sides))
+    sides = list(result.sides.values())
+    for name in sides[0].scores:
+        table.add_row(name, *(_number(one.scores.get(name)) for one in sides))
     for name, digits in (("seconds", 0), ("step_seconds", 3), ("data_wait_share", 3)):
-        table.add_row(name, *(f"{one[name]:.{digits}f}" for one in sides))
+        table.add_row(name, *(f"{getattr(one, name):.{digits}f}" for one in sides))
     return table
 
 
-def _losses(comparison: dict[str, Any]) -> "Table":
+def _losses(comparison: "RunComparison") -> "Table":
     from rich.table import Table
 
     table = Table(
@@ -259,9 +262,11 @@ def _losses(comparison: dict[str, Any]) -> "Table":
     )
     for name in ("loss", "first step", "median gap", "largest gap", "smoothed", "end, each side"):
         table.add_column(name, justify="left" if name == "loss" else "right")
-    for name, one in comparison["losses"].items():
-        gaps = (one[key] for key in ("first_gap", "median_gap", "largest_gap", "smoothed_gap"))
-        ends = " ".join(f"{value:.4g}" for value in one["end"])
+    for name, one in comparison.losses.items():
+        gaps = (
+            getattr(one, key) for key in ("first_gap", "median_gap", "largest_gap", "smoothed_gap")
+        )
+        ends = " ".join(f"{value:.4g}" for value in one.end)
         table.add_row(name, *(f"{gap:.2g}" for gap in gaps), ends)
     return table
 

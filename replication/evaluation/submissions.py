@@ -1,10 +1,10 @@
 """Scores of panoptic predictions that any program wrote: a JSON and PNGs, against a truth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,10 +13,46 @@ from maskformer.data.evaluation_data import EvaluationData
 from maskformer.data.panoptic_dataset import PanopticImages
 from maskformer.data.panoptic_format import Annotation, PanopticDataset, image_name, read_dataset
 from parity.errors import InputError
+from parity.results import Result
 from replication.evaluation.scores import Scored, compare, image_scores, score
+from reports.chapters.evaluation_result import ScoreComparison, SideScores
 
-SCHEMA = "score/1"
 _UNLABELLED = (255, 65_535)
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image's PQ by itself, in 0..1; None where it has none."""
+
+    image: str
+    pq: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredFile(SideScores):
+    """What one file of predictions scores, image by image as well."""
+
+    per_image: tuple[ImageScore, ...]
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two files of predictions compared; `of` says which is subtracted from which."""
+
+    of: str
+    scores: Mapping[str, ScoreComparison]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResult(Result):
+    """The scores of predictions by file, and how two of them compare."""
+
+    schema: ClassVar[str] = "score/1"
+
+    verdict: str = ""
+    images: int
+    predictions: Mapping[str, ScoredFile]
+    comparison: ScoredPair | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +127,8 @@ def score_files(
     margin: float,
     resamples: int,
     workers: int,
-) -> dict[str, Any]:
-    """The result (`SCHEMA`): scores of one prediction, or of two with their paired comparison.
+) -> ScoreResult:
+    """Scores of one prediction, or of two with their paired comparison.
 
     Args: predictions: JSON and folder of PNGs of each; margin: that counts as equivalent, in 0..1;
         resamples: of the bootstrap; workers: threads that read segments.
@@ -103,27 +139,24 @@ def score_files(
         found = read_dataset(path, folder_of(path, folder), like=truth.truth)
         one = Submission(truth, replace(found, categories=truth.truth.categories))
         scored.append(score(truth, one, resamples, workers))
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        "images": truth.count,
-        "predictions": {
+    comparison = None
+    if len(scored) == 2:
+        of = f"{predictions[1][0]} - {predictions[0][0]}"
+        comparison = ScoredPair(of, compare(*scored, margin, resamples))
+    return ScoreResult(
+        images=truth.count,
+        predictions={
             str(path): _of(one, truth) for (path, _), one in zip(predictions, scored, strict=True)
         },
-    }
-    if len(scored) == 2:
-        result["comparison"] = {
-            "of": f"{predictions[1][0]} - {predictions[0][0]}",
-            "scores": compare(*scored, margin, resamples),
-        }
-    return result
+        comparison=comparison,
+    )
 
 
-def _of(scored: Scored, truth: EvaluationData) -> dict[str, Any]:
-    by_image = image_scores(scored)
-    return {
-        **scored.result,
-        "per_image": [
-            {"image": truth.name(i), "pq": None if np.isnan(value) else float(value)}
-            for i, value in enumerate(by_image)
-        ],
-    }
+def _of(scored: Scored, truth: EvaluationData) -> ScoredFile:
+    return ScoredFile(
+        **vars(scored.result),
+        per_image=tuple(
+            ImageScore(truth.name(i), None if np.isnan(value) else float(value))
+            for i, value in enumerate(image_scores(scored))
+        ),
+    )

@@ -86,10 +86,12 @@ def test_scores_are_panopticapi_s(tmp_path: Path) -> None:
         theirs = evaluation.pq_compute(
             str(truth), str(mine), str(truth.with_suffix("")), str(mine.with_suffix(""))
         )
-    ours = scores(truth, mine)["predictions"][str(mine)]
+    ours = scores(truth, mine).predictions[str(mine)]
     for group in ("All", "Things", "Stuff"):
         for key in ("pq", "sq", "rq"):
-            assert ours["panoptic"][group][key] == pytest.approx(theirs[group][key], rel=1e-12)
+            assert getattr(ours.panoptic[group], key) == pytest.approx(
+                theirs[group][key], rel=1e-12
+            )
     assert 0 < theirs["All"]["pq"] < 1
 
 
@@ -97,11 +99,11 @@ def test_the_truth_scores_one_and_a_moved_prediction_less(tmp_path: Path) -> Non
     truth = written(tmp_path / "truth", 4, None)
     same, other = written(tmp_path / "a", 4, 0), written(tmp_path / "b", 4, 3)
     result = scores(truth, same, other)
-    first, second = result["predictions"].values()
-    assert first["miou"] > second["miou"] > 0
-    assert len(first["per_image"]) == IMAGES
-    difference = result["comparison"]["scores"]["PQ All"]["difference"]["interval"]
-    assert difference["low"] < difference["value"] < difference["high"] < 0
+    first, second = result.predictions.values()
+    assert first.miou > second.miou > 0
+    assert len(first.per_image) == IMAGES
+    difference = result.comparison.scores["PQ All"].difference.interval
+    assert difference.low < difference.value < difference.high < 0
 
 
 def test_a_void_pixel_is_never_right(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_a_void_pixel_is_never_right(tmp_path: Path) -> None:
 
         Image.new("RGB", SIZE[::-1]).save(tmp_path / "a" / "panoptic" / annotation["file_name"])
     empty.write_text(json.dumps(content))
-    found = scores(truth, empty)["predictions"][str(empty)]
-    assert found["miou"] == 0
-    assert found["panoptic"]["All"]["pq"] == 0
+    found = scores(truth, empty).predictions[str(empty)]
+    assert found.miou == 0
+    assert found.panoptic["All"].pq == 0
 
 
 def test_an_image_without_a_prediction_is_named(tmp_path: Path) -> None:
