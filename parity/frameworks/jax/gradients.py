@@ -4,7 +4,7 @@ Every tensor of which the gradient is asked for has a zero added; the function i
 these zeros and by the variables at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,14 @@ from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.jax.capture import is_tensor, to_array, to_tensors
 from parity.frameworks.jax.precision import is_float
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
+from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of, together
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Parameters = Mapping[str, tuple[Callable[[], jax.Array], Callable[[np.ndarray], np.ndarray]]]
+Read = Callable[[], jax.Array]
+Parameters = Mapping[str, tuple[Sequence[Read], Callable[..., np.ndarray]]]
 _Place = tuple[Call, str, str, str, int]
 
 
@@ -77,8 +78,8 @@ class Gradients(IsolatedRun):
     Args:
         model, axes, execution, masks, naming: as of the recorder.
         loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
-        parameters: what gives the array of each variable, by the reference's key, each with what
-            turns its gradient into the reference's layout.
+        parameters: what gives the arrays of the variables that hold a tensor of the reference, by
+            its key, with what makes of their gradients that of the tensor.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Gradients(IsolatedRun):
             return sum(terms.values()), {name: jnp.asarray(term) for name, term in terms.items()}
 
         arguments = [tensor for _, tensor in tensors]
-        terms, found, own = self._differentiated(run, list(self.parameters), arguments)
+        terms, found, own = self._differentiated(run, self.parameters, arguments)
         self.terms = {name: float(term) for name, term in terms.items()}
         trace = Trace(provenance=provenance(framework="jax", execution=self.execution))
         viewed = self.viewed(sink or trace.add)
@@ -138,13 +139,13 @@ class Gradients(IsolatedRun):
             array = to_array(found[number])
             viewed(Tap(call.path, f"grad_{kind}", name, call.call, axes, array))
         for key, gradient in own.items():
-            turned = self.parameters[key][1]
-            (sink or trace.add)(parameter_tap(key, turned(to_array(gradient))))
+            if gradient is not None:
+                (sink or trace.add)(parameter_tap(key, gradient))
         return sum(self.terms.values()), trace
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
-        keys = [key for key in alone.parameters if key in self.parameters]
+        wanted = {key: self.parameters[key] for key in alone.parameters if key in self.parameters}
         leaves: dict[str, int] = {}
         heard: dict[str, tuple[str, str, Any]] = {}
 
@@ -156,47 +157,46 @@ class Gradients(IsolatedRun):
             total = [jnp.vdot(tensor, gradient) for tensor, gradient in pairs]
             return sum([*total, *self._passed], start=jnp.zeros(())), {}
 
-        _, found, own = self._differentiated(run, keys, [])
+        _, found, own = self._differentiated(run, wanted, [])
         for receive, index, number in self._receivers:
             receive(index, found[number])
-        gradients = {
-            name: self.parameters[name][1](to_array(gradient)) for name, gradient in own.items()
-        }
         return self._taps(
             call,
             {name: to_array(found[number]) for name, number in leaves.items()},
-            gradients,
+            own,
             {key: (path, name, to_array(g)) for key, (path, name, g) in heard.items()},
         )
 
     def _differentiated(
-        self, run: Callable, keys: list[str], arguments: list[Any]
-    ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
-        """The terms of what `run` computes, and its gradients: by each zero, and by the variables
-        of `keys` that have an influence on it."""
+        self, run: Callable, parameters: Parameters, arguments: list[Any]
+    ) -> tuple[dict[str, Any], list[Any], dict[str, np.ndarray | None]]:
+        """The terms of what `run` computes, and its gradients: by each zero, and by the parameters,
+        None where these have no influence on it."""
         self._held = None
         leaves, tree = jax.tree.flatten(self._state())
+        places = {id(leaf): at for at, leaf in enumerate(leaves)}
         index = {
-            key: next(i for i, leaf in enumerate(leaves) if leaf is self.parameters[key][0]())
-            for key in keys
+            key: [places[id(read())] for read in several]
+            for key, (several, _) in parameters.items()
         }
+        distinct = list(dict.fromkeys(at for held in index.values() for at in held))
         jax.eval_shape(lambda given: run(jax.tree.unflatten(tree, leaves), None, given), arguments)
         shapes = list(self._zeros.shapes)
 
-        def gradients(leaves: list[Any], given: list[Any]) -> Any:
+        def all_of(leaves: list[Any], given: list[Any]) -> Any:
             def of(chosen: list[Any], zeros: list[Any]) -> Any:
                 held = list(leaves)
-                for at, value in zip(index.values(), chosen, strict=True):
+                for at, value in zip(distinct, chosen, strict=True):
                     held[at] = value
                 return run(jax.tree.unflatten(tree, held), zeros, given)
 
-            chosen = [leaves[at] for at in index.values()]
+            chosen = [leaves[at] for at in distinct]
             zeros = [jnp.zeros(one.shape, one.dtype) for one in shapes]
             total, back, terms = jax.vjp(of, chosen, zeros, has_aux=True)
             return terms, *back(jnp.ones((), total.dtype))
 
         try:
-            closed, shape = jax.make_jaxpr(gradients, return_shape=True)(leaves, arguments)
+            closed, shape = jax.make_jaxpr(all_of, return_shape=True)(leaves, arguments)
         finally:
             self._held = None
         evaluate = partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
@@ -205,11 +205,17 @@ class Gradients(IsolatedRun):
         found = evaluate(*leaves, *arguments)
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
-        return (
-            terms,
-            zeros,
-            {key: one for key, one, used in zip(keys, own, moved, strict=True) if used},
-        )
+        arrays = {
+            at: to_array(one) if used else None
+            for at, one, used in zip(distinct, own, moved, strict=True)
+        }
+        gradients = {
+            key: together(
+                turned, [arrays[at] for at in index[key]], [leaves[at].shape for at in index[key]]
+            )
+            for key, (_, turned) in parameters.items()
+        }
+        return terms, zeros, gradients
 
     def _run(self, watch: Any, module: Any, args: tuple, kwargs: dict) -> Any:
         with self._masked(watch):
