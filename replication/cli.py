@@ -18,6 +18,8 @@ from replication.commands import (
     faults,
     import_run,
     inspect,
+    match,
+    new_pair,
     predict,
     preflight,
     report,
@@ -60,6 +62,8 @@ def parity(
 for verb in (
     demo,
     audit,
+    match,
+    new_pair,
     trajectory,
     zoo,
     inspect,
