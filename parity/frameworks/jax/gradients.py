@@ -15,13 +15,21 @@ from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.jax.capture import is_tensor, to_array, to_tensors
 from parity.frameworks.jax.precision import is_float
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Parameters = Mapping[str, tuple[Callable[[], jax.Array], Callable[[np.ndarray], np.ndarray]]]
 _Place = tuple[Call, str, str, str, int]
 
 
@@ -129,7 +137,7 @@ class Gradients(IsolatedRun):
             return sum(terms.values()), {name: jnp.asarray(term) for name, term in terms.items()}
 
         arguments = [tensor for _, tensor in tensors]
-        terms, found, own = self._differentiated(run, list(self.parameters), arguments)
+        terms, found, own = self._differentiated(run, self.parameters, arguments)
         self.terms = {name: float(term) for name, term in terms.items()}
         trace = Trace(provenance=provenance(framework="jax", execution=self.execution))
         viewed = self.viewed(sink or trace.add)
@@ -137,13 +145,13 @@ class Gradients(IsolatedRun):
             array = to_array(found[number])
             viewed(Tap(call.path, f"grad_{kind}", name, call.call, axes, array))
         for key, gradient in own.items():
-            turned = self.parameters[key][1]
-            (sink or trace.add)(parameter_tap(key, turned(to_array(gradient))))
+            if gradient is not None:
+                (sink or trace.add)(parameter_tap(key, gradient))
         return sum(self.terms.values()), trace
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
-        keys = [key for key in alone.parameters if key in self.parameters]
+        held = {key: self.parameters[key] for key in alone.parameters if key in self.parameters}
         leaves: dict[str, int] = {}
         heard: dict[str, tuple[str, str, Any]] = {}
 
@@ -155,41 +163,39 @@ class Gradients(IsolatedRun):
             total = [jnp.vdot(tensor, gradient) for tensor, gradient in pairs]
             return sum([*total, *self._passed], start=jnp.zeros(())), {}
 
-        _, found, own = self._differentiated(run, keys, [])
+        _, found, own = self._differentiated(run, held, [])
         for receive, index, number in self._receivers:
             receive(index, found[number])
-        gradients = {
-            name: self.parameters[name][1](to_array(gradient)) for name, gradient in own.items()
-        }
         return self._taps(
             call,
             {name: to_array(found[number]) for name, number in leaves.items()},
-            gradients,
+            own,
             {key: (path, name, to_array(g)) for key, (path, name, g) in heard.items()},
         )
 
     def _differentiated(
-        self, run: Callable, keys: list[str], arguments: list[Any]
-    ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
-        """The terms of what `run` computes, and its gradients: by each zero, and by the variables
-        of `keys` that have an influence on it."""
+        self, run: Callable, parameters: Parameters, arguments: list[Any]
+    ) -> tuple[dict[str, Any], list[Any], dict[str, np.ndarray | None]]:
+        """The terms of what `run` computes, and its gradients: by each zero, and by key those of
+        the tensors of the reference, None where what holds one has no influence on it."""
         self._held = None
         leaves, tree = jax.tree.flatten(self._state())
-        index = {
-            key: next(i for i, leaf in enumerate(leaves) if leaf is self.parameters[key][0]())
-            for key in keys
+        places = {
+            name: next(i for i, leaf in enumerate(leaves) if leaf is read())
+            for name, read in holders(parameters).items()
         }
+        index = list(dict.fromkeys(places.values()))  # one may hold several tensors
         jax.eval_shape(lambda given: run(jax.tree.unflatten(tree, leaves), None, given), arguments)
         shapes = list(self._zeros.shapes)
 
         def gradients(leaves: list[Any], given: list[Any]) -> Any:
             def of(chosen: list[Any], zeros: list[Any]) -> Any:
                 held = list(leaves)
-                for at, value in zip(index.values(), chosen, strict=True):
+                for at, value in zip(index, chosen, strict=True):
                     held[at] = value
                 return run(jax.tree.unflatten(tree, held), zeros, given)
 
-            chosen = [leaves[at] for at in index.values()]
+            chosen = [leaves[at] for at in index]
             zeros = [jnp.zeros(one.shape, one.dtype) for one in shapes]
             total, back, terms = jax.vjp(of, chosen, zeros, has_aux=True)
             return terms, *back(jnp.ones((), total.dtype))
@@ -205,11 +211,9 @@ class Gradients(IsolatedRun):
             found = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *flat)
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
-        return (
-            terms,
-            zeros,
-            {key: one for key, one, used in zip(keys, own, moved, strict=True) if used},
-        )
+        known = {at: to_array(one) for at, one, used in zip(index, own, moved, strict=True) if used}
+        by_name = {name: known.get(at) for name, at in places.items()}
+        return terms, zeros, by_key(parameters, by_name, lambda read: read().shape)
 
     def _run(self, watch: Any, module: Any, args: tuple, kwargs: dict) -> Any:
         with self._masked(watch):
