@@ -2,13 +2,16 @@
 
 `Pair` says which two models, `audit` compares them, with a `Training` beside it a training step,
 too, and `save` keeps the result for `parity report`. What belongs together is found by itself;
-`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen. Importing
-this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
+`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen.
+`compare_functions` and `compare_examples` are for what is no model: a loss, a matcher, a pipeline.
+Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
 
 from parity.audits import Pair, Training, audit, save
+from parity.comparing.examples import compare_examples
+from parity.comparing.functions import compare_functions
 from parity.matching.search import match
 from parity.names import Names
 from parity.weights import Joint, Layout, Weights
@@ -22,6 +25,8 @@ __all__ = [
     "Weights",
     "__version__",
     "audit",
+    "compare_examples",
+    "compare_functions",
     "match",
     "save",
 ]

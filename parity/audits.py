@@ -135,7 +135,8 @@ def judge_port(
 
 
 def save(result: Result, folder: str | Path) -> Path:
-    """Write the result to `folder`/audit.json, whole or not at all; returns the path.
+    """Write the result to `folder`, whole or not at all, in a file called after its kind, such as
+    audit.json; returns the path.
 
     `parity report` and `parity explain` read it.
 
@@ -148,7 +149,7 @@ def save(result: Result, folder: str | Path) -> Path:
         'audit.json'
     """
     try:
-        return write_json(result.to_json(), Path(folder))
+        return write_json(result.to_json(), Path(folder), f"{result.schema.split('/')[-2]}.json")
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",

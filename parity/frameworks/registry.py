@@ -55,7 +55,7 @@ register(
         "Flax nnx",
         "flax",
         "flax.nnx.module.Module",
-        _module("parity.frameworks.flax.nnx"),
+        _module("parity.frameworks.flax.nnx.framework"),
     )
 )
 register(
@@ -63,7 +63,7 @@ register(
         "Flax linen",
         "flax",
         "flax.linen.module.Module",
-        _module("parity.frameworks.flax.linen"),
+        _module("parity.frameworks.flax.linen.framework"),
     )
 )
 register(

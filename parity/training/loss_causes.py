@@ -7,16 +7,18 @@ number that is fitted is never accepted on one number alone.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from parity.causes.source import Mistake, explained
 from parity.pairing import align
-from parity.trace import Tap
+from parity.trace import Tap, tap_key
 from parity.training.measured import ReferenceStep
 
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
+DIRECTIONS, STEP, SLOPE = 2, 1e-4, 1e-6  # in which, and how far, outputs are moved; relative
 NEAR = 1e-6  # relative; within which a fitted number is taken for a round one
 
 
@@ -42,7 +44,7 @@ def causes(
     text = scaled(exact, ours) or in_float32(ours, exact)
     if text is not None:
         return (text,)
-    for text in _in_operations(run, ours):
+    for text in itertools.chain(_in_stops(run, ours), _in_operations(step, ours, gradients)):
         return (text,)
     loss = step.side.loss
     found = explained(run, same, [loss]) if hasattr(loss, "__code__") else []
@@ -135,14 +137,74 @@ def in_float32(ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) 
 
 
 def _in_operations(
-    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
+    step: ReferenceStep, ours: Mapping[str, np.ndarray], passed: Mapping[str, Tap]
 ) -> Iterator[str]:
-    """Mistakes of single operations of a PyTorch loss, forward and backward; stopped gradients."""
-    from parity.causes.torch_gradients import stopped
+    """Mistakes of single operations of a PyTorch loss.
+
+    They are made below what PyTorch differentiates, so that only the terms show them. That the
+    gradients are theirs too is seen from how the sum of the terms moves with the outputs.
+    """
     from parity.causes.torch_mistakes import operations
 
+    def run(outputs: Mapping[str, Tap] = step.outputs) -> dict[str, np.ndarray]:
+        terms, _ = step.side.alone(step.forward, outputs, "eager")
+        return {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
+
+    terms = {name: value for name, value in ours.items() if name.startswith("term ")}
     _, mistakes = operations(run)
-    for mistake in itertools.chain(mistakes, stopped(run)):
+    for mistake in mistakes:
+        try:
+            with mistake.planted():
+                found = run()
+            same = far(terms, found) <= EXPLAINED and _moves_so(step, mistake, run, passed)
+        except Exception:  # a mistake that breaks the loss is none that the port has made
+            continue
+        if same:
+            yield mistake.text
+
+
+def _moves_so(
+    step: ReferenceStep,
+    mistake: Mistake,
+    run: Callable[[Mapping[str, Tap]], Mapping[str, np.ndarray]],
+    passed: Mapping[str, Tap],
+) -> bool:
+    """Whether the loss with a mistake moves with the outputs as the port's gradients say."""
+    for seed in range(DIRECTIONS):
+        rng = np.random.default_rng(seed)
+        expected, sums = 0.0, []
+        directions = {
+            key: rng.normal(size=tap.array.shape)
+            for key, tap in step.outputs.items()
+            if tap.array.dtype.kind == "f"
+        }
+        for key, tap in step.by_output.values.items():
+            gradient = passed.get(key)
+            array = None if gradient is None else align(gradient, tap.axes)
+            if array is not None:
+                expected += float(np.vdot(array, directions[tap_key("", "output", tap.name)]))
+        for sign in (1, -1):
+            moved = {
+                key: replace(tap, array=tap.array + sign * STEP * directions[key])
+                if key in directions
+                else tap
+                for key, tap in step.outputs.items()
+            }
+            with mistake.planted():
+                sums.append(math.fsum(map(float, run(moved).values())))
+        slope = (sums[0] - sums[1]) / (2 * STEP)
+        if not abs(slope - expected) <= SLOPE * max(abs(slope), abs(expected)):
+            return False
+    return True
+
+
+def _in_stops(
+    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Gradients that are stopped within the loss."""
+    from parity.causes.torch_gradients import stopped
+
+    for mistake in stopped(run):
         if _made(mistake, run, ours):
             yield mistake.text
 

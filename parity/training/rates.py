@@ -161,11 +161,11 @@ def _applied_claim(step: ReferenceStep, port: Side, turns: Sequence[int], comman
         for seed in TWINS
     ]
     for at in turns:
-        exact = moved_from(step.side, at, gradients)
+        exact = port.seen(moved_from(step.side, at, gradients))
         ours = moved_from(port, at, gradients)
         floors: Mapping[str, list[Gap]] = {key: [] for key in exact}
         for twin in twins:
-            for key, value in moved_from(step.side, at, twin).items():
+            for key, value in port.seen(moved_from(step.side, at, twin)).items():
                 floors[key].append(gap(value, exact[key]))
         moves[at] = (ours, exact)
         for key, value in exact.items():
@@ -197,7 +197,8 @@ def _applied_cause(step: ReferenceStep, moves: Mapping[int, Any], gradients: Any
 
     def close(ours: Any, theirs: Any) -> bool:
         size = sum(float(np.sum(one**2)) for one in theirs.values())
-        left = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in theirs.items())
+        shared = {key: one for key, one in theirs.items() if key in ours}
+        left = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in shared.items())
         return left <= EXPLAINED * size
 
     for shift, text in ((1, "after"), (-1, "before")):
@@ -221,13 +222,13 @@ def moved_from(
     """
     keys = side.parameters()
     with side.restored():
-        zeros = {key: np.zeros_like(value) for key, value in side.state(keys).items()}
+        zeros = {key: np.zeros_like(value) for key, value in side.state(side.tensors).items()}
         side.assign(zeros)
         optimizer = side.optimizer()
         advance = side.scheduled(optimizer)
         side.update(
             optimizer,
-            {key: None if gradients[0][key] is None else zeros[key] for key in keys},
+            {key: None if gradients[0].get(key) is None else zeros[key] for key in keys},
         )
         side.trainer.arrive(optimizer, at)
         for _ in range(max(0, at + shift)):
@@ -235,4 +236,4 @@ def moved_from(
         for one in gradients:
             side.update(optimizer, one)
             advance()
-        return side.state(keys)
+        return side.state(side.tensors)

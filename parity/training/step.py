@@ -7,12 +7,13 @@ from parity.auditing.options import Options
 from parity.auditing.port import Port
 from parity.auditing.reference import Reference
 from parity.claims import Claim, Place
+from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import perturb_ulp
 from parity.pairing import Comparison
 from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
-from parity.training.buffers import after_step, buffers_claim
+from parity.training.buffers import buffers_claim
 from parity.training.declared import Training
 from parity.training.dropout import Replayed, dropout_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims
@@ -66,9 +67,11 @@ def _inherited(single: Claim, claims: Sequence[Claim]) -> Claim:
 def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Claim]:
     """Losses, gradients and buffers of one step in training mode; nothing is dropped."""
     forward = port.recorder("eager", NOTHING_DROPPED)
-    before, after = after_step(port, forward)
+    buffers = buffers_claim(step, port, forward, options.command)
     recorder = port.gradient_recorder("eager", NOTHING_DROPPED)
-    comparison = Comparison(step.gradients.values)
+    hidden = {parameter_key(key) for key in port.hidden()}
+    exact = {key: tap for key, tap in step.gradients.values.items() if key not in hidden}
+    comparison = Comparison(exact)
     with step.side.training() as inputs, port.training() as port_inputs:
         recorder(port_inputs, comparison)
         claims = loss_claims(step, port, forward, recorder.terms, options.command)
@@ -81,7 +84,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
             recorder,
             inputs,
             port_inputs,
-            step.gradients.values,
+            exact,
             step.gradients.floors,
             comparison,
             LOSS,
@@ -95,7 +98,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
         claims += gradients
         if options.isolate:
             claims.append(isolated_gradients_claim(backward, options.command))
-    claims.append(buffers_claim(step, after, before, options.command))
+    claims.append(buffers)
     return claims
 
 
@@ -151,9 +154,9 @@ def _steps_claims(
             return drawn[number]
 
         runs = {
-            "reference": SideRun(theirs, masks),
-            "twin": SideRun(twin, masks),
-            "port": SideRun(ours, replayed),
+            "reference": SideRun(theirs, masks, ours),
+            "twin": SideRun(twin, masks, ours),
+            "port": SideRun(ours, replayed, ours),
         }
         rows = followed(runs, training.steps)
     claims = twin_claims(rows, command, "train_steps")

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,41 @@ from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Multiple, Running
 from parity.training.sides import Side
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps:
+    """How far one step is from that of the float64 reference; gaps are relative.
+
+    `worst_loss` is the loss that is furthest; `pairs_differ` counts queries matched otherwise, None
+    where nothing is matched.
+    """
+
+    loss_gap: float
+    worst_loss: str
+    norm_gap: float
+    weight_gap: float
+    pairs_differ: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One update: the reference's losses and the norm of its gradients, and how far others are.
+
+    Beside the port stands the reference's `twin`, or the reference in float32 (`torch`).
+    """
+
+    step: int
+    total: float
+    losses: Mapping[str, float]
+    norm: float
+    port: Gaps
+    twin: Gaps | None = None
+    torch: Gaps | None = None
+
+
+def column(steps: Sequence[Update], side: str, measure: str) -> dict[str, float]:
+    """A measure of one side's gaps, by step."""
+    return {str(row.step): getattr(getattr(row, side), measure) for row in steps}
 
 
 class Run(Protocol):
@@ -26,10 +61,10 @@ class Run(Protocol):
 
 
 class SideRun:
-    """A side of a pair in training; `masks` gives the dropout masks of each update."""
+    """A side of a pair with this `port` in training; `masks` gives each update's dropout masks."""
 
-    def __init__(self, side: Side, masks: Callable[[int], Any]) -> None:
-        self.side, self._masks = side, masks
+    def __init__(self, side: Side, masks: Callable[[int], Any], port: Side) -> None:
+        self.side, self._masks, self._port = side, masks, port
         self._optimizer = side.optimizer()
         self._advance = side.scheduled(self._optimizer)
 
@@ -55,28 +90,29 @@ class SideRun:
         }
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The parameters."""
-        return self.side.state(self.side.parameters())
+        """The parameters, as the port could have them."""
+        return self._port.seen(self.side.state(self.side.tensors))
 
 
 def followed(
-    runs: Mapping[str, Run], steps: int, advance: Callable[[Row], None] = lambda row: None
-) -> list[Row]:
+    runs: Mapping[str, Run], steps: int, advance: Callable[[Update], None] = lambda row: None
+) -> list[Update]:
     """What each step is on each side, beside "reference"; only the current weights are in memory.
 
-    A row has the reference's `total`, `losses` and `norm`, and under the name of each other run
-    how far it is from them (`compare_step`).
+    The other runs are called as the sides of an `Update`.
     """
     rows = []
     for number in range(steps):
         found = {name: run.step(number) for name, run in runs.items()}
         after = {name: run.weights() for name, run in runs.items()}
         theirs = found["reference"]
-        row: Row = {"step": number, **{key: theirs[key] for key in ("total", "losses", "norm")}}
-        for name in runs:
-            if name != "reference":
-                gap = weight_gap(after[name], after["reference"])
-                row[name] = compare_step(found[name], theirs, gap)
+        gaps = {
+            name: compare_step(found[name], theirs, weight_gap(after[name], after["reference"]))
+            for name in runs
+            if name != "reference"
+        }
+        parts = {key: theirs[key] for key in ("total", "losses", "norm")}
+        row = Update(step=number, **parts, **gaps)
         rows.append(row)
         advance(row)
     return rows
@@ -93,7 +129,7 @@ def weight_gap(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray])
     return math.sqrt(squares / total)
 
 
-def compare_step(ours: Mapping[str, Any], theirs: Mapping[str, Any], gap: float) -> dict[str, Any]:
+def compare_step(ours: Mapping[str, Any], theirs: Mapping[str, Any], gap: float) -> Gaps:
     """How far one step is from that of the reference; gaps are relative, infinite where NaN.
 
     A loss that only one side has is infinitely far. Where the steps match `pairs`, those that
@@ -105,15 +141,14 @@ def compare_step(ours: Mapping[str, Any], theirs: Mapping[str, Any], gap: float)
         name: _relative(ours["losses"].get(name, math.nan), theirs["losses"].get(name, math.nan))
         for name in sorted(names)
     }
-    found = {
-        "loss_gap": max(missing, _relative(ours["total"], theirs["total"])),
-        "worst_loss": max(by_loss, key=by_loss.__getitem__),
-        "norm_gap": _relative(ours["norm"], theirs["norm"]),
-        "weight_gap": gap if math.isfinite(gap) else math.inf,
-    }
-    if "pairs" in theirs:
-        found["pairs_differ"] = int((ours["pairs"] != theirs["pairs"]).sum())
-    return found
+    paired = "pairs" in theirs
+    return Gaps(
+        loss_gap=max(missing, _relative(ours["total"], theirs["total"])),
+        worst_loss=max(by_loss, key=by_loss.__getitem__),
+        norm_gap=_relative(ours["norm"], theirs["norm"]),
+        weight_gap=gap if math.isfinite(gap) else math.inf,
+        pairs_differ=int((ours["pairs"] != theirs["pairs"]).sum()) if paired else None,
+    )
 
 
 def _relative(value: float, reference: float) -> float:
@@ -122,7 +157,7 @@ def _relative(value: float, reference: float) -> float:
     return abs(value - reference) / abs(reference) if reference else abs(value)
 
 
-def twin_claims(steps: Sequence[Row], command: str, prefix: str = "twin") -> list[Claim]:
+def twin_claims(steps: Sequence[Update], command: str, prefix: str = "twin") -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does, in float64."""
     return [
         running_claim(
@@ -140,7 +175,7 @@ def twin_claims(steps: Sequence[Row], command: str, prefix: str = "twin") -> lis
 
 
 def running_claim(
-    steps: Sequence[Row],
+    steps: Sequence[Update],
     measured: tuple[str, str, str],
     identity: str,
     limit: str,
@@ -156,8 +191,8 @@ def running_claim(
     """
     measure, beside, words = measured
     running = Running(
-        {str(row["step"]): row["port"][measure] for row in steps},
-        {str(row["step"]): row[beside][measure] for row in steps},
+        column(steps, "port", measure),
+        column(steps, beside, measure),
         least,
         Multiple(limit, 1),
     )

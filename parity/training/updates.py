@@ -45,37 +45,38 @@ def given_gradients(step: ReferenceStep) -> list[dict[str, np.ndarray | None]]:
 def updated(
     side: Side, gradients: Sequence[Gradients], start: State, execution: str = "eager"
 ) -> tuple[list[dict[str, np.ndarray]], Gradients, list[Any]]:
-    """The side's parameters after each update from `start`, what clipping left of the first
+    """The side's tensors after each update from `start`, what clipping left of the first
     gradients, and the optimizer's rule at each where it is known; the weights come back."""
-    keys, after, left, told = side.parameters(), [], {}, []
+    after, left, told = [], {}, []
     with side.restored():
-        side.assign({key: start[key] for key in keys})
+        side.assign(start)
         optimizer = side.optimizer()
         advance = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
             told.append(side.trainer.recipe(optimizer, side.model))
             found = side.update(optimizer, one, execution)
             left = found if number == 0 else left
-            after.append(side.state(keys))
+            after.append(side.state(side.tensors))
             advance()
     return after, left, told
 
 
 def update_claim(step: ReferenceStep, port: Side, command: str) -> Claim:
     """The weights after each of some updates by the same gradients, float64."""
-    gradients = given_gradients(step)
-    exact, left, told = updated(step.side, gradients, step.before)
-    ours, _, _ = updated(port, gradients, step.before)
-    floors = _floors(step, gradients, exact)
+    gradients, trained = given_gradients(step), set(step.side.parameters())
+    found, left, told = updated(step.side, gradients, step.before)
+    exact, before = [port.seen(one) for one in found], port.seen(step.before)
+    ours, _, _ = updated(port, gradients, before)
+    floors = _floors(step, port, gradients, exact)
     verdicts = {
         _key(key, number): gradient_verdict(
             _key(key, number), gap(ours[number][key], value), floors[number][key]
         )
         for number, after in enumerate(exact)
         for key, value in after.items()
-        if key in ours[number]
+        if key in ours[number] and key in trained
     }
-    missing = [_key(key, 0) for key in exact[0] if key not in ours[0]]
+    missing = [_key(key, 0) for key in exact[0] if key in trained and key not in ours[0]]
     one = margin_claim(
         "train_update",
         "By the same gradients the optimizer makes the same of every parameter in float64",
@@ -92,15 +93,22 @@ def update_claim(step: ReferenceStep, port: Side, command: str) -> Claim:
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed] or missing
     names = list(dict.fromkeys(map(module_of, wrong)))
     count = f"{len(names)} modules, such as {names[0]}" if len(names) > 1 else names[0]
-    found: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     if told[0] is not None:
         recipe, groups = told[0]
         rule = clipped_as(recipe, gradients[0], left)
         rates = [_largest(groups_then) / (_largest(groups) or 1.0) for _, groups_then in told]
-        update = chosen(rule, groups, step.before, gradients, ours, rates)
-        found = causes(update)
+        shared = {key: group for key, group in groups.items() if key in ours[0]}
+        update = chosen(rule, shared, before, gradients, ours, rates)
+        texts = causes(update)
+        both = trained & port.hidden()
+        if both and update.explains(update.recipe):
+            texts = (
+                f"{', '.join(sorted(both))} and what it is added to are both trained, where the "
+                "port has one tensor, which learns half as fast",
+            )
     place = Place.at("optimizer", count)
-    return one.located(place, "; ".join(found) or None)
+    return one.located(place, "; ".join(texts) or None)
 
 
 def _largest(groups: Mapping[str, tuple[float, float]]) -> float:
@@ -126,7 +134,11 @@ def update_precision_claim(
     """How far weights move in float32, beside how far the reference's move."""
     gradients = given_gradients(step)[:1]
     start = {key: value.astype(np.float32) for key, value in step.before.items()}
-    exact = _moves(updated(step.side, gradients, start)[0][0], start)
+
+    def seen(side: Side, given: Sequence[Gradients]) -> dict[str, np.ndarray]:
+        return port32.seen(_moves(updated(side, given, start)[0][0], start))
+
+    exact = seen(step.side, gradients)
     single = [
         {key: None if one is None else one.astype(np.float32) for key, one in gradients[0].items()}
     ]
@@ -139,12 +151,13 @@ def update_precision_claim(
         ]
         for seed in TWINS
     ]
-    own = _moves(updated(reference32, single, start)[0][0], start)
-    moved = [_moves(updated(reference32, twin, start)[0][0], start) for twin in twins]
-    ours = _moves(updated(port32, single, start, execution)[0][0], start)
+    own = seen(reference32, single)
+    moved = [seen(reference32, twin) for twin in twins]
+    begun = port32.seen(start)
+    ours = _moves(updated(port32, single, begun, execution)[0][0], begun)
     verdicts = {}
     for key, value in exact.items():
-        if not np.any(value):
+        if not np.any(value) or key not in ours:
             continue
         name = _key(key, 0)
         floor = worst(gap(twin[key], value) for twin in moved)
@@ -167,7 +180,7 @@ def _moves(after: State, before: State) -> dict[str, np.ndarray]:
 
 
 def _floors(
-    step: ReferenceStep, gradients: Sequence[Gradients], exact: Sequence[State]
+    step: ReferenceStep, port: Side, gradients: Sequence[Gradients], exact: Sequence[State]
 ) -> list[dict[str, Gap]]:
     found: list[dict[str, list[Gap]]] = [{key: [] for key in after} for after in exact]
     for seed in TWINS:
@@ -183,7 +196,7 @@ def _floors(
             for index, (key, value) in enumerate(step.before.items())
         }
         for number, after in enumerate(updated(step.side, moved, start)[0]):
-            for key, value in after.items():
+            for key, value in port.seen(after).items():
                 found[number][key].append(gap(value, exact[number][key]))
     return [{key: worst(gaps) for key, gaps in one.items()} for one in found]
 

@@ -7,13 +7,14 @@ from parity.weights.layouts import SAME as SAME
 from parity.weights.layouts import Layout as Layout
 from parity.weights.layouts import depthwise as depthwise
 from parity.weights.layouts import gates as gates
-from parity.weights.layouts import layout_of as layout_of
 from parity.weights.layouts import merged_heads as merged_heads
+from parity.weights.layouts import of_kind as of_kind
 from parity.weights.layouts import split_heads as split_heads
 from parity.weights.layouts import turned as turned
 from parity.weights.loading import Held as Held
 from parity.weights.loading import Loaded as Loaded
 from parity.weights.loading import Returned as Returned
+from parity.weights.loading import State as State
 from parity.weights.loading import Variable as Variable
 from parity.weights.loading import Weights as Weights
 from parity.weights.loading import key_of as key_of

@@ -41,6 +41,7 @@ CONVOLUTIONS = {  # by the number of axes: OI... to ...IO
 }
 KERAS_GRU = (1, 0, 2)  # Keras has update, reset, new; PyTorch reset, update, new
 RECURRENT = {"LSTMCell", "GRUCell", "SimpleRNNCell"}
+CHANNELWISE = {"DepthwiseConv1D", "DepthwiseConv2D"}
 CONVOLVING = {f"Conv{axes}D{way}" for axes in (1, 2, 3) for way in ("", "Transpose")}
 
 
@@ -104,7 +105,7 @@ def chained(first: Layout, second: Layout) -> Layout:
     )
 
 
-def layout_of(kinds: Collection[str], name: str, shape: Sequence[int], summed: int = 1) -> Layout:
+def of_kind(kinds: Collection[str], name: str, shape: Sequence[int], summed: int = 1) -> Layout:
     """The layout that a layer of Keras or Flax gives one of its variables.
 
     Args:
@@ -114,7 +115,7 @@ def layout_of(kinds: Collection[str], name: str, shape: Sequence[int], summed: i
         summed: of a kernel with heads, how many of its axes are summed over: 2 after attention.
     """
     kinds, rank = set(kinds), len(shape)
-    if name == "depthwise_kernel":
+    if name == "depthwise_kernel" or (name == "kernel" and kinds & CHANNELWISE):
         return depthwise(shape[-1])
     if name == "pointwise_kernel":
         return CONVOLUTIONS[rank]

@@ -117,6 +117,11 @@ class Held:
         return self.joint.reference
 
     @property
+    def alone(self) -> bool:
+        """Whether it is one tensor and one variable, which differ in nothing but the layout."""
+        return len(self.keys) == len(self.variables) == 1 and not self.joint.reason
+
+    @property
     def reasons(self) -> list[str]:
         """Why the reference's tensors cannot be read back, for people; none where they can."""
         if not self.joint.reason:

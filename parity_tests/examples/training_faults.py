@@ -33,7 +33,7 @@ class Planted:
     cause: str
     change: Callable[[parity.Pair], parity.Pair] = lambda pair: pair
 
-    def audit(self) -> dict[str, Any]:
+    def audit(self) -> Any:
         """What the engine says, in float64."""
         return parity.audit(
             self.change(self.example.pair(self.settings)),
@@ -55,7 +55,7 @@ class Found:
 
 def judged(planted: Planted) -> Found:
     """What the result of one audit says of a mistake."""
-    result = planted.audit()
+    result = planted.audit().to_json()
     failed = [one for one in result["claims"] if one["verdict"] == "fails"]
     own = [one for one in failed if one.get("place") and not one["inherited"]]
     places = [one["place"] for one in own] + [one["path"] for one in result["localisations"]]
@@ -239,22 +239,15 @@ class PassedTwice(lstm.PortClassifier):
         self.hidden = Twice(lstm.HIDDEN)
 
 
-def _gates(*order: int) -> Callable[[parity.Pair], parity.Pair]:
-    """The gates of the LSTM's kernel in another order."""
+def _gates(pair: parity.Pair) -> parity.Pair:
+    """The first two gates of the LSTM are exchanged in what the port is given."""
 
-    def moved(array: np.ndarray) -> np.ndarray:
-        parts = np.split(array.T, 4, axis=1)
-        return np.concatenate([parts[index] for index in order], 1)
+    def exchange(model: Any) -> None:
+        kernel = model.lstm.cell.kernel
+        first, second, *others = np.split(kernel.numpy(), 4, axis=1)
+        kernel.assign(np.concatenate([second, first, *others], 1))
 
-    def back(array: np.ndarray) -> np.ndarray:
-        parts = np.split(array, 4, axis=1)
-        return np.concatenate([parts[index] for index in np.argsort(order)], 1).T
-
-    def change(pair: parity.Pair) -> parity.Pair:
-        layouts = {**pair.weights.layouts, "lstm.weight_ih_l0": parity.Layout(moved, back)}
-        return replace(pair, weights=replace(pair.weights, layouts=layouts))
-
-    return change
+    return replace(pair, after_loading=exchange)
 
 
 class Undropped2(bert.Attention):
@@ -429,7 +422,7 @@ PLANTED = (
     Planted("no-clip", lstm, _rule(clip=None), "optimizer", "not clipped"),
     Planted("clip-5", lstm, _rule(clip=5.0), "optimizer", "clipped to 5 instead of 0.5"),
     Planted("clip-each", lstm, _rule("each"), "optimizer", "by its own norm"),
-    Planted("step-twice", lstm, _rule("twice"), "optimizer", "updates twice"),
+    Planted("step-twice", lstm, _rule("twice"), "optimizer", "times as large"),
     Planted("head-rate", lstm, _rule("head"), "optimizer", "is 10 times as large"),
     Planted("constant-rate", lstm, _schedule(lstm.RATE), "schedule", "does not reach"),
     Planted(
@@ -444,7 +437,7 @@ PLANTED = (
     Planted("biased", lstm, _statistics(unbiased=False), "norm", "divided by n instead of n - 1"),
     Planted("norm-evaluated", lstm, _port(Evaluated), "norm", "as in evaluation"),
     Planted("no-dropout", lstm, _port(Undropped), "drop", "dropout is in another place"),
-    Planted("dropout-late", lstm, _port(DroppedLate), "drop", "dropout is in another place"),
+    Planted("dropout-late", lstm, _port(DroppedLate), "model", "dropout is in another place"),
     Planted(
         "dropout-rate",
         lstm,
@@ -454,7 +447,7 @@ PLANTED = (
     ),
     Planted("gradient-stopped", lstm, _port(Stopped), "model", "stopped"),
     Planted("passed-twice", lstm, _port(PassedTwice), "hidden", "multiplied by 2"),
-    Planted("gates-exchanged", lstm, lstm.Settings(), "lstm", "", change=_gates(1, 0, 2, 3)),
+    Planted("gates-exchanged", lstm, lstm.Settings(), "lstm", "", change=_gates),
     Planted(
         "bert-sum",
         bert,

@@ -40,6 +40,8 @@ def test_the_public_names_are_these():
         "Training",
         "Weights",
         "audit",
+        "compare_examples",
+        "compare_functions",
         "match",
         "save",
     ]

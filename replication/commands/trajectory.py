@@ -10,6 +10,7 @@ import typer
 
 from maskformer.family import family_of
 from parity.errors import InputError
+from parity.training.trajectory import Update
 from replication.commands import options
 from replication.training.trajectory import (
     DTYPES,
@@ -21,7 +22,7 @@ from replication.training.trajectory import (
     solver_for,
     trajectory,
 )
-from reports.chapters.trajectory import TrajectoryResult, Update
+from reports.chapters.trajectory import TrajectoryResult
 
 
 def summary(result: TrajectoryResult) -> str:

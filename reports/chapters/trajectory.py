@@ -8,6 +8,7 @@ import numpy as np
 
 from parity.claims import Claim
 from parity.results import Result
+from parity.training.trajectory import Update, column
 from reports import words
 from reports.checks import Difference, differ, differing_verdict
 from reports.document import (
@@ -45,36 +46,6 @@ SIZE = (360, 260)
 
 
 @dataclass(frozen=True)
-class Gaps:
-    """How far one step is from that of the float64 reference; gaps are relative.
-
-    `worst_loss` is the loss that is furthest, `pairs_differ` counts queries matched otherwise.
-    """
-
-    loss_gap: float
-    worst_loss: str
-    norm_gap: float
-    pairs_differ: int
-    weight_gap: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """One update: the reference's losses and the norm of its gradients, and how far others are.
-
-    Beside the port stands the reference's `twin`, or the reference in float32 (`torch`).
-    """
-
-    step: int
-    total: float
-    losses: Mapping[str, float]
-    norm: float
-    port: Gaps
-    twin: Gaps | None = None
-    torch: Gaps | None = None
-
-
-@dataclass(frozen=True)
 class Worst:
     """The largest value of a measure, and the first step that has it."""
 
@@ -107,7 +78,7 @@ class TrajectoryResult(Result):
 
     def column(self, side: str, measure: str) -> dict[str, float]:
         """A measure of "port" or `beside` by step."""
-        return {str(row.step): getattr(getattr(row, side), measure) for row in self.steps}
+        return column(self.steps, side, measure)
 
 
 def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:

@@ -21,12 +21,18 @@ NAMES = {
 
 
 def variable(
-    layer: Any, path: str, name: str, read: Callable[[], Any], write: Callable[[Any], None]
+    layer: Any,
+    path: str,
+    name: str,
+    read: Callable[[], Any],
+    write: Callable[[Any], None],
+    known: Any,
 ) -> Variable:
     """A variable called `name` of `layer`, the module at `path`.
 
     Args:
         read, write: get and set its array of JAX.
+        known: what its framework knows it by.
     """
     first = read()
 
@@ -37,7 +43,7 @@ def variable(
     own = type(layer).__module__.startswith("flax.")
     called = NAMES.get(name, name) if own else name
     layout = _layout(layer, name, first.shape) if own else SAME
-    return Variable(path, called, layout, first.shape, lambda: to_array(read()), assign)
+    return Variable(path, called, layout, first.shape, lambda: to_array(read()), assign, known)
 
 
 def _layout(layer: Any, name: str, shape: tuple[int, ...]) -> Layout:

@@ -26,7 +26,13 @@ def reordered() -> Iterator[None]:
 
 
 def _turned(bind: Callable, reverse: Callable) -> Callable:
-    return lambda *operands, **parts: bind(*reverse(*operands, **parts), **parts)
+    def turned(*operands: Any, **parts: Any) -> Any:
+        # What is only traced is turned around when it runs.
+        if not any(isinstance(one, jax.core.Tracer) for one in operands):
+            operands = reverse(*operands, **parts)
+        return bind(*operands, **parts)
+
+    return turned
 
 
 def _reverse_product(a: Any, b: Any, *, dimension_numbers: Any, **parts: Any) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The layers of a Keras 3 model by path, whatever backend it computes with."""
 
 import inspect
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ BOOKS = (
     *TRACKED,  # those of its backends
     "_torch_params",
 )
+TRAINING: ContextVar[bool] = ContextVar("training", default=False)
 TRAINER = ("optimizer", "loss")
 
 
@@ -82,9 +84,9 @@ def call_signature(layer: keras.Layer) -> inspect.Signature:
 
 
 def called(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
-    """What a layer returns that no other layer calls, in inference unless `kwargs` say otherwise.
+    """What a layer returns that no other layer calls; it trains as `kwargs` or `TRAINING` say.
 
     Keras hands `training` on to every layer below, whether or not those in between take it; without
     it some layers train by default.
     """
-    return layer(*args, **{"training": False, **kwargs})
+    return layer(*args, **{"training": TRAINING.get(), **kwargs})

@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.frameworks.keras.modules import attributes, named_modules
 from parity.frameworks.keras.precision import computing_in
-from parity.frameworks.shared.layers import NAMES, layout_in, variables_in
+from parity.frameworks.shared.layers import NAMES, layout_of, variables_in
 from parity.weights import SAME, Layout, Variable
 
 
@@ -27,7 +27,7 @@ def variables(model: keras.Layer) -> dict[str, Variable]:
                     last = _shown(layer, inner)
                     key = f"{path}.{last}" if path else last
                     called = last.rpartition(".")[2]
-                    layout = layout_in(layer, called, variable)
+                    layout = layout_of(layer, called, tuple(variable.shape))
                     found[key] = _variable(variable, path, NAMES.get(called, called), layout)
     for variable in model.variables:
         if id(variable) not in met and is_float(variable):
@@ -59,4 +59,4 @@ def _variable(variable: keras.Variable, owner: str | None, name: str, layout: La
         with computing_in(variable.dtype):
             variable.assign(array.astype(np.float64))
 
-    return Variable(owner, name, layout, tuple(variable.shape), read, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), read, assign, variable)

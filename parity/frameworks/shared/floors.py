@@ -2,7 +2,7 @@
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -48,6 +48,14 @@ class Moving:
         finally:
             for key, one in weights.items():
                 one.assign(before[key])
+
+    def perturbed(self, seed: int) -> AbstractContextManager:
+        """The whole model with its weights moved by up to one unit in the last place."""
+        return self.moved("", seed)
+
+    def stopped_gradients(self, alone: Any) -> Iterable[Any]:
+        """The mistakes of stopping one gradient: none, they are planted in PyTorch only."""
+        return ()
 
     def owns_parameters(self, path: str) -> bool:
         """Whether the module itself, apart from its children, holds parameters."""

@@ -1,9 +1,9 @@
 """What layers of Keras hold, of either Keras: what PyTorch calls it, and in which layout it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from parity.weights import Layout, layout_of
+from parity.weights import Layout, of_kind
 
 # Attributes in which TensorFlow tracks what an object has; `_self_attention` is somebody's layer.
 TRACKED = tuple(
@@ -33,10 +33,11 @@ def variables_in(
                 yield f"{name}.{index}", one
 
 
-def layout_in(owner: Any, name: str, variable: Any) -> Layout:
-    """The layout that the kind of layer gives a variable; other layers hold it as it is."""
+def layout_of(owner: Any, name: str, shape: Sequence[int]) -> Layout:
+    """The layout that the kind of layer gives the variable that it calls `name`; other layers hold
+    it as it is."""
     kinds = {one.__name__ for one in type(owner).__mro__}
-    return layout_of(kinds, name, variable.shape, _summed(getattr(owner, "equation", None)))
+    return of_kind(kinds, name, shape, _summed(getattr(owner, "equation", None)))
 
 
 def _summed(equation: str | None) -> int:

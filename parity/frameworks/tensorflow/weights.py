@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parity.frameworks.shared.layers import NAMES, layout_in, variables_in
+from parity.frameworks.shared.layers import NAMES, layout_of, variables_in
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.weights import SAME, Layout, Variable
 
@@ -27,7 +27,7 @@ def variables(model: tf.Module) -> dict[str, Variable]:
                         variable,
                         path,
                         NAMES.get(called, called),
-                        layout_in(module, called, variable),
+                        layout_of(module, called, tuple(variable.shape)),
                     )
     for variable in model.variables:
         if id(variable) not in met and variable.dtype.is_floating:

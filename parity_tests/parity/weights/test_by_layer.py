@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import parity
+from parity.auditing.result import AuditResult
 from parity.errors import InputError
 from parity.frameworks.torch.weights import vary
 from parity.weights import Joint, Weights
@@ -252,7 +253,7 @@ CASES = {
 }
 
 
-def audited(pair: parity.Pair) -> dict:
+def audited(pair: parity.Pair) -> AuditResult:
     return parity.audit(pair, executions=(), quiet=True)
 
 
@@ -260,11 +261,11 @@ def audited(pair: parity.Pair) -> dict:
 def test_layers_that_hold_their_weights_otherwise_are_equal(name):
     case = CASES[name]
     result = audited(case.pair())
-    assert result["verdict"] == "equal", (result["unpaired"], result["localisations"])
-    weights = result["claims"][0]
+    assert result.verdict == "equal", (result.unpaired, result.localisations)
+    weights = result.claims[0]
     floats = [one for one in case.theirs().state_dict().values() if one.is_floating_point()]
-    assert (weights["id"], weights["cases"]) == ("weights", len(floats))
-    reasons = [one for one in result["not_verified"] if "in one way only" in one]
+    assert (weights.id, weights.cases) == ("weights", len(floats))
+    reasons = [one for one in result.not_verified if "in one way only" in one]
     assert len(reasons) == case.one_way
 
 
@@ -290,8 +291,8 @@ def gates_exchanged(first: int, second: int, count: int) -> Callable[[Port], Non
 )
 def test_a_wrong_order_of_gates_is_named(name, exchanged, cause):
     result = audited(CASES[name].pair(after_loading=gates_exchanged(*exchanged)))
-    assert [one["path"] for one in result["localisations"]] == ["layer"]
-    assert cause in result["localisation"]["cause"]
+    assert [one.path for one in result.localisations] == ["layer"]
+    assert cause in result.localisation.cause
 
 
 def test_a_bias_that_was_forgotten_is_named():
@@ -302,7 +303,7 @@ def test_a_bias_that_was_forgotten_is_named():
         model.layer.cell.bias.assign_sub(forgotten)
 
     result = audited(CASES["lstm"].pair(after_loading=plant))
-    assert "bias_hh_l0 is missing (zeros)" in str(result["localisation"]["explanations"])
+    assert "bias_hh_l0 is missing (zeros)" in str(result.localisation.explanations)
 
 
 def test_exchanged_matrices_of_attention_are_named():
@@ -314,8 +315,8 @@ def test_exchanged_matrices_of_attention_are_named():
             theirs.assign(ours_value)
 
     result = audited(CASES["packed to heads"].pair(after_loading=plant))
-    assert [one["path"] for one in result["localisations"]] == ["layer"]
-    assert "its parts in the order (1, 0, 2)" in result["localisation"]["cause"]
+    assert [one.path for one in result.localisations] == ["layer"]
+    assert "its parts in the order (1, 0, 2)" in result.localisation.cause
 
 
 def test_a_gru_that_resets_before_its_product_is_another_function():
@@ -355,8 +356,8 @@ def tied(reference: nn.Module) -> parity.Pair:
 
 def test_a_tied_weight_needs_one_variable():
     result = audited(tied(Tied()))
-    assert result["verdict"] == "equal"
-    assert result["claims"][0]["cases"] == 2
+    assert result.verdict == "equal"
+    assert result.claims[0].cases == 2
 
 
 def test_a_weight_that_is_not_tied_needs_its_own():

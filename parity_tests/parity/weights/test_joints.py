@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.errors import InputError
-from parity.weights import LINEAR, SAME, Joint, Variable, depthwise, gates, layout_of
+from parity.weights import LINEAR, SAME, Joint, Variable, depthwise, gates, of_kind
 from parity.weights.loading import Held
 
 SIZES = st.integers(1, 4)
@@ -142,12 +142,12 @@ def test_a_packed_joint_needs_one_name_on_a_side():
 @given(SIZES, SIZES, SIZES)
 def test_layouts_of_layers_lead_back_bit_for_bit(size, other, count):
     cases = [
-        (layout_of({"GRUCell"}, "kernel", ()), drawn(3 * size, other)),
-        (layout_of({"GRUCell"}, "bias", ()), drawn(2, 3 * size)),
-        (layout_of({"LSTMCell"}, "recurrent_kernel", ()), drawn(4 * size, size)),
-        (layout_of({"EinsumDense"}, "kernel", (1, count, 1)), drawn(count * size, other)),
-        (layout_of({"EinsumDense"}, "kernel", (count, 1, 1), 2), drawn(other, count * size)),
-        (layout_of({"EinsumDense"}, "bias", (count, 1)), drawn(count * size)),
+        (of_kind({"GRUCell"}, "kernel", ()), drawn(3 * size, other)),
+        (of_kind({"GRUCell"}, "bias", ()), drawn(2, 3 * size)),
+        (of_kind({"LSTMCell"}, "recurrent_kernel", ()), drawn(4 * size, size)),
+        (of_kind({"EinsumDense"}, "kernel", (1, count, 1)), drawn(count * size, other)),
+        (of_kind({"EinsumDense"}, "kernel", (count, 1, 1), 2), drawn(other, count * size)),
+        (of_kind({"EinsumDense"}, "bias", (count, 1)), drawn(count * size)),
         (depthwise(count), drawn(other * count, 1, size)),
         (depthwise(count), drawn(other * count, 1, size, 2, 3)),
         (gates((1, 2, 0)), drawn(2, 3 * size)),
@@ -158,6 +158,6 @@ def test_layouts_of_layers_lead_back_bit_for_bit(size, other, count):
 
 def test_the_gates_of_a_gru_are_exchanged():
     rows = np.arange(6.0)[:, None] * np.ones((1, 2))
-    found = layout_of({"GRUCell"}, "kernel", ()).to_port(rows)
+    found = of_kind({"GRUCell"}, "kernel", ()).to_port(rows)
     np.testing.assert_array_equal(found[0], [2, 3, 0, 1, 4, 5])
     assert not np.array_equal(found, LINEAR.to_port(rows))

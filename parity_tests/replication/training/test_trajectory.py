@@ -7,11 +7,12 @@ import math
 import pytest
 
 from maskformer.model import zoo
+from parity.training.trajectory import Gaps, Update, compare_step
 from replication.commands.trajectory import summary
 from replication.faults.catalogue import planted_steps as planted
 from replication.training import trajectory
-from replication.training.trajectory import CALM_RATE, Request, compare_step, solver_for
-from reports.chapters.trajectory import Gaps, TrajectoryResult, Update
+from replication.training.trajectory import CALM_RATE, Request, solver_for
+from reports.chapters.trajectory import TrajectoryResult
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
 

@@ -310,7 +310,7 @@ UPDATES = (
     ),
     _fault(
         "update", "adam-epsilon-1e-7", "epsilon is 1e-7",
-        method(*ADAM, "+ self.epsilon", "+ 1e-7"), OPTIMIZER, ("epsilon is 1e-7",), KERAS,
+        method(*ADAM, "+ self.epsilon", "+ 1e-7"), OPTIMIZER, ("epsilon is 1e-07",), KERAS,
     ),
     _fault(
         "update", "adam-epsilon-hat", "epsilon is added before the bias correction",
@@ -334,14 +334,14 @@ UPDATES = (
         constant(optimizer, "parameter_group",
                  lambda kind, path, solver: (
                      _group(kind, path, solver)[0], solver.weight_decay)),
-        OPTIMIZER, ("norms and embeddings are decayed too",), PORT,
+        OPTIMIZER, ("is decayed too",), PORT,
     ),
     _fault(
         "update", "backbone-at-full-rate", "the backbone learns at the head's rate",
         constant(optimizer, "parameter_group",
                  lambda kind, path, solver: (
                      solver.base_lr, _group(kind, path, solver)[1])),
-        OPTIMIZER, ("the backbone learns at the head's rate",), "no layer-wise rate in the port",
+        OPTIMIZER, ("learn at the largest rate",), "no layer-wise rate in the port",
     ),
     _fault(
         "update", "clip-0.1", "gradients are clipped to 0.1 instead of 0.01",

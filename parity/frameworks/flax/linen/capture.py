@@ -1,7 +1,8 @@
-"""Modules of `flax.linen` behind `parity.frameworks.framework.Framework`."""
+"""Modules, variables and taps of a model of `flax.linen`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,27 +10,12 @@ from flax import linen, traverse_util
 
 from parity import calls
 from parity.calls import Watch
-from parity.errors import InputError
 from parity.frameworks.flax.calls import call_signature
 from parity.frameworks.flax.weights import variable
 from parity.frameworks.jax import capture
-from parity.frameworks.jax.capture import EXECUTIONS as EXECUTIONS
-from parity.frameworks.jax.capture import capture_effects as capture_effects
 from parity.frameworks.jax.capture import to_tensors
-from parity.frameworks.jax.precision import computing_in, is_float
-from parity.frameworks.jax.precision import computing_in as precision
-from parity.frameworks.shared.floors import measure_floors as measure_floors
-from parity.names import Naming
-from parity.trace import Axes
+from parity.frameworks.jax.precision import is_float
 from parity.weights import Variable
-
-NAME = "Flax linen"
-IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
-DTYPES = ("dtype", "param_dtype")  # fields of a module that fix what it computes or holds
-explain = None
-mend = None
-trainer = None
-__all__ = ["precision"]
 
 
 @dataclass(eq=False)
@@ -42,35 +28,6 @@ class Held:
     module: linen.Module
     variables: dict[str, Any]
     kinds: dict[str, linen.Module] = field(default_factory=dict)
-
-
-def copied(model: linen.Module, dtype: str) -> Held:
-    """Module and variables of a bound module, to compute in `dtype`; InputError for another."""
-    if model.scope is None:
-        raise InputError(
-            f"the {type(model).__name__} of Flax linen has no variables",
-            "a module of linen is given together with them",
-            "give `module.bind(variables)`, or a function that returns it",
-        )
-    module, variables = model.unbind()
-    fixed = {name: dtype for name in DTYPES if is_float(getattr(module, name, None))}
-    with computing_in(dtype):
-        held = jax.tree.map(
-            lambda array: array.astype(dtype) if is_float(array.dtype) else array,
-            _plain(variables),
-        )
-    # The kinds of modules that a run of the copy finds are those of the model that was given.
-    kinds = vars(model).get("_parity_kinds", {})
-    object.__setattr__(model, "_parity_kinds", kinds)
-    return Held(module.clone(**fixed), held, kinds)
-
-
-converted = copied
-
-
-def in_training(model: Held) -> bool:
-    """Never: whether a layer trains is an argument of its call, or a field that its caller sets."""
-    return False
 
 
 def modules(model: Held) -> dict[str, Any]:
@@ -91,43 +48,44 @@ def variables(model: Held | linen.Module) -> dict[str, Variable]:
 
 
 def _variable(model: Held, path: tuple[str, ...]) -> Variable:
-    def place() -> dict[str, Any]:
-        found = model.variables
-        for part in path[:-1]:
-            found = found[part]
-        return found
-
-    def write(array: Any) -> None:
-        place()[path[-1]] = array
-
     owner = ".".join(path[1:-1])
     layer = model.kinds.get(owner, model.module if not owner else None)
-    return variable(layer, owner, path[-1], lambda: place()[path[-1]], write)
+    return variable(
+        layer,
+        owner,
+        path[-1],
+        partial(taken, model.variables, path),
+        partial(put, model.variables, path),
+        path,
+    )
 
 
-def _plain(tree: Any) -> Any:
-    return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+def plain(tree: Any) -> Any:
+    return {k: plain(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    return traverse_util.flatten_dict(_plain(tree))
+    return traverse_util.flatten_dict(plain(tree))
 
 
 def _above(path: tuple[str, ...]) -> Iterator[str]:
     yield from (".".join(path[: index + 1]) for index in range(len(path)))
 
 
-def recorder(
-    model: Held,
-    axes: Axes,
-    execution: str,
-    *,
-    only: str | None = None,
-    copies: bool = True,
-    naming: Naming | None = None,
-) -> "Recorder":
-    """The recorder of one execution; no array changes in place, so none needs a copy."""
-    return Recorder(model, axes, execution, only=only, naming=naming)
+def _given(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    return inputs
+
+
+def taken(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree[part]
+    tree[path[-1]] = value
 
 
 class Recorder(capture.Recorder):
@@ -174,6 +132,8 @@ class Recorder(capture.Recorder):
         alive = []
 
         def watched(proceed: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+            if self.drops_nothing and isinstance(context.module, linen.Dropout):
+                proceed = _given
             path = paths.get(".".join((*root, *context.module.path)))
             if context.method_name != "__call__" or path is None:
                 return proceed(*args, **kwargs)
@@ -200,4 +160,12 @@ class Recorder(capture.Recorder):
             held[collection] = tree
         written = linen.DenyList(tuple(name for name in held if name == "params"))
         rngs = {"dropout": jax.random.key(0)}
-        return module.apply(held, *args, rngs=rngs, mutable=written, **kwargs)[0]
+        outputs, changed = module.apply(held, *args, rngs=rngs, mutable=written, **kwargs)
+        known = variables(self.model)
+        self.changed = [
+            (partial(put, self.model.variables, one.tensor), value)
+            for path, value in _flat(changed).items()
+            for one in known.values()
+            if not root and one.tensor == path
+        ]
+        return outputs
