@@ -198,4 +198,5 @@ def training(settings: Settings = Settings(), steps: int = 3) -> parity.Training
         steps=steps,
         schedule=schedule,
         turns=TURNS,
+        decisions=lambda logits, *targets: logits.argmax(-1),
     )

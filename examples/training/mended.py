@@ -58,11 +58,13 @@ class AdamW(tf_keras.optimizers.Optimizer):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Two moments for each variable."""
+        if getattr(self, "_built", False):
+            return
         super().build(variables)
-        if not hasattr(self, "first"):
-            self.first, self.second = (
-                [self.add_variable_from_reference(one, name) for one in variables] for name in "mv"
-            )
+        self.first, self.second = (
+            [self.add_variable_from_reference(one, name) for one in variables] for name in "mv"
+        )
+        self._built = True
 
     def _clip_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         if self.clip is None:

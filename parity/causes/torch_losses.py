@@ -126,7 +126,7 @@ def fitted_arguments(
 def _otherwise(called: Called) -> Iterator[tuple[str, dict[str, Any]]]:
     given = called.arguments
     own = given.get("reduction")
-    for reduction in ("mean", "sum", "batchmean" if called.function is F.kl_div else "sum"):
+    for reduction in ("mean", "sum", *(("batchmean",) if called.function is F.kl_div else ())):
         if own in ("mean", "sum", "batchmean") and reduction != own:
             yield f"a {reduction} instead of a {own}", {"reduction": reduction}
     if own == "mean":

@@ -13,7 +13,7 @@ from parity.metrics import perturb_ulp
 from parity.pairing import Comparison
 from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
-from parity.training.buffers import after_step, buffers_claim
+from parity.training.buffers import buffers_claim
 from parity.training.declared import Training
 from parity.training.dropout import Replayed, dropout_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims
@@ -67,7 +67,7 @@ def _inherited(single: Claim, claims: Sequence[Claim]) -> Claim:
 def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Claim]:
     """Losses, gradients and buffers of one step in training mode; nothing is dropped."""
     forward = port.recorder("eager", NOTHING_DROPPED)
-    before, after = after_step(port, forward)
+    buffers = buffers_claim(step, port, forward, options.command)
     recorder = port.gradient_recorder("eager", NOTHING_DROPPED)
     hidden = {parameter_key(key) for key in port.hidden()}
     exact = {key: tap for key, tap in step.gradients.values.items() if key not in hidden}
@@ -98,7 +98,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
         claims += gradients
         if options.isolate:
             claims.append(isolated_gradients_claim(backward, options.command))
-    claims.append(buffers_claim(step, after, before, port.hidden(), options.command))
+    claims.append(buffers)
     return claims
 
 

@@ -16,7 +16,8 @@ EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 FACTORS = (0.1, 10.0, 0.5, 2.0, 0.01, 100.0)
 BETAS = (0.0, 0.5, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 CLIPS = (1.0, 0.1, 0.01, 0.5, 5.0, 10.0)
-HELPS = 0.3  # what a mistake must leave at most of the distance, to be kept beside others
+HELPS = 0.8  # what a mistake must leave at most of the distance, to be kept beside others
+BEAM = 6  # combinations of mistakes that are followed at once
 SHOWN = 3  # parameters that a text names
 
 Mistakes = list[tuple[str, Recipe]]
@@ -108,23 +109,21 @@ def causes(update: Update) -> tuple[str, ...]:
 
 
 def _together(update: Update, families: Sequence[Any]) -> tuple[str, ...]:
-    """Mistakes of several kinds at once: each time the one that leaves least, while it helps."""
-    recipe, texts, left = update.recipe, [], update.distance(update.recipe)
-    free = list(families)
-    while free:
+    """Mistakes of several kinds at once: each time those that leave least, while they help."""
+    kept = [(update.distance(update.recipe), (), update.recipe, tuple(families))]
+    while kept:
         tried = [
-            (update.distance(changed), text, changed, family)
+            (update.distance(changed), (*texts, text), changed, left, family, free)
+            for left, texts, recipe, free in kept
             for family in free
             for text, changed in family(recipe)
         ]
-        distance, text, changed, family = min(tried, key=lambda one: one[0])
-        if not distance < left * HELPS:
-            break
-        recipe, left = changed, distance
-        texts.append(text)
-        free.remove(family)
-        if update.explains(recipe):
-            return tuple(texts)
+        helping = sorted((one for one in tried if one[0] < one[3] * HELPS), key=lambda one: one[0])
+        kept = []
+        for distance, texts, recipe, _, family, free in helping[:BEAM]:
+            if update.explains(recipe):
+                return texts
+            kept.append((distance, texts, recipe, tuple(one for one in free if one != family)))
     return ()
 
 

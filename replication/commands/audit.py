@@ -103,6 +103,7 @@ def register(app: typer.Typer) -> None:
         config: options.Config = None,
         config_file: options.ConfigFile = None,
         classes: options.Classes = None,
+        settings: options.Settings = None,
         weights: options.Weights = "seeded:0",
         port_weights: options.PortWeights = None,
         images: Annotated[
@@ -185,7 +186,7 @@ def register(app: typer.Typer) -> None:
             seeded = weights.startswith("seeded:")
             chosen = zoo.get(DEFAULT) if seeded else entry_that_fits(Path(weights))
         else:
-            chosen = options.resolved(config, config_file)
+            chosen = options.resolved(config, config_file, options.overrides(settings))
         chosen = options.with_classes(chosen, classes, None)
         request = Request(
             config=chosen.model,

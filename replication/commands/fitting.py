@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskformer.model import own_config, zoo
+from maskformer.model import zoo
+from maskformer.model.detectron2_config import resolve
 from parity.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def entry_that_fits(source: Path, choice: "Choice | None" = None) -> zoo.Entry:
     with open_source(source, choice) as opened:
         fits = fitting(opened)
     if not fits and (source / "config.json").is_file():
-        return own_config.read(source)
+        return resolve(None, source)
     if not fits:
         raise InputError(
             f"no config of the zoo fits {source}",

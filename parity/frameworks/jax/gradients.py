@@ -4,7 +4,7 @@ Every tensor of which the gradient is asked for has a zero added; the function i
 these zeros and by the variables at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,21 @@ from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.jax.capture import is_tensor, to_array, to_tensors
 from parity.frameworks.jax.precision import is_float
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of, together
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Read = Callable[[], jax.Array]
-Parameters = Mapping[str, tuple[Sequence[Read], Callable[..., np.ndarray]]]
 _Place = tuple[Call, str, str, str, int]
 
 
@@ -145,7 +152,7 @@ class Gradients(IsolatedRun):
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
-        wanted = {key: self.parameters[key] for key in alone.parameters if key in self.parameters}
+        held = {key: self.parameters[key] for key in alone.parameters if key in self.parameters}
         leaves: dict[str, int] = {}
         heard: dict[str, tuple[str, str, Any]] = {}
 
@@ -157,7 +164,7 @@ class Gradients(IsolatedRun):
             total = [jnp.vdot(tensor, gradient) for tensor, gradient in pairs]
             return sum([*total, *self._passed], start=jnp.zeros(())), {}
 
-        _, found, own = self._differentiated(run, wanted, [])
+        _, found, own = self._differentiated(run, held, [])
         for receive, index, number in self._receivers:
             receive(index, found[number])
         return self._taps(
@@ -170,27 +177,26 @@ class Gradients(IsolatedRun):
     def _differentiated(
         self, run: Callable, parameters: Parameters, arguments: list[Any]
     ) -> tuple[dict[str, Any], list[Any], dict[str, np.ndarray | None]]:
-        """The terms of what `run` computes, and its gradients: by each zero, and by the parameters,
-        None where these have no influence on it."""
+        """The terms of what `run` computes, and its gradients: by each zero, and by key those of
+        the tensors of the reference, None where what holds one has no influence on it."""
         self._held = None
         leaves, tree = jax.tree.flatten(self._state())
-        places = {id(leaf): at for at, leaf in enumerate(leaves)}
-        index = {
-            key: [places[id(read())] for read in several]
-            for key, (several, _) in parameters.items()
+        places = {
+            name: next(i for i, leaf in enumerate(leaves) if leaf is read())
+            for name, read in holders(parameters).items()
         }
-        distinct = list(dict.fromkeys(at for held in index.values() for at in held))
+        index = list(dict.fromkeys(places.values()))  # one may hold several tensors
         jax.eval_shape(lambda given: run(jax.tree.unflatten(tree, leaves), None, given), arguments)
         shapes = list(self._zeros.shapes)
 
         def all_of(leaves: list[Any], given: list[Any]) -> Any:
             def of(chosen: list[Any], zeros: list[Any]) -> Any:
                 held = list(leaves)
-                for at, value in zip(distinct, chosen, strict=True):
+                for at, value in zip(index, chosen, strict=True):
                     held[at] = value
                 return run(jax.tree.unflatten(tree, held), zeros, given)
 
-            chosen = [leaves[at] for at in distinct]
+            chosen = [leaves[at] for at in index]
             zeros = [jnp.zeros(one.shape, one.dtype) for one in shapes]
             total, back, terms = jax.vjp(of, chosen, zeros, has_aux=True)
             return terms, *back(jnp.ones((), total.dtype))
@@ -205,17 +211,9 @@ class Gradients(IsolatedRun):
         found = evaluate(*leaves, *arguments)
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
-        arrays = {
-            at: to_array(one) if used else None
-            for at, one, used in zip(distinct, own, moved, strict=True)
-        }
-        gradients = {
-            key: together(
-                turned, [arrays[at] for at in index[key]], [leaves[at].shape for at in index[key]]
-            )
-            for key, (_, turned) in parameters.items()
-        }
-        return terms, zeros, gradients
+        known = {at: to_array(one) for at, one, used in zip(index, own, moved, strict=True) if used}
+        by_name = {name: known.get(at) for name, at in places.items()}
+        return terms, zeros, by_key(parameters, by_name, lambda read: read().shape)
 
     def _run(self, watch: Any, module: Any, args: tuple, kwargs: dict) -> Any:
         with self._masked(watch):

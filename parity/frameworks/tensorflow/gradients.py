@@ -1,6 +1,6 @@
 """Gradients of a TensorFlow model between its layers and of its variables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,21 @@ import tensorflow as tf
 from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.tensorflow import capture as capture_tf
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of, together
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Parameters = Mapping[str, tuple[Sequence[tf.Variable], Callable[..., np.ndarray]]]
 _Place = tuple[str, str, str, int, str]
 
 
@@ -89,7 +97,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
                 held[place] = array
             else:
                 viewed(Tap(*place, array))
-        for key, gradient in self._by_key(self.parameters, held).items():
+        for key, gradient in by_key(self.parameters, held).items():
             if gradient is not None:
                 (sink or trace.add)(parameter_tap(key, gradient))
         return sum(self.terms.values()), trace
@@ -112,7 +120,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             total = tf.add_n(list(terms.values()))
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
-        variables = _named(self.parameters)
+        variables = holders(self.parameters)
         found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables.values()])
         places.clear()
         kept = []
@@ -133,7 +141,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         with tf.GradientTape() as self._tape:
             leaves, pairs, received = self._run_alone(alone, call)
-        variables = _named(own)
+        variables = holders(own)
         found = self._tape.gradient(
             [tensor for tensor, _ in pairs],
             [*leaves.values(), *variables.values(), *self._seeds],
@@ -144,22 +152,9 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
-            self._by_key(own, dict(zip(variables, arrays[len(leaves) :], strict=False))),
+            by_key(own, dict(zip(variables, arrays[len(leaves) :], strict=False))),
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
-
-    def _by_key(
-        self, parameters: Parameters, held: Mapping[str, np.ndarray | None]
-    ) -> dict[str, np.ndarray | None]:
-        """The gradients of tensors of the reference from those of what holds them."""
-        return {
-            key: together(
-                turned,
-                [held.get(f"{key} {index}") for index in range(len(several))],
-                [one.shape for one in several],
-            )
-            for key, (several, turned) in parameters.items()
-        }
 
     def _gradient_watch(
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
@@ -198,15 +193,6 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             return [tf.identity(output) for output in outputs], backward
 
         return stand_in(seed, *inputs)
-
-
-def _named(parameters: Parameters) -> dict[str, tf.Variable]:
-    """Each variable under the key of the tensor that it helps to hold, and its number."""
-    return {
-        f"{key} {index}": one
-        for key, (several, _) in parameters.items()
-        for index, one in enumerate(several)
-    }
 
 
 def _own(tensor: Any) -> Any:

@@ -1,6 +1,6 @@
 """Gradients of a PyTorch model between its modules and of its parameters."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,13 +11,20 @@ from parity.calls import Call, Sink, Watch, watching
 from parity.causes.source import Mistake
 from parity.causes.torch_gradients import stopped
 from parity.frameworks.torch import capture as capture_torch
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of, together
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
-
-Parameters = Mapping[str, tuple[Sequence[torch.nn.Parameter], Callable[..., np.ndarray]]]
 
 
 class GradientRecorder(IsolatedRun, capture_torch.Recorder):
@@ -73,8 +80,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         self.terms = {name: float(term.detach()) for name, term in terms.items()}
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
-        parameters = [one for held, _ in self.parameters.values() for one in held]
-        tensors = [tensor for *_, tensor in met] + parameters
+        parameters = holders(self.parameters)
+        tensors = [tensor for *_, tensor in met] + [*parameters.values()]
         found = torch.autograd.grad(total, tensors, allow_unused=True)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         put = self.viewed(sink or trace.add)
@@ -82,7 +89,9 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.dim())
                 put(Tap(call.path, f"grad_{kind}", name, call.call, axes, gradient.numpy()))
-        for key, gradient in self._by_key(self.parameters, found[len(met) :]).items():
+        for key, gradient in by_key(
+            self.parameters, dict(zip(parameters, map(_numpy, found[len(met) :]), strict=True))
+        ).items():
             if gradient is not None:
                 (sink or trace.add)(parameter_tap(key, gradient))
         return float(total.detach()), trace
@@ -97,8 +106,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         leaves, pairs, received = self._run_alone(alone, call)
         own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
-        held = [one for several, _ in own.values() for one in several]
-        wanted = [*leaves.values(), *held, *self._seeds]
+        held = holders(own)
+        wanted = [*leaves.values(), *held.values(), *self._seeds]
         if not pairs or not wanted:
             return {}
         found = torch.autograd.grad(
@@ -107,23 +116,13 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             [gradient for _, gradient in pairs],
             allow_unused=True,
         )
-        arrays = [None if g is None else g.numpy() for g in found]
+        arrays = list(map(_numpy, found))
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
-            self._by_key(own, found[len(leaves) : len(leaves) + len(held)]),
+            by_key(own, dict(zip(held, arrays[len(leaves) :], strict=False))),
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
-
-    def _by_key(self, parameters: Parameters, found: Sequence) -> dict[str, np.ndarray | None]:
-        """The gradients of tensors of the reference from those of what holds them, in order."""
-        gradients = iter(found)
-        by_key = {}
-        for key, (held, turned) in parameters.items():
-            own = [next(gradients) for _ in held]
-            arrays = [None if one is None else one.numpy() for one in own]
-            by_key[key] = together(turned, arrays, [one.shape for one in held])
-        return by_key
 
     def stopped_gradients(self, alone: Isolated) -> Iterator[Mistake]:
         """The mistakes of stopping one gradient in a call that is run alone."""
@@ -176,6 +175,10 @@ class _StandIn(torch.autograd.Function):
                 ctx.receive(index, gradient)
         seed = torch.zeros((), dtype=torch.float64)
         return (None, None, None, seed, *ctx.gradients, *[None] * ctx.outputs)
+
+
+def _numpy(gradient: torch.Tensor | None) -> np.ndarray | None:
+    return None if gradient is None else gradient.numpy()
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
