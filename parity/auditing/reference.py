@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.declared import check_sides
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
@@ -74,6 +75,7 @@ def measure_reference(
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
     """
+    check_sides(pair.names)
     if first is None:
         pair, first = given_reference(pair)
     with steps("reference, float64"):

@@ -41,11 +41,11 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
 
 
 def _headline(result: ExamplesResult) -> str:
-    text = f"{number(result['count'])} examples of {number(len(result['fields']))} arrays"
+    text = f"{number(result.count)} examples of {number(len(result.fields))} arrays"
     if result.verdict == "equal":
         return f"{text} are the same."
     failing = [one.title.lower() for one in result.claims if one.verdict != "holds"]
-    first = f", first in {result['first']}" if result.first else ""
+    first = f", first in {result.first}" if result.first else ""
     return f"{text}; what does not hold: {'; '.join(failing)}{first}."
 
 
@@ -54,14 +54,14 @@ def _fields(fields: Sequence[Field]) -> Table:
         (
             Cell(one.key),
             Cell(one.kind),
-            Cell(f"{number(one['different'])} of {number(one['examples'])}", one.different),
-            Cell(f"{100 * one['share']:.3g} %", one.share),
+            Cell(f"{number(one.different)} of {number(one.examples)}", one.different),
+            Cell(f"{100 * one.share:.3g} %", one.share),
             Cell(
                 number(one.largest),
                 one.largest,
                 tone="good" if one.largest <= one.limit else "bad",
             ),
-            Cell(f"{one['mean']:+.3g}" if one.mean else "0", one.mean),
+            Cell(f"{one.mean:+.3g}" if one.mean else "0", one.mean),
             Cell("" if one.overlap is None else number(one.overlap)),
             Cell(one.cause or one.detail or ""),
         )

@@ -31,7 +31,7 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
 
 
 def _headline(result: FunctionsResult) -> str:
-    text = f"{number(len(result['outputs']))} results of {number(len(result['cases']))} cases"
+    text = f"{number(len(result.outputs))} results of {number(len(result.cases))} cases"
     if result.verdict == "equal":
         ties = sum(bool(one.tie) for one in result.outputs)
         more = f", {number(ties)} of them by decisions that cost the same" if ties else ""
@@ -106,7 +106,7 @@ def _subject(result: FunctionsResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {
         "title": result.title,
-        "inputs": [f"{one['name']} {x[0]} {x[2][:16]}" for one in result.cases for x in one.inputs],
+        "inputs": [f"{one.name} {x[0]} {x[2][:16]}" for one in result.cases for x in one.inputs],
     }
 
 
@@ -116,7 +116,7 @@ KIND = Kind(
     title="Functions",
     detail=None,
     subject=_subject,
-    rungs={"": "functions"},
+    rungs={"same_precision": "precision", "": "activations"},
     chapter=chapter,
     recheck=recheck,
     derived=None,
