@@ -1,4 +1,4 @@
-"""The README begins with a stranger's pair: its file is written, its command run, its line shown."""
+"""The README begins with a stranger's pair: its file is written, its command run."""
 
 import re
 import shlex
@@ -54,7 +54,7 @@ def test_a_match_is_printed_and_what_is_no_pair_is_refused(written, parity):
 
 
 def test_a_new_pair_is_a_file_that_can_be_completed(written, parity):
-    status, out, err = parity("new-pair", "compare.py:Block", "compare.py:Port", "--out", "pair.py")
+    status, _, err = parity("new-pair", "compare.py:Block", "compare.py:Port", "--out", "pair.py")
     assert status == 0, err
     text = (written / "pair.py").read_text()
     compile(text, "pair.py", "exec")
