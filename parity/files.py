@@ -127,9 +127,16 @@ def _remove(path: Path) -> None:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, a file's or a folder's, for the block to write.
 
-    It is moved over `path` when the block ends without an error.
+    It is moved over `path` when the block ends without an error. Raises InputError where there is
+    no folder to write to.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the folder {path.parent} does not exist",
+            f"{path.name} would be written there",
+            "create it first",
+        )
     _clear(path.parent)
     temporary = path.with_name(f".{path.name}.{_own_mark()}.partial")
     try:

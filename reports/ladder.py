@@ -39,12 +39,6 @@ RUNGS = (
         "no layer is less exact in float32 than the reference's own float32",
         "parity audit",
     ),
-    Rung(
-        "functions",
-        "Functions",
-        "functions that are no models compute the same, or decide the same",
-        "parity.compare_functions",
-    ),
     Rung("losses", "Losses", "every loss term is the same", "parity audit --train"),
     Rung(
         "matching",

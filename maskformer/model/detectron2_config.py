@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from maskformer import ade20k, coco
+from maskformer.model import own_config
 from maskformer.model.config import (
     FEATURES,
     InferenceConfig,
@@ -249,9 +250,10 @@ def _described(path: Path, overrides: Sequence[str]) -> Entry:
         raise InputError(
             f"overrides are given with {path}", "KEY VALUE overrides belong to the original's YAML"
         )
-    from maskformer.model import own_config
-
-    return own_config.read(path)
+    return own_config.read(
+        path,
+        lambda base, settings: _described(Path(base), settings) if settings else entry_of(base),
+    )
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ takes as `--config-file`: the configuration it is made of, and the classes with 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,24 +83,32 @@ def with_classes(entry: Entry, classes: Sequence[OwnClass]) -> Entry:
     )
 
 
-def own_config(base: str, classes: Sequence[OwnClass]) -> dict[str, Any]:
-    """The content of a file that `read` gives back: `base` as `entry_of` takes it."""
+def own_config(
+    base: str, classes: Sequence[OwnClass], settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of a file that `read` gives back.
+
+    `base` is what `entry_of` takes, `settings` keys and values in turn, where it is a YAML file.
+    """
     return {
         "schema": SCHEMA,
         "base": base,
+        "settings": list(settings),
         "classes": [dataclasses.asdict(one) for one in classes],
     }
 
 
-def read(path: Path) -> Entry:
+def read(path: Path, entry_of: Callable[[str, Sequence[str]], Entry]) -> Entry:
     """The entry that a JSON file describes: own classes, or transformers' MaskFormer.
+
+    `entry_of` gives the entry that own classes are based on, with its settings.
 
     Raises InputError for anything else.
     """
     path = path / "config.json" if path.is_dir() else path
     content = read_json(path, what="config file")
     if isinstance(content, Mapping) and content.get("schema") == SCHEMA:
-        return _own(path, content)
+        return _own(path, content, entry_of)
     if isinstance(content, Mapping) and content.get("model_type") == "maskformer":
         try:
             return _library(path, content)
@@ -117,14 +125,14 @@ def read(path: Path) -> Entry:
     )
 
 
-def _own(path: Path, content: Mapping[str, Any]) -> Entry:
-    from maskformer.model.detectron2_config import read as read_yaml
-
+def _own(
+    path: Path, content: Mapping[str, Any], entry_of: Callable[[str, Sequence[str]], Entry]
+) -> Entry:
     base, items = content.get("base"), content.get("classes")
-    if not isinstance(base, str) or not isinstance(items, list):
+    settings = content.get("settings", [])
+    is_words = isinstance(settings, list) and all(isinstance(one, str) for one in settings)
+    if not isinstance(base, str) or not isinstance(items, list) or not is_words:
         raise InputError(f"config file {path} is incomplete", "expected: base and classes")
-    if is_file(base) and Path(base).resolve() == path.resolve():
-        raise InputError(f"config file {path} is based on itself")
     classes = []
     for i, item in enumerate(items):
         kinds = {"id": int, "name": str, "is_thing": bool}
@@ -136,13 +144,16 @@ def _own(path: Path, content: Mapping[str, Any]) -> Entry:
                 "expected: id (a number), name (a text), is_thing (true or false)",
             )
         classes.append(OwnClass(**{key: item[key] for key in kinds}))
-    if not is_file(base):
-        return with_classes(get(base), classes)
-    if Path(base).suffix == ".json" and read_json(base).get("schema") == SCHEMA:
-        raise InputError(f"config file {path} is based on another file of own classes", base)
-    return with_classes(
-        read(Path(base)) if Path(base).suffix == ".json" else read_yaml(base), classes
-    )
+    if is_file(base) and Path(base).suffix == ".json":
+        below = read_json(base, what="config file")
+        if isinstance(below, dict) and below.get("schema") == SCHEMA:
+            raise InputError(
+                f"config file {path} is based on own classes itself",
+                base,
+                "name the config of before as its base",
+            )
+    entry = entry_of(base, settings)
+    return with_classes(entry, classes) if classes or not settings else entry
 
 
 def _library(path: Path, content: Mapping[str, Any]) -> Entry:

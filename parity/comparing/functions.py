@@ -25,7 +25,10 @@ from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.provenance import provenance
 from parity.results import Result
 
-SEEDS = (0, 1, 2, 3)  # moved runs: a tie that may fall either way should fall each way once
+SEEDS = (0, 1, 2)
+TRIES = range(3, 35)
+"""Further moved runs where decisions differ: a tie falls the other way in a third of them, and is
+seen in one of these but for two in a million."""
 Outputs = Mapping[str, np.ndarray]
 Cost = Callable[..., Any]
 
@@ -135,13 +138,15 @@ def compare_functions(
 class _Runs:
     """All runs of one case: in each precision the reference's, its moved ones, the port's.
 
-    `costs` has by precision the port's, the reference's and the moved ones' costs.
+    `costs` has by precision the port's, the reference's and the moved ones' costs; `again` makes
+    one more moved run.
     """
 
     reference: Mapping[str, Outputs | Refusal]
     moved: Mapping[str, Sequence[Outputs | Refusal]]
     port: Mapping[str, Outputs | Refusal]
     costs: Mapping[str, tuple[Any, Any, list[Any]]]
+    again: Callable[[str, int], Outputs | Refusal]
 
     @classmethod
     def of(cls, reference: Function, port: Function, inputs: Inputs, cost: Cost | None) -> "_Runs":
@@ -158,7 +163,11 @@ class _Runs:
                     _cost(cost, theirs[dtype], inputs),
                     [_cost(cost, theirs[dtype], one) for one in others],
                 )
-        return cls(theirs, moved, ours, costs)
+
+        def again(dtype: str, seed: int) -> Outputs | Refusal:
+            return reference.run(_moved(inputs, dtype, seed), dtype)
+
+        return cls(theirs, moved, ours, costs, again)
 
     @property
     def refusals(self) -> tuple[str | None, str | None]:
@@ -188,8 +197,11 @@ def _cost(cost: Cost, outputs: Outputs | Refusal, inputs: Inputs) -> np.ndarray 
     wide = {name: one.astype("f8") if one.dtype.kind == "f" else one for name, one in arrays}
     inputs = fill(template, lambda slot: wide[slot.name])
     args = inputs if isinstance(inputs, tuple) else tuple(inputs.values())
-    values = list(outputs.values())
-    made = values[0] if list(outputs) == ["result"] else values
+    made: Any = dict(outputs)
+    if list(outputs) == ["result"]:
+        made = outputs["result"]
+    elif all(name.isdecimal() for name in outputs):
+        made = tuple(outputs.values())
     return np.asarray(cost(made, *args), np.float64)
 
 
@@ -353,9 +365,12 @@ def _decided(place: str, key: str, runs: _Runs, dtype: str) -> Verdict:
     )
     if dtype in runs.costs:
         return _by_cost(verdict, text, *runs.costs[dtype], dtype)
-    moved = [one[key] for one in _kept(runs.moved[dtype], key) if one[key].shape == b.shape]
-    if moved and (~other | np.any([one == a for one in moved], axis=0)).all():
-        return verdict(0.0, 1.0, f"{text}; the reference decides so too where its inputs are moved")
+    for one in (*runs.moved[dtype], *(runs.again(dtype, seed) for seed in TRIES)):
+        if not isinstance(one, Refusal) and key in one and one[key].shape == a.shape:
+            other &= one[key] != a
+        if not other.any():
+            text += "; the reference decides so too where its inputs are moved"
+            return verdict(0.0, 1.0, text)
     return verdict(1.0, 1.0, text, problem=text)
 
 

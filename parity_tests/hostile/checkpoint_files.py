@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from weight_conversion.checkpoints import open_source
+
 Make = Callable[[Path], None]
 CHECKPOINTS: dict[str, tuple[Make, str | None]] = {}
 MINIMAL = b"\x80\x02}X\x01\x00\x00\x00w"  # a dict, and the key of what follows
@@ -21,6 +23,13 @@ def hostile(message: str | None) -> Callable[[Make], Make]:
         return make
 
     return register
+
+
+def read_all(path: Path) -> None:
+    """Opens a checkpoint and loads every tensor of it."""
+    with open_source(path) as source:
+        for tensor in source.tensors.values():
+            assert tensor.load().shape == tensor.shape
 
 
 def opcodes(path: Path, body: bytes) -> None:

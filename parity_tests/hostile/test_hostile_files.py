@@ -16,9 +16,8 @@ import pytest
 
 import reports.loading  # noqa: F401
 from parity.errors import InputError
-from parity_tests.hostile.checkpoint_files import CHECKPOINTS
+from parity_tests.hostile.checkpoint_files import CHECKPOINTS, read_all
 from parity_tests.hostile.other_files import OTHERS
-from weight_conversion.checkpoints import open_source
 
 SECONDS = 2
 MEGABYTES = 500
@@ -56,12 +55,6 @@ def _outcome(read: Callable[[], object]) -> str:
     except BaseException:
         return f"TRACEBACK {traceback.format_exc()}"
     return "right"
-
-
-def read_all(path: Path) -> None:
-    with open_source(path) as source:
-        for tensor in source.tensors.values():
-            assert tensor.load().shape == tensor.shape
 
 
 def judged(text: str, message: str | None) -> None:

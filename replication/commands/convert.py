@@ -10,7 +10,7 @@ from replication.commands import options
 from replication.commands.fitting import entry_that_fits
 
 if TYPE_CHECKING:
-    from maskformer.model.zoo import Entry
+    from maskformer.model.config import ModelConfig
     from weight_conversion.unwrapping import Choice
 
 
@@ -57,8 +57,8 @@ def convert(
     from weight_conversion.unwrapping import Choice
 
     choice = Choice(ema, key, prefix)
-    entry = _entry(source, config, config_file, overrides or [], choice)
-    chosen = options.with_classes(entry, classes, None).model
+    wanted = (config, config_file, overrides or [])
+    chosen = _config(source, wanted, choice, classes)
     with bytes_shown("converting", not as_json) as progress:
         receipt = run(
             source,
@@ -83,18 +83,20 @@ def convert(
     options.end(result, as_json, lambda: "\n  ".join(lines))
 
 
-def _entry(
+def _config(
     source: Path,
-    config: str | None,
-    config_file: Path | None,
-    overrides: list[str],
+    wanted: tuple[str | None, Path | None, list[str]],
     choice: "Choice",
-) -> "Entry":
-    if config is not None or config_file is not None:
-        return options.resolved(config, config_file, overrides)
-    if overrides:
-        raise InputError("overrides are given without --config-file", " ".join(overrides))
-    return entry_that_fits(source, choice)
+    classes: str | None,
+) -> "ModelConfig":
+    config, config_file, overrides = wanted
+    if config is None and config_file is None:
+        if overrides:
+            raise InputError("overrides are given without --config-file", " ".join(overrides))
+        entry = entry_that_fits(source, choice)
+    else:
+        entry = options.resolved(config, config_file, overrides)
+    return options.with_classes(entry, classes, None).model
 
 
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:

@@ -28,6 +28,7 @@ def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
     classes: options.Classes = None,
+    settings: options.Settings = None,
     weights: options.Weights = "seeded:0",
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
@@ -52,7 +53,8 @@ def command(
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = options.with_classes(options.resolved(config, config_file), classes, data)
+    entry = options.resolved(config, config_file, options.overrides(settings))
+    entry = options.with_classes(entry, classes, data)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskformer.model import own_config, zoo
+from maskformer.model import zoo
 from parity.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def entry_that_fits(source: Path, choice: "Choice | None" = None) -> zoo.Entry:
     with open_source(source, choice) as opened:
         fits = fitting(opened)
     if not fits and (source / "config.json").is_file():
-        return own_config.read(source)
+        from maskformer.model.detectron2_config import resolve
+
+        return resolve(None, source)
     if not fits:
         raise InputError(
             f"no config of the zoo fits {source}",

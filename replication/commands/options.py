@@ -37,6 +37,12 @@ Classes = _option(
     "data, or a data set's folder: its classes in place of the config's.",
     metavar="data|DIR",
 )
+Settings = _option(
+    list[str] | None,
+    "A key of the YAML with another value; may be repeated.",
+    "--set",
+    metavar="KEY=VALUE",
+)
 Weights = _option(str, "seeded:N, or a checkpoint file.")
 PortWeights = _option(
     str | None,
@@ -80,6 +86,17 @@ def resolved(
     if config is None and config_file is None:
         config = usual
     return resolve(config, config_file, list(overrides))
+
+
+def overrides(settings: Collection[str] | None) -> list[str]:
+    """The words KEY VALUE of --set. Raises InputError for what is no KEY=VALUE."""
+    words = []
+    for text in settings or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {text!r} is no setting", "expected KEY=VALUE")
+        words += [key, value]
+    return words
 
 
 def with_classes(entry: "Entry", classes: str | None, data: Path | None) -> "Entry":

@@ -26,6 +26,7 @@ def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
     classes: options.Classes = None,
+    settings: options.Settings = None,
     weights: options.Weights = "seeded:0",
     side: options.Side = "tf",
     out: options.OutFolder = Path("predictions"),
@@ -43,7 +44,8 @@ def command(
     from replication.sides.side import open_side, sides_of
     from replication.sides.weights import load_weights
 
-    entry = options.with_classes(options.resolved(config, config_file), classes, None)
+    entry = options.resolved(config, config_file, options.overrides(settings))
+    entry = options.with_classes(entry, classes, None)
     sides = sides_of(side)
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):

@@ -24,6 +24,7 @@ def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
     classes: options.Classes = None,
+    settings: options.Settings = None,
     experiment: Annotated[
         str | None, typer.Option(help="Name of a registered experiment, in place of --config.")
     ] = None,
@@ -77,7 +78,9 @@ def command(
             f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
         )
     request = Request(
-        entry=_entry(config, config_file, classes, experiment),
+        entry=options.with_classes(
+            _entry(config, config_file, options.overrides(settings), experiment), classes, None
+        ),
         topologies=tuple(topology or ["v5e:2x2"]),
         size=parse_size(image_size),
         per_core_batch=per_core_batch,
@@ -117,7 +120,7 @@ def _published(
 
 
 def _entry(
-    config: str | None, config_file: Path | None, classes: str | None, experiment: str | None
+    config: str | None, config_file: Path | None, overrides: list[str], experiment: str | None
 ) -> "Entry":
     from maskformer.model import zoo
 
@@ -129,7 +132,7 @@ def _entry(
             "For example: --config coco_r50",
         )
     if experiment is None:
-        return options.with_classes(options.resolved(config, config_file), classes, None)
+        return options.resolved(config, config_file, overrides)
     from tf_impl.model_garden.experiments import experiment_name
 
     names = {experiment_name(name): name for name in zoo.names()}

@@ -36,6 +36,7 @@ def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
     classes: options.Classes = None,
+    settings: options.Settings = None,
     side: options.Side = "both",
     steps: options.Steps = None,
     batch: options.Batch = None,
@@ -81,8 +82,10 @@ def command(
 
     named = config is not None or config_file is not None
     text = options.config_text(config, config_file) if named else None
-    if classes is not None:
-        text = _with_classes(text, classes, data, out)
+    if settings and config is None and config_file is not None:
+        text = str(config_file.resolve())  # also where it is a published one: it is to be changed
+    if classes is not None or settings:
+        text = _own_config(text, options.overrides(settings), classes, data, out)
     given = {
         "config": text,
         "data": None if data is None else str(data),
@@ -120,28 +123,35 @@ def command(
     options.end(result, as_json, lambda: print_result(result, folders), passed)
 
 
-def _with_classes(base: str | None, classes: str, data: Path | None, out: Path) -> str:
-    """Writes the config of own classes to the folder of the run; its absolute path.
+def _own_config(
+    base: str | None, settings: list[str], classes: str | None, data: Path | None, out: Path
+) -> str:
+    """Writes the config of own classes and settings to the folder of the run; its absolute path.
 
     The file is small and names what was asked for, so that it may stay where the run is refused.
     Raises InputError without a config, and as `options.with_classes` does.
     """
-    from maskformer.model import own_config
-    from maskformer.model.detectron2_config import entry_of
+    from maskformer.model import own_config, zoo
+    from maskformer.model.detectron2_config import entry_of, read
     from parity.records import write_json
 
     if base is None:
         raise InputError(
-            "--classes needs a config to change",
+            "--classes and --set need a config to change",
             "neither --config nor --config-file is given",
-            "to resume leave --classes out: the run's folder has its config",
+            "to resume leave them out: the run's folder has its config",
         )
-    entry = options.with_classes(entry_of(base), classes, data)
+    if settings and not zoo.is_file(base):
+        raise InputError(
+            f"--set is given with --config {base}", "it belongs to --config-file X.yaml"
+        )
+    entry = read(base, settings) if settings else entry_of(base)
+    entry = options.with_classes(entry, classes, data)
     path = out / OWN_CONFIG
-    content = own_config.own_config(base, entry.classes)
+    content = own_config.own_config(base, entry.classes, settings)
     if path.is_file() and read_json(path) != content:
         raise InputError(
-            f"{path} says other classes", "the folder holds a run of them", "choose another folder"
+            f"{path} says something else", "the folder holds a run of it", "choose another folder"
         )
     return str(write_json(content, out, OWN_CONFIG).resolve())
 

@@ -1,46 +1,45 @@
 """The sections of compared functions: every result of every case, and why one differs."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from parity.comparing.functions import FunctionsResult
-from parity.measurements import verdicts_of
+from parity.claims import Claim
+from parity.comparing.functions import Case, FunctionsResult, Output
+from parity.measurements import Margins
 from reports import words
-from reports.checks import Content, Difference, by_id, differ, equal
+from reports.checks import Difference, differ, equal
 from reports.document import Cell, Chapter, Column, Facts, Items, Section, Table, flatten, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """The chapter of two functions: all that the result holds."""
-    result = one.content
-    sections = [Section("Every result", (_outputs(result["outputs"]),))]
-    if result.get("causes"):
-        sections.insert(
-            0, Section("What the port does otherwise", (Items(tuple(result["causes"])),))
-        )
-    facts = (("command", result["command"]), *flatten(result["provenance"]))
+    result = one.result
+    sections = [Section("Every result", (_outputs(result.outputs),))]
+    if result.causes:
+        sections.insert(0, Section("What the port does otherwise", (Items(tuple(result.causes)),)))
+    facts = (("command", result.command), *flatten(result.provenance))
     return words.chapter(
         one,
         claims,
         _headline(result),
         *sections,
-        Section("What both were given", (_cases(result["cases"]),)),
+        Section("What both were given", (_cases(result.cases),)),
         Section("How it was run", (Facts(facts),)),
     )
 
 
-def _headline(result: Content) -> str:
-    text = f"{number(len(result['outputs']))} results of {number(len(result['cases']))} cases"
-    if result["verdict"] == "equal":
-        ties = sum(bool(one.get("tie")) for one in result["outputs"])
+def _headline(result: FunctionsResult) -> str:
+    text = f"{number(len(result.outputs))} results of {number(len(result.cases))} cases"
+    if result.verdict == "equal":
+        ties = sum(bool(one.tie) for one in result.outputs)
         more = f", {number(ties)} of them by decisions that cost the same" if ties else ""
         return f"{text} are the same{more}."
     return f"{text}; the first that differs is {result.get('first') or 'one that a side lacks'}."
 
 
-def _outputs(outputs: Sequence[Content]) -> Table:
+def _outputs(outputs: Sequence[Output]) -> Table:
     columns = (
         Column("Result", code=True),
         Column("Size"),
@@ -52,13 +51,13 @@ def _outputs(outputs: Sequence[Content]) -> Table:
     return Table("Results", columns, tuple(map(_row, outputs)), interactive=True)
 
 
-def _row(one: Content) -> tuple[Cell, ...]:
+def _row(one: Output) -> tuple[Cell, ...]:
     return (
-        Cell(one["key"]),
-        Cell("x".join(map(str, one["size"])) or "1"),
-        Cell("decisions" if one["discrete"] else "numbers"),
-        *(_margin(one[name]) for name in ("float64", "float32")),
-        Cell(one.get("tie") or one.get("detail") or ""),
+        Cell(one.key),
+        Cell("x".join(map(str, one.size)) or "1"),
+        Cell("decisions" if one.discrete else "numbers"),
+        *(_margin(getattr(one, name)) for name in ("float64", "float32")),
+        Cell(one.tie or one.detail or ""),
     )
 
 
@@ -68,11 +67,11 @@ def _margin(value: float | None) -> Cell:
     return Cell(number(value), value, tone="good" if value <= 1 else "bad")
 
 
-def _cases(cases: Sequence[Content]) -> Table:
+def _cases(cases: Sequence[Case]) -> Table:
     rows = tuple(
-        (Cell(one["name"]), Cell(name), Cell(size), Cell(digest[:16]))
+        (Cell(one.name), Cell(name), Cell(size), Cell(digest[:16]))
         for one in cases
-        for name, size, digest in one["inputs"]
+        for name, size, digest in one.inputs
     )
     columns = (
         Column("Case"),
@@ -83,10 +82,9 @@ def _cases(cases: Sequence[Content]) -> Table:
     return Table("Inputs", columns, rows)
 
 
-def recheck(content: Content) -> Iterator[Difference]:
+def recheck(result: FunctionsResult) -> Iterator[Difference]:
     """Where the table of results disagrees with what the claims rest on."""
-    yield from equal(content)
-    claims = by_id(content)
+    yield from equal(result)
     margins: dict[tuple[str, str], float] = {}
     for identity, column in (
         ("same_function", "float64"),
@@ -94,32 +92,31 @@ def recheck(content: Content) -> Iterator[Difference]:
         ("same_precision", "float32"),
         ("same_decisions_float32", "float32"),
     ):
-        if identity in claims:
-            for key, verdict in verdicts_of(claims[identity]["measured"]).items():
-                margins[key, column] = verdict.margin
-    for index, one in enumerate(content["outputs"]):
+        for made in result.claims:
+            if made.id == identity and isinstance(made.measured, Margins):
+                for key, verdict in made.measured.verdicts().items():
+                    margins[key, column] = verdict.margin
+    for index, one in enumerate(result.outputs):
         for column in ("float64", "float32"):
-            expected = margins.get((one["key"], column))
-            yield from differ(f"outputs[{index}].{column}", expected, one[column])
+            expected = margins.get((one.key, column))
+            yield from differ(f"outputs[{index}].{column}", expected, getattr(one, column))
 
 
-def _subject(content: Content) -> dict[str, Any]:
+def _subject(result: FunctionsResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {
-        "title": content.get("title"),
-        "inputs": [
-            f"{one['name']} {x[0]} {x[2][:16]}" for one in content["cases"] for x in one["inputs"]
-        ],
+        "title": result.title,
+        "inputs": [f"{one.name} {x[0]} {x[2][:16]}" for one in result.cases for x in one.inputs],
     }
 
 
 KIND = Kind(
-    schema=FunctionsResult.schema,
+    result=FunctionsResult,
     name="functions",
     title="Functions",
     detail=None,
     subject=_subject,
-    rungs={"": "functions"},
+    rungs={"same_precision": "precision", "": "activations"},
     chapter=chapter,
     recheck=recheck,
     derived=None,
