@@ -43,7 +43,7 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
     begun = time.perf_counter()
     found = audit(request, steps)
     return {
-        "verdict": found["verdict"],
+        "verdict": found.verdict,
         "seconds": time.perf_counter() - begun,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "steps": dict(steps.timings),

@@ -1,6 +1,7 @@
 """Any model beside its port: from the two to a result, in one call."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,26 @@ from parity.auditing.pair import Pair as Pair
 from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
-from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.auditing.result import (
+    About,
+    AuditResult,
+    Measured,
+    Precision,
+    build_result,
+    isolated_claim,
+)
 from parity.auditing.state import put_back, state_before
 from parity.calls import Call
 from parity.errors import InputError
+from parity.frameworks.shared.interceptions import noting
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
-from parity.steps import Steps, Telling, give_back
+from parity.results import Result
+from parity.steps import ENDLESS, Budget, Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
 from parity.weights import Loaded, state_digest
 
@@ -32,16 +42,19 @@ def audit(
     *,
     executions: Sequence[str] | None = None,
     isolate: bool = False,
+    search: str | None = None,
     title: str = "Audit",
     command: str = Options.command,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> AuditResult:
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
 
     Args:
         executions: how the port is run in float32, by default in every way that its framework has;
             without any, only float64 is compared.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
+        search: how long causes are searched for, such as `60s` in all or `60s,5s` with at most 5 s
+            at one place; by default as long as it takes.
         title, command: what the report calls it, and what measures it again.
         quiet: print no progress.
     Raises: InputError where the pair cannot be compared: the reference in training mode, an unknown
@@ -52,14 +65,15 @@ def audit(
         >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
         >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
         >>> result = parity.audit(pair, executions=["graph"], quiet=True)
-        >>> result["verdict"]
+        >>> result.verdict
         'equal'
     """
-    options = Options(executions, isolate, command=command)
-    return {**audit_with(pair, options, Steps(quiet=quiet)), "title": title}
+    budget = ENDLESS if search is None else Budget.of_text(search)
+    options = Options(executions, isolate, search=budget, command=command)
+    return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
-def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
+def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
     reference = measure_reference(pair, options, steps)
     port = build_port(reference, options, steps)
@@ -68,7 +82,7 @@ def audit_with(pair: Pair, options: Options, steps: Steps) -> dict[str, Any]:
 
 def judge_port(
     reference: Reference, port: Port, options: Options, steps: Steps, *, once: bool = False
-) -> dict[str, Any]:
+) -> AuditResult:
     """The audit's result for one port; its models are run as they are found.
 
     With `once`, both sides lose their models and tensors as soon as nothing needs them, and serve
@@ -110,19 +124,21 @@ def judge_port(
     return build_result(measured, localisations, about, claims)
 
 
-def save(result: Mapping[str, Any], folder: str | Path) -> Path:
+def save(result: Result, folder: str | Path) -> Path:
     """Write the result to `folder`/audit.json, whole or not at all; returns the path.
 
     `parity report` and `parity explain` read it.
 
     Example:
-        >>> import tempfile
-        >>> result = {"verdict": "equal"}  # what `parity.audit` returns has much more
+        >>> import numpy, tempfile, tf_keras, torch
+        >>> reference, images = torch.nn.Linear(4, 2).eval(), numpy.ones((3, 4), "float32")
+        >>> pair = parity.Pair(reference, lambda: tf_keras.layers.Dense(2), (images,))
+        >>> result = parity.audit(pair, executions=(), quiet=True)
         >>> parity.save(result, tempfile.mkdtemp()).name
         'audit.json'
     """
     try:
-        return write_json(dict(result), Path(folder))
+        return write_json(result.to_json(), Path(folder))
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",
@@ -143,10 +159,11 @@ def _judge_float64(
     recorder, inputs = recorder_of(reference, built, execution, options.only)
     with steps("port, float64"):
         comparison = Comparison(trace)
-        with usable(built, execution):
+        with usable(built, execution), noting() as kept:
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.kept = {"reference": reference.kept, "port": {**port.kept, **kept}}
         measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
         measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
@@ -168,7 +185,7 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), built.precision():
+    with steps("localise"), reference.precision(), built.precision():
         found = locate(
             reference.recorder,
             recorder,

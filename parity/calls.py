@@ -310,7 +310,9 @@ class Watch:
             self._signatures[identity], args, kwargs, self.is_tensor
         )
         if self.naming is not None:
-            values, tensors = _named(self.naming, path, "input", call.arguments.values, tensors)
+            values, tensors = named_as_reference(
+                self.naming, path, "input", call.arguments.values, tensors
+            )
             call.arguments = dataclasses.replace(call.arguments, values=values)
         self._counts[path] += 1
         self.calls.append(call)
@@ -327,13 +329,15 @@ class Watch:
             self._stack.pop()
         call.results, tensors = flatten_result(result, self.is_tensor)
         if self.naming is not None:
-            call.results, tensors = _named(self.naming, path, "output", call.results, tensors)
+            call.results, tensors = named_as_reference(
+                self.naming, path, "output", call.results, tensors
+            )
         for name, tensor in tensors:
             self.emit(call, "output", name, tensor)
         return result
 
 
-def _named(
+def named_as_reference(
     naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
 ) -> tuple[Any, list[tuple[str, Any]]]:
     """The template and tensors under the names of `naming`; what has none stays as it is."""
@@ -384,7 +388,7 @@ def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, list[Tap]]
 
 def _seen(naming: Naming, tap: Tap) -> Tap:
     """A tap of this side as the reference has it."""
-    found = naming.view(tap.path, tap.kind, tap.name)
+    found = naming.view(tap.path, tap.kind.removeprefix("grad_"), tap.name)
     if found is None:
         return tap
     array = found.to_reference(tap.array)
@@ -540,7 +544,7 @@ class Recorder(ABC):
         """The modules that are recorded, by the path they are recorded under."""
         return dict(modules) if self.naming is None else self.naming.modules(modules)
 
-    def _viewed(self, sink: Sink) -> Sink:
+    def viewed(self, sink: Sink) -> Sink:
         """A sink for taps as this side has them, which `sink` gets as the reference has them."""
         if self.naming is None:
             return sink
@@ -554,8 +558,12 @@ class Recorder(ABC):
 
         return view
 
-    def _fed_array(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
+    def fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
         """The reference's tap as this side has it; None where its axes have other names."""
+        return self._arranged(path, kind, slot.name, tap)
+
+    def _fed_arrays(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
+        """The same of what this side has in one tensor or in one of several; see `needed`."""
         one = whole(slot.name)
         if one is not None:
             view = self.naming.view(path, kind, slot.name)
@@ -648,7 +656,7 @@ class Recorder(ABC):
                     "give the argument the same name on both sides",
                 )
             given = {name: moved(taps[name]) for name in needed(slot.name)}
-            array = self._fed_array(path, kind, slot, given)
+            array = self._fed_arrays(path, kind, slot, given)
             if array is None:
                 tap = next(iter(given.values()))
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)

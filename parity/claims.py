@@ -10,6 +10,7 @@ from typing import Any
 
 from parity.judge import Verdict
 from parity.measurements import Margins, Measurement, of_json
+from parity.records import number
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,20 @@ class Claim:
             )
         measured = content.get("measured")
         cause = content.get("cause")
+        numbers = {"value", "limit"}
+        written = {name: content[name] for name in WRITTEN}
         return cls(
-            *(content[name] for name in WRITTEN),
+            *(_number(one) if name in numbers else one for name, one in written.items()),
             measured=None if measured is None else of_json(measured),
             place=place,
             causes=tuple(content.get("causes") or ([cause] if cause else [])),
             step=content.get("step"),
         )
+
+
+def _number(value: Any) -> Any:
+    """A number of a recorded claim: infinite ones and NaN are texts there."""
+    return number(value) if isinstance(value, str) else value
 
 
 WRITTEN = (

@@ -1,5 +1,7 @@
 """The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
 
+_LONGEST = 4000
+
 
 class InputError(ValueError):
     """A user's input cannot be used; the message says the fact, the evidence and what to do.
@@ -9,4 +11,17 @@ class InputError(ValueError):
 
     def __init__(self, fact: str, *details: str) -> None:
         """`fact` is the first line; `details` (evidence, then action) are indented below it."""
-        super().__init__("\n  ".join((fact, *details)))
+        super().__init__("\n  ".join(map(_one_line, (fact, *details))))
+
+
+def _one_line(text: str) -> str:
+    """`text` as it can be printed anywhere: no line of its own, no control, no half of a letter.
+
+    What is in a message may come from a file that somebody else wrote.
+    """
+    text = str(text)
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -23,6 +23,7 @@ from parity.calls import (
     flatten,
     flatten_result,
     named_arguments,
+    named_as_reference,
     slots,
 )
 from parity.judge import Verdict, gradient_verdict
@@ -32,6 +33,7 @@ from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key
 
 Arrays = Mapping[str, Tap]
+LETTERS = "ABCDEFGH"  # axes of parameters, in the reference's order
 MOST_STOPS = 400  # gradients that are stopped by way of trial in one module
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
 
@@ -57,8 +59,13 @@ class GradientWatch(Watch):
         result = super().__call__(original, module, args, kwargs)
         if self.stand_in is None or len(self.calls) == before:
             return result
-        _, named = named_arguments(self._signatures[id(module)], args, kwargs, self.is_tensor)
-        return self.stand_in(self.calls[before], dict(named), result)
+        call = self.calls[before]
+        arguments, named = named_arguments(
+            self._signatures[id(module)], args, kwargs, self.is_tensor
+        )
+        if self.naming is not None:
+            _, named = named_as_reference(self.naming, call.path, "input", arguments.values, named)
+        return self.stand_in(call, dict(named), result)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Isolated:
 
 
 class GradientRecorder(Protocol):
-    """What `backward_places` needs of a side; see `gradients_torch` and `gradients_tf`."""
+    """What `backward_places` needs of a side; see `gradients.py` of each framework."""
 
     calls: list[Call]
 
@@ -108,6 +115,11 @@ class ReferenceGradientRecorder(GradientRecorder, Protocol):
     def perturbed(self, seed: int) -> Any: ...
 
     def stopped_gradients(self, alone: Isolated) -> Iterable[Any]: ...
+
+
+def terms_of(found: Any) -> dict[str, Any]:
+    """The terms of a loss by name; of a loss that is one tensor, its only one."""
+    return dict(found) if isinstance(found, Mapping) else {"loss": found}
 
 
 def gradient_verdicts(gaps: Mapping[str, Gap], floors: Mapping[str, Gap]) -> list[Verdict]:
@@ -327,18 +339,16 @@ def parameter_key(name: str) -> str:
     return tap_key(path, "param_grad", own)
 
 
+def parameter_tap(name: str, gradient: np.ndarray) -> Tap:
+    """The tap of a parameter's gradient, held as the reference holds it, by its state-dict key."""
+    path, _, own = name.rpartition(".")
+    return Tap(path, "param_grad", own, 0, LETTERS[: gradient.ndim], gradient)
+
+
 def ordinal(call: Call) -> int:
     """How many calls of the same module its caller made before this one."""
     siblings = [] if call.parent is None else call.parent.siblings(call.path)
     return next((index for index, one in enumerate(siblings) if one is call), len(siblings) - 1)
-
-
-def fitted(tap: Tap, axes: str) -> np.ndarray:
-    """The array of a tap in another order of its axes."""
-    array = align(tap, axes)
-    if array is None:
-        raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")
-    return np.ascontiguousarray(array)
 
 
 class IsolatedRun:
@@ -378,14 +388,28 @@ class IsolatedRun:
         leaves: dict[str, Any] = {}
 
         def made(path: str, kind: str, tap: Tap, dtype: Any, needed: bool = False) -> Any:
-            axes = self.axes(path, kind, tap.name, tap.array.ndim)
-            return self._leaf(fitted(tap, axes), dtype, needed)
+            array = self.fed_array(path, kind, Slot(tap.name, dtype), tap)
+            if array is None:
+                axes = self.axes(path, kind, tap.name, tap.array.ndim)
+                raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")
+            return self._leaf(np.ascontiguousarray(array), dtype, needed)
+
+        def results(path: str, value: Any) -> tuple[Any, list[tuple[str, Any]]]:
+            template, tensors = flatten_result(value, watch.is_tensor)
+            if self.naming is None:
+                return template, tensors
+            return named_as_reference(self.naming, path, "output", template, tensors)
 
         def around(inner: Call) -> Surroundings | None:
             if inner.parent is None or inner.parent.parent is not None:
                 return None
-            place = (inner.path, ordinal(inner))
-            return alone.children.get(place) if place[1] < len(call.siblings(inner.path)) else None
+            place, calls = (inner.path, ordinal(inner)), call.siblings(inner.path)
+            known = alone.children.get(place) if place[1] < len(calls) else None
+            if known is None:
+                return None
+            # What has results without a counterpart is run.
+            named = {slot.name for slot in slots(calls[place[1]].results)}
+            return known if named <= set(known.outputs) else None
 
         def result(inner: Call) -> Replaced | None:
             known = around(inner)
@@ -403,7 +427,7 @@ class IsolatedRun:
             known = around(inner)
             if known is None:
                 return value
-            template, outputs = flatten_result(value, watch.is_tensor)
+            template, outputs = results(inner.path, value)
 
             def receive(index: int, gradient: Any) -> None:
                 name = outputs[index][0]
@@ -431,9 +455,14 @@ class IsolatedRun:
         watch = self._gradient_watch(replace=result)
         watch.stand_in = stand_in
         watch.resume(call)
-        args, kwargs = call.arguments.build(leaf)
+        lacking = {
+            name: None
+            for name, part in call.arguments.values.items()
+            if isinstance(part, Slot) and part.name and part.name not in alone.around.inputs
+        }
+        args, kwargs = call.arguments.build(leaf, **lacking)
         value = self._run(watch, self.modules[call.path], args, kwargs)
-        _, outputs = flatten_result(value, watch.is_tensor)
+        _, outputs = results(call.path, value)
         pairs = [
             (tensor, made(call.path, "output", alone.around.output_gradients[name], tensor.dtype))
             for name, tensor in outputs
@@ -446,23 +475,27 @@ class IsolatedRun:
         self,
         call: Call,
         leaves: Mapping[str, np.ndarray | None],
-        parameters: Mapping[str, tuple[np.ndarray | None, str]],
+        parameters: Mapping[str, np.ndarray | None],
         received: Mapping[str, tuple[str, str, np.ndarray]],
     ) -> dict[str, Tap]:
         """Taps of an isolated run by key; gradients that are None are left out."""
-        taps = []
+        found: dict[str, Tap] = {}
+
+        def put(key: str, tap: Tap) -> None:
+            self.viewed(lambda seen: found.update({key: seen}))(tap)
+
         for name, array in leaves.items():
             if array is not None:
                 axes = self.axes(call.path, "input", name, array.ndim)
-                taps.append(Tap(call.path, "grad_input", name, 0, axes, array))
-        for name, (array, axes) in parameters.items():
+                tap = Tap(call.path, "grad_input", name, 0, axes, array)
+                put(tap.key, tap)
+        for name, array in parameters.items():
             if array is not None:
-                path, _, own = name.rpartition(".")
-                taps.append(Tap(path, "param_grad", own, 0, axes, array))
-        found = {tap.key: tap for tap in taps}
+                tap = parameter_tap(name, array)
+                found[tap.key] = tap
         for key, (path, name, array) in received.items():
             axes = self.axes(path, "output", name, array.ndim)
-            found[key] = Tap(path, "grad_output", name, 0, axes, array)
+            put(key, Tap(path, "grad_output", name, 0, axes, array))
         return found
 
 

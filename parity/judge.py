@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from parity.metrics import Gap
-from parity.records import number, strict
 
 FUNCTION_FACTOR = 32.0
 FUNCTION_CAP = 1e-9
@@ -82,6 +81,7 @@ class Verdict:
     detail: str = ""
     problem: str | None = None
     measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    derived: ClassVar[tuple[str, ...]] = ("passed", "ratio", "margin")
 
     @property
     def passed(self) -> bool:
@@ -109,23 +109,6 @@ class Verdict:
                 f"[{self.claim}, {self.metric}]"
             )
         return f"{text}\n  {self.detail}" if self.detail else text
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON, with the derived properties for readers."""
-        derived = {"passed": self.passed, "ratio": self.ratio, "margin": self.margin}
-        return strict(asdict(self) | derived)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Verdict":
-        """The inverse of `to_json`."""
-        limit = data["threshold"]
-        threshold = Threshold(number(limit["value"]), number(limit["floor"]), limit["derivation"])
-        texts = {name: data[name] for name in ("key", "claim", "metric", "detail", "problem")}
-        measured = {
-            metric: (number(value), number(base))
-            for metric, (value, base) in data["measured"].items()
-        }
-        return cls(value=number(data["value"]), threshold=threshold, measured=measured, **texts)
 
 
 def same_function(

@@ -78,18 +78,6 @@ class Localisation:
         """One line: where, and why if that is known."""
         return f"{self.path}: {self.cause or f'differs, first at {self.edge}'}"
 
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON."""
-        return {
-            "path": self.path,
-            "kind": self.kind,
-            "edge": self.edge,
-            "evidence": self.evidence,
-            "cause": self.cause,
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
-            "explanations": [one.to_json() for one in self.explanations],
-        }
-
 
 @dataclass(frozen=True)
 class Located:

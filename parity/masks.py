@@ -14,15 +14,17 @@ import numpy as np
 
 from parity.trace import Axes, shown
 
-Keeps = Callable[[tuple[int, ...], float], np.ndarray]
+Keeps = Callable[[tuple[int, ...], float], np.ndarray | None]
+"""keeps(shape, probability) says which elements are kept, None for all of them, unscaled."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One mask: how many elements it has, and the probability with which each is kept."""
+    """One mask: how many elements it has, the probability with which each is kept, its shape."""
 
     size: int
     keep: float
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,18 @@ class Masks:
     """Masks by place.
 
     Args:
-        seed: another one gives other masks.
+        seed: another one gives other masks; with None nothing is dropped, nor scaled.
         axes: axes(path, "mask", "", rank) names the axes of a mask drawn in the module at `path`;
             "" where both frameworks lay out its elements in the same order.
     """
 
-    seed: int
+    seed: int | None
     axes: Axes
 
-    def kept(self, place: str, path: str, shape: tuple[int, ...], keep: float) -> np.ndarray:
-        """bool of `shape`: which elements the mask drawn at `place` keeps."""
+    def kept(self, place: str, path: str, shape: tuple[int, ...], keep: float) -> np.ndarray | None:
+        """bool of `shape`: which elements the mask drawn at `place` keeps; None for all."""
+        if self.seed is None:
+            return None
         rng = np.random.default_rng([self.seed, zlib.crc32(place.encode())])
         axes = self.axes(path, "mask", "", len(shape))
         if not axes:
@@ -65,13 +69,13 @@ class Feed:
     drawn: dict[str, Drawn] = field(default_factory=dict)
     _counts: Counter = field(default_factory=Counter)
 
-    def __call__(self, shape: tuple[int, ...], keep: float) -> np.ndarray:
-        """bool of `shape`: which elements are kept, each with probability `keep`."""
+    def __call__(self, shape: tuple[int, ...], keep: float) -> np.ndarray | None:
+        """bool of `shape`: which elements are kept, each with probability `keep`; None for all."""
         path, number = self.current() or ("", 0)
         module = f"{shown(path)}@{number}"
         place = f"{module}#{self._counts[module]}"
         self._counts[module] += 1
-        self.drawn[place] = Drawn(int(np.prod(shape)), keep)
+        self.drawn[place] = Drawn(int(np.prod(shape)), keep, tuple(shape))
         return self.masks.kept(place, path, tuple(shape), keep)
 
 

@@ -19,7 +19,7 @@ from parity.measurements import of_json
 from parity.metrics import gap
 from parity.provenance import provenance
 from parity.records import strict, write_json
-from parity.schemas import SUITE as SCHEMA
+from parity.results import SUITE as SCHEMA
 
 FILE = "suite.json"
 _RECORDED = pytest.StashKey[list[dict[str, Any]]]()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_json
 
 KINDS = ("input", "output", "grad_input", "grad_output", "param", "param_grad", "update")
 FORMAT = 1
@@ -180,7 +182,7 @@ class Trace(Mapping[str, Tap]):
         folder = Path(folder)
         action = "name a folder written by Trace.save, or capture again"
         try:
-            description = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
+            description = read_json(folder / "trace.json", bounds.RECORD_BYTES, "trace")
             arrays = load_file(folder / "taps.safetensors")
         except OSError as error:
             raise TraceError(f"{folder} is no trace", str(error), action) from error

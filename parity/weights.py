@@ -148,6 +148,7 @@ class Variable:
         layout: how it is held, by the kind of its owner.
         shape: as it is held.
         read, assign: its array as it is held; `assign` casts to its own dtype.
+        tensor: what its framework knows it by.
     """
 
     owner: str | None
@@ -156,6 +157,7 @@ class Variable:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     assign: Callable[[np.ndarray], None]
+    tensor: Any = None
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def state_digest(state: State) -> str:
 def state_of(variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
     """The tensors of a reference by key: the path of the owner and the tensor's name."""
     return {
-        _key(one.owner, one.name): one.layout.to_reference(one.read())
+        key_of(one.owner, one.name): one.layout.to_reference(one.read())
         for one in variables.values()
         if one.owner is not None
     }
@@ -258,7 +260,8 @@ def load(framework: Any, model: Any, state: State, names: Declared, weights: Wei
     return held
 
 
-def _key(owner: str, name: str) -> str:
+def key_of(owner: str, name: str) -> str:
+    """The key of a tensor of the module at `owner`."""
     return f"{owner}.{name}" if owner else name
 
 
@@ -273,7 +276,7 @@ def _declared(
     own = {path: path for path in modules}
     theirs = {path: name for name, path in (own if naming is None else naming.modules(own)).items()}
     found = {
-        path: _key(theirs[one.owner], one.name)
+        path: key_of(theirs[one.owner], one.name)
         for path, one in variables.items()
         if one.owner in theirs
     }

@@ -6,9 +6,12 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.steps import Steps
+
+if TYPE_CHECKING:
+    from parity.results import Result
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALL, TRAINED = "tiny", "scenes_tiny"
@@ -91,11 +94,11 @@ class Story:
         """The folder of the procedural data set."""
         return self.kept / "scenes"
 
-    def record(self, result: dict[str, Any], name: str) -> Path:
+    def record(self, result: "Result | dict[str, Any]", name: str) -> Path:
         """Writes a result as its command would."""
-        from parity.records import write_json
+        from parity.records import plain, write_json
 
-        return write_json(result, self.kept, name)
+        return write_json(plain(result), self.kept, name)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _by_subject(found: Sequence[Evidence]) -> dict[str, Evidence]:
     """Results by what they are about. Raises InputError for two that nothing tells apart."""
     known: dict[str, Evidence] = {}
     for one in found:
-        key = json.dumps([one.schema, _subject(one)], sort_keys=True)
+        key = json.dumps([one.kind.schema, _subject(one)], sort_keys=True)
         if key in known:
             (name, *_) = _names([one])
             raise InputError(
@@ -99,7 +99,7 @@ def _names(found: Sequence[Evidence]) -> list[str]:
 
 
 def _alike(one: Evidence, other: Evidence) -> bool:
-    return (one.schema, one.config) == (other.schema, other.config)
+    return (one.kind, one.config) == (other.kind, other.config)
 
 
 def _nothing_in_common(before: Sequence[Evidence], after: Sequence[Evidence]) -> InputError:

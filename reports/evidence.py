@@ -32,8 +32,8 @@ class Evidence:
 
     @property
     def schema(self) -> str:
-        """The name of its format."""
-        return self.kind.schema
+        """The name of its format, in the version that was recorded."""
+        return self.content.get("schema", self.kind.schema)
 
     @property
     def main(self) -> str:

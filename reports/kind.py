@@ -73,7 +73,7 @@ class Special:
 class Kind:
     """A kind of result, whole: every part is given, or is None where that says something.
 
-    schema: the name of its format (`parity.schemas`).
+    schema: the name of its format (`parity.results`).
     name: what its files are called after.
     title: what it is called on a page.
     detail: what stands behind the title of one result, to tell it from others; None: nothing.

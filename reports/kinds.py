@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.errors import InputError
+from parity.results import written_as
 from reports.chapters import (
     architectures,
     audit,
     clean,
     evaluation,
     faults,
+    initial_weights,
     preflight,
     receipt,
     runs,
@@ -25,6 +27,7 @@ KINDS = registry(
     receipt.KIND,
     audit.KIND,
     architectures.KIND,
+    initial_weights.KIND,
     training.KIND,
     trajectory.KIND,
     evaluation.KIND,
@@ -40,11 +43,15 @@ KINDS = registry(
 
 
 def kind_of(schema: Any, source: str, kinds: Mapping[str, Kind] = KINDS) -> Kind:
-    """The kind with this schema. Raises InputError for an unknown one, which `source` has."""
-    if not isinstance(schema, str) or schema not in kinds:
-        raise InputError(
-            f"{source} has the schema {schema!r}, which no report knows",
-            f"known: {', '.join(kinds)}",
-            "record the result again with this version, or report it with the version that made it",
-        )
-    return kinds[schema]
+    """The kind with this schema, of any version.
+
+    Raises InputError for an unknown one, which `source` has.
+    """
+    for current, kind in kinds.items():
+        if written_as(schema, current):
+            return kind
+    raise InputError(
+        f"{source} has the schema {schema!r}, which no report knows",
+        f"known: {', '.join(kinds)}",
+        "record the result again with this version, or report it with the version that made it",
+    )

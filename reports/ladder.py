@@ -21,6 +21,12 @@ EVALUATE = "parity evaluate --config CONFIG --data DIR"
 RUNGS = (
     Rung("weights", "Weights", "every weight is converted once and bit for bit", "parity audit"),
     Rung(
+        "initial_weights",
+        "Initial weights",
+        "a training starts every weight from the same distribution",
+        "parity initial-weights",
+    ),
+    Rung(
         "activations",
         "Activations in float64",
         "every layer computes the same function",
@@ -103,6 +109,7 @@ BESIDE = (
 
 AUDITED = {
     "weights": "weights",
+    "initial_weights": "initial_weights",
     "same_precision": "precision",
     "same_decisions": "precision",
     "capture": "precision",

@@ -1,6 +1,5 @@
 """Finds recorded results in files and folders, and reads them."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,9 @@ from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.runs.run_record import DESCRIPTION, METRICS, read_run
 from maskformer.runs.run_record import SCHEMA as RUN
 from parity.errors import InputError
+from parity.reading.content import parse_json
+from parity.records import plain
+from parity.results import Result, written_as
 from reports.drawing.pictures import MOST, jpeg_name, kept
 from reports.evidence import Evidence, json_bytes
 from reports.kind import Kind, Unnamed
@@ -25,9 +27,9 @@ _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def of_result(result: Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
+def of_result(result: Result | Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
     """A result that was just made, as if it had been read from its file."""
-    return _of_bytes(json_bytes(result), "the result", kinds)
+    return _of_bytes(json_bytes(plain(result)), "the result", kinds)
 
 
 def load(paths: Sequence[Path], kinds: Kinds = KINDS) -> tuple[Evidence, ...]:
@@ -52,7 +54,7 @@ def load(paths: Sequence[Path], kinds: Kinds = KINDS) -> tuple[Evidence, ...]:
             )
         found |= {key: one for key, one in below.items() if key not in found}
     order = list(kinds)
-    return tuple(sorted(found.values(), key=lambda one: order.index(one.schema)))
+    return tuple(sorted(found.values(), key=lambda one: order.index(one.kind.schema)))
 
 
 def _search(path: Path, kinds: Kinds) -> Iterator[Evidence]:
@@ -77,7 +79,8 @@ def _may_be_result(file: Path, kinds: Kinds) -> bool:
     schema = _SCHEMA_FIRST.match(start)
     if schema is None:
         return any(one.beginning.match(start) for one in _unnamed(kinds))
-    return schema.group(1).decode(errors="replace") in kinds
+    name = schema.group(1).decode(errors="replace")
+    return any(written_as(name, current) for current in kinds)
 
 
 def _unnamed(kinds: Kinds) -> dict[Unnamed, Kind]:
@@ -122,14 +125,7 @@ def _with_pictures(found: Evidence, folder: Path) -> Evidence:
 
 
 def _of_bytes(content: bytes, source: str, kinds: Kinds) -> Evidence:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise InputError(
-            f"{source} is not a complete JSON file",
-            f"{type(error).__name__}: {error}",
-            "record the result again",
-        ) from None
+    value = parse_json(content, source)
     kind = None
     schema = None
     if isinstance(value, dict):

@@ -39,6 +39,12 @@ def torch_default() -> tf_keras.initializers.Initializer:
     return tf_keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
 
 
+def torch_default_bias(fan_in: int) -> tf_keras.initializers.Initializer:
+    """U(+-1 / sqrt(fan_in)): the bias of such a layer."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return tf_keras.initializers.RandomUniform(-bound, bound)
+
+
 def wide(x: tf.Tensor) -> tf.Tensor:
     """`x` in a dtype wide enough for sums: float32 for 16-bit floats, else its own."""
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
@@ -187,7 +193,9 @@ class Conv2d(tf_keras.layers.Layer):
         self.stride, self.padding, self.dilation = stride, padding, dilation
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.weight = self.add_weight("weight", shape, initializer=fill())
-        self.bias = self.add_weight("bias", (out_channels,), initializer="zeros") if bias else None
+        fan_in = kernel_size * kernel_size * in_channels
+        start = torch_default_bias(fan_in) if fill is torch_default else "zeros"
+        self.bias = self.add_weight("bias", (out_channels,), initializer=start) if bias else None
         self.norm = get_norm(norm, out_channels)
         self.activation = activation
 
@@ -270,9 +278,8 @@ class Linear(tf_keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.weight = self.add_weight("weight", (in_features, out_features), initializer=fill())
-        bound = 1.0 / math.sqrt(in_features)
-        uniform = tf_keras.initializers.RandomUniform(-bound, bound)
-        self.bias = self.add_weight("bias", (out_features,), initializer=uniform) if bias else None
+        start = torch_default_bias(in_features)
+        self.bias = self.add_weight("bias", (out_features,), initializer=start) if bias else None
 
     def call(self, input: tf.Tensor) -> tf.Tensor:
         """[...,in] -> [...,out]."""

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from parity.errors import InputError
+from parity.reading.content import read_json
 
 SCHEMA = "maskformer-replication/torch-checkpoint/1"
 MODEL, TRAINING, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"
@@ -94,7 +95,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Raises InputError where a file is missing or was changed."""
     try:
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(path / DESCRIPTION)
         if description["schema"] != SCHEMA:
             raise ValueError(f"schema {description['schema']!r}")
         for name, expected in description["sha256"].items():

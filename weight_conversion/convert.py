@@ -1,6 +1,7 @@
 """Converts a checkpoint to another format: streamed, strict, atomic, with a receipt."""
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import json
@@ -32,6 +33,7 @@ from weight_conversion.receipt import (
     receipt_text,
 )
 from weight_conversion.torch_files import Declared
+from weight_conversion.unwrapping import Choice
 
 TARGETS = ("tf", "torch", "hf", "safetensors")
 _PICKLE_SUFFIXES, _ZIP_SUFFIXES = (".pkl",), (".pth", ".pt")
@@ -78,7 +80,7 @@ def convert(
     config: ModelConfig,
     *,
     dtype: str | None = None,
-    ema: bool = False,
+    choice: Choice | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def convert(
         to: one of `TARGETS`. For "torch" the suffix decides: .pkl, or .pth and .pt.
         config: the configuration whose tensors the result holds.
         dtype: convert floating-point tensors to this one of `DTYPES`.
-        ema: take the exponential moving average where the file has one.
+        choice: which of the file's weights; without it the model's own.
         progress: told how far the work is.
         say: told, in one line each, which leftovers of killed conversions to `target` were removed.
 
@@ -104,7 +106,7 @@ def convert(
         for line in atomic.remove_leftovers(path):
             if say:
                 say(line)
-    with _without_collection(), open_source(source_path, ema=ema) as source:
+    with _without_collection(), open_source(source_path, choice) as source:
         plan = make_plan(source, config, dtype)
         head = family_of(config).state.head
         if to == "hf" and not any(pair.spec.name.startswith(head) for pair in plan.pairs):
@@ -123,7 +125,7 @@ def convert(
                 hashes.result(),
                 Written(target, to, target_files),
                 plan,
-                {"dtype": dtype, "ema": ema},
+                {"dtype": dtype, **dataclasses.asdict(choice or Choice())},
                 [_resolved(record) for record in records],
             )
             if to in FOLDERS:

@@ -12,9 +12,12 @@ from weight_conversion.convert import Progress
 from weight_conversion.plan import fitting
 from weight_conversion.receipt import digests_of_files
 from weight_conversion.stored import FLOATS, StoredTensor
+from weight_conversion.unwrapping import Choice
 
 
-def inspect(path: Path, *, ema: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def inspect(
+    path: Path, *, choice: Choice | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Reads every tensor of the checkpoint at `path` once and describes it as JSON-able values.
 
     Returns:
@@ -25,7 +28,7 @@ def inspect(path: Path, *, ema: bool = False, progress: Progress | None = None) 
     Raises:
         InputError: as `open_source`; or the file's md5 is not the one its name states.
     """
-    with open_source(path, ema=ema) as source:
+    with open_source(path, choice) as source:
         total = sum(stored.nbytes for stored in source.tensors.values())
         done = 0
         tensors = []

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from parity.errors import InputError
-from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged, tensor_in
+from parity.reading import bounds
+from parity.reading.content import parse_json
+from weight_conversion.stored import (
+    DTYPES,
+    Region,
+    StoredTensor,
+    Writable,
+    damaged,
+    refused,
+    tensor_in,
+)
 from weight_conversion.torch_files import Declared
-
-LONGEST_HEADER = 100_000_000
-"""The format's own limit in bytes."""
 
 _DTYPES = {
     "F64": "float64",
@@ -43,17 +50,17 @@ def read(region: Region) -> dict[str, StoredTensor]:
             every byte of the file exactly once.
     """
     size = int.from_bytes(region.part(0, 8).read(), "little")
-    if size > LONGEST_HEADER or size > region.size - 8:
+    if size > bounds.HEADER_BYTES or size > region.size - 8:
         raise damaged(
             region.path,
             f"its header claims {size:,} bytes, the file has {region.size:,} "
-            f"(a header may have {LONGEST_HEADER:,})",
+            f"(a header may have {bounds.HEADER_BYTES:,})",
         )
     header = _header(region, region.part(8, size).read())
     data = region.part(8 + size, region.size - 8 - size)
     tensors = {}
     end = 0
-    for name, entry in sorted(header.items(), key=lambda item: _begin(region, *item)):
+    for name, entry in sorted(header.items(), key=lambda item: _place(region, *item)):
         dtype, shape, (begin, stop) = _entry(region, name, entry)
         if begin != end:
             raise damaged(region.path, f"the data of {name} begins at {begin:,}, not at {end:,}")
@@ -65,28 +72,28 @@ def read(region: Region) -> dict[str, StoredTensor]:
 
 
 def _header(region: Region, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise damaged(region.path, f"its header has the key {key!r} twice")
-            found[key] = value
-        return found
-
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise damaged(region.path, f"its header is not JSON: {error}") from None
+    header = parse_json(raw, f"{region.path}: its header")
     if not isinstance(header, dict):
         raise damaged(region.path, "its header is not a JSON object")
     header.pop("__metadata__", None)
+    if len(header) > bounds.MOST_NAMES:
+        raise refused(region.path, f"its header has {len(header):,} names")
+    for name in header:
+        if len(name) > bounds.NAME_BYTES:
+            raise refused(region.path, f"a name has {len(name):,} letters")
     return header
 
 
-def _begin(region: Region, name: str, entry: Any) -> int:
-    return _entry(region, name, entry)[2][0]
+def is_one(region: Region) -> bool:
+    """Whether the file has the form: a length that fits, then the brace of a JSON object."""
+    if region.size < 9:
+        return False
+    start = region.part(0, 9).read()
+    return int.from_bytes(start[:8], "little") <= region.size - 8 and start[8:] == b"{"
+
+
+def _place(region: Region, name: str, entry: Any) -> tuple[int, int]:
+    return _entry(region, name, entry)[2]
 
 
 def _entry(region: Region, name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
@@ -97,7 +104,7 @@ def _entry(region: Region, name: str, entry: Any) -> tuple[str, tuple[int, ...],
         raise damaged(region.path, f"its header describes {name!r} incompletely") from None
     if not all(type(side) is int and side >= 0 for side in sides):
         raise damaged(region.path, f"its header gives {name!r} a shape or place {sides}")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(
             f"{region.path} holds {name!r} as {dtype!r}", f"known types: {', '.join(_DTYPES)}"
         )

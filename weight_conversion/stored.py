@@ -3,7 +3,7 @@
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from parity.errors import InputError
+from parity.reading import bounds
 
 DTYPES: dict[str, np.dtype] = {
     **{
@@ -25,12 +26,32 @@ DTYPES: dict[str, np.dtype] = {
 }
 """Every element type a checkpoint may hold, by name; in files little endian."""
 
+_PIECE = 16 << 20  # bytes of a large region that are held at a time
+
 FLOATS = frozenset(("float64", "float32", "float16", "bfloat16"))
 
 
 def damaged(path: Path | str, evidence: str) -> InputError:
     """The error for a file whose content contradicts itself."""
     return InputError(f"{path} is damaged", evidence, "obtain the file again")
+
+
+def refused(path: Path | str, evidence: str) -> InputError:
+    """The error for a file that may be whole, and holds what is not read here."""
+    return InputError(
+        f"{path} is refused", evidence, "nothing of it was used; docs/security.md has the bounds"
+    )
+
+
+def check_shape(sides: Sequence[int]) -> str | None:
+    """Why a shape or stride of so many elements is not read; None where it is."""
+    if len(sides) > bounds.MOST_AXES:
+        return f"a tensor has {len(sides)} axes, at most {bounds.MOST_AXES} are read"
+    if any(side > bounds.MOST_ELEMENTS for side in sides):
+        return f"a tensor has a side of {max(sides):.3g} elements"
+    if math.prod(side for side in sides if side) > bounds.MOST_ELEMENTS:
+        return "a tensor's sides overflow when multiplied"
+    return None
 
 
 class Writable(Protocol):
@@ -115,6 +136,18 @@ class StoredTensor:
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
+def check_sum(region: Region, crc: int) -> None:
+    """Raises InputError unless the bytes of `region`, read in pieces, have this CRC-32."""
+    found = 0
+    for start in range(0, region.size, _PIECE):
+        piece = region.part(start, min(_PIECE, region.size - start))
+        found = zlib.crc32(piece.read_array(), found)
+    if found != crc:
+        raise damaged(
+            region.path, f"the checksum of the {region.size:,} bytes at {region.offset:,} is wrong"
+        )
+
+
 def tensor_in(
     region: Region,
     shape: tuple[int, ...],
@@ -122,14 +155,15 @@ def tensor_in(
     *,
     byte_order: str = "<",
     fortran: bool = False,
-    crc: int | None = None,
 ) -> StoredTensor:
-    """A tensor whose values fill `region`; `crc` is the CRC-32 the bytes must have, if known.
+    """A tensor whose values fill `region`.
 
     Raises:
-        InputError: the region's size is not that of `shape` and `dtype`.
+        InputError: the region's size is not that of `shape` and `dtype`, or beyond the bounds.
     """
     kind = DTYPES[dtype]
+    if reason := check_shape(shape):
+        raise refused(region.path, reason)
     wanted = math.prod(shape) * kind.itemsize
     if wanted != region.size:
         raise damaged(
@@ -139,11 +173,6 @@ def tensor_in(
 
     def load() -> np.ndarray:
         raw = region.read_array()
-        if crc is not None and zlib.crc32(raw) != crc:
-            raise damaged(
-                region.path,
-                f"the checksum of the {region.size:,} bytes at {region.offset:,} is wrong",
-            )
         values = raw.view(kind if byte_order == "<" else kind.newbyteorder(byte_order))
         if byte_order != "<":
             values = values.astype(kind)

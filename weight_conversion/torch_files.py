@@ -15,9 +15,11 @@ import numpy as np
 
 from maskformer.family import MASKFORMER
 from parity.errors import InputError
+from parity.reading import bounds
 from weight_conversion import safe_pickle
-from weight_conversion.safe_pickle import Storage
-from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged
+from weight_conversion.stand_ins import shown
+from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged, refused
+from weight_conversion.torch_stand_ins import STORAGES, Storage
 
 Declared = tuple[str, tuple[int, ...], str]
 """Name, shape and dtype of a tensor to write."""
@@ -25,7 +27,7 @@ Declared = tuple[str, tuple[int, ...], str]
 AUTHOR = "maskformer-replication"
 METADATA = {"": {"version": 1}, MASKFORMER.state.head: {"version": 2}}
 _ALIGNMENT = 64  # torch's own, so that a file may be memory mapped
-_STORAGE_NAMES = {dtype: name for name, dtype in safe_pickle.STORAGES.items()}
+_STORAGE_NAMES = {dtype: name for name, dtype in STORAGES.items()}
 _PROTOCOL = 2
 
 
@@ -51,36 +53,48 @@ def read_zip(region: Region) -> Any:
             "programs are not run",
             "save its state dict with torch.save",
         )
+    storages: dict[str, Storage] = {}
     byte_order = ">" if _text(members, f"{folder}byteorder") == "big" else "<"
 
     def persistent(reference: Any) -> Storage:
         kind, storage_type, key, _, count, *_ = reference
         dtype = getattr(storage_type, "dtype", None)
-        if kind != "storage" or dtype is None:
-            raise damaged(region.path, f"it refers to a {kind!r}")
+        if kind != "storage" or dtype is None or not isinstance(key, str):
+            raise damaged(region.path, f"it refers to a {shown(kind)}")
+        if type(count) is not int or not 0 <= count <= bounds.MOST_ELEMENTS:
+            raise damaged(region.path, f"it refers to a storage of {shown(count)} elements")
         name = f"{folder}data/{key}"
+        if name in storages:
+            return storages[name]
         if name not in members:
             raise damaged(region.path, f"the member {name} is missing")
         data, crc = members[name]
         size = count * DTYPES[dtype].itemsize
         if data.size != size:
             raise damaged(region.path, f"{name} has {data.size:,} bytes, its tensor {size:,}")
-        return Storage(dtype, count, data, byte_order, crc)
+        return storages.setdefault(name, Storage(dtype, count, data, byte_order, crc))
 
     return safe_pickle.load(members[pickles[0]][0], persistent)
 
 
 def _text(members: dict[str, tuple[Region, int]], name: str) -> str:
-    return members[name][0].read().decode("latin-1") if name in members else ""
+    """The beginning of a short member, such as `byteorder`."""
+    if name not in members:
+        return ""
+    region = members[name][0]
+    return region.part(0, min(region.size, 16)).read().decode("latin-1")
 
 
 def _members(region: Region) -> dict[str, tuple[Region, int]]:
     """Where each member's bytes are, and their CRC-32."""
+    _check_directory(region)
     try:
         with zipfile.ZipFile(region.path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
         raise damaged(region.path, f"the zip archive cannot be read: {error}") from None
+    if len(entries) > bounds.MOST_NAMES:
+        raise refused(region.path, f"the zip archive has {len(entries):,} members")
     found: dict[str, tuple[Region, int]] = {}
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
@@ -97,6 +111,21 @@ def _members(region: Region) -> dict[str, tuple[Region, int]]:
         data = region.part(entry.header_offset + 30 + names, entry.file_size)
         found[entry.filename] = (data, entry.CRC)
     return found
+
+
+def _check_directory(region: Region) -> None:
+    """Refuses an archive whose directory, which Python reads at once, is beyond the bound."""
+    tail = region.part(max(0, region.size - 66_000), min(region.size, 66_000)).read()
+    at = tail.rfind(b"PK\x05\x06")
+    end = tail[at : at + 22]
+    if at < 0 or len(end) < 22:
+        raise damaged(region.path, "the zip archive cannot be read: it has no directory")
+    (size,) = struct.unpack("<I", end[12:16])
+    at = tail.rfind(b"PK\x06\x06")
+    if size == 0xFFFFFFFF and at >= 0 and len(tail) >= at + 48:
+        (size,) = struct.unpack("<Q", tail[at + 40 : at + 48])
+    if size > bounds.HEADER_BYTES:
+        raise refused(region.path, f"the zip archive's directory has {size:,} bytes")
 
 
 def write_pickle(

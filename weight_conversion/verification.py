@@ -1,7 +1,6 @@
 """Verifies a receipt: everything in it is derived again from the two checkpoints."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ from maskformer.model.config import (
     SwinConfig,
 )
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_json
 from weight_conversion import hugging_face
 from weight_conversion.checkpoints import Source, open_source
 from weight_conversion.convert import Output, outputs_of
 from weight_conversion.plan import Pair, make_plan
 from weight_conversion.receipt import FORMAT, code_version, digest, digests_of_files
+from weight_conversion.unwrapping import Choice
 
 
 def verify(path: Path) -> list[str]:
@@ -41,16 +43,7 @@ def verify(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        receipt = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"receipt {path} cannot be read",
-            str(error.strerror),
-            "expected: a receipt.json that parity convert wrote",
-        ) from None
-    except ValueError as error:
-        raise InputError(f"receipt {path} is not JSON", str(error)) from None
+    receipt = read_json(path, bounds.HEADER_BYTES, "receipt")
     if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
         raise InputError(f"{path} is no receipt of format {FORMAT}", "expected: a receipt.json")
     return receipt
@@ -73,6 +66,11 @@ def _config(values: dict[str, Any]) -> ModelConfig:
             value = sections[item.name](**parts)
         arguments[item.name] = _frozen(value)
     return ModelConfig(**arguments)
+
+
+def _choice(options: dict[str, Any]) -> Choice:
+    """Which weights were taken; receipts of before keys and prefixes say the average only."""
+    return Choice(options["ema"], options.get("key"), options.get("prefix"))
 
 
 def _frozen(value: Any) -> Any:
@@ -123,7 +121,7 @@ class _Verification:
         stated = {entry["name"]: entry for entry in self.receipt["tensors"]}
         try:
             with (
-                open_source(source_path, ema=options["ema"]) as source,
+                open_source(source_path, _choice(options)) as source,
                 open_source(target_path) as target,
             ):
                 plan = make_plan(source, self.config, options["dtype"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from parity.auditing.result import AuditResult
 from parity.errors import InputError
 
 EXAMPLE = "example: python -m examples.detr.compare --out runs/detr --json"
@@ -36,7 +37,7 @@ def audit_pair(
     executions: Sequence[str] | None,
     title: str,
     plant: str | None = None,
-) -> dict[str, Any]:
+) -> AuditResult:
     """The audit of the reference and the Model Garden's DETR with the differences `names`."""
     import numpy as np
 
@@ -63,20 +64,20 @@ def audit_pair(
 def effect(name: str, seed: int) -> dict[str, Any]:
     """One difference alone: what it does to the outputs, and what the engine says of it."""
     result = audit_pair([name], seed, (), TEXTS[name])
-    gaps = {row["key"]: row["float64"]["gap"] for row in result["layers"]}
+    gaps = {row.key: row.float64.gap for row in result.layers}
     place, cause = EXPECTED[name]
-    first = result["localisations"][0] if result["localisations"] else None
-    causes = {one["cause"] for one in result["localisations"]}
+    first = result.localisation
+    causes = {one.cause for one in result.localisations}
     return {
         "name": name,
         "text": TEXTS[name],
         "logits": gaps[OUTPUTS["logits"]],
         "boxes": gaps[OUTPUTS["boxes"]],
-        "places": len(result["localisations"]),
-        "first_place": first and first["path"],
-        "first_cause": first and first["cause"],
+        "places": len(result.localisations),
+        "first_place": first and first.path,
+        "first_cause": first and first.cause,
         "named": first is not None
-        and first["path"].endswith(place)
+        and first.path.endswith(place)
         and all(one is not None and cause.split(" (")[0] in one for one in causes),
     }
 
@@ -87,15 +88,15 @@ def planted(name: str, seed: int) -> dict[str, Any]:
 
     fault = PLANTS[name]
     result = audit_pair([], seed, (), fault.text, name)
-    first = result["localisations"][0] if result["localisations"] else None
+    first = result.localisation
     return {
         "name": name,
         "text": fault.text,
-        "detected": result["verdict"] == "different",
-        "place": first and first["path"],
-        "place_correct": first is not None and first["path"] == fault.path,
-        "cause": first and first["cause"],
-        "cause_correct": first is not None and fault.cause in (first["cause"] or ""),
+        "detected": result.verdict == "different",
+        "place": first and first.path,
+        "place_correct": first is not None and first.path == fault.path,
+        "cause": first and first.cause,
+        "cause_correct": first is not None and fault.cause in (first.cause or ""),
     }
 
 
@@ -132,8 +133,8 @@ def compare(out: Path, seed: int) -> dict[str, Any]:
         save(result, out / name)
     report = write_report([published, reconciled], out / "report")
     holds = (
-        reconciled["verdict"] == "equal"
-        and published["verdict"] == "different"
+        reconciled.verdict == "equal"
+        and published.verdict == "different"
         and all(one["named"] for one in effects)
         and all(one["detected"] and one["place_correct"] for one in faults)
     )
@@ -144,7 +145,7 @@ def compare(out: Path, seed: int) -> dict[str, Any]:
         "reconciled": _summary(reconciled),
         "differences": effects,
         "faults": faults,
-        "not_compared": list(reconciled["not_verified"]),
+        "not_compared": list(reconciled.not_verified),
         "report": str(report),
     }
 
@@ -155,15 +156,15 @@ def _plants() -> Sequence[str]:
     return list(PLANTS)
 
 
-def _summary(result: dict[str, Any]) -> dict[str, Any]:
+def _summary(result: AuditResult) -> dict[str, Any]:
     return {
-        "verdict": result["verdict"],
-        "tensors": result["taps"],
-        "above_limit": sum(not row["float64"]["passed"] for row in result["layers"]),
-        "worst_gap": result["float64"]["worst_gap"],
-        "float32_ratio": {name: one["worst_ratio"] for name, one in result["float32"].items()},
-        "places": len(result["localisations"]),
-        "explained": sum(one["cause"] is not None for one in result["localisations"]),
+        "verdict": result.verdict,
+        "tensors": result.taps,
+        "above_limit": sum(not row.float64.passed for row in result.layers),
+        "worst_gap": result.float64.worst_gap,
+        "float32_ratio": {name: one.worst_ratio for name, one in result.float32.items()},
+        "places": len(result.localisations),
+        "explained": sum(one.cause is not None for one in result.localisations),
     }
 
 

@@ -4,20 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from maskformer.data.image_files import photograph
 from parity.errors import InputError
-
-_EXIF_ORIENTATION = 274
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -47,40 +36,17 @@ class Annotated:
     labels: np.ndarray | None = None
 
 
-def open_photograph(path: Path, name: str) -> Image.Image:
-    """The decoded picture, turned as its EXIF orientation says (detectron2's `read_image`).
-
-    Raises InputError naming the image where the file is missing, broken or not an image.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            orientation = picture.getexif().get(_EXIF_ORIENTATION)
-            transposition = _TRANSPOSITIONS.get(orientation)
-            return picture.copy() if transposition is None else picture.transpose(transposition)
-    except FileNotFoundError:
-        raise InputError(
-            f"{name}: the photograph is missing",
-            f"{path} does not exist",
-            "Put the file there, or remove the image from the annotations.",
-        ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"{name}: the photograph cannot be read", f"{path}: {error}", "Fetch the file again."
-        ) from None
-
-
 def read_photograph(record: Record) -> np.ndarray:
     """The photograph uint8 [H,W,3] RGB of a record.
 
-    Raises InputError as `open_photograph` does, and where its size is not the record's.
+    Raises InputError as `image_files.photograph` does, and where its size is not the record's.
     """
     name = f"image {record.source_id}"
-    picture = open_photograph(record.image_path, name)
-    if (picture.height, picture.width) != (record.height, record.width):
+    pixels = photograph(record.image_path, name)
+    if pixels.shape[:2] != (record.height, record.width):
         raise InputError(
-            f"{name}: the photograph is {picture.height}x{picture.width} (height x width)",
+            f"{name}: the photograph is {pixels.shape[0]}x{pixels.shape[1]} (height x width)",
             f"the annotation says {record.height}x{record.width}",
             "Annotations belong to the photograph at its original size.",
         )
-    return np.asarray(picture.convert("RGB"))
+    return pixels

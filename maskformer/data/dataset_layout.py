@@ -1,12 +1,12 @@
 """Finds the splits of a data set below a folder, in COCO's panoptic or ADE20K's layout."""
 
-import json
 import os
 from pathlib import Path
 
 from maskformer.data.panoptic_dataset import PanopticImages, read_panoptic_images
 from maskformer.data.semantic_dataset import SemanticImages, read_semantic_images
 from parity.errors import InputError
+from parity.reading.content import read_json
 
 Images = PanopticImages | SemanticImages
 
@@ -76,10 +76,10 @@ def open_split(folder: str | os.PathLike[str], split: str, ignored: int | None =
 def _category_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
+    content = read_json(path, what="list of categories")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return tuple(str(item["name"]) for item in content)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a list of categories",
             f"{type(error).__name__}: {error}",

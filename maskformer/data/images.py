@@ -6,36 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
+from maskformer.data.image_files import photograph
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """uint8 [H,W,3], RGB, upright: EXIF rotation is applied, grey becomes RGB, alpha is dropped.
+    """uint8 [H,W,3], RGB, upright, of a photograph that is named by its path.
 
-    This is what detectron2's `data/detection_utils.py: read_image` gives for format "RGB".
-    Raises InputError for a file that is missing, empty, truncated or no image.
+    Raises InputError as `image_files.photograph` does.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    path = Path(path)
-    action = "give a JPEG, PNG or another image that Pillow reads"
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty", "it has 0 bytes", action)
-        with Image.open(path) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path} is no image", "its first bytes are of no known kind", action
-        ) from (error)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read", f"{error}", action) from error
-    if upright.mode.startswith("I;16"):
-        grey = np.asarray(upright, np.uint16) >> 8
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))
+    return photograph(Path(path), f"image {Path(path).name}")
 
 
 def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:

@@ -4,6 +4,7 @@ The format is that of cocodataset.org/#format-data (section "Panoptic Segmentati
 segment id is R + 256 G + 65536 B, and 0 is void.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from maskformer.data import image_files
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading import bounds
+from parity.reading.content import read_json
 
 VOID = 0
 MAX_ID = 256**3 - 1
+LARGEST_NUMBER = 2**31 - 1
+"""Of ids of categories and of sides of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,25 +231,21 @@ def check_ids(ids: np.ndarray, segments: Sequence[Segment], name: str) -> None:
 def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
     """Segment ids [H,W] int32 of a panoptic PNG.
 
-    Raises InputError where the file is missing, not an image, or not 8-bit RGB.
+    Raises InputError where the file is missing, not an image, or neither 8-bit RGB nor opaque RGBA.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            rgb = np.asarray(image)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "expected: a panoptic PNG") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an image", str(error)) from None
+    path = Path(path)
+    pixels, mode = image_files.values(path, path.name, "panoptic PNG")
+    if mode == "RGBA" and (pixels[..., 3] == 255).all():
+        return decode_ids(pixels[..., :3])
     if mode != "RGB":
         raise InputError(
             f"{path} has mode {mode}",
             "a panoptic PNG is 8-bit RGB: id = R + 256 G + 65536 B",
-            "Is this a semantic label map? Those have no segment ids.",
+            "Its alpha is not opaque; which colours are meant?"
+            if mode == "RGBA"
+            else "Is this a semantic label map? Those have no segment ids.",
         )
-    return decode_ids(rgb)
+    return decode_ids(pixels)
 
 
 def read_dataset(
@@ -256,12 +258,7 @@ def read_dataset(
     or ill-typed fields, duplicate ids, segment id 0, unknown categories, images without a record.
     """
     path, folder = Path(json_path), Path(folder)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "expected: a COCO panoptic JSON") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read as JSON", str(error)) from None
+    content = read_json(path, bounds.RECORD_BYTES, "COCO panoptic JSON")
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", f"expected: the PNGs of {path.name}")
     categories = _unique(
@@ -275,17 +272,23 @@ def read_dataset(
         (_image(item, f"{path.name}: images[{i}]") for i, item in _items(content, path, "images")),
         f"{path.name}: images",
     )
+    by_text = {str(image_id): image_id for image_id in images}
+    if len(by_text) < len(images):
+        by_text = {}  # one id is there as a number and as a text: none can be meant for the other
     annotations = []
     seen = set()
     for i, item in _items(content, path, "annotations"):
         annotation = _annotation(item, f"{path.name}: annotations[{i}]", categories)
         name = image_name(annotation.image_id)
+        if annotation.image_id not in images:
+            annotation = _with_the_same_number(annotation, by_text)
+            name = image_name(annotation.image_id)
         if annotation.image_id in seen:
             raise InputError(f"{path.name}: {name} has two annotations")
         if annotation.image_id not in images:
             raise InputError(
                 f"{path.name}: {name} is annotated and not in `images`",
-                f"`images` has {len(images)} entries",
+                f"`images` has {len(images)} entries, such as {next(iter(images), None)!r}",
                 "Add its record (id, file_name, height, width).",
             )
         seen.add(annotation.image_id)
@@ -402,7 +405,7 @@ def _flag(item: Any, key: str, where: str) -> bool:
 def _category(item: Any, where: str) -> Category:
     color = _optional(item, "color", list, where)
     return Category(
-        _field(item, "id", int, where),
+        _number(item, "id", where),
         _field(item, "name", str, where),
         _flag(item, "isthing", where),
         tuple(color) if color is not None else None,
@@ -412,9 +415,9 @@ def _category(item: Any, where: str) -> Category:
 def _image(item: Any, where: str) -> ImageInfo:
     image = ImageInfo(
         _field(item, "id", (int, str), where),
-        _field(item, "file_name", str, where),
-        _field(item, "height", int, where),
-        _field(item, "width", int, where),
+        file_name_in(item, where),
+        _number(item, "height", where),
+        _number(item, "width", where),
     )
     if image.height < 1 or image.width < 1:
         raise InputError(
@@ -439,19 +442,60 @@ def _annotation(item: Any, where: str, categories: Mapping[int, Category]) -> An
             )
         _check_category(segment, categories, name)
         segments[segment.id] = segment
-    file_name = _field(item, "file_name", str, where)
+    file_name = file_name_in(item, where)
     return Annotation(image_id, file_name, tuple(segments.values()))
+
+
+def _with_the_same_number(annotation: Annotation, by_text: Mapping[str, Any]) -> Annotation:
+    """The annotation with the id that `images` writes as a text, or as a number, if it is there."""
+    image_id = by_text.get(str(annotation.image_id), annotation.image_id)
+    return dataclasses.replace(annotation, image_id=image_id)
+
+
+def _whole(value: Any, where: str, what: str) -> int:
+    """A whole number, also one that is written as 12.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if type(value) is not int:
+        raise InputError(f"{where}: {what} is {value!r}", "expected: a whole number")
+    return value
+
+
+def file_name_in(item: Any, where: str) -> str:
+    """The `file_name` of an object: a path that stays inside its folder.
+
+    Raises InputError for an absolute one, one with `..`, and one that no file can have.
+    """
+    name = _field(item, "file_name", str, where)
+    parts = name.replace("\\", "/").split("/")
+    if not name or name[0] in "/\\" or ".." in parts or "\0" in name or ":" in parts[0]:
+        raise InputError(
+            f"{where}: `file_name` is {name!r}",
+            "expected: a path inside the data set's own folder",
+            "Nothing outside of it is read.",
+        )
+    return name
+
+
+def _number(item: Any, key: str, where: str) -> int:
+    value = _field(item, key, int, where)
+    if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise InputError(f"{where}: `{key}` is {value}", f"expected: at most {LARGEST_NUMBER}")
+    return value
 
 
 def _segment(item: Any, where: str) -> Segment:
     bbox = _optional(item, "bbox", list, where)
-    if bbox is not None and len(bbox) != 4:
-        raise InputError(f"{where}: `bbox` is {bbox!r}", "expected: [x, y, width, height]")
+    if bbox is not None:
+        if len(bbox) != 4:
+            raise InputError(f"{where}: `bbox` is {bbox!r}", "expected: [x, y, width, height]")
+        bbox = [_whole(side, where, "a number of `bbox`") for side in bbox]
+    area = _optional(item, "area", (int, float), where)
     return Segment(
         _field(item, "id", int, where),
-        _field(item, "category_id", int, where),
+        _number(item, "category_id", where),
         _flag(item, "iscrowd", where) if "iscrowd" in item else False,
-        _optional(item, "area", int, where),
+        None if area is None else _whole(area, where, "`area`"),
         tuple(bbox) if bbox is not None else None,
     )
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from maskformer.data import image_files
 from maskformer.data.annotated import Annotated, Record, read_photograph
 from parity.errors import InputError
 
@@ -95,7 +95,10 @@ def read_semantic_images(
             "Choose an ignored label outside of the classes.",
         )
     stems = sorted(photographs)
-    records = tuple(Record(stem, photographs[stem], *_size(photographs[stem])) for stem in stems)
+    records = tuple(
+        Record(stem, photographs[stem], *image_files.size(photographs[stem], f"image {stem}"))
+        for stem in stems
+    )
     return SemanticImages(
         records, tuple(labels[stem] for stem in stems), num_classes, ignored, names
     )
@@ -120,28 +123,8 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Pa
     return found
 
 
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            turned = picture.getexif().get(274, 1) >= 5
-            return (picture.width, picture.height) if turned else (picture.height, picture.width)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"image {path.stem}: the photograph cannot be read",
-            f"{path}: {error}",
-            "Fetch the file again.",
-        ) from None
-
-
 def _read_labels(path: Path, name: str) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            labels = np.asarray(picture)
-    except FileNotFoundError:
-        raise InputError(f"{name}: the label map is missing", f"{path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{name}: the label map cannot be read", f"{path}: {error}") from None
+    labels, mode = image_files.values(path, name, "label map")
     if mode == "L":
         return labels
     if mode in ("I;16", "I") and int(labels.min()) >= 0 and int(labels.max()) <= 0xFFFF:
@@ -149,5 +132,5 @@ def _read_labels(path: Path, name: str) -> np.ndarray:
     raise InputError(
         f"{name}: the label map has mode {mode}",
         f"expected: one channel of 8 or 16 bits: {path}",
-        "Colour maps must be converted to class ids first.",
+        "Colour maps must be converted to class ids first: parity data convert.",
     )

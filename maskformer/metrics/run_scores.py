@@ -19,6 +19,7 @@ from maskformer.metrics.semantic_iou import SemanticCounts
 from maskformer.metrics.statistics import Sample
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading import bounds
 
 if TYPE_CHECKING:
     from maskformer.data.evaluation_data import EvaluationData
@@ -134,10 +135,21 @@ class ImageCounts:
             np.savez_compressed(stream, **arrays)
 
 
+def _check_sizes(path: Path) -> None:
+    """Raises InputError where the arrays of an archive would take more than is read of one."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > bounds.EXPANDED_BYTES:
+        raise InputError(
+            f"{path} unpacks to {size:,} bytes", f"at most {bounds.EXPANDED_BYTES:,} are read"
+        )
+
+
 def read_counts(path: str | os.PathLike[str]) -> ImageCounts:
     """The counts that `ImageCounts.save` wrote. Raises InputError for another or broken file."""
     path = Path(path)
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         parts = {

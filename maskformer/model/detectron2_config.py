@@ -8,6 +8,7 @@ an error that names it.
 
 import ast
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from maskformer.model.inputs import CropConfig, InputConfig
 from maskformer.model.solver import SolverConfig
 from maskformer.model.zoo import ENTRIES, Entry, get, is_file
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_text
 
 # Keys that are read, with their defaults: detectron2's `config/defaults.py`, its
 # `projects/DeepLab/deeplab/config.py`, and the original's `mask_former/config.py`.
@@ -176,6 +179,7 @@ _SCALED_SIZES = re.compile(
     rf"for(?P=name)inrange\((?P<range>\d+(?:,\d+){{0,2}})\)\]"
 )
 _MOST_SIZES = 1000
+_MOST_VALUES = 10_000
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Entry:
@@ -293,17 +297,17 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    text = read_text(path, bounds.YAML_BYTES, "config file")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise InputError(f"config file {path} cannot be read", str(error.strerror)) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"config file {path} is not text", str(error)) from None
-    except (yaml.YAMLError, RecursionError) as error:
+        document = yaml.load(text, Loader=_Loader)
+        _check_tree(document)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise InputError(
+                f"config file {path} cannot be used", *str(error).split("\n  ")
+            ) from None
         reason = str(error).replace("\n", " ") or "it is nested too deeply"
         raise InputError(f"config file {path} cannot be understood", reason) from None
-    except InputError as error:
-        raise InputError(f"config file {path} cannot be used", *str(error).split("\n  ")) from None
     if not isinstance(document, dict):
         raise InputError(
             f"config file {path} is not a config",
@@ -311,6 +315,21 @@ def _load(path: Path) -> dict[str, Any]:
             "expected: sections such as MODEL, SOLVER and INPUT",
         )
     return document
+
+
+def _check_tree(document: Any) -> None:
+    """Raises InputError where aliases make a document larger than any config is."""
+    left = [(document, 0)]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return
+        value, depth = left.pop()
+        if depth > bounds.DEEPEST:
+            raise InputError("it is nested too deeply, or within itself")
+        if isinstance(value, dict | list):
+            parts = value.values() if isinstance(value, dict) else value
+            left.extend((part, depth + 1) for part in itertools.islice(parts, _MOST_VALUES))
+    raise InputError(f"it has more than {_MOST_VALUES} values")
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -326,7 +345,7 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _decoded(value: Any) -> Any:
     """Strings that are Python literals become them, as in yacs: "(480, 512)", "1e-6", "None"."""
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= bounds.NAME_BYTES:
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -49,6 +49,8 @@ import numpy as np
 
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading import bounds
+from parity.reading.content import parse_json, read_bytes, read_json
 
 SCHEMA = "maskformer-replication/run/1"
 DESCRIPTION = "run.json"
@@ -263,16 +265,13 @@ def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise InputError(
             f"{folder} holds no run",
             f"{path} does not exist",
             "Give the folder that a training or an import wrote.",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read", f"{type(error).__name__}: {error}") from None
+        )
+    description = read_json(path, bounds.RECORD_BYTES, "description of a run")
     if not isinstance(description, dict) or description.get("schema") != SCHEMA:
         raise InputError(f"{path} is not the description of a run", f"expected: schema {SCHEMA!r}")
     _check_description(description, str(path))
@@ -289,7 +288,7 @@ def _check_description(description: Mapping[str, Any], where: str) -> None:
 def _complete_lines(folder: Path, until: int | None = None) -> Iterator[tuple[bytes, Row]]:
     """Lines up to step `until` and their rows; a last line that is torn ends them."""
     path = folder / METRICS
-    content = path.read_bytes() if path.is_file() else b""
+    content = read_bytes(path, bounds.RECORD_BYTES, "record") if path.is_file() else b""
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
@@ -301,16 +300,16 @@ def _complete_lines(folder: Path, until: int | None = None) -> Iterator[tuple[by
 
 def _row(line: bytes, path: Path, number: int) -> Row:
     try:
-        values = dict(json.loads(line))
+        values = dict(parse_json(line, f"line {number} of {path}"))
         step, split = values.pop("step"), values.pop("split")
         seconds = float(values.pop("seconds"))
         numbers = {k: math.nan if v is None else float(v) for k, v in values.items()}
         if not isinstance(step, int) or split not in SPLITS:
             raise ValueError(f"step {step!r}, split {split!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
             f"{path}, line {number} is not a row of a record",
-            f"{type(error).__name__}: {error}",
+            " ".join(f"{type(error).__name__}: {error}".split()),
             'expected: {"step": 1, "split": "train", "seconds": 0.5, "loss": ...}',
         ) from None
     return Row(step, split, seconds, numbers)

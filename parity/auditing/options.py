@@ -9,7 +9,7 @@ from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.result import Measured
+    from parity.auditing.result import Input, Measured
     from parity.localise import Localisation
 
 NOT_VERIFIED = (
@@ -70,7 +70,7 @@ class Options:
     kept: Callable[[Any], Any] | None = None
     search: Budget = ENDLESS
     command: str = "parity.audits.audit(pair)"
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     not_verified: Sequence[str] = NOT_VERIFIED
 

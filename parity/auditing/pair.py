@@ -2,13 +2,14 @@
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from parity.auditing.result import Input
 from parity.calls import fill, flatten, is_array
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
@@ -86,9 +87,15 @@ class Built:
     dtype: str
     told: bool = True
 
-    def precision(self) -> AbstractContextManager:
-        """Inside it the model runs."""
-        return nullcontext() if self.told else self.framework.precision(self.dtype)
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Inside it the model runs, and in float64 stays there whatever it casts to."""
+        if self.told:
+            yield
+            return
+        kept = getattr(self.framework, "kept_in", nullcontext)
+        with self.framework.precision(self.dtype), kept(self.dtype):
+            yield
 
 
 def build(source: Source, dtype: str) -> Built:
@@ -148,13 +155,13 @@ def _mapped(inputs: Inputs, change: Callable[[str, np.ndarray], np.ndarray]) -> 
     return fill(template, lambda slot: changed[slot.name])
 
 
-def described(inputs: Inputs) -> list[dict[str, Any]]:
+def described(inputs: Inputs) -> list[Input]:
     """Name, size and sha256 of each array."""
     return [
-        {
-            "name": name or "input",
-            "size": "x".join(map(str, array.shape)),
-            "sha256": hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
-        }
+        Input(
+            name or "input",
+            "x".join(map(str, array.shape)),
+            hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
+        )
         for name, array in flatten(inputs, is_array)[1]
     ]

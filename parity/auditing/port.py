@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from parity.auditing.reference import Reference
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
+from parity.frameworks.shared.interceptions import Found, noting
 from parity.steps import Steps
 from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
@@ -32,13 +33,15 @@ class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model.
     """
 
     float64: Built | None
     float32: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
+    held32: Sequence[Held] = ()
+    kept: Found = field(default_factory=dict)
 
     @property
     def model64(self) -> Any:
@@ -80,7 +83,8 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
     port that cannot be built or run in float64.
     """
     with steps("build the port"):
-        built, held = _loaded(reference, "float64")
+        with noting() as kept:
+            built, held = _loaded(reference, "float64")
         known = built.framework.EXECUTIONS
         unknown = [name for name in options.executions or () if name not in known]
         if unknown:
@@ -88,13 +92,13 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
                 f"{built.framework.NAME} has no `{unknown[0]}` execution",
                 f"there are {', '.join(known)}",
             )
-        port = Port(built, held=held)
+        port = Port(built, held=held, kept=kept)
         if isinstance(reference.pair.weights, Weights):
             given_to = {one.key: reference.state[one.key] for one in held}
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
-            port.float32, _ = _loaded(reference, "float32")
+            port.float32, port.held32 = _loaded(reference, "float32")
             _changed(reference, port.float32)
         return port
 
@@ -105,7 +109,7 @@ def recorder_of(
     """The recorder of the port in one execution, and the inputs in its precision."""
     pair = reference.pair
     axes = axes_of(pair.port_axes, built.framework)
-    naming = pair.names.port_side(_places(reference.trace))
+    naming = pair.names.port_side(places_of(reference.trace))
     if naming is not None:
         their_axes = axes_of(pair.axes, reference.framework)
         naming = Arranged(naming, known(reference.trace), axes, their_axes)
@@ -182,7 +186,7 @@ def _changed(reference: Reference, built: Built) -> None:
         reference.pair.after_loading(built.model)
 
 
-def _places(trace: Trace) -> dict[tuple[str, str], list[str]]:
+def places_of(trace: Trace) -> dict[tuple[str, str], list[str]]:
     """The names of the reference's tensors by the path and kind of their taps."""
     places: dict[tuple[str, str], list[str]] = {}
     for tap in trace.values():

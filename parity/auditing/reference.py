@@ -1,18 +1,20 @@
 """What an audit measures of the reference: once, for any number of ports."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from parity.auditing.options import Options
-from parity.auditing.pair import InDtype, Pair, axes_of, build, cast
+from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
+from parity.frameworks.shared.interceptions import Found, noting
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
@@ -27,6 +29,7 @@ class Reference:
     `trace` and `outputs` are those in float64, `floors` how far rounding moves each tap; `moved`
     is what was kept of the outputs of the runs with moved roundings. `errors32` and `floors32` are
     the same of the float32 reference, empty where only float64 is audited. `state` are its weights.
+    Inside `precision` its float64 model runs; `kept` are the casts to float32 that it would make.
     """
 
     pair: Pair
@@ -40,6 +43,8 @@ class Reference:
     outputs32: Any = None
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    kept: Found = field(default_factory=dict)
+    precision: Callable[[], AbstractContextManager] = nullcontext
 
     def release(self) -> None:
         """Lets go of model and tensors; what was measured of them stays."""
@@ -54,9 +59,11 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
     """
     pair = _given(pair)
     with steps("reference, float64"):
-        framework, recorder = _recorder(pair, options, "float64")
-        inputs64 = cast(pair.inputs, "float64")
-        outputs, trace = recorder(inputs64)
+        with noting() as kept:
+            built, recorder = _recorder(pair, options, "float64")
+            framework, inputs64 = built.framework, cast(pair.inputs, "float64")
+            with built.precision():
+                outputs, trace = recorder(inputs64)
         if options.only is not None and not len(trace):
             raise InputError(
                 f"--only {options.only!r} selects nothing",
@@ -66,12 +73,14 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
     with steps("rounding floor, float64"):
         moved: list[Any] = []
         keep = options.kept or (lambda run: None)
-        floors = framework.measure_floors(
-            recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
-        )
+        with built.precision():
+            floors = framework.measure_floors(
+                recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
+            )
     give_back()
     state = _state(pair)
     found = Reference(pair, framework, state, recorder, outputs, trace, floors, moved)
+    found.kept, found.precision = kept, built.precision
     if options.float32:
         with steps("reference and rounding floor, float32"):
             _, recorder32 = _recorder(pair, options, "float32")
@@ -92,7 +101,7 @@ def _given(pair: Pair) -> Pair:
     return dataclasses.replace(pair, reference=build(pair.reference, "float32").model)
 
 
-def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Framework, Recorder]:
+def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Built, Recorder]:
     built = build(pair.reference, dtype)
     framework = built.framework
     if framework.in_training(built.model):
@@ -108,7 +117,7 @@ def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Framework, Reco
             "make it the port, and the other model the reference",
         )
     axes = axes_of(pair.axes, framework)
-    return framework, framework.recorder(
+    return built, framework.recorder(
         built.model,
         axes,
         framework.EXECUTIONS[0],

@@ -1,8 +1,8 @@
 """Turns the measured gaps of an audit into its result: claims, layers, verdict. Numbers only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from parity.localise import Localisation
 from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
 from parity.names import BY_IDENTITY
-from parity.schemas import AUDIT
+from parity.results import Result
 from parity.trace import Site
 
 Verdicts = Mapping[str, Verdict]
@@ -42,7 +42,8 @@ class Measured:
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
     make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
     variables of the port that have other values after a run. `assumed` says of each place where
-    tensors were paired by their shapes alone how.
+    tensors were paired by their shapes alone how. `kept` are, by side, the casts to float32 that
+    were kept in float64, as (line of source, what) to how often.
     """
 
     places: Mapping[str, Site]
@@ -63,6 +64,7 @@ class Measured:
     not_finite: Mapping[str, Any] = field(default_factory=dict)
     changed_by_running: Sequence[str] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
 
     @property
     def remarks(self) -> list[str]:
@@ -93,7 +95,7 @@ class About:
     """
 
     command: str
-    inputs: Sequence[Mapping[str, Any]]
+    inputs: Sequence["Input"]
     provenance: Mapping[str, Any]
     not_verified: Sequence[str]
     timings: Mapping[str, float]
@@ -101,22 +103,201 @@ class About:
     pairing: str = BY_IDENTITY
 
 
+@dataclass(frozen=True)
+class Input:
+    """One array or picture that both models were given: its size as text, and its digest."""
+
+    name: str
+    size: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The tensor nearest to its float64 limit, and the metric that is."""
+
+    tap: str
+    metric: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class FunctionSummary:
+    """The largest float64 gap in l2 and its limit, and the tensor nearest to its own limit."""
+
+    worst_gap: float
+    limit: float
+    worst_tap: str
+    worst_ratio: float
+    nearest_to_limit: Nearest
+
+    @classmethod
+    def of(cls, verdicts: Verdicts) -> "FunctionSummary":
+        """That of verdicts on the float64 claim, of which at least one is needed."""
+        worst = max(verdicts, key=lambda key: verdicts[key].measured["l2"][0])
+        closest = nearest(verdicts)
+        return cls(
+            verdicts[worst].measured["l2"][0],
+            verdicts[worst].threshold.value,
+            worst,
+            closest.ratio,
+            Nearest(closest.key, closest.metric, closest.value, closest.threshold.value),
+        )
+
+
+@dataclass(frozen=True)
+class PrecisionSummary:
+    """The largest float32 error in units of the reference's own."""
+
+    worst_ratio: float
+    limit: float
+    worst_tap: str
+    metric: str
+
+    @classmethod
+    def of(cls, verdicts: Verdicts) -> "PrecisionSummary":
+        """That of verdicts on one execution's precision, of which at least one is needed."""
+        worst = nearest(verdicts)
+        limit = worst.threshold.value / worst.threshold.floor
+        return cls(worst.ratio, limit, worst.key, worst.metric)
+
+
+@dataclass(frozen=True)
+class FunctionFigures:
+    """What the table of layers says of one tensor in float64."""
+
+    gap: float
+    gap_max: float
+    floor: float
+    metric: str
+    value: float
+    limit: float
+    ratio: float
+    passed: bool
+    measured_floor: float | None = None
+
+    @classmethod
+    def of(cls, verdict: Verdict, measured_floor: float | None) -> "FunctionFigures":
+        """Those that follow from its verdict."""
+        return cls(
+            verdict.measured["l2"][0],
+            verdict.measured["max"][0],
+            verdict.threshold.floor,
+            verdict.metric,
+            verdict.value,
+            verdict.threshold.value,
+            verdict.ratio,
+            verdict.passed,
+            measured_floor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionFigures:
+    """What the table of layers says of one tensor in float32; ulp: units in the last place."""
+
+    ratio: float
+    e_port: float
+    metric: str
+    passed: bool
+    e_ref: float | None = None
+    ulp50: int | None = None
+    ulp99: int | None = None
+    ulp_max: int | None = None
+
+    @classmethod
+    def of(cls, verdict: Verdict, **more: Any) -> "PrecisionFigures":
+        """Those that follow from its verdict; `more` are the others."""
+        return cls(
+            ratio=verdict.ratio,
+            e_port=verdict.measured["l2"][0],
+            metric=verdict.metric,
+            passed=verdict.passed,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor that was compared: where it is, and what was measured of it, by execution."""
+
+    key: str
+    path: str
+    kind: str
+    stage: str
+    axes: str
+    shape: tuple[int, ...]
+    float64: FunctionFigures
+    float32: Mapping[str, PrecisionFigures]
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """The tensors that only one side has."""
+
+    reference: tuple[str, ...]
+    port: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult(Result):
+    """What the audit of a pair found.
+
+    Args:
+        taps: how many tensors were compared in float64; `unpaired` have no counterpart.
+        float64, float32: the worst of all tensors, float32 by execution.
+        first_divergence: the module of the first tensor above its limit.
+        localisations: the places at fault, in the reference's order of execution.
+        layers: every tensor, in the reference's order of execution.
+        capture_effect: what reading the taps changed, by execution.
+        inputs: what both models were given.
+        timings: seconds by step.
+        not_verified: what the audit leaves open, a sentence each.
+        witness: what only the caller measured beside, by name.
+        not_finite: the module that makes the first NaN or infinite numbers that both have.
+        kept_in_float64: the casts to float32 that were kept from leaving float64: side, line of
+            source, what, and how often.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/audit/2"
+    derived: ClassVar[tuple[str, ...]] = ("localisation",)
+
+    taps: int
+    unpaired: Unpaired
+    float64: FunctionSummary
+    float32: Mapping[str, PrecisionSummary]
+    first_divergence: str | None
+    localisations: tuple[Localisation, ...]
+    claims: tuple[Claim, ...]
+    layers: tuple[Layer, ...]
+    capture_effect: Mapping[str, Mapping[str, float]]
+    inputs: tuple[Input, ...]
+    timings: Mapping[str, float]
+    not_verified: tuple[str, ...]
+    witness: Mapping[str, Any] = field(default_factory=dict)
+    not_finite: Mapping[str, Any] = field(default_factory=dict)
+    kept_in_float64: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def localisation(self) -> Localisation | None:
+        """The first place at fault, None where none was found."""
+        return self.localisations[0] if self.localisations else None
+
+
 def build_result(
     measured: Measured,
     localisations: Sequence[Localisation],
     about: About,
     further_claims: Sequence[Claim] = (),
-) -> dict[str, Any]:
-    """The audit's result object (`parity.schemas.AUDIT`), every figure from `measured`.
-
-    Not yet strict JSON. `further_claims` are judged already.
-    """
+) -> AuditResult:
+    """The audit's result, every figure from `measured`; `further_claims` are judged already."""
     function = {v.key: v for v in same_function(measured.function, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
     }
-    claims = [*_claims(measured, function, precision, about), *further_claims]
+    claims = (*_claims(measured, function, precision, about), *further_claims)
     failed = [
         key
         for key in measured.places
@@ -124,34 +305,33 @@ def build_result(
             key in by_key and not by_key[key].passed for by_key in (function, *precision.values())
         )
     ]
-    unpaired = {"reference": list(measured.missing), "port": list(measured.unpaired)}
-    equal = all_hold(claims)
     first = measured.places[failed[0]].path if failed else None
     if not first and localisations:
         first = localisations[0].path
     elif first == "":
         first = "model"
-    result = {
-        "schema": AUDIT,
-        "verdict": "equal" if equal else "different",
-        "taps": len(function),
-        "unpaired": unpaired,
-        "float64": function_summary(function),
-        "float32": {name: precision_summary(v) for name, v in precision.items()},
-        "first_divergence": first,
-        "localisation": localisations[0].to_json() if localisations else None,
-        "localisations": [one.to_json() for one in localisations],
-        "claims": [one.to_json() for one in claims],
-        "layers": _layers(measured, function, precision, about.stage),
-        "capture_effect": dict(measured.effects),
-        "inputs": list(about.inputs),
-        "timings": {name: round(seconds, 3) for name, seconds in about.timings.items()},
-        "not_verified": list(about.not_verified),
-        "provenance": dict(about.provenance),
-    }
-    if measured.not_finite:
-        result["not_finite"] = dict(measured.not_finite)
-    return result
+    return AuditResult(
+        verdict="equal" if all_hold(claims) else "different",
+        taps=len(function),
+        unpaired=Unpaired(tuple(measured.missing), tuple(measured.unpaired)),
+        float64=FunctionSummary.of(function),
+        float32={name: PrecisionSummary.of(v) for name, v in precision.items()},
+        first_divergence=first,
+        localisations=tuple(localisations),
+        claims=claims,
+        layers=tuple(_layers(measured, function, precision, about.stage)),
+        capture_effect=dict(measured.effects),
+        inputs=tuple(about.inputs),
+        timings={name: round(seconds, 3) for name, seconds in about.timings.items()},
+        not_verified=tuple(about.not_verified),
+        provenance=dict(about.provenance),
+        not_finite=dict(measured.not_finite),
+        kept_in_float64=tuple(
+            {"side": side, "line": line, "what": what, "times": times}
+            for side, found in measured.kept.items()
+            for (line, what), times in found.items()
+        ),
+    )
 
 
 def _claims(
@@ -308,88 +488,32 @@ def _layers(
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
     stage: Callable[[str], str],
-) -> list[dict[str, Any]]:
-    rows = []
+) -> Iterator[Layer]:
     for key, verdict in function.items():
         tap = measured.places[key]
-        row = {
-            "key": key,
-            "path": tap.path,
-            "kind": tap.kind,
-            "stage": "input" if tap.path == "" and tap.kind == "input" else stage(tap.path),
-            "axes": tap.axes,
-            "shape": list(tap.shape),
-            "float64": function_figures(verdict) | {"measured_floor": measured.floors[key].l2},
-            "float32": {},
-        }
+        found = {}
         for name, verdicts in precision.items():
-            if key not in verdicts:
-                continue
-            gap = measured.executions[name].gaps[key]
-            ulps = gap.ulps or (None, None, None)
-            row["float32"][name] = precision_figures(verdicts[key]) | {
-                "e_ref": measured.reference32[key].l2,
-                "ulp50": ulps[0],
-                "ulp99": ulps[1],
-                "ulp_max": ulps[2],
-            }
-        rows.append(row)
-    return rows
+            if key in verdicts:
+                ulps = measured.executions[name].gaps[key].ulps or (None, None, None)
+                found[name] = PrecisionFigures.of(
+                    verdicts[key],
+                    e_ref=measured.reference32[key].l2,
+                    ulp50=ulps[0],
+                    ulp99=ulps[1],
+                    ulp_max=ulps[2],
+                )
+        yield Layer(
+            key,
+            tap.path,
+            tap.kind,
+            "input" if tap.path == "" and tap.kind == "input" else stage(tap.path),
+            tap.axes,
+            tuple(tap.shape),
+            FunctionFigures.of(verdict, measured.floors[key].l2),
+            found,
+        )
 
 
 def nearest(verdicts: Verdicts) -> Verdict:
     """The verdict nearest to its limit, or furthest above it; at least one is needed."""
     return max(verdicts.values(), key=lambda verdict: verdict.margin)
-
-
-def function_summary(verdicts: Verdicts) -> dict[str, Any]:
-    """The largest float64 gap in l2 and its limit, and the tensor nearest to its own limit."""
-    worst = max(verdicts, key=lambda key: verdicts[key].measured["l2"][0])
-    closest = nearest(verdicts)
-    return {
-        "worst_gap": verdicts[worst].measured["l2"][0],
-        "limit": verdicts[worst].threshold.value,
-        "worst_tap": worst,
-        "worst_ratio": closest.ratio,
-        "nearest_to_limit": {
-            "tap": closest.key,
-            "metric": closest.metric,
-            "value": closest.value,
-            "limit": closest.threshold.value,
-        },
-    }
-
-
-def precision_summary(verdicts: Verdicts) -> dict[str, Any]:
-    """The largest float32 error in units of the reference's own."""
-    worst = nearest(verdicts)
-    return {
-        "worst_ratio": worst.ratio,
-        "limit": worst.threshold.value / worst.threshold.floor,
-        "worst_tap": worst.key,
-        "metric": worst.metric,
-    }
-
-
-def function_figures(verdict: Verdict) -> dict[str, Any]:
-    """What the table of layers says of one tensor in float64."""
-    return {
-        "gap": verdict.measured["l2"][0],
-        "gap_max": verdict.measured["max"][0],
-        "floor": verdict.threshold.floor,
-        "metric": verdict.metric,
-        "value": verdict.value,
-        "limit": verdict.threshold.value,
-        "ratio": verdict.ratio,
-        "passed": verdict.passed,
-    }
-
-
-def precision_figures(verdict: Verdict) -> dict[str, Any]:
-    """What the table of layers says of one tensor in float32."""
-    return {
-        "ratio": verdict.ratio,
-        "e_port": verdict.measured["l2"][0],
-        "metric": verdict.metric,
-        "passed": verdict.passed,
-    }

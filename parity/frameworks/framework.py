@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import numpy as np
+
 from parity.calls import Recorder
 from parity.causes.explain import Case, Explanation
 from parity.localise import ReferenceRecorder
+from parity.masks import Masks
 from parity.metrics import Gap
 from parity.names import Naming
 from parity.trace import Axes, Tap
@@ -34,6 +37,64 @@ class Explain(Protocol):
     ) -> list[Explanation]: ...
 
 
+class Trainer(Protocol):
+    """What comparing a training step needs of a framework.
+
+    Paths are those of `Framework.variables`; arrays are as the framework holds them. Nothing here
+    knows the other side.
+
+    Attributes:
+        GradientRecorder: GradientRecorder(model, axes, loss, parameters, execution, masks, naming)
+            records gradients (`parity.gradients`): called with inputs it returns the loss and the
+            trace, and keeps the `terms` of the loss.
+    """
+
+    GradientRecorder: type
+
+    def trained(self, model: Any) -> Mapping[str, Any]:
+        """What training changes by gradients, by path; what else `variables` has are buffers."""
+
+    def training(self, model: Any, inputs: tuple | dict) -> AbstractContextManager[tuple | dict]:
+        """Inside it the model runs as in training, given the inputs that it gives; modules that
+        run alone do too."""
+
+    def tensor(self, value: Any) -> Any:
+        """A tensor of an array; what is none stays as it is."""
+
+    def differentiated(
+        self, loss: Callable[..., Any], outputs: Any, targets: tuple, execution: str
+    ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+        """The terms of loss(outputs, *targets), and the gradient of their sum by each float output.
+
+        `outputs` is a structure of arrays and `targets` are arrays, which become tensors; gradients
+        are named as `parity.calls.flatten` names the outputs, and left out where there is none.
+        """
+
+    def optimizer(self, make: Callable[[Any], Any], model: Any) -> Any:
+        """What the user's function makes, ready for `update`: of PyTorch it is given the named
+        parameters, of others the model."""
+
+    def update(
+        self,
+        optimizer: Any,
+        model: Any,
+        gradients: Mapping[str, np.ndarray | None],
+        execution: str = ...,
+    ) -> Mapping[str, np.ndarray]:
+        """One update of the model by these gradients by path, None where there is none; returns
+        what clipping left of them, empty where that cannot be seen."""
+
+    def recipe(self, optimizer: Any, model: Any) -> tuple[Any, Mapping[str, Any]] | None:
+        """The `parity.training.recipes.Recipe` of the optimizer, and the rate and the decay of each
+        parameter by path; None where its rule is not known."""
+
+    def arrive(self, optimizer: Any, step: int) -> None:
+        """Lets the optimizer, which has made an update, count as if it had made `step`."""
+
+    def rates(self, optimizer: Any, step: int) -> list[float] | None:
+        """The learning rate of each group for update `step`; None where it cannot be asked."""
+
+
 class Framework(Protocol):
     """One framework.
 
@@ -43,7 +104,7 @@ class Framework(Protocol):
         IMAGES: the axes of an image's tensor by their number, as its layers have them by default.
         measure_floors: None where its models cannot be a reference.
         explain: plants mistakes in a reference of this framework; None where it cannot.
-        GradientRecorder: records gradients (`parity.gradients`); None where it cannot.
+        trainer: what a training step needs; None where its models cannot be trained here.
     """
 
     NAME: str
@@ -51,7 +112,7 @@ class Framework(Protocol):
     IMAGES: Mapping[int, str]
     measure_floors: MeasureFloors | None
     explain: Explain | None
-    GradientRecorder: type | None
+    trainer: Trainer | None
 
     def copied(self, model: Any, dtype: str) -> Any:
         """A copy of a given model that computes in `dtype`; InputError where there can be none."""
@@ -80,8 +141,9 @@ class Framework(Protocol):
         only: str | None,
         copies: bool,
         naming: Naming | None,
+        masks: Masks | None = None,
     ) -> Recorder:
-        """Records the taps of runs in one execution.
+        """Records the taps of runs in one execution, which take their dropout from `masks`.
 
         `copies` says whether tensors may be changed in place after they were recorded. That of a
         reference is a `parity.localise.ReferenceRecorder` as well.

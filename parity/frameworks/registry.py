@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,15 @@ def register(entry: Entry) -> None:
     ENTRIES[entry.name] = entry
 
 
+# Before those that it builds on: on a backend, its layers are modules of that framework as well.
+register(
+    Entry(
+        "Keras 3",
+        "keras",
+        "keras.src.layers.layer.Layer",
+        _module("parity.frameworks.keras.framework"),
+    )
+)
 register(
     Entry(
         "PyTorch",
@@ -121,7 +130,9 @@ def built(build: Callable[[], Any], dtype: str) -> tuple[Framework, Any]:
     loaded = [one for one in ENTRIES.values() if one.package in sys.modules]
     with ExitStack() as stack:
         for one in loaded:
-            stack.enter_context(one.open().precision(dtype))
+            framework = one.open()
+            stack.enter_context(framework.precision(dtype))
+            stack.enter_context(getattr(framework, "kept_in_building", nullcontext)(dtype))
         model = build()
     framework = of(model)
     if entry_of(model) not in loaded:

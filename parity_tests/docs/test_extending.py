@@ -105,8 +105,8 @@ def test_a_fault_in_a_model_of_the_framework_is_found(numpy_framework):
     engine, side = numpy_framework["parity"], numpy_framework["numpy_side"]
     faulty = engine.Pair(side.Model(), lambda: side.Model(epsilon=1e-4), numpy_framework["inputs"])
     found = engine.audit(faulty, quiet=True)
-    assert found["verdict"] == "different"
-    assert found["localisation"]["path"] == "second.norm"
+    assert found.verdict == "different"
+    assert found.localisation.path == "second.norm"
 
 
 NORM_EPSILON = 1e-5

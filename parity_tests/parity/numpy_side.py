@@ -70,7 +70,7 @@ class NumPy:
     EXECUTIONS = ("eager",)
     IMAGES: Mapping[int, str] = {}
     explain = None
-    GradientRecorder = None
+    trainer = None
 
     def copied(self, model: Layer, dtype: str) -> Layer:
         return self.converted(copy.deepcopy(model), dtype)
@@ -202,7 +202,7 @@ class Recorder(calls.Recorder):
             return module(*args, **kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), np.array, keep=True)
+        return Collector(self.axes, self.viewed(sink), np.array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> np.ndarray:
         return np.array(array, None if slot is None else slot.dtype)

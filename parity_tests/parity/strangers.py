@@ -25,7 +25,7 @@ def compared(
     executions = pair.pop("executions", ())
     names = Names(modules=modules, **(more or {}))
     made = Pair(reference.eval(), port, inputs, names=names, **pair)
-    return audit(made, executions=executions, quiet=True)
+    return audit(made, executions=executions, quiet=True).to_json()
 
 
 def varied(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:

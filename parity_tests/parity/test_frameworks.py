@@ -35,21 +35,19 @@ def of_numpy(**changes) -> Pair:
 
 def test_a_pair_of_an_added_framework_is_equal(known):
     result = audit(of_numpy(), isolate=True, quiet=True)
-    assert result["verdict"] == "equal"
-    assert list(result["float32"]) == ["eager"]
-    claims = {one["id"]: one for one in result["claims"]}
-    assert claims["weights"]["cases"] == 10
+    assert result.verdict == "equal"
+    assert list(result.float32) == ["eager"]
+    claims = {one.id: one for one in result.claims}
+    assert claims["weights"].cases == 10
     assert set(claims) >= {"pairing", "same_function", "isolated_function", "same_precision_eager"}
-    assert result["taps"] == 2 * 9
+    assert result.taps == 2 * 9
 
 
 def test_a_fault_in_an_added_framework_is_found_and_placed(known):
     result = audit(of_numpy(epsilon=1e-4), quiet=True)
-    assert result["verdict"] == "different"
-    assert [(one["path"], one["kind"]) for one in result["localisations"]] == [
-        ("second.norm", "own")
-    ]
-    assert result["localisation"]["cause"] is None  # it plants no mistakes
+    assert result.verdict == "different"
+    assert [(one.path, one.kind) for one in result.localisations] == [("second.norm", "own")]
+    assert result.localisation.cause is None  # it plants no mistakes
 
 
 def test_weights_of_an_added_framework_that_do_not_fit_are_listed(known):
@@ -61,9 +59,9 @@ def test_weights_of_an_added_framework_that_do_not_fit_are_listed(known):
 def test_options_reach_an_added_framework(known):
     options = Options(only="first", capture_effect=True, decided=lambda tap: tap.path == "first")
     result = audit_with(of_numpy(), options, Steps(quiet=True))
-    assert result["verdict"] == "equal"
-    assert {row["path"].partition(".")[0] for row in result["layers"]} == {"first"}
-    assert {"capture_eager", "same_decisions_eager"} <= {one["id"] for one in result["claims"]}
+    assert result.verdict == "equal"
+    assert {row.path.partition(".")[0] for row in result.layers} == {"first"}
+    assert {"capture_eager", "same_decisions_eager"} <= {one.id for one in result.claims}
     with pytest.raises(InputError, match="give a module path such as first"):
         audit_with(of_numpy(), Options(only="third"), Steps(quiet=True))
 
@@ -75,7 +73,7 @@ def test_an_audit_of_an_added_framework_loads_no_other():
         "from parity_tests.parity import numpy_side; import numpy as np\n"
         "registry.register(numpy_side.ENTRY)\n"
         "pair = Pair(numpy_side.Model(), numpy_side.Model, (np.ones((2, 6), np.float32),))\n"
-        "print(audit(pair, quiet=True)['verdict'], "
+        "print(audit(pair, quiet=True).verdict, "
         "sorted({'torch', 'tensorflow', 'tf_keras', 'jax'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -88,7 +86,7 @@ def test_a_model_that_nobody_recognises_is_told_what_is_known():
     fact, evidence, action = str(caught.value).splitlines()
     assert fact == ("a parity_tests.parity.numpy_side.Model is no model of a known framework")
     assert "PyTorch (torch.nn.modules.module.Module), TensorFlow" in evidence
-    assert evidence.endswith("; installed: PyTorch, TensorFlow")
+    assert evidence.endswith("; installed: Keras 3, PyTorch, TensorFlow")
     assert action == "  give a model of one of these, or a function that builds one"
 
 
@@ -104,10 +102,10 @@ def test_both_sides_may_be_of_pytorch():
         (IMAGES,),
     )
     result = audit(pair, quiet=True)
-    assert [one["path"] for one in result["localisations"]] == ["1"]
-    assert "gelu" in result["localisation"]["cause"]
+    assert [one.path for one in result.localisations] == ["1"]
+    assert "gelu" in result.localisation.cause
     given = Pair(perceptron(nn.GELU()), perceptron(nn.GELU()), (IMAGES,), names=Names())
-    assert audit(given, quiet=True)["verdict"] == "equal"
+    assert audit(given, quiet=True).verdict == "equal"
 
 
 def test_a_builder_may_be_told_its_precision():
@@ -116,7 +114,7 @@ def test_a_builder_may_be_told_its_precision():
 
     pair = Pair(InDtype(build), InDtype(build), (IMAGES,))
     result = audit(pair, quiet=True)
-    assert (result["verdict"], list(result["float32"])) == ("equal", ["eager"])
+    assert (result.verdict, list(result.float32)) == ("equal", ["eager"])
 
 
 def test_a_reference_that_is_built_is_built_once():
@@ -126,7 +124,7 @@ def test_a_reference_that_is_built_is_built_once():
         made.append(perceptron(nn.ReLU()))
         return made[-1]
 
-    assert audit(Pair(build, perceptron(nn.ReLU()), (IMAGES,)), quiet=True)["verdict"] == "equal"
+    assert audit(Pair(build, perceptron(nn.ReLU()), (IMAGES,)), quiet=True).verdict == "equal"
     assert len(made) == 1
 
 

@@ -14,6 +14,7 @@ from parity import judge
 from parity.judge import Threshold, Verdict, same_decisions, same_function, same_precision
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison
+from parity.records import json_text, plain, typed
 from parity_tests.parity import pairs
 
 EPS = float(np.finfo(np.float64).eps)
@@ -112,8 +113,7 @@ def test_values_are_shown_with_the_digits_that_differ():
     )
 )
 def test_a_verdict_survives_strict_json(verdict):
-    text = json.dumps(verdict.to_json(), allow_nan=False)
-    assert Verdict.from_json(json.loads(text)) == verdict
+    assert typed(Verdict, json.loads(json_text(plain(verdict)))) == verdict
 
 
 def test_stored_gaps_are_judged_again_with_numpy_alone():

@@ -434,7 +434,7 @@ def test_the_line_of_a_cause_is_the_models_own():
     pytest.importorskip("einops")
     names = Names(modules={"norm": "norm"})
     pair = Pair(varied(Rearranged), PortRearranged, (numbers(2, 5, 6),), names=names)
-    (found,) = audit(pair, executions=(), quiet=True)["localisations"]
+    (found,) = audit(pair, executions=(), quiet=True).to_json()["localisations"]
     texts = [one["text"] for one in found["explanations"]]
     assert any("a sum instead of a mean" in text for text in texts)
     assert all("test_strangers.py" in text for text in texts if ".py:" in text)

@@ -7,7 +7,7 @@ import numpy as np
 
 from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
-from parity.auditing.result import About, Measured, Precision, build_result, isolated_claim
+from parity.auditing.result import About, Input, Measured, Precision, build_result, isolated_claim
 from parity.claims import claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
 from parity.measurements import Matching, Multiple, Relative, matching_place
@@ -65,12 +65,12 @@ def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
             name: function_verdict(name, gap, measured.floors[name]) for name, gap in gaps.items()
         }
         further.append(isolated_claim(alone, (), COMMAND))
-    return build_result(
+    result = build_result(
         measured,
         (),
         About(
             COMMAND,
-            inputs=[{"name": "synthetic 0", "size": [4, 5], "sha256": "cd" * 32}],
+            inputs=[Input("synthetic 0", "4x5", "cd" * 32)],
             timings={"port, float64": 1.5},
             provenance=PROVENANCE,
             not_verified=("execution on a TPU",),
@@ -78,6 +78,7 @@ def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
         ),
         further,
     )
+    return result.to_json()
 
 
 def training_step(loss: float = 2.5) -> dict[str, Any]:

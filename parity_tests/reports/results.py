@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskformer.model.tensor_axes import stage_of
-from parity.auditing.result import About, Measured, Precision, build_result
+from parity.auditing.result import About, Input, Measured, Precision, build_result
 from parity.localise import Localisation
 from parity.metrics import Gap
 from parity.provenance import provenance
@@ -58,17 +58,14 @@ def _result(measured: Measured, *places: Localisation) -> dict[str, Any]:
         places,
         About(
             COMMAND,
-            inputs=[
-                {"name": f"{name}.jpg", "size": "427x640", "sha256": _digest(name)}
-                for name in ("china", "flower")
-            ],
+            inputs=[Input(f"{name}.jpg", "427x640", _digest(name)) for name in ("china", "flower")],
             timings={"reference, float64": 21.4, "port, float64": 24.0},
             provenance=PROVENANCE,
             not_verified=("losses, matching and gradients", "float32 on a TPU"),
             stage=stage_of,
         ),
     )
-    return {**result, "title": "Forward pass of coco_r50"}
+    return replace(result, title="Forward pass of coco_r50").to_json()
 
 
 def _measured() -> Measured:

@@ -5,25 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from maskformer.runs.run_record import SCHEMA as RUN
-from parity.schemas import (
-    AUDIT,
-    EVALUATION,
-    FAULT_SCORE,
-    PREFLIGHT,
-    RECEIPT,
-    TRAINING_STEP,
-    TRAJECTORY,
-)
 from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
 from replication.forward import every_architecture as audit_all
 from reports.loading import load, of_result
 from reports.subjects import difference, shown, subject
 
-TOLD_APART = {  # by schema: a fact, where it is recorded, another value
-    RECEIPT: [("dtype", ("options", "dtype"), "bfloat16"), ("target", ("target", "kind"), "hf")],
-    AUDIT: [
+TOLD_APART = {  # by kind: a fact, where it is recorded, another value
+    "receipt": [("dtype", ("options", "dtype"), "bfloat16"), ("target", ("target", "kind"), "hf")],
+    "audit": [
         ("weights_sha256", ("provenance", "weights_sha256"), "ab" * 32),
         ("config_sha256", ("provenance", "config_sha256"), "ab" * 32),
         ("reference", ("provenance", "reference"), "hf"),
@@ -32,18 +22,18 @@ TOLD_APART = {  # by schema: a fact, where it is recorded, another value
         ("executions", ("float32",), {}),
         ("title", ("title",), "another pair"),
     ],
-    TRAINING_STEP: [
+    "training-step": [
         ("size", ("size",), "96x64"),
         ("weights_sha256", ("provenance", "weights_sha256"), "ab" * 32),
     ],
-    TRAJECTORY: [
+    "trajectory": [
         ("dtype", ("dtype",), "float32"),
         ("base_lr", ("base_lr",), 1e-4),
         ("steps", ("steps",), []),
         ("batch", ("batch",), 7),
         ("execution", ("execution",), "xla"),
     ],
-    EVALUATION: [
+    "evaluation": [
         ("weights_sha256", ("weights_sha256",), "ab" * 32),
         ("port_weights_sha256", ("port_weights_sha256",), "ab" * 32),
         ("augmented", ("augmented",), True),
@@ -51,7 +41,7 @@ TOLD_APART = {  # by schema: a fact, where it is recorded, another value
         ("sides", ("sides",), {"tf": {}}),
         ("data", ("data",), "elsewhere/coco"),
     ],
-    RUN: [
+    "run": [
         ("side", ("side",), "imported"),
         ("seed", ("settings", "seed"), 1),
         ("solver", ("settings", "solver"), {"base_lr": 1.0}),
@@ -59,12 +49,12 @@ TOLD_APART = {  # by schema: a fact, where it is recorded, another value
         ("data_sha256", ("data_sha256",), "ab" * 32),
         ("checkpoint_sha256", ("checkpoint_sha256",), "ab" * 32),
     ],
-    PREFLIGHT: [
+    "preflight": [
         ("precision", ("precision",), "float32"),
         ("replicas", ("replicas",), 8),
         ("topologies", ("topologies", 0, "topology"), "v5p:2x2x1"),
     ],
-    FAULT_SCORE: [("size", ("size",), "1x1"), ("faults", ("outcomes", 0, "id"), "another")],
+    "fault-score": [("size", ("size",), "1x1"), ("faults", ("outcomes", 0, "id"), "another")],
 }
 COMPARED = (  # what may be otherwise in two recordings of the same thing
     ("verdict",),
@@ -88,7 +78,7 @@ COMPARED = (  # what may be otherwise in two recordings of the same thing
 def sample():
     found = {}
     for one in load([SAMPLE / "evidence"]):
-        found.setdefault(one.schema, one)
+        found.setdefault(one.kind.name, one)
     return found
 
 
@@ -102,26 +92,26 @@ def changed(one, places, value):
     return replace(one, content=content)
 
 
-@pytest.mark.parametrize("schema", TOLD_APART)
-def test_a_fact_that_tells_results_apart_is_in_the_subject(sample, schema):
-    one = sample[schema]
-    for name, places, value in TOLD_APART[schema]:
+@pytest.mark.parametrize("name", TOLD_APART)
+def test_a_fact_that_tells_results_apart_is_in_the_subject(sample, name):
+    one = sample[name]
+    for fact, places, value in TOLD_APART[name]:
         other = changed(one, places, value)
-        assert subject(other) != subject(one), name
-        assert difference(subject(one), subject(other)).startswith(f"{name} ("), name
+        assert subject(other) != subject(one), fact
+        assert difference(subject(one), subject(other)).startswith(f"{fact} ("), fact
 
 
-@pytest.mark.parametrize("schema", TOLD_APART)
-def test_what_is_compared_is_not_in_the_subject(sample, schema):
-    one = sample[schema]
+@pytest.mark.parametrize("name", TOLD_APART)
+def test_what_is_compared_is_not_in_the_subject(sample, name):
+    one = sample[name]
     counted = 0
-    for *holders, name in COMPARED:
+    for *holders, fact in COMPARED:
         holder = one.content
         for each in holders:
             holder = holder.get(each, {})
-        if name in holder:
+        if fact in holder:
             counted += 1
-            assert subject(changed(one, (*holders, name), "other")) == subject(one), name
+            assert subject(changed(one, (*holders, fact), "other")) == subject(one), fact
     assert counted
     for index, claim in enumerate(one.content.get("claims", ())):
         if isinstance(claim["value"], float):

@@ -88,7 +88,7 @@ def malicious_beside_good_weights(path):
     write_torch(path, {"model": as_torch(state()), "hook": Runs(f"touch {path.parent / 'owned'}")})
 
 
-@bad("it asks to run code")
+@bad("its model is an object of torch.nn.modules.linear.Linear")
 def module_instead_of_weights(path):
     import torch
 
@@ -142,7 +142,7 @@ def flipped_bit_in_the_data_of_a_torch_zip(path):
     flip_bit(path, path.stat().st_size // 2)
 
 
-@bad("is damaged")
+@bad("its header cannot be read as JSON")
 def flipped_bit_in_the_header_of_safetensors(path):
     changed(path, lambda t: t)
     flip_bit(path, 60, 7)
@@ -167,18 +167,18 @@ def header_of_10_gb(path):
     path.write_bytes(struct.pack("<Q", 10 << 30) + b'{"a":1}')
 
 
-@bad("has the key 'backbone.norm0.weight' twice")
+@bad("the key 'backbone.norm0.weight' is there twice")
 def duplicate_key_in_safetensors(path):
     entry = json.dumps(tensor([1], 0, 4))
     header_file(path, f'{{"{ONE}":{entry},"{ONE}":{entry}}}'.encode(), b"\0" * 4)
 
 
-@bad("its header is not JSON")
+@bad("its header cannot be read as JSON")
 def header_that_is_no_json(path):
     header_file(path, b"{not json at all}")
 
 
-@bad("its header is not JSON")
+@bad("its header cannot be read as JSON")
 def header_nested_without_end(path):
     header_file(path, b'{"a":' + b"[" * 90_000 + b"}")
 
@@ -321,12 +321,12 @@ def caffe2_backbone(path):
     write_pickle(path, {name: np.zeros(64, np.float32) for name in names})
 
 
-@bad("is not one of numbers")
+@bad("holds no model")
 def pickle_of_objects_in_an_array(path):
     write_pickle(path, {"model": {ONE: np.array([{}, []], dtype=object)}})
 
 
-@bad("is damaged")
+@bad("holds no model")
 def array_of_records(path):
     write_pickle(path, {"model": {ONE: np.zeros(2, [("a", "f4"), ("b", "i4")])}})
 
@@ -399,7 +399,7 @@ def library_folder_without_weights(path):
     (path / "config.json").write_text('{"model_type": "maskformer"}')
 
 
-@bad("it is not JSON")
+@bad("cannot be read as JSON")
 def library_folder_with_a_broken_config(path):
     path.mkdir()
     (path / "config.json").write_text("{")

@@ -23,6 +23,7 @@ from weight_conversion.checkpoints import open_source
 from weight_conversion.convert import convert
 from weight_conversion.plan import fitting, make_plan
 from weight_conversion.spec import expected
+from weight_conversion.unwrapping import Choice
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +230,11 @@ def test_average_is_taken_only_on_request(weights, tmp_path) -> None:
     content = {"model": as_torch(weights), "ema_state": as_torch(other)}
     path = write_torch(tmp_path / "a.pth", content)
     assert_same(converted(path), weights)
-    assert_same(converted(path, ema=True), other)
+    assert_same(converted(path, choice=Choice(ema=True)), other)
     with pytest.raises(InputError, match="has no exponential moving average"):
-        converted(write_torch(tmp_path / "b.pth", {"model": as_torch(weights)}), ema=True)
+        converted(
+            write_torch(tmp_path / "b.pth", {"model": as_torch(weights)}), choice=Choice(ema=True)
+        )
 
 
 def test_version_1_names_are_left_alone_where_version_2_names_are(weights, tmp_path) -> None:

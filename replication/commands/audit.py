@@ -1,10 +1,11 @@
 """`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
 
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from parity.auditing.result import AuditResult
 from parity.errors import InputError
 from parity.steps import Steps
 from replication.commands import options
@@ -29,27 +30,25 @@ def parse_executions(text: str) -> tuple[str, ...]:
     return names
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: AuditResult) -> str:
     """The result in a few lines that a person reads on a terminal."""
-    from parity.claims import Claim
-
-    float64 = result["float64"]
+    float64 = result.float64
     lines = [
-        f"verdict: {result['verdict']} ({result['taps']} tensors compared)",
-        f"float64: worst gap {float64['worst_gap']:.2g} at {float64['worst_tap']}, "
-        f"limit {float64['limit']:.2g}",
+        f"verdict: {result.verdict} ({result.taps} tensors compared)",
+        f"float64: worst gap {float64.worst_gap:.2g} at {float64.worst_tap}, "
+        f"limit {float64.limit:.2g}",
     ]
     lines += [
-        f"float32 {name}: worst error {float(one['worst_ratio']):.2f}x the reference's own "
-        f"at {one['worst_tap']}, limit {one['limit']:g}x"
-        for name, one in result["float32"].items()
+        f"float32 {name}: worst error {one.worst_ratio:.2f}x the reference's own "
+        f"at {one.worst_tap}, limit {one.limit:g}x"
+        for name, one in result.float32.items()
     ]
-    lines += [Claim.from_json(one).failure for one in result["claims"] if one["verdict"] == "fails"]
-    if result["first_divergence"] is not None:
-        lines.append(f"first divergence: {result['first_divergence']}")
-    lines += [one["evidence"] for one in result["localisations"]]
-    if "witness" in result:
-        loss = result["witness"]["loss"]
+    lines += [one.failure for one in result.failing]
+    if result.first_divergence is not None:
+        lines.append(f"first divergence: {result.first_divergence}")
+    lines += [one.evidence for one in result.localisations]
+    if result.witness:
+        loss = result.witness["loss"]
         lines.append(
             f"training loss: {loss['reference']['total']:.4f} with the reference's auxiliary "
             f"outputs, {loss['port']['total']:.4f} with the port's; last layer alone differs by "
@@ -210,4 +209,4 @@ def register(app: typer.Typer) -> None:
             total += STEPS
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
-        options.end(result, as_json, lambda: summary(result), result["verdict"] == "equal")
+        options.end(result, as_json, lambda: summary(result), result.verdict == "equal")

@@ -11,6 +11,7 @@ from replication.commands.fitting import entry_that_fits
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
+    from weight_conversion.unwrapping import Choice
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +28,8 @@ def convert(
     config_file: options.ConfigFile = None,
     dtype: options.Dtype = None,
     ema: options.Ema = False,
+    key: options.Key = None,
+    prefix: options.Prefix = None,
     verify: Annotated[Path | None, typer.Option(help="Verify this receipt instead.")] = None,
     out: options.Out = None,
     as_json: options.AsJson = False,
@@ -50,8 +53,10 @@ def convert(
     from replication.console.progress import bytes_shown
     from weight_conversion.convert import convert as run
     from weight_conversion.receipt import receipt_path, size_of
+    from weight_conversion.unwrapping import Choice
 
-    chosen = _config(source, config, config_file, overrides or [], ema)
+    choice = Choice(ema, key, prefix)
+    chosen = _config(source, config, config_file, overrides or [], choice)
     with bytes_shown("converting", not as_json) as progress:
         receipt = run(
             source,
@@ -59,7 +64,7 @@ def convert(
             to,
             chosen,
             dtype=dtype,
-            ema=ema,
+            choice=choice,
             progress=progress,
             say=options.say,
         )
@@ -77,13 +82,17 @@ def convert(
 
 
 def _config(
-    source: Path, config: str | None, config_file: Path | None, overrides: list[str], ema: bool
+    source: Path,
+    config: str | None,
+    config_file: Path | None,
+    overrides: list[str],
+    choice: "Choice",
 ) -> "ModelConfig":
     if config is not None or config_file is not None:
         return options.resolved(config, config_file, overrides).model
     if overrides:
         raise InputError("overrides are given without --config-file", " ".join(overrides))
-    return entry_that_fits(source, ema).model
+    return entry_that_fits(source, choice).model
 
 
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:

@@ -73,7 +73,7 @@ def print_result(result: dict[str, Any], out: Path | None = None) -> None:
     """Prints the scores, the classes, and with two sides what differs."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(_scores_table(result))
     console.print(_classes_table(result))
     for line in summary(result):

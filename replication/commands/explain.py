@@ -1,13 +1,19 @@
 """`parity explain`: what an audit found, told in words, and what may have caused it."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from parity.auditing.result import AuditResult
+from parity.claims import Claim
 from parity.errors import InputError
+from parity.localise import Localisation
+from parity.measurements import Matching
+from parity.reading import bounds
+from parity.reading.content import read_json
+from parity.records import plain
 from replication.commands import options
 from replication.forward.precision_place import less_exact
 
@@ -32,7 +38,10 @@ STAGES = {
     "train_reduction": "reduction over replicas",
     "train_shares": "gradients of replicas",
 }
-INHERITED = "inherited from "
+
+
+PREDICTIONS = "the predictions"
+"""What a matching inherits its difference from, where it is right itself."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,72 +58,67 @@ def register(app: typer.Typer) -> None:
         Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
         """
         result = _read(run)
-        found, equal = _findings(result), result["verdict"] == "equal"
-        options.keep(found, out, "explanation.json", report=False)
-        options.end(found, as_json, lambda: "\n".join(story(result)), equal)
+        options.keep(_findings(result), out, "explanation.json", report=False)
+        equal = result.verdict == "equal"
+        options.end(_findings(result), as_json, lambda: "\n".join(story(result)), equal)
 
 
-def _read(run: Path) -> dict[str, Any]:
+def _read(run: Path) -> AuditResult:
     path = run / AUDIT if run.is_dir() else run
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path, bounds.RECORD_BYTES, "audit")
+    except InputError as error:
         raise InputError(
-            f"{run} holds no audit", str(error), "give a folder that `parity audit --out` wrote"
-        ) from error
-    needed = ("verdict", "claims", "localisations", "taps")
-    missing = [name for name in needed if not isinstance(result, dict) or name not in result]
-    if missing:
-        raise InputError(
-            f"{path} is no audit",
-            f"it lacks {', '.join(missing)}",
+            f"{run} holds no audit",
+            " ".join(str(error).split()),
             "give a folder that `parity audit --out` wrote",
-        )
-    return result
+        ) from None
+    return AuditResult.from_json(content, str(path))
 
 
-def _findings(result: Mapping[str, Any]) -> dict[str, Any]:
-    failed = [one for one in result["claims"] if one["verdict"] == "fails"]
+def _findings(result: AuditResult) -> dict[str, Any]:
     return {
-        "verdict": result["verdict"],
-        "failed_claims": [one["id"] for one in failed],
-        "first_divergence": result["first_divergence"],
-        "places": result["localisations"],
+        "verdict": result.verdict,
+        "failed_claims": [one.id for one in result.failing],
+        "first_divergence": result.first_divergence,
+        "places": plain(result.localisations),
         "training": [
-            {"claim": one["id"], "place": one["place"], "cause": one["cause"]}
-            for one in _in_training(failed)
+            {"claim": one.id, "place": one.place.text, "cause": one.cause}
+            for one in _in_training(result)
         ],
     }
 
 
-def _in_training(failed: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _in_training(result: AuditResult) -> list[Claim]:
     """The claims on a training step that say where they fail."""
-    return [one for one in failed if one["id"].startswith("train_") and "place" in one]
+    return [one for one in result.failing if one.id.startswith("train_") and one.place]
 
 
-def story(result: Mapping[str, Any]) -> list[str]:
+def story(result: AuditResult) -> list[str]:
     """An audit's result in sentences: what fails, where it begins, own errors, likely causes."""
-    failed = [one for one in result["claims"] if one["verdict"] == "fails"]
+    failed = result.failing
     if not failed:
         return [
-            f"Nothing to explain: the port is equal ({result['taps']} tensors compared, "
-            f"{len(result['claims'])} claims hold)."
+            f"Nothing to explain: the port is equal ({result.taps} tensors compared, "
+            f"{len(result.claims)} claims hold)."
         ]
-    lines = [f"{len(failed)} of {len(result['claims'])} claims fail:"]
-    lines += [f"- {one['title']}" for one in failed]
-    places = result["localisations"]
-    if result["first_divergence"] is not None:
-        lines += ["", f"The tensors differ first at {result['first_divergence']}."]
+    lines = [f"{len(failed)} of {len(result.claims)} claims fail:"]
+    lines += [f"- {one.title}" for one in failed]
+    places = result.localisations
+    if result.first_divergence is not None:
+        lines += ["", f"The tensors differ first at {result.first_divergence}."]
     if places:
-        lines += _largest(result, places)
+        lines += _largest(result)
         lines.append(_count(len(places)))
-    weights = [one["place"] for one in failed if one["id"] == "weights" and one.get("place")]
-    changed = [name for place in weights for name in place.partition(" and ")[0].split(", ")]
+        lines += alike(places)
+    weights = [one for one in failed if one.id == "weights" and one.place]
+    changed = [str(name) for one in weights for name in getattr(one.measured, "found", ())]
     for number, one in enumerate(places, 1):
         lines += ["", *_place(number, one, changed)]
     if weights:
-        lines += ["", f"Weights that come back otherwise: {'; '.join(weights)}."]
-    training = _in_training(failed)
+        texts = "; ".join(one.place.text for one in weights)
+        lines += ["", f"Weights that come back otherwise: {texts}."]
+    training = _in_training(result)
     if training:
         lines += ["", "In the training step:"]
         for one in training:
@@ -145,60 +149,73 @@ def _count(places: int) -> str:
     )
 
 
-def _place(number: int, one: Mapping[str, Any], changed: list[str]) -> list[str]:
+def alike(places: Sequence[Localisation]) -> list[str]:
+    """A line for each cause that several places have: how many, what, and where."""
+    found: dict[str, list[str]] = {}
+    for one in places:
+        if one.explanations and one.explanations[0].exact:
+            found.setdefault(one.explanations[0].generic, []).append(one.path)
+    lines = []
+    for cause, paths in found.items():
+        if len(paths) > 1:
+            last = dict.fromkeys(path.rpartition(".")[2] for path in paths)
+            where = ", ".join(f"`*.{name}`" for name in last)
+            lines.append(f"{len(paths)} \N{MULTIPLICATION SIGN} {cause}, at {where}.")
+    return lines
+
+
+def _place(number: int, one: Localisation, changed: list[str]) -> list[str]:
     what = (
         "computes something else than the reference"
-        if one["kind"] == "own"
+        if one.kind == "own"
         else "connects modules, all of which may be right, in another way"
     )
-    lines = [f"{number}. {one['path']} {what}; it shows at {one['edge']}."]
-    lines += [f"   {text.strip()}" for text in one["evidence"].splitlines()[1:2]]
-    explained = [each for each in one.get("explanations", ()) if each["exact"]]
-    nearest = one.get("explanations", ())
-    own = [name for name in changed if name.rpartition(".")[0] == one["path"]]
+    lines = [f"{number}. {one.path} {what}; it shows at {one.edge}."]
+    lines += [f"   {text.strip()}" for text in one.evidence.splitlines()[1:2]]
+    explained = [each for each in one.explanations if each.exact]
+    nearest = one.explanations
+    own = [name for name in changed if name.rpartition(".")[0] == one.path]
     if own:
         lines.append(f"   Its weights are not the reference's: {', '.join(own)}.")
     if explained:
         which = "This explains" if len(explained) == 1 else "Each of these explains"
         lines.append(f"   {which} the port's result to rounding:")
-        lines += [f"   - {each['text']}" for each in explained]
-        if not any(each["complete"] for each in explained):
+        lines += [f"   - {each.text}" for each in explained]
+        if not any(each.complete for each in explained):
             lines.append(
                 "   That explains this tensor, not all that the module returns: look for another."
             )
     elif nearest:
         lines.append("   No mistake that was tried explains all of it; nearest:")
-        lines += [f"   - {each['text']} (removes {each['removed']:.0%})" for each in nearest]
+        lines += [f"   - {each}" for each in nearest]
     elif not own:
         lines.append("   No mistake that was tried explains it.")
     return lines
 
 
-def _largest(result: Mapping[str, Any], places: list[Mapping[str, Any]]) -> list[str]:
+def _largest(result: AuditResult) -> list[str]:
     """Where the difference is largest, if that is not where it is made."""
     from parity.trace import module_of
 
-    key = result["float64"]["worst_tap"]
-    if module_of(key) in {one["path"] for one in places}:
+    key, gap = result.float64.worst_tap, result.float64.worst_gap
+    if module_of(key) in {one.path for one in result.localisations}:
         return []
-    gap = float(result["float64"]["worst_gap"])
     return [f"They differ most at {key}, by {gap:.2g}, but are not made wrong there."]
 
 
-def _stage(one: Mapping[str, Any], places: list[Mapping[str, Any]]) -> list[str]:
+def _stage(one: Claim, places: Sequence[Localisation]) -> list[str]:
     """Where a stage of the training step fails, and whether it is at fault itself."""
-    name, place = STAGES.get(one["id"], one["id"]), one["place"]
-    cause = f": {one['cause']}" if one["cause"] else ""
-    if not place.startswith(INHERITED):
-        module = place.partition(", at ")[0]
-        known = [number for number, other in enumerate(places, 1) if other["path"] == module]
+    name, place = STAGES.get(one.id, one.id), one.place
+    cause = f": {one.cause}" if one.cause else ""
+    if not place.inherited:
+        known = [number for number, other in enumerate(places, 1) if other.path == place.part]
         if known:
-            return [f"- {name}: a consequence of place {known[0]}, {module}{cause}"]
-        return [f"- {name}: {place}{cause}"]
-    lines = [f"- {name}: a consequence, {place}{cause}"]
-    if one["id"] == "train_matching":
-        lines += _changed_pairs(one["measured"])
-        if place == f"{INHERITED}the predictions":
+            return [f"- {name}: a consequence of place {known[0]}, {place.part}{cause}"]
+        return [f"- {name}: {place.text}{cause}"]
+    lines = [f"- {name}: a consequence, {place.text}{cause}"]
+    if isinstance(one.measured, Matching):
+        lines += _changed_pairs(one.measured)
+        if place.part == PREDICTIONS:
             lines.append(
                 "  Given the reference's predictions, the port matches as the reference does: "
                 "the matching is not the cause."
@@ -206,10 +223,10 @@ def _stage(one: Mapping[str, Any], places: list[Mapping[str, Any]]) -> list[str]
     return lines
 
 
-def _changed_pairs(measured: Mapping[str, Any]) -> list[str]:
+def _changed_pairs(measured: Matching) -> list[str]:
     """The targets that have another query than in the reference, by layer and image."""
     lines = []
-    for one in measured["places"]:
+    for one in measured.places:
         ours = next((pairs for way, pairs in one["differing"].items() if "in place" in way), None)
         if ours is None:
             continue

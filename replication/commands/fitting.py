@@ -1,12 +1,16 @@
 """The configuration that a checkpoint is of, where none is named."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskformer.model import zoo
 from parity.errors import InputError
 
+if TYPE_CHECKING:
+    from weight_conversion.unwrapping import Choice
 
-def entry_that_fits(source: Path, ema: bool = False) -> zoo.Entry:
+
+def entry_that_fits(source: Path, choice: "Choice | None" = None) -> zoo.Entry:
     """The best known entry of the zoo whose every tensor is in the checkpoint `source`.
 
     Raises InputError for a file that cannot be read, and where none fits.
@@ -14,7 +18,7 @@ def entry_that_fits(source: Path, ema: bool = False) -> zoo.Entry:
     from weight_conversion.checkpoints import open_source
     from weight_conversion.plan import fitting
 
-    with open_source(source, ema=ema) as opened:
+    with open_source(source, choice) as opened:
         fits = fitting(opened)
     if not fits:
         raise InputError(

@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
 def show(
     file: Annotated[Path, typer.Argument(help="Checkpoint file or folder of any known kind.")],
     ema: options.Ema = False,
+    key: options.Key = None,
+    prefix: options.Prefix = None,
     out: options.Out = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -28,9 +30,10 @@ def show(
     """
     from replication.console.progress import bytes_shown
     from weight_conversion.inspection import inspect
+    from weight_conversion.unwrapping import Choice
 
     with bytes_shown("reading", not as_json) as progress:
-        found = inspect(file, ema=ema, progress=progress)
+        found = inspect(file, choice=Choice(ema, key, prefix), progress=progress)
     options.keep(found, out, "inspection.json", report=False)
     options.end(found, as_json, lambda: _print(found))
 
@@ -39,7 +42,7 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
 
     print_table(_table(found, NUMBERS), narrow=_table(found, ()))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     part = "backbone of " if found["is_backbone"] else ""
     console.print(f"kind: {found['kind']}, names: {found['naming']}", highlight=False)
     console.print(f"fits: {part}{', '.join(found['fits']) or 'no config of the zoo'}")

@@ -13,6 +13,7 @@ from parity.errors import InputError
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
+    from parity.results import Result
 
 
 TINY = "tiny"
@@ -34,6 +35,8 @@ PortWeights = _option(
     metavar="CHECKPOINT",
 )
 Ema = _option(bool, "Take the moving average of a checkpoint.", "--ema")
+Key = _option(str | None, "The key below which a checkpoint holds the weights to take.")
+Prefix = _option(str | None, "Take the weights whose names begin so, without it: model.")
 Side = _option(str, "torch, tf or both.")
 Dtype = _option(str | None, "float32 or float64; to convert to, float16 too.")
 Execution = _option(
@@ -105,13 +108,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def keep(result: Mapping[str, Any], out: Path | None, name: str, report: bool = True) -> None:
+def keep(
+    result: "Result | Mapping[str, Any]", out: Path | None, name: str, report: bool = True
+) -> None:
     """Writes a result, and a report of it, to the folder of --out, if there is one."""
     if out is None:
         return
-    from parity.records import write_json
+    from parity.records import plain, write_json
 
-    write_json(result, out, name)
+    write_json(plain(result), out, name)
     if report:
         from reports.render import write_report
 
@@ -126,9 +131,9 @@ def end(
     A `tell` that prints for itself returns None. The exit status is 0 where it `passed`, else 1.
     """
     if as_json:
-        from parity.records import strict
+        from parity.records import plain, strict
 
-        print(json.dumps(strict(result), allow_nan=False))
+        print(json.dumps(strict(plain(result)), allow_nan=False))
     elif (text := tell()) is not None:
         print(text)
     raise typer.Exit(0 if passed else 1)

@@ -151,7 +151,7 @@ def _show(result: dict[str, Any]) -> None:
     for column in ("topology", "step", "compiles", "HBM (GiB)", "of chip", "TFLOP", "roofline ms"):
         table.add_column(column, justify="left" if column in ("topology", "step") else "right")
     table.add_column("compile s", justify="right")
-    console = Console()
+    console = Console(markup=False)
     notes: list[str] = []
     for row in result["topologies"]:
         for name in ("train", "evaluation"):

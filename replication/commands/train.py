@@ -151,7 +151,7 @@ def _print_seeds(result: Mapping[str, Any], out: Path) -> None:
         gap = one["comparison"]["losses"]["loss"]["smoothed_gap"]
         difference = f"{values[1] - values[0]:+.2f}"
         table.add_row(seed, *map(_number, values), difference, bounds, f"{gap:.2g}")
-    Console().print(table)
+    Console(markup=False).print(table)
     for name, found in result["scores"].items():
         interval, control = found["interval"], found["between_seeds"]
         print(
@@ -173,7 +173,7 @@ def print_result(result: dict[str, Any], folders: dict[str, Path]) -> None:
     """Prints the scores and, of two runs, how far losses and scores are apart."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(_scores(result))
     if "comparison" in result:
         console.print(_losses(result["comparison"]))

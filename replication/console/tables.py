@@ -13,10 +13,10 @@ def print_table(table: "Table", narrow: "Table | None" = None) -> None:
     """Prints a table as wide as it needs; where a terminal has less room, `narrow` in its place."""
     from rich.console import Console
 
-    console = Console()
-    needed = Console(width=10 * WIDEST).measure(table).maximum
+    console = Console(markup=False)
+    needed = Console(width=10 * WIDEST, markup=False).measure(table).maximum
     if not console.is_terminal:
-        console = Console(width=min(needed, WIDEST))
+        console = Console(width=min(needed, WIDEST), markup=False)
     elif needed > console.width and narrow is not None:
         table = narrow
     console.print(table)

@@ -17,7 +17,7 @@ from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.files import output_folder
-from parity.schemas import EVALUATION as SCHEMA
+from parity.results import EVALUATION as SCHEMA
 from replication.console.progress import images_shown
 from replication.evaluation.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation.predicted import Predicted, predict_all

@@ -15,7 +15,7 @@ from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
 from parity.errors import InputError
 from parity.measurements import Findings
-from parity.schemas import CLEAN_AUDITS as SCHEMA
+from parity.results import CLEAN_AUDITS as SCHEMA
 from replication.console.progress import without_notes
 
 NOTES = "clean.jsonl"
@@ -231,13 +231,13 @@ def audit_once(case: Case) -> dict[str, Any]:
         command="parity faults clean",
     )
     found = audit(request, Steps(total=0, quiet=True))
-    nearest = found["float64"]["nearest_to_limit"]
+    nearest = found.float64.nearest_to_limit
     return {
         "case": case,
-        "verdict": found["verdict"],
-        "failed": [one["id"] for one in found["claims"] if one["verdict"] == "fails"],
-        "claims": len(found["claims"]),
-        "float64": float(nearest["value"]) / float(nearest["limit"]),
-        "float32": {name: float(one["worst_ratio"]) for name, one in found["float32"].items()},
+        "verdict": found.verdict,
+        "failed": [one.id for one in found.failing],
+        "claims": len(found.claims),
+        "float64": nearest.value / nearest.limit,
+        "float32": {name: one.worst_ratio for name, one in found.float32.items()},
         "seconds": round(time.perf_counter() - begun, 2),
     }

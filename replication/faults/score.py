@@ -8,7 +8,7 @@ from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
 from parity.measurements import Findings, Missed
-from parity.schemas import FAULT_SCORE as SCHEMA
+from parity.results import FAULT_SCORE as SCHEMA
 from replication.layers import layer_error
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 from maskformer.model import zoo
 from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
 from parity.errors import InputError
-from parity.schemas import AUDIT_ALL as SCHEMA
+from parity.records import plain
+from parity.results import AUDIT_ALL as SCHEMA
 
 SIZE = "64x96"
 
@@ -77,23 +78,23 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
         command=f"parity audit --all --size {size} --weights {weights}",
     )
     result = audit(request, Steps(total=0, quiet=True))
-    float64 = result["float64"]
+    float64 = result.float64
     units = 1 if sys.platform == "darwin" else 1024
     return {
         "config": name,
-        "taps": result["taps"],
-        "unpaired": result["unpaired"],
-        "worst_gap": float64["worst_gap"],
-        "worst_tap": float64["worst_tap"],
-        "nearest": {**float64["nearest_to_limit"], "ratio": float64["worst_ratio"]},
-        "first_divergence": result["first_divergence"],
-        "verdict": result["verdict"],
-        "claims": [{**one, "id": f"{name}/{one['id']}"} for one in result["claims"]],
+        "taps": result.taps,
+        "unpaired": plain(result.unpaired),
+        "worst_gap": float64.worst_gap,
+        "worst_tap": float64.worst_tap,
+        "nearest": {**plain(float64.nearest_to_limit), "ratio": float64.worst_ratio},
+        "first_divergence": result.first_divergence,
+        "verdict": result.verdict,
+        "claims": [{**one.to_json(), "id": f"{name}/{one.id}"} for one in result.claims],
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units / 1e9, 2
         ),
-        "provenance": result["provenance"],
+        "provenance": result.provenance,
     }
 
 

@@ -1,8 +1,8 @@
 """Where a port that computes the same function is less exact than the reference in float32."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from parity.auditing.result import AuditResult
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class LessExact:
         return f"{text}): {self.ratio:.3g} times as far from float64 as the reference"
 
 
-def less_exact(result: Mapping[str, Any]) -> LessExact | None:
+def less_exact(result: AuditResult) -> LessExact | None:
     """The first layer of an audit's result that fails in float32; None where none does.
 
     None too where it fails in float64: there the function is another, and float32 follows.
     """
-    for layer in result.get("layers", ()):
-        failed = [name for name, one in layer["float32"].items() if not one["passed"]]
-        if not layer["float64"]["passed"]:
+    for layer in result.layers:
+        failed = [name for name, one in layer.float32.items() if not one.passed]
+        if not layer.float64.passed:
             return None
         if failed:
             return LessExact(
-                layer["key"],
-                layer["path"],
+                layer.key,
+                layer.path,
                 tuple(failed),
-                tuple(name for name in layer["float32"] if name not in failed),
-                max(float(layer["float32"][name]["ratio"]) for name in failed),
+                tuple(name for name in layer.float32 if name not in failed),
+                max(layer.float32[name].ratio for name in failed),
             )
     return None

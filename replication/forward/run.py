@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskformer.family import family_of
 from parity.auditing.options import Options, Runs
+from parity.auditing.result import Input
 from parity.errors import InputError
 from parity.steps import Steps
 from parity.trace import Tap
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
     from parity.auditing.pair import Pair
     from parity.auditing.reference import Reference
-    from parity.auditing.result import Measured
+    from parity.auditing.result import AuditResult, Measured
+    from parity.claims import Claim
     from parity.localise import Localisation
     from replication.sides.weights import Weights
 
-    Claims = list[dict[str, Any]]
+    Claims = list[Claim]
 
 EXECUTIONS = ("eager", "graph", "xla")
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
@@ -67,7 +69,7 @@ class Request:
     command: str = "parity audit"
 
 
-def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict[str, Any]]]:
+def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Input]]:
     """The batch uint8 [N,H,W,3], its sizes int32 [N,2], and each image's name, size and sha256."""
     from maskformer.data.images import (
         batch_images,
@@ -98,11 +100,11 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[dict
         names = [f"synthetic {index}" for index in range(len(images))]
     batch, sizes = batch_images(images, request.config)
     described = [
-        {
-            "name": name,
-            "size": f"{image.shape[0]}x{image.shape[1]}",
-            "sha256": hashlib.sha256(image.tobytes()).hexdigest(),
-        }
+        Input(
+            name,
+            f"{image.shape[0]}x{image.shape[1]}",
+            hashlib.sha256(image.tobytes()).hexdigest(),
+        )
         for name, image in zip(names, images, strict=True)
     ]
     return batch, sizes, described
@@ -129,8 +131,8 @@ class Case:
         return dataclasses.replace(self.options, executions=())
 
 
-def audit(request: Request, steps: Steps) -> dict[str, Any]:
-    """The result object of one audit; see `parity.auditing.result` for its contents.
+def audit(request: Request, steps: Steps) -> "AuditResult":
+    """The result of one audit.
 
     Raises InputError for images or weights that cannot be used.
     """
@@ -144,7 +146,7 @@ def audit(request: Request, steps: Steps) -> dict[str, Any]:
             options, places=lambda *found: _witnessed(case, evidence, *found)
         )
     result = audit_with(case.pair, options, steps)
-    return {**result, "witness": evidence} if evidence else result
+    return dataclasses.replace(result, witness=evidence)
 
 
 def prepare(request: Request, steps: Steps) -> Case:

@@ -13,7 +13,7 @@ from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.runs.run_record import Run, read_run
 from parity.errors import InputError
-from parity.schemas import TRAINING_RUNS as SCHEMA
+from parity.results import TRAINING_RUNS as SCHEMA
 
 _WINDOWS = 20
 

@@ -16,7 +16,7 @@ from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
 from parity.measurements import Equivalence
-from parity.schemas import TRAINING_SEEDS as SCHEMA
+from parity.results import TRAINING_SEEDS as SCHEMA
 from replication.runs.comparison import compare_runs
 from replication.runs.trainers import Request, train
 

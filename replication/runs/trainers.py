@@ -22,6 +22,7 @@ from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading.content import read_json
 from replication.console.progress import steps_shown
 from replication.sides.implementation import TrainerPlace
 from replication.sides.side import implementation
@@ -120,7 +121,7 @@ def _settings(request: Request) -> RunSettings:
         given["solver"] = solver_changes(request.solver)
     before = None
     if request.resume and (request.out / SETTINGS).is_file():
-        before = RunSettings.from_dict(json.loads((request.out / SETTINGS).read_text()))
+        before = RunSettings.from_dict(read_json(request.out / SETTINGS))
     settings = settle(given, before)
     if before and is_file(settings.config):
         _refuse_a_changed_file(settings, request.out / CONFIG)

@@ -9,6 +9,7 @@ import numpy as np
 
 from maskformer.data.images import Size
 from maskformer.inference.prediction import Prediction
+from maskformer.model.config import ModelConfig
 from maskformer.runs.run_settings import RunSettings
 
 
@@ -60,6 +61,8 @@ class Implementation:
         package: the framework's package.
         axes: names the axes of every tensor inside, as a recorder asks for them.
         build: model with `Weights` in a dtype: configuration, weights, dtype.
+        drawn: the weights that a training without initial ones starts from, float32 by state-dict
+            key in torch's layout: configuration, seed.
         inputs: its arguments, arrays: batch uint8 [N,H,W,3], sizes int32 [N,2], dtype.
         tensor: an array as a tensor.
         run: outputs of a model for `inputs`, without gradients; any size follows any other.
@@ -80,6 +83,7 @@ class Implementation:
     package: str
     axes: Callable[[str, str, str, int], str]
     build: Callable[..., Any]
+    drawn: Callable[[ModelConfig, int], Mapping[str, np.ndarray]]
     inputs: Callable[[np.ndarray, np.ndarray, str], dict[str, Any]]
     tensor: Callable[[np.ndarray], Any]
     run: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]

@@ -35,6 +35,22 @@ def build_port(config: ModelConfig, weights: Weights, dtype: str) -> "tf_keras.M
     return model
 
 
+def port_drawn(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """What the TensorFlow model starts from with this seed, by state-dict key in torch's layout."""
+    import tf_keras
+
+    import tf_impl
+    from weight_conversion.layouts import tf_variables
+
+    tf_keras.utils.set_random_seed(seed)
+    found = tf_variables(tf_impl.build(config, "float32"))
+    return {
+        key: layout.to_torch(variable.numpy())
+        for key, (variable, layout) in found.items()
+        if variable.dtype.is_floating
+    }
+
+
 def port_inputs(batch: np.ndarray, sizes: np.ndarray, dtype: str) -> dict[str, Any]:
     """The TensorFlow model's arguments for a batch uint8 [N,H,W,3] and its sizes int32 [N,2]."""
     return {"images": batch.astype(dtype), "sizes": sizes}
@@ -119,15 +135,9 @@ def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
     )
 
 
-def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, str]]:
-    """Every trainable variable by state-dict key, with its axes named in torch's order."""
-    return {
-        key: (
-            variable,
-            "".join("ABCDEFGH"[axis] for axis in layout.axes or range(len(variable.shape))),
-        )
-        for key, (variable, layout) in _trainable(model).items()
-    }
+def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, Any]]:
+    """Every trainable variable by state-dict key, with what turns it into torch's layout."""
+    return {key: (one, layout.to_torch) for key, (one, layout) in _trainable(model).items()}
 
 
 class PortRun:
@@ -211,6 +221,7 @@ TENSORFLOW = Implementation(
     package="tensorflow",
     axes=PORT_AXES,
     build=build_port,
+    drawn=port_drawn,
     inputs=port_inputs,
     tensor=tensor,
     run=run,

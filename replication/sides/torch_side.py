@@ -52,6 +52,18 @@ def build_reference(
     return model.eval().to(getattr(torch, dtype))
 
 
+def reference_drawn(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """What the PyTorch model starts from with this seed, by state-dict key."""
+    import torch
+
+    import torch_reference
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        state = torch_reference.build(config).state_dict()
+    return {key: value.numpy() for key, value in state.items() if value.is_floating_point()}
+
+
 def reference_inputs(batch: np.ndarray, sizes: np.ndarray, dtype: str) -> dict[str, Any]:
     """The PyTorch model's arguments for a batch uint8 [N,H,W,3] and its sizes int32 [N,2]."""
     return {"images": batch.transpose(0, 3, 1, 2).astype(dtype), "sizes": sizes}
@@ -237,6 +249,7 @@ TORCH = Implementation(
     package="torch",
     axes=REFERENCE_AXES,
     build=build_reference,
+    drawn=reference_drawn,
     inputs=reference_inputs,
     tensor=tensor,
     run=run,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold, claim
 from parity.measurements import Findings, Largest
-from parity.schemas import PREFLIGHT as SCHEMA
+from parity.results import PREFLIGHT as SCHEMA
 from parity.steps import give_back
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import Any
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading import bounds
+from parity.reading.content import read_json
 from replication.tpu.preflight import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
 
 TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))
@@ -134,7 +136,7 @@ class Shared:
 def _read(path: Path, request: Request) -> dict[str, Any] | None:
     """A result that was written before, of the same request; None without one."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path, bounds.RECORD_BYTES)
     except (OSError, ValueError):
         return None
     same = isinstance(result, dict) and result.get("schema") == SCHEMA

@@ -1,10 +1,9 @@
 """Dropout of a training step: the same masks fed to both sides, and the seeds that draw them."""
 
-import re
 from types import SimpleNamespace
 from typing import Any
 
-from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
+from parity.claims import Claim, Place, claim
 from parity.measurements import Findings
 from replication.training.port import noted_seeds
 from replication.training.reference import ReferenceStep
@@ -12,17 +11,12 @@ from replication.training.update import STEP
 
 
 def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[Claim]:
-    """The forward pass in training mode, fed the same masks; nothing for a model without dropout.
-
-    Where a mask is drawn at another place, or between other tensors, a module differs or lacks it.
-    """
+    """The engine's claim on dropout, and that on the seeds; nothing for a model without dropout."""
     from parity.causes.explain import explain
     from parity.frameworks.tensorflow import capture as capture_tf
     from parity.frameworks.torch import capture as capture_torch
-    from parity.judge import same_function
-    from parity.localise import localise
-    from parity.masks import Masks, mask_differences
-    from parity.pairing import Comparison
+    from parity.masks import Masks
+    from parity.training.dropout import dropout_claim
     from replication.sides.tf_side import PORT_AXES, port_inputs
     from replication.sides.torch_side import REFERENCE_AXES
 
@@ -30,41 +24,14 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
     ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
     inputs = port_inputs(reference.images, reference.sizes, "float64")
-    inputs = {**inputs, "training": True}
+    both = reference.inputs, {**inputs, "training": True}
     reference.model.train()
     try:
-        _, trace = theirs(reference.inputs)
-        calls, drawn = theirs.calls, dict(theirs.drawn)
-        if not drawn:
-            return []
-        floors = capture_torch.measure_floors(theirs, reference.inputs, trace)
-        theirs.calls = calls
-        comparison = Comparison(trace)
-        ours(inputs, comparison)
-        other = [*mask_differences(ours.drawn, drawn), *comparison.missing()]
-        verdicts = {one.key: one for one in same_function(comparison.gaps, floors)}
-        one = margin_claim(
-            "train_dropout",
-            "In training mode, fed the same dropout masks, every layer agrees in float64",
-            verdicts,
-            f"largest gap in units of its limit, min(32 x floor, 1e-9); {len(drawn)} masks, drawn "
-            "at the same places, of the same size and probability",
-            command,
-            other,
-        )
-        drawn_claim = _draws_claim(reference, model, len(drawn), command)
-        if one.holds:
-            return [one, drawn_claim]
-        found = localise(theirs, ours, trace, inputs, floors, explain)
+        floors = capture_torch.measure_floors
+        one, count = dropout_claim(theirs, ours, both, floors, explain, command)
     finally:
         reference.model.eval()
-    place = Place.edge(found[0].path, found[0].edge) if found else NOWHERE
-    if other:
-        # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
-        path = re.split("[@:]", other[0])[0]
-        place = place if path in place.text else Place.edge(path, other[0])
-        return [one.located(place, f"dropout is in another place: {other[0]}"), drawn_claim]
-    return [one.located(place, found[0].cause if found else None), drawn_claim]
+    return [] if one is None else [one, _draws_claim(reference, model, count, command)]
 
 
 def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:

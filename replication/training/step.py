@@ -12,11 +12,12 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
-from parity.schemas import TRAINING_STEP as SCHEMA
+from parity.results import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
+from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims
-from replication.training.gradients import gradient_claims, isolated_gradients_claim
+from replication.training.gradients import backward_of
 from replication.training.losses import loss_claim
 from replication.training.matching import cost_claim, matching_claim
 from replication.training.port import PortStep, port_step
@@ -64,6 +65,7 @@ def training_claims(
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
     """
+    from replication.training import initial_weights
     from replication.training.rates import rate_claims
     from replication.training.replica_losses import losses_claim
     from replication.training.replicas import reduction_claim, shares_claim
@@ -77,9 +79,11 @@ def training_claims(
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
         if isolate:
-            claims.append(isolated_gradients_claim(reference, port, command))
+            claims.append(isolated_gradients_claim(backward_of(reference, port), command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+    with steps("initial weights"):
+        claims.append(initial_weights.claim_of(initial_weights.compared(config), command))
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
         claims.append(shares_claim(command))
@@ -146,6 +150,6 @@ def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[
         pairs = matching_claim(reference, port.model, targets, found.matching, costs, command)
         claims += [costs, pairs]
     claims.append(loss_claim(reference, port, claims, command))
-    gradients = gradient_claims(reference, port, claims, command)
+    gradients = gradient_claims(backward_of(reference, port), claims, command)
     handed = step_gradients_claim(reference, port, gradients, command)
     return [*claims, *gradients, handed, update_claim(reference, port, command)]

@@ -11,7 +11,7 @@ from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from parity.measurements import Largest, Multiple, Running, Sum
-from parity.schemas import TRAJECTORY as SCHEMA
+from parity.results import TRAJECTORY as SCHEMA
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.auditing.result import function_summary
+from parity.auditing.result import FunctionSummary
 from parity.measurements import verdicts_of
-from parity.schemas import AUDIT_ALL
+from parity.records import plain
+from parity.results import AUDIT_ALL
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
@@ -90,7 +91,9 @@ def recheck_audit_all(content: Content) -> Iterator[Difference]:
         place = f"architectures[{index}] ({name})"
         own = [one for one in content["claims"] if one["id"].startswith(f"{name}/")]
         verdict = "equal" if all_hold(own) else "different"
-        figures = function_summary(verdicts_of(claims[f"{name}/same_function"]["measured"]))
+        figures = plain(
+            FunctionSummary.of(verdicts_of(claims[f"{name}/same_function"]["measured"]))
+        )
         expected = {
             "verdict": verdict,
             "taps": claims[f"{name}/same_function"]["cases"],

@@ -8,14 +8,15 @@ from markupsafe import Markup
 
 from maskformer.family import MASKFORMER
 from parity.auditing.result import (
-    function_figures,
-    function_summary,
-    precision_figures,
-    precision_summary,
+    AuditResult,
+    FunctionFigures,
+    FunctionSummary,
+    PrecisionFigures,
+    PrecisionSummary,
 )
 from parity.judge import Verdict
 from parity.measurements import verdicts_of
-from parity.schemas import AUDIT
+from parity.records import plain
 from reports import words as claims
 from reports.changes import Change, too_large
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
@@ -355,18 +356,20 @@ def recheck_audit(content: Content) -> Iterator[Difference]:
         [*unpaired["reference"], *unpaired["port"]],
     )
     yield from differ("taps", len(function), content["taps"])
-    yield from differ("float64", function_summary(function), content["float64"])
+    yield from differ("float64", plain(FunctionSummary.of(function)), content["float64"])
     for name, verdicts in precision.items():
-        yield from differ(f"float32.{name}", precision_summary(verdicts), content["float32"][name])
+        yield from differ(
+            f"float32.{name}", plain(PrecisionSummary.of(verdicts)), content["float32"][name]
+        )
     layers = content["layers"]
     yield from differ("layers", list(function), [row["key"] for row in layers])
     for index, row in enumerate(layers):
         place = f"layers[{index}] ({row['key']})"
-        expected = function_figures(function[row["key"]])
+        expected = plain(FunctionFigures.of(function[row["key"]], None))
         yield from differ(f"{place}.float64", expected, row["float64"])
         for name, verdicts in precision.items():
             if row["key"] in verdicts:
-                expected = precision_figures(verdicts[row["key"]])
+                expected = plain(PrecisionFigures.of(verdicts[row["key"]]))
                 yield from differ(f"{place}.float32.{name}", expected, row["float32"].get(name))
     failed = any(
         not one.passed for verdicts in (function, *precision.values()) for one in verdicts.values()
@@ -440,7 +443,7 @@ def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 KIND = Kind(
-    schema=AUDIT,
+    schema=AuditResult.schema,
     name="audit",
     title="Audit",
     detail=None,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.schemas import CLEAN_AUDITS
+from parity.results import CLEAN_AUDITS
 from reports import words
 from reports.checks import Content, Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number

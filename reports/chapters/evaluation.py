@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from parity.claims import Claim, claim
 from parity.measurements import Findings, Largest, Relative
-from parity.schemas import EVALUATION
+from parity.results import EVALUATION
 from reports import words as claims
 from reports.changes import Change
 from reports.checks import EPSILON, ROUNDINGS, Content, Difference, differ

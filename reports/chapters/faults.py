@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.schemas import FAULT_SCORE
+from parity.results import FAULT_SCORE
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten

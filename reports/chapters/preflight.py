@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.schemas import PREFLIGHT
+from parity.results import PREFLIGHT
 from reports import words
 from reports.checks import Content, Difference, all_hold, by_id, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number

@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.claims import Claim, claim
 from parity.measurements import Findings
-from parity.schemas import RECEIPT
+from parity.results import RECEIPT
 from reports import words
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence

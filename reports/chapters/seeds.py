@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.schemas import TRAINING_SEEDS
+from parity.results import TRAINING_SEEDS
 from reports import words
 from reports.chapters.training_runs import run_subject
 from reports.checks import Content, Difference, differ, differing_verdict

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.schemas import SUITE
+from parity.results import SUITE
 from reports import words
 from reports.checks import equal
 from reports.document import Chapter, Facts, Section, Text, flatten, number

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.schemas import TRAINING_STEP
+from parity.results import TRAINING_STEP
 from reports import words as claims
 from reports.checks import equal
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number

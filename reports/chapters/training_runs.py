@@ -7,7 +7,7 @@ from typing import Any
 from maskformer.model import zoo
 from parity.claims import Claim, claim
 from parity.measurements import Findings
-from parity.schemas import TRAINING_RUNS
+from parity.results import TRAINING_RUNS
 from reports import words
 from reports.checks import Content, Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.schemas import TRAJECTORY
+from parity.results import TRAJECTORY
 from reports import words
 from reports.checks import Content, Difference, by_id, differ, differing_verdict
 from reports.document import (

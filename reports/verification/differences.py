@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import Any
 
+from parity.reading.content import parse_json
+
 MOST = 20  # places named for one file
 LENGTH = 160  # characters of a value that is shown
 Unit = tuple[str, str]  # a place in words, and what is there
@@ -99,7 +101,7 @@ def _units(file: str, text: str) -> Iterator[Unit]:
         return iter(_Page(text).units)
     if file.endswith(".json"):
         try:
-            return _leaves("", json.loads(text))
+            return _leaves("", parse_json(text.encode("utf-8", "surrogatepass"), file))
         except ValueError as error:
             return iter([("the file", f"no complete JSON: {error}")])
     return _markdown(text)

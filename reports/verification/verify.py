@@ -5,7 +5,6 @@ must follow from the measurements in the evidence, and the report rendered again
 byte for byte. No model runs; of numerical packages NumPy and SciPy's statistics are used.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 from parity.errors import InputError
 from parity.judge import DEFAULT, Limits
 from parity.measurements import judge
+from parity.reading import bounds
+from parity.reading.content import read_json
 from reports import evidence
 from reports.derived import all_claims
 from reports.evidence import Evidence
@@ -104,7 +105,7 @@ def _folder(report: Path) -> Path:
 def _listed(folder: Path, problems: list[Problem]) -> dict[str, str] | None:
     """sha256 by file as report.json lists them; None where it lists none that can be read."""
     try:
-        document = json.loads((folder / DATA).read_bytes())
+        document = read_json(folder / DATA, bounds.RECORD_BYTES)
         if document["schema"] != SCHEMA:
             problems.append(Problem(DATA, "schema", shown(SCHEMA), shown(document["schema"])))
         return {one["file"]: one["sha256"] for one in document["evidence"]}

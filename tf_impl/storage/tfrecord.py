@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from maskformer.data.annotated import Annotated, open_photograph
+from maskformer.data import image_files
+from maskformer.data.annotated import Annotated, read_photograph
 from maskformer.data.data_digest import data_sha256
 from maskformer.data.dataset_layout import Images
 from maskformer.data.panoptic_dataset import PanopticImages, index_map
 from maskformer.data.semantic_dataset import SemanticImages
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading.content import parse_json
 from tf_impl.storage.bucket import BucketPath, ShardFile, path_of
 
 FORMAT = "maskformer-tfrecord-1"
@@ -108,20 +110,13 @@ def _feature(value: bytes | list) -> tf.train.Feature:
 def _encode_photograph(images: Images, index: int) -> tuple[bytes, str]:
     record = images.records[index]
     name = f"image {record.source_id}"
-    picture = open_photograph(record.image_path, name)
-    if (picture.height, picture.width) != (record.height, record.width):
-        raise InputError(
-            f"{name}: the photograph is {picture.height}x{picture.width} (height x width)",
-            f"the annotation says {record.height}x{record.width}",
-            "Annotations belong to the photograph at its original size.",
-        )
+    pixels = read_photograph(record)
     encoded = record.image_path.read_bytes()
-    with Image.open(io.BytesIO(encoded)) as stored:
-        plain = stored.mode in ("L", "RGB") and stored.getexif().get(274, 1) == 1
-        if plain and stored.format in _VERBATIM:
-            return encoded, _VERBATIM[stored.format]
+    kind = image_files.is_plain(encoded, name)
+    if kind in _VERBATIM:
+        return encoded, _VERBATIM[kind]
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue(), "png"
 
 
@@ -138,9 +133,14 @@ def deserialize(serialized: bytes, name: str = "record") -> Annotated:
     photograph that cannot be decoded, sizes that differ, and class lists that do not fit the map.
     """
     features = parse(serialized, name)
-    encoded = _only(features, "image/encoded", name)
-    image = _decode(encoded, _size(features, name), f"{name}: image/encoded").convert("RGB")
-    return replace(labels_of(features, name), image=np.asarray(image))
+    image = image_files.photograph(_only(features, "image/encoded", name), name)
+    if image.shape[:2] != (size := _size(features, name)):
+        raise InputError(
+            f"{name}: image/encoded is {image.shape[0]}x{image.shape[1]}",
+            f"the record says {size[0]}x{size[1]} (height x width)",
+            "The record is damaged: write it again.",
+        )
+    return replace(labels_of(features, name), image=image)
 
 
 def labels_of(features: dict[str, list], name: str) -> Annotated:
@@ -148,16 +148,14 @@ def labels_of(features: dict[str, list], name: str) -> Annotated:
     size = _size(features, name)
     if LABEL_MAP in features:
         labels = _decode(_only(features, LABEL_MAP, name), size, f"{name}: {LABEL_MAP}")
-        return Annotated(image=None, labels=np.asarray(labels))
+        return Annotated(image=None, labels=labels)
     if SEGMENT_MAP not in features:
         raise InputError(
             f"{name} has neither {SEGMENT_MAP} nor {LABEL_MAP}",
             f"it has: {', '.join(sorted(features))}",
             "Write the records with `parity data tfrecord`.",
         )
-    segments = np.asarray(
-        _decode(_only(features, SEGMENT_MAP, name), size, f"{name}: {SEGMENT_MAP}")
-    )
+    segments = _decode(_only(features, SEGMENT_MAP, name), size, f"{name}: {SEGMENT_MAP}")
     class_ids = np.array(features.get("image/object/class/label", []), np.int32)
     is_crowd = np.array(features.get("image/object/is_crowd", []), bool)
     if len(class_ids) != len(is_crowd) or int(segments.max()) > len(class_ids):
@@ -205,21 +203,15 @@ def _only(features: dict[str, list], key: str, name: str) -> Any:
     return values[0]
 
 
-def _decode(encoded: bytes, size: tuple[int, int], what: str) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(encoded))
-        picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+def _decode(encoded: bytes, size: tuple[int, int], what: str) -> np.ndarray:
+    values, mode = image_files.values(encoded, what, "map")
+    if values.ndim != 2 or values.shape != size:
         raise InputError(
-            f"{what} cannot be decoded", str(error), "The record is damaged: write it again."
-        ) from None
-    if (picture.height, picture.width) != size:
-        raise InputError(
-            f"{what} is {picture.height}x{picture.width}",
-            f"the record says {size[0]}x{size[1]} (height x width)",
+            f"{what} is {mode} {'x'.join(map(str, values.shape[:2]))}",
+            f"the record says one channel, {size[0]}x{size[1]} (height x width)",
             "The record is damaged: write it again.",
         )
-    return picture
+    return values
 
 
 def write_records(
@@ -311,7 +303,7 @@ def _finished(path: Path, source: dict[str, Any]) -> dict[str, Any] | None:
     beside = path.with_suffix(".json")
     if not path.is_file() or not beside.is_file():
         return None
-    index = json.loads(beside.read_text(encoding="utf-8"))
+    index = _json(beside)
     if index["source"] != source or path.stat().st_size != index["bytes"]:
         return None
     return index if _sha256(path) == index["sha256"] else None
@@ -319,7 +311,7 @@ def _finished(path: Path, source: dict[str, Any]) -> dict[str, Any] | None:
 
 def _check_same_source(folder: Path, source: dict[str, Any]) -> None:
     for beside in sorted(folder.glob("*-of-*.json")):
-        found = json.loads(beside.read_text(encoding="utf-8"))["source"]
+        found = _json(beside)["source"]
         if found != source:
             changed = next(key for key in source if found.get(key) != source[key])
             raise InputError(
@@ -382,6 +374,10 @@ def _manifest(
             for index in indices
         ],
     }
+
+
+def _json(path: Path | BucketPath) -> Any:
+    return parse_json(path.read_text(encoding="utf-8").encode(), str(path))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -465,9 +461,9 @@ def _read_manifest(folder: Path | BucketPath) -> dict[str, Any]:
             else "Write it with `parity data tfrecord SRC OUT`.",
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _json(path)
         known = manifest["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a manifest", f"{type(error).__name__}: {error}", "Write it again."
         ) from None
@@ -494,9 +490,9 @@ def _read_index(path: Path | BucketPath, entry: dict[str, Any]) -> dict[str, Any
             "Remove the shard and its .json, and write the records again.",
         )
     try:
-        index = json.loads(beside.read_text(encoding="utf-8"))
+        index = _json(beside)
         consistent = len(index["records"]) == entry["images"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (KeyError, TypeError):
         consistent = False
     if not consistent:
         raise InputError(

@@ -84,6 +84,11 @@ class Recorder(calls.Recorder):
             those in private attributes, under their own.
     """
 
+    # How the layers of one Keras are found and called; those of another extend this class.
+    named_modules = staticmethod(named_modules)
+    call_signature = staticmethod(call_signature)
+    is_symbolic = staticmethod(is_symbolic)
+
     def __init__(
         self,
         model: tf.Module,
@@ -131,7 +136,7 @@ class Recorder(calls.Recorder):
         with self._rewrites(allowed=False):
             outputs, fetched = program.function(*arguments)
         self.calls, self.drawn = list(program.calls), program.drawn
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         last = {place.fetch: index for index, place in enumerate(program.places)}
         arrays: dict[int, np.ndarray] = {}
         for index, place in enumerate(program.places):
@@ -150,7 +155,7 @@ class Recorder(calls.Recorder):
 
     def _eager(self, inputs: tuple | dict, sink: Sink | None, trace: Trace) -> Any:
         keep = sink is None
-        collect = Collector(self.axes, self._viewed(sink or trace.add), to_array, keep=keep)
+        collect = Collector(self.axes, self.viewed(sink or trace.add), to_array, keep=keep)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if self._selected(call.path):
@@ -166,7 +171,7 @@ class Recorder(calls.Recorder):
         self.modules_of(inputs)
         if self.execution == "eager":
             args, kwargs = calls.split_inputs(to_tensors(inputs))
-            return _numpy(_called(self.model, args, kwargs))
+            return _numpy(self._called(self.model, args, kwargs))
         program, arguments = self._program(inputs, taps=False)
         with self._rewrites(allowed=rewrites):
             outputs, _ = program.function(*arguments)
@@ -177,8 +182,8 @@ class Recorder(calls.Recorder):
         if not self._paths:
             if not getattr(self.model, "built", True):
                 args, kwargs = calls.split_inputs(to_tensors(inputs))
-                _called(self.model, args, kwargs)
-            found = named_modules(self.model, private=self.naming is not None)
+                self._called(self.model, args, kwargs)
+            found = self.named_modules(self.model, private=self.naming is not None)
             self.modules = self._watched(found)
             self._paths = {id(module): path for path, module in self.modules.items()}
         return self.modules
@@ -210,7 +215,7 @@ class Recorder(calls.Recorder):
                 outputs = self._run(watch, self.model, args, kwargs)
                 program.calls, program.drawn = tuple(watch.calls), watch.drawn
             else:
-                outputs = _called(self.model, args, kwargs)
+                outputs = self._called(self.model, args, kwargs)
             program.outputs, results = flatten(outputs, tf.is_tensor)
             program.places = tuple(fetches.places)
             return [tensor for _, tensor in results], fetches.tensors
@@ -241,7 +246,13 @@ class Recorder(calls.Recorder):
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
         return Watch(
-            self._paths, is_tensor, call_signature, emit, replace, is_symbolic, self.naming
+            self._paths,
+            is_tensor,
+            self.call_signature,
+            emit,
+            replace,
+            self.is_symbolic,
+            self.naming,
         )
 
     def _fed(self, keeps: Keeps) -> AbstractContextManager:
@@ -249,10 +260,14 @@ class Recorder(calls.Recorder):
 
     def _run(self, watch: Watch, module: tf.Module, args: tuple, kwargs: dict) -> Any:
         with self._masked(watch), watching(map(type, self.modules.values()), watch):
-            return _called(module, args, kwargs)
+            return self._called(module, args, kwargs)
+
+    def _called(self, module: tf.Module, args: tuple, kwargs: dict) -> Any:
+        """What a module returns that no other module calls."""
+        return _called(module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> tf.Tensor:
         tensor = tf.constant(array)

@@ -7,19 +7,24 @@ from contextlib import AbstractContextManager, nullcontext
 import tensorflow as tf
 
 from parity.errors import InputError
+from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.tensorflow.capture import Recorder
 from parity.frameworks.tensorflow.capture import capture_effects as capture_effects
-from parity.frameworks.tensorflow.gradients import GradientRecorder as GradientRecorder
+from parity.frameworks.tensorflow.float64 import kept_in as kept_in
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.frameworks.tensorflow.weights import variables as variables
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 
 NAME = "TensorFlow"
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
+kept_in_building = kept_in  # layers fix their precision when they are built
 measure_floors = None
 explain = None
+
+trainer = training
 
 
 def copied(model: tf.Module, dtype: str) -> tf.Module:
@@ -63,6 +68,7 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> Recorder:
     """The recorder of one execution; no tensor changes in place, so none needs a copy."""
-    return Recorder(model, axes, execution, only=only, naming=naming)
+    return Recorder(model, axes, execution, only=only, masks=masks, naming=naming)

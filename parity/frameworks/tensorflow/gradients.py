@@ -9,13 +9,14 @@ import tensorflow as tf
 from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.tensorflow import capture as capture_tf
-from parity.frameworks.tensorflow.modules import call_signature, is_symbolic
-from parity.gradients import GradientWatch, Isolated, IsolatedRun
+from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
 from parity.masks import Masks
+from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Parameters = Mapping[str, tuple[tf.Variable, str]]
+Parameters = Mapping[str, tuple[tf.Variable, Callable[[np.ndarray], np.ndarray]]]
+_Place = tuple[str, str, str, int, str]
 
 
 class GradientRecorder(IsolatedRun, capture_tf.Recorder):
@@ -26,11 +27,13 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
     Args:
         model: a tf_keras layer or model that is built.
         axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
-        loss: loss(outputs) is the scalar that is differentiated.
-        parameters: trainable variables by key, each with the names of its axes; `ABCD` are those of
-            the reference's tensor, in its order.
+        loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
+        parameters: trainable variables by the reference's key, each with what turns its gradient
+            into the reference's layout.
         execution: `eager`, `graph` or `xla`.
         masks: the dropout masks; by default the framework draws its own.
+        naming: which modules and tensors are recorded, and under which names; by default all but
+            those in private attributes, under their own.
     """
 
     def __init__(
@@ -41,16 +44,18 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         parameters: Parameters,
         execution: str = "eager",
         masks: Masks | None = None,
+        naming: Naming | None = None,
     ) -> None:
-        super().__init__(model, axes, execution, masks=masks)
+        super().__init__(model, axes, execution, masks=masks, naming=naming)
         self.loss = loss
         self.parameters = parameters
+        self.terms: dict[str, float] = {}
         self._tape: tf.GradientTape | None = None
         self._seeds: list[tf.Tensor] = []
         self._functions: dict[Any, tuple[Any, list]] = {}
 
     def __call__(self, inputs: tuple | dict, sink: Sink | None = None) -> tuple[float, Trace]:
-        """The loss and the trace of gradients, in the order of the backward pass.
+        """The loss, whose `terms` are kept, and the trace of gradients, last module first.
 
         Tensors on which no variable has an influence, or which have none on the loss, have no
         gradient. `sink` receives the taps in place of the trace.
@@ -61,8 +66,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         arguments = [tensor for _, tensor in tensors]
         key = (repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
         if self.execution == "eager":
-            places: list[tuple[str, str, str, int, str]] = []
-            total, found = self._differentiate(template, names, arguments, places)
+            places: list[_Place | str] = []
+            terms, found = self._differentiate(template, names, arguments, places)
         else:
             if key not in self._functions:
                 places = []
@@ -73,16 +78,22 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
                 )
                 self._functions[key] = (function, places)
             function, places = self._functions[key]
-            total, found = function(*arguments)
+            terms, found = function(*arguments)
+        self.terms = {name: float(term) for name, term in terms.items()}
         trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
+        viewed = self.viewed(sink or trace.add)
         for place, gradient in zip(places, found, strict=True):
-            (sink or trace.add)(Tap(*place, capture_tf.to_array(gradient)))
-        return float(total), trace
+            array = capture_tf.to_array(gradient)
+            if isinstance(place, str):
+                (sink or trace.add)(parameter_tap(place, self.parameters[place][1](array)))
+            else:
+                viewed(Tap(*place, array))
+        return sum(self.terms.values()), trace
 
     def _differentiate(
         self, template: Any, names: list[str], arguments: Any, places: list
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The loss and all gradients; `places` receives where each belongs."""
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """The terms of the loss and all gradients; `places` receives where each belongs."""
         given = dict(zip(names, arguments, strict=True))
         args, kwargs = calls.split_inputs(fill(template, lambda slot: given[slot.name]))
         met: list[tuple[Call, str, str, tf.Tensor]] = []
@@ -93,7 +104,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
 
         watch = self._gradient_watch(emit)
         with tf.GradientTape() as tape:
-            total = self.loss(self._run(watch, self.model, args, kwargs))
+            terms = terms_of(self.loss(self._run(watch, self.model, args, kwargs)))
+            total = tf.add_n(list(terms.values()))
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
         variables = [variable for variable, _ in self.parameters.values()]
@@ -105,14 +117,11 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
                 axes = self.axes(call.path, kind, name, tensor.shape.rank)
                 places.append((call.path, f"grad_{kind}", name, call.call, axes))
                 kept.append(tf.convert_to_tensor(gradient))
-        for (key, (_, axes)), gradient in zip(
-            self.parameters.items(), found[len(met) :], strict=True
-        ):
+        for key, gradient in zip(self.parameters, found[len(met) :], strict=True):
             if gradient is not None:
-                path, _, name = key.rpartition(".")
-                places.append((path, "param_grad", name, 0, axes))
+                places.append(key)
                 kept.append(tf.convert_to_tensor(gradient))
-        return total, kept
+        return terms, kept
 
     def isolate_gradients(self, alone: Isolated, call: Call) -> dict[str, Tap]:
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
@@ -132,8 +141,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             {
-                name: (array, axes)
-                for (name, (_, axes)), array in zip(
+                name: None if array is None else turned(array)
+                for (name, (_, turned)), array in zip(
                     own.items(), arrays[len(leaves) :], strict=False
                 )
             },
@@ -146,10 +155,11 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return GradientWatch(
             self._paths,
             capture_tf.is_tensor,
-            call_signature,
+            self.call_signature,
             emit,
             replace,
-            is_symbolic,
+            self.is_symbolic,
+            naming=self.naming,
             own=_own,
         )
 

@@ -21,6 +21,8 @@ def fed_masks(keeps: Keeps) -> Iterator[None]:
         x = tf.convert_to_tensor(x)
         shape = x.shape if noise_shape is None else tf.TensorShape(noise_shape)
         kept = keeps(tuple(shape.as_list()), 1.0 - rate)
+        if kept is None:
+            return x
         return tf.where(kept, x * tf.constant(1.0 / (1.0 - rate), x.dtype), tf.zeros([], x.dtype))
 
     def dropout(x: Any, rate: float, noise_shape: Any = None, seed: Any = None, name: Any = None):

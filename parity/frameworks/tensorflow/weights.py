@@ -1,24 +1,14 @@
 """The float variables of a TensorFlow model: whose they are, what they are called, how laid out."""
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from parity.frameworks.shared.layers import NAMES, layout_of, variables_in
 from parity.frameworks.tensorflow.modules import named_modules
-from parity.weights import CONVOLUTIONS, LINEAR, SAME, Layout, Variable, depthwise
-
-NAMES = {
-    "kernel": "weight",
-    "depthwise_kernel": "weight",
-    "gamma": "weight",
-    "embeddings": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+from parity.weights import SAME, Layout, Variable
 
 
 def variables(model: tf.Module) -> dict[str, Variable]:
@@ -30,7 +20,7 @@ def variables(model: tf.Module) -> dict[str, Variable]:
     found = {}
     for path, module in named_modules(model, private=True).items():
         for name, value in vars(module).items():
-            for last, variable in _of_attribute(name, value):
+            for last, variable in variables_in(name, value, _is_variable):
                 if id(variable) not in met and variable.dtype.is_floating:
                     met.add(id(variable))
                     called = last.rpartition(".")[2]
@@ -48,32 +38,13 @@ def _variable(variable: tf.Variable, owner: str | None, name: str, layout: Layou
     def assign(array: np.ndarray) -> None:
         variable.assign(array.astype(variable.dtype.name))
 
-    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), variable.numpy, assign, variable)
 
 
-def _of_attribute(name: str, value: Any) -> Iterator[tuple[str, tf.Variable]]:
-    if isinstance(value, tf.Variable):
-        yield name, value
-    elif isinstance(value, list | tuple) and not name.startswith("_"):
-        for index, one in enumerate(value):
-            if isinstance(one, tf.Variable):
-                yield f"{name}.{index}", one
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, tf.Variable)
 
 
 def _layout(owner: tf.Module, variable: tf.Variable) -> Layout:
-    """The layout that the kind of layer gives a variable; other layers hold it as it is."""
     keras = sys.modules.get("tf_keras")
-    rank = len(variable.shape)
-    if keras is None:
-        return SAME
-    if variable is getattr(owner, "depthwise_kernel", None):
-        return depthwise(variable.shape[-1])
-    if variable is not getattr(owner, "kernel", None):
-        return SAME
-    layers = keras.layers
-    if isinstance(owner, layers.Dense) or (isinstance(owner, layers.EinsumDense) and rank == 2):
-        return LINEAR
-    # Those that run the other way round are among them: [in, out, ...] becomes [..., out, in].
-    if isinstance(owner, layers.Conv1D | layers.Conv2D | layers.Conv3D):
-        return CONVOLUTIONS[rank]
-    return SAME
+    return SAME if keras is None else layout_of(keras.layers, owner, variable)

@@ -2,7 +2,7 @@
 
 import inspect
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -55,14 +55,18 @@ class Recorder(calls.Recorder):
             )
         super().__init__(model, axes, only, masks, naming)
         self.clone = clone
-        self.modules = self._watched(dict(model.named_modules()))
+        self._find(model.named_modules())
+
+    def _find(self, modules: Iterable[tuple[str, torch.nn.Module]]) -> None:
+        self.modules = self._watched(dict(modules))
         self._paths = {id(module): path for path, module in self.modules.items()}
 
     def forward(self, inputs: tuple | dict) -> Any:
         """The outputs without capture, as numpy arrays."""
+        self.modules_of(inputs)
         args, kwargs = to_tensors(inputs)
         with torch.no_grad():
-            return _numpy(self.model(*args, **kwargs))
+            return _numpy(self._called(self.model, args, kwargs))
 
     plain = forward
 
@@ -75,12 +79,13 @@ class Recorder(calls.Recorder):
             sink: receives each tap as it is computed, in place of the trace; its array is valid
                 during that call only.
         """
+        self.modules_of(inputs)
         args, kwargs = to_tensors(inputs)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         keep = sink is None
         guard = keep and not self.clone
         convert = _copy if keep and self.clone else _view
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         collect = Collector(self.axes, found, convert, _stamp, keep=keep, guard=guard)
 
         def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
@@ -129,7 +134,7 @@ class Recorder(calls.Recorder):
 
     def _watch(self, emit: Callable, replace: Callable = lambda call: None) -> Watch:
         return Watch(
-            self._paths, torch.is_tensor, call_signature, emit, replace, naming=self.naming
+            self._paths, torch.is_tensor, self.call_signature, emit, replace, naming=self.naming
         )
 
     def _fed(self, keeps: Keeps) -> FedMasks:
@@ -138,10 +143,19 @@ class Recorder(calls.Recorder):
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
         classes = map(type, self.modules.values())
         with torch.no_grad(), self._masked(watch), watching(classes, watch):
-            return module(*args, **kwargs)
+            return self._called(module, args, kwargs)
+
+    def _called(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
+        """What a module returns that no other module calls."""
+        return module(*args, **kwargs)
+
+    @staticmethod
+    def call_signature(module: torch.nn.Module) -> inspect.Signature:
+        """The signature that calls of a module follow, without self."""
+        return inspect.signature(module.forward)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), _copy, _stamp, keep=True)
+        return Collector(self.axes, self.viewed(sink), _copy, _stamp, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> torch.Tensor:
         # A copy, because the module may work in place.
@@ -343,11 +357,6 @@ class _Moved:
 
 def _mixed(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed} {name}".encode())
-
-
-def call_signature(module: torch.nn.Module) -> inspect.Signature:
-    """The signature that calls of a module follow, without self."""
-    return inspect.signature(module.forward)
 
 
 def _stamp(tensor: torch.Tensor) -> int:

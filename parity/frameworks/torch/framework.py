@@ -10,9 +10,12 @@ import torch
 
 from parity.calls import largest_gap
 from parity.causes.explain import explain as explain
+from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
-from parity.frameworks.torch.gradients import GradientRecorder as GradientRecorder
+from parity.frameworks.torch.float64 import kept_in as kept_in
+from parity.frameworks.torch.float64 import rebuild_constants
+from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 from parity.weights import SAME, Variable
@@ -20,6 +23,8 @@ from parity.weights import SAME, Variable
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
 IMAGES: Mapping[int, str] = {5: "NCDHW", 4: "NCHW"}
+
+trainer = training
 
 
 def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
@@ -29,7 +34,10 @@ def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 
 def converted(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
     """The model itself, made to compute in `dtype`."""
-    return model.to(getattr(torch, dtype))
+    model = model.to(getattr(torch, dtype))
+    if dtype == "float64":
+        rebuild_constants(model)
+    return model
 
 
 def precision(dtype: str) -> AbstractContextManager:
@@ -73,9 +81,10 @@ def recorder(
     only: str | None = None,
     copies: bool = True,
     naming: Naming | None = None,
+    masks: Masks | None = None,
 ) -> Recorder:
     """The recorder of eager execution."""
-    return Recorder(model, axes, execution, only=only, clone=copies, naming=naming)
+    return Recorder(model, axes, execution, only=only, clone=copies, masks=masks, naming=naming)
 
 
 def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:

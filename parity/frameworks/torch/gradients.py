@@ -1,6 +1,6 @@
 """Gradients of a PyTorch model between its modules and of its parameters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,12 +11,13 @@ from parity.calls import Call, Sink, Watch, watching
 from parity.causes.source import Mistake
 from parity.causes.torch_gradients import stopped
 from parity.frameworks.torch import capture as capture_torch
-from parity.gradients import GradientWatch, Isolated, IsolatedRun
+from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
 from parity.masks import Masks
+from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-LETTERS = "ABCDEFGH"  # axes of parameters, in PyTorch's order
+Parameters = Mapping[str, tuple[torch.nn.Parameter, Callable[[np.ndarray], np.ndarray]]]
 
 
 class GradientRecorder(IsolatedRun, capture_torch.Recorder):
@@ -25,8 +26,12 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
     Args:
         model: any module, in the mode (train or eval) it is to be run in.
         axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
-        loss: loss(outputs) is the scalar that is differentiated.
+        loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
+        parameters: by the reference's key, each with what turns its gradient into the reference's
+            layout; by default all that require gradients, under their own.
+        execution: `eager`.
         masks: the dropout masks; by default the framework draws its own.
+        naming: which modules and tensors are recorded, and under which names; by default all.
     """
 
     def __init__(
@@ -34,14 +39,23 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         model: torch.nn.Module,
         axes: Axes,
         loss: Callable[[Any], torch.Tensor],
+        parameters: Parameters | None = None,
+        execution: str = "eager",
         masks: Masks | None = None,
+        naming: Naming | None = None,
     ) -> None:
-        super().__init__(model, axes, masks=masks)
+        super().__init__(model, axes, execution, masks=masks, naming=naming)
         self.loss = loss
+        self.parameters = parameters or {
+            key: (one, lambda gradient: gradient)
+            for key, one in model.named_parameters()
+            if one.requires_grad
+        }
+        self.terms: dict[str, float] = {}
         self._seeds: list[torch.Tensor] = []
 
     def __call__(self, inputs: tuple | dict, sink: Sink | None = None) -> tuple[float, Trace]:
-        """The loss and the trace of gradients, in the order of the backward pass.
+        """The loss, whose `terms` are kept, and the trace of gradients, last module first.
 
         Tensors on which no parameter has an influence, or which have none on the loss, have no
         gradient. `sink` receives the taps in place of the trace.
@@ -54,23 +68,25 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
                 met.append((call, kind, name, tensor))
 
         watch = self._gradient_watch(emit)
-        total = self.loss(self._run(watch, self.model, args, kwargs))
+        terms = terms_of(self.loss(self._run(watch, self.model, args, kwargs)))
+        total = sum(terms.values())
+        self.terms = {name: float(term.detach()) for name, term in terms.items()}
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
-        parameters = [(k, p) for k, p in self.model.named_parameters() if p.requires_grad]
-        tensors = [tensor for *_, tensor in met] + [parameter for _, parameter in parameters]
+        parameters = [parameter for parameter, _ in self.parameters.values()]
+        tensors = [tensor for *_, tensor in met] + parameters
         found = torch.autograd.grad(total, tensors, allow_unused=True)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
-        put = sink or trace.add
+        put = self.viewed(sink or trace.add)
         for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.dim())
                 put(Tap(call.path, f"grad_{kind}", name, call.call, axes, gradient.numpy()))
-        for (key, _), gradient in zip(parameters, found[len(met) :], strict=True):
+        for (key, (_, turned)), gradient in zip(
+            self.parameters.items(), found[len(met) :], strict=True
+        ):
             if gradient is not None:
-                path, _, name = key.rpartition(".")
-                axes = LETTERS[: gradient.dim()]
-                put(Tap(path, "param_grad", name, 0, axes, gradient.numpy()))
+                (sink or trace.add)(parameter_tap(key, turned(gradient.numpy())))
         return float(total.detach()), trace
 
     def perturbed(self, seed: int) -> AbstractContextManager:
@@ -81,10 +97,9 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
         self._seeds = []
         leaves, pairs, received = self._run_alone(alone, call)
-        named = dict(self.model.named_parameters())
-        parameters = {name: named[name] for name in alone.parameters}
+        own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
-        wanted = [*leaves.values(), *parameters.values(), *self._seeds]
+        wanted = [*leaves.values(), *(parameter for parameter, _ in own.values()), *self._seeds]
         if not pairs or not wanted:
             return {}
         found = torch.autograd.grad(
@@ -94,11 +109,11 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             allow_unused=True,
         )
         arrays = [None if g is None else g.numpy() for g in found]
-        own = zip(parameters, arrays[len(leaves) :], strict=False)
+        turned = zip(own.items(), arrays[len(leaves) :], strict=False)
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
-            {n: (array, "" if array is None else LETTERS[: array.ndim]) for n, array in own},
+            {name: None if g is None else turn(g) for (name, (_, turn)), g in turned},
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
 
@@ -110,13 +125,19 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None
     ) -> GradientWatch:
         return GradientWatch(
-            self._paths, torch.is_tensor, capture_torch.call_signature, emit, replace, own=_own
+            self._paths,
+            torch.is_tensor,
+            self.call_signature,
+            emit,
+            replace,
+            naming=self.naming,
+            own=_own,
         )
 
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
         classes = map(type, self.modules.values())
         with torch.enable_grad(), self._masked(watch), watching(classes, watch):
-            return module(*args, **kwargs)
+            return self._called(module, args, kwargs)
 
     def _leaf(self, array: np.ndarray, dtype: Any, needed: bool) -> torch.Tensor:
         tensor = torch.tensor(array)

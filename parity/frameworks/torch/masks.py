@@ -22,5 +22,7 @@ class FedMasks(TorchDispatchMode):
     ) -> Any:
         if operation is _ATEN.bernoulli_.float:
             tensor, keep = args[0], args[1] if len(args) > 1 else 0.5
-            return tensor.copy_(torch.from_numpy(self.keeps(tuple(tensor.shape), keep)))
+            kept = self.keeps(tuple(tensor.shape), keep)
+            # PyTorch divides the mask by `keep`: that of one that drops nothing becomes 1.
+            return tensor.fill_(keep) if kept is None else tensor.copy_(torch.from_numpy(kept))
         return operation(*args, **(kwargs or {}))

@@ -32,21 +32,21 @@ def audited(config, executions=(), **changes):
 
 
 def failed(result):
-    return {row["key"] for row in result["layers"] if not row["float64"]["passed"]}
+    return {row.key for row in result.layers if not row.float64.passed}
 
 
 def check_only_auxiliary_outputs_differ(result, layers):
     """What must be found with `layers` decoder layers: our L - 1 outputs, the library's L."""
     kinds = ("pred_logits", "pred_masks")
     auxiliary = [f"model:output.aux_outputs.{i}.{kind}" for i in range(layers) for kind in kinds]
-    assert result["verdict"] == "different"
+    assert result.verdict == "different"
     assert failed(result) == set(auxiliary[:-2])
-    assert sorted(result["unpaired"]["reference"]) == sorted(auxiliary[-2:])
-    assert result["unpaired"]["port"] == []
-    assert result["first_divergence"] == f"{DECODER}.norm"
-    assert result["localisation"]["path"] == f"{DECODER}.norm"
-    assert result["localisation"]["cause"] == "decoder.norm is not applied to intermediate layers"
-    sources = result["witness"]["sources_of_outputs"]
+    assert sorted(result.unpaired.reference) == sorted(auxiliary[-2:])
+    assert result.unpaired.port == ()
+    assert result.first_divergence == f"{DECODER}.norm"
+    assert result.localisation.path == f"{DECODER}.norm"
+    assert result.localisation.cause == "decoder.norm is not applied to intermediate layers"
+    sources = result.witness["sources_of_outputs"]
     last = f"decoder.norm(decoder.layers.{layers - 1}:output)"
     states = ["decoder.layers.0:input.tgt"]
     states += [f"decoder.layers.{i}:output" for i in range(layers - 1)]
@@ -58,7 +58,7 @@ def check_only_auxiliary_outputs_differ(result, layers):
         "final": last,
         **{f"aux_outputs.{i}": f"decoder.norm({state})" for i, state in enumerate(states[1:])},
     }
-    loss = result["witness"]["loss"]
+    loss = result.witness["loss"]
     assert loss["final_difference"] < 1e-9
     assert loss["reference"]["auxiliary"] > 1.01 * loss["port"]["auxiliary"]
 
@@ -68,15 +68,15 @@ def test_audit_finds_the_library_s_auxiliary_outputs(name):
     config = SMALL[name]
     result = audited(config, executions=("eager",) if name == "swin" else ())
     check_only_auxiliary_outputs_differ(result, config.predictor.dec_layers)
-    training = result["witness"]["training"]
+    training = result.witness["training"]
     assert training["default_attention_dropout"] == 0.0
     if name == "resnet":
         assert training["trained_batch_norm_values"] == 53_120
         assert training["batch_statistics_gap"] > 0.01
     else:
         assert training["trained_batch_norm_values"] == 0
-        agree = [row for row in result["layers"] if row["path"]]
-        assert all(row["float32"]["eager"]["passed"] for row in agree)
+        agree = [row for row in result.layers if row.path]
+        assert all(row.float32["eager"].passed for row in agree)
 
 
 def test_audit_of_a_repaired_library_is_equal(monkeypatch):
@@ -101,11 +101,11 @@ def test_audit_of_a_repaired_library_is_equal(monkeypatch):
 
     monkeypatch.setattr(Library, "get_logits", repaired)
     result = audited(SMALL_SWIN)
-    assert result["verdict"] == "equal"
+    assert result.verdict == "equal"
     assert failed(result) == set()
-    assert result["first_divergence"] is None
-    assert result["localisations"] == []
-    loss = result["witness"]["loss"]
+    assert result.first_divergence is None
+    assert result.localisations == ()
+    loss = result.witness["loss"]
     assert loss["total_ratio"] == pytest.approx(1.0, abs=1e-9)
 
 
@@ -113,8 +113,8 @@ def test_audit_names_a_fault_before_the_heads(another_epsilon):
     """Another twin: a fault of the port is named first, not hidden by the known difference."""
     path = another_epsilon(0, "norm2")
     result = audited(SMALL_SWIN)
-    assert result["verdict"] == "different"
-    assert result["first_divergence"] == path
+    assert result.verdict == "different"
+    assert result.first_divergence == path
 
 
 def test_the_library_s_auxiliary_loss_needs_hidden_states_asked_for():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from parity.causes.explain import explain
 from parity.localise import localise
+from parity.records import plain
 from parity_tests.parity import pairs
 
 CAUSES = [
@@ -42,7 +43,7 @@ def test_explain_names_the_cause(port, path, fault, cause):
     assert cause in found.cause
     assert found.explanations[0].removed == pytest.approx(1.0, abs=1e-6)
     assert found.evidence.endswith(f"likely: {found.cause} (removes 100% of the gap)")
-    assert found.to_json()["explanations"][0]["exact"] is True
+    assert plain(found)["explanations"][0]["exact"] is True
 
 
 def test_explain_names_the_line_of_the_reference(port):

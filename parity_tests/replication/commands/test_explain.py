@@ -129,8 +129,14 @@ def test_explain_says_that_a_module_has_other_weights(tmp_path):
     place = result["localisation"]
     place |= {"explanations": [], "evidence": "layer: own error\n  its inputs agree"}
     result["localisations"] = [place]
-    changed = f"a.bias, {place['path']}.weight and 2 more"
+    names = ["a.bias", f"{place['path']}.weight"]
+    changed = f"{', '.join(names)} and 2 more"
     weights = {**result["claims"][0], "id": "weights", "verdict": "fails", "place": changed}
+    weights["measured"] = {
+        "rule": "none",
+        "of": 4,
+        "found": names,
+    }
     result["claims"] = [weights, *result["claims"][1:]]
     out = explain(write(tmp_path, result)).stdout
     assert f"Its weights are not the reference's: {place['path']}.weight." in out
@@ -140,12 +146,12 @@ def test_explain_says_that_a_module_has_other_weights(tmp_path):
 def test_explain_claims_no_cause_that_leaves_a_gap(tmp_path):
     result = different_result()
     place = result["localisation"]
-    partial = {**CAUSE, "exact": False, "removed": 0.6}
+    partial = {**CAUSE, "exact": False, "after": 4e-7, "removed": 0.6}
     place |= {"explanations": [partial], "evidence": "layer: own error\n  its inputs agree"}
     result["localisations"] = [place]
     out = explain(write(tmp_path, result)).stdout
     assert "No mistake that was tried explains all of it; nearest:" in out
-    assert f"{CAUSE['text']} (removes 60%)" in out
+    assert f"{CAUSE['text']} (removes 60% of the gap)" in out
 
 
 @pytest.mark.parametrize("content", [None, "no json", "[]", "{}"])

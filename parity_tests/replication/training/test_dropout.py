@@ -74,7 +74,7 @@ class Pair:
         found = SimpleNamespace()
         model, axes = self.reference.model, REFERENCE_AXES
         loss = reference_loss(model, reference_batch(*self.given).targets)
-        found.reference = TorchGradients(model, axes, loss, self.masks[0])
+        found.reference = TorchGradients(model, axes, loss, masks=self.masks[0])
         _, found.gradients = found.reference(self.inputs)
         calls = found.reference.calls
         found.floors = capture_torch.measure_floors(found.reference, self.inputs, found.gradients)

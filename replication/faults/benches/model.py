@@ -10,6 +10,7 @@ from maskformer.family import MASKFORMER
 from maskformer.model.config import ModelConfig
 from parity.auditing.port import build_port
 from parity.auditing.reference import measure_reference
+from parity.auditing.result import AuditResult
 from parity.audits import judge_port
 from parity.faults import Named, conventional
 from parity.steps import Steps
@@ -60,10 +61,10 @@ class ForwardBench:
         except Exception as error:
             return broken("model", error)
         result = judge_port(self._reference, self._port, self._options, quietly())
-        claims = tuple(one["id"] for one in result["claims"] if one["verdict"] == "fails")
+        claims = tuple(one.id for one in result.failing)
         return Finding(claims, self._named(result), conventional(outputs, self._expected()))
 
-    def _named(self, result: Mapping[str, Any]) -> tuple[Named, ...]:
+    def _named(self, result: AuditResult) -> tuple[Named, ...]:
         return places_of(result)
 
     def _expected(self) -> dict[str, np.ndarray]:
@@ -89,7 +90,7 @@ class PrecisionBench(ForwardBench):
     def _models(self) -> list[Any]:
         return [self._port.model32]
 
-    def _named(self, result: Mapping[str, Any]) -> tuple[Named, ...]:
+    def _named(self, result: AuditResult) -> tuple[Named, ...]:
         found = less_exact(result)
         return (Named(found.path, found.key, (found.cause,)),) if found else places_of(result)
 
@@ -98,13 +99,13 @@ def quietly() -> Steps:
     return Steps(total=0, quiet=True)
 
 
-def places_of(result: Mapping[str, Any]) -> tuple[Named, ...]:
+def places_of(result: AuditResult) -> tuple[Named, ...]:
     """The places that an audit of the forward pass names, with the causes that explain all."""
     return tuple(
         Named(
-            one["path"],
-            one["edge"],
-            tuple(each["text"] for each in one["explanations"] if each["exact"]),
+            one.path,
+            one.edge,
+            tuple(each.text for each in one.explanations if each.exact),
         )
-        for one in result["localisations"]
+        for one in result.localisations
     )

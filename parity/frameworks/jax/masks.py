@@ -1,0 +1,28 @@
+"""Feeds given dropout masks to a model that computes with JAX, in place of its random numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from parity.masks import Keeps
+
+
+@contextmanager
+def fed_masks(keeps: Keeps) -> Iterator[None]:
+    """Inside it every draw of `jax.random.bernoulli` takes what `keeps` gives.
+
+    In a traced function the masks become constants. Functions that JAX has traced before keep what
+    they were traced with.
+    """
+    original = jax.random.bernoulli
+
+    def bernoulli(key: Any, p: Any = 0.5, shape: Any = None, **options: Any) -> jax.Array:
+        return jax.numpy.asarray(keeps(tuple(shape or ()), float(p)))
+
+    jax.random.bernoulli = bernoulli
+    try:
+        yield
+    finally:
+        jax.random.bernoulli = original

@@ -1,0 +1,133 @@
+"""Gradients of a training step: in place, and of every module alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
+from parity.gradients import backward_places, gradient_verdicts, unpaired_parameters
+from parity.judge import DEFAULT
+from parity.localise import Localisation
+from parity.measurements import Findings
+from parity.metrics import Gap
+from parity.pairing import Comparison, align
+from parity.trace import Tap
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward passes of both sides, in float64.
+
+    Args:
+        forward, reference, port: recorders: of the reference's values, and of the gradients.
+        inputs, port_inputs: what each side is given.
+        gradients, floors: the reference's, by key.
+        comparison: the port's gradients in place, compared with them.
+        loss: what the loss is called in a place, such as `criterion`.
+    """
+
+    forward: Any
+    reference: Any
+    port: Any
+    inputs: Any
+    port_inputs: Any
+    gradients: Mapping[str, Tap]
+    floors: Mapping[str, Gap]
+    comparison: Comparison
+    loss: str
+
+
+def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> list[Claim]:
+    """That no gradient is lost, and that all agree; the module at fault where they do not.
+
+    Where the `earlier` claims, on what is differentiated, hold, the loss may be at fault itself.
+    """
+    verdicts = {v.key: v for v in gradient_verdicts(step.comparison.gaps, step.floors)}
+    lost = [*step.comparison.missing(), *unpaired_parameters(step.comparison)]
+    claims = [
+        claim(
+            "train_gradients_pairing",
+            "Every gradient between modules and of every parameter has its counterpart",
+            Findings(len(step.gradients), lost),
+            "a tensor whose gradient is lost in one framework is learnt from in one only",
+            command,
+        ),
+        margin_claim(
+            "train_gradients",
+            "Every gradient between modules and of every parameter agrees to rounding in float64",
+            verdicts,
+            "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+            "reference's own gap when inputs and weights move by one unit in the last place and "
+            "sums are reordered; where that leaves not one digit, the gradient is zero in theory "
+            "and must be as small in the port",
+            command,
+        ),
+    ]
+    if all(one.holds for one in claims):
+        return claims
+    wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
+    place, cause = _place(step, wrong, all(one.holds for one in earlier))
+    return [one.located(place, cause) for one in claims]
+
+
+def isolated_gradients_claim(step: Backward, command: str) -> Claim:
+    """That the backward pass of every module, run alone, has no error of its own."""
+    verdicts: dict[str, Any] = {}
+    found = _judged(
+        step,
+        everywhere=True,
+        observe=lambda judged: verdicts.update({one.key: one for one in judged}),
+    )
+    one = margin_claim(
+        "train_gradients_isolated",
+        "Given the reference's inputs and gradients, every module alone passes the same back",
+        verdicts,
+        "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+        "rounding of one number, or where a module is beyond that, the reference's own gap when "
+        "that module's roundings are moved",
+        command,
+    )
+    return one.located(Place.at(found[0].path), found[0].cause) if found else one
+
+
+def _judged(step: Backward, **how: Any) -> list[Localisation]:
+    """`backward_places` of this step."""
+    _, values = step.forward(step.inputs)
+    _, gradients = step.reference(step.inputs)
+    return backward_places(
+        step.reference, step.port, values, gradients, step.port_inputs, step.floors, **how
+    )
+
+
+def _place(step: Backward, wrong: Sequence[str], sound: bool) -> tuple[Place, str | None]:
+    """The loss where its own gradient differs, else the first module whose backward pass does."""
+    of_loss = [key for key in wrong if key.startswith("model:grad_output")]
+    if of_loss and sound:
+        place = Place.at(step.loss, f"gradient of {', '.join(of_loss[:3])}")
+        return place, _factor(step, of_loss)
+    if of_loss:
+        source = f"the loss or the predictions: {', '.join(of_loss[:3])}"
+        return Place.inherits(source), None
+    found = _judged(step)
+    if not found:
+        return NOWHERE, None
+    return Place.edge(found[0].path, found[0].edge), found[0].cause
+
+
+def _factor(step: Backward, keys: Sequence[str]) -> str | None:
+    """The one number that all these gradients of the port are multiplied by."""
+    taps: dict[str, Tap] = {}
+    step.port(step.port_inputs, lambda tap: taps.update({tap.key: tap}))
+    factors = set()
+    for key in keys:
+        theirs = step.gradients[key].array
+        ours = align(taps[key], step.gradients[key].axes) if key in taps else None
+        if ours is None or ours.shape != theirs.shape or np.count_nonzero(theirs) < 2:
+            return None
+        factor = float(np.vdot(ours, theirs) / np.vdot(theirs, theirs))
+        if np.linalg.norm(ours - factor * theirs) > DEFAULT.cap * np.linalg.norm(ours):
+            return None
+        factors.add(f"{factor:.6g}")
+    return f"the gradient is multiplied by {factors.pop()}" if len(factors) == 1 else None

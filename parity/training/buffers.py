@@ -1,0 +1,122 @@
+"""What a training step makes of the tensors that no gradient changes, such as batch statistics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.claims import Claim, Place, claim, margin_claim
+from parity.judge import DEFAULT, function_verdict
+from parity.measurements import Findings
+from parity.metrics import gap
+from parity.training.measured import ReferenceStep
+from parity.training.sides import Arrays
+
+EXPLAINED = 1e-12  # relative to the change; what rounding leaves of two fitted numbers
+
+
+def buffers_claim(step: ReferenceStep, ours: Arrays, before: Arrays, command: str) -> Claim:
+    """That the port's buffers are the reference's after one step in training mode.
+
+    Args:
+        ours: the port's after the step, by the reference's keys.
+        before: the same before it.
+    """
+    floors = step.buffers.floors
+    verdicts = {
+        key: function_verdict(key, gap(ours[key], value), floors[key])
+        for key, value in step.buffers.values.items()
+        if key in ours
+    }
+    changed = [
+        key
+        for key, value in ours.items()
+        if key not in step.buffers.values and not np.array_equal(value, before[key])
+    ]
+    lost = [key for key in step.buffers.values if key not in ours]
+    title = "What a training step changes besides its weights, such as statistics, is the same"
+    derivation = (
+        "largest gap of a buffer in units of its limit, min(32 x floor, 1e-9), the floor the "
+        "reference's own gap when inputs, weights and buffers move by one unit in the last place"
+    )
+    lacking = [*(f"{key} changes in the port only" for key in changed), *lost]
+    if not verdicts:
+        measured = Findings(len(step.before), lacking)
+        one = claim("train_buffers", title, measured, derivation, command)
+    else:
+        one = margin_claim("train_buffers", title, verdicts, derivation, command, lacking)
+    if one.holds:
+        return one
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed] or [*changed, *lost]
+    return one.located(_place(wrong), *_causes(step, ours, before, wrong))
+
+
+def _place(wrong: list[str]) -> Place:
+    return Place(wrong[0].rpartition(".")[0] or "model", ", ".join(wrong[:3]))
+
+
+def _causes(step: ReferenceStep, ours: Arrays, before: Arrays, wrong: list[str]) -> list[str]:
+    """Why: each cause once, in the order in which it is found; those of a mean before a variance's.
+
+    Both sides move a statistic towards that of the batch: new = old + m (batch - old). The port's
+    m, and the factor of its variance, follow from two numbers or more.
+    """
+    found: dict[str, None] = {}
+    for key in sorted(wrong, key=lambda key: key.endswith("var")):
+        if key not in step.buffers.values:
+            found[f"{key} changes in the port, but not in the reference"] = None
+            continue
+        if np.array_equal(ours[key], before[key]):
+            found["the statistics are not updated: the layer runs as in evaluation"] = None
+            continue
+        cause = _moved_otherwise(step, ours[key], key)
+        if cause is not None:
+            found[cause] = None
+    return list(found)
+
+
+def _moved_otherwise(step: ReferenceStep, ours: np.ndarray, key: str) -> str | None:
+    old, new = step.before[key], step.buffers.values[key]
+    owner = key.rpartition(".")[0]
+    module = step.forward.modules.get(owner)
+    momentum = getattr(module, "momentum", None)
+    if old.size < 2 or not isinstance(momentum, float) or ours.shape != new.shape:
+        return None
+    batch = old + (new - old) / momentum
+    count = _count(step, owner, old.size)
+    factors: Mapping[str, float] = {"": 1.0}
+    if key.endswith("var") and count is not None:
+        factors = {"": 1.0, "the variance is biased: divided by n instead of n - 1": 1 - 1 / count}
+    for text, factor in factors.items():
+        towards = factor * batch - old
+        share = float(np.vdot(towards, ours - old) / np.vdot(towards, towards))
+        left = float(np.linalg.norm(ours - old - share * towards))
+        if left > EXPLAINED * float(np.linalg.norm(old) + np.linalg.norm(towards)):
+            continue
+        moved = None
+        if abs(share - momentum) > EXPLAINED:
+            moved = f"momentum {share:.6g} instead of {momentum:g}"
+            if abs(share - float(np.float32(momentum))) <= DEFAULT.loss_gap:
+                moved = f"momentum is {momentum:g} rounded to float32, {share:.12g}"
+            elif abs(share - float(np.float32(1) - np.float32(1 - momentum))) <= DEFAULT.loss_gap:
+                moved = f"momentum is 1 - {1 - momentum:g} in float32, {share:.12g}"
+        return "; ".join(one for one in (text, moved) if one) or None
+    return None
+
+
+def _count(step: ReferenceStep, owner: str, channels: int) -> int | None:
+    """Over how many elements a channel's statistics are taken in the first call of a module."""
+    sizes = [
+        tap.array.size // channels
+        for tap in step.taps.values()
+        if tap.path == owner and tap.kind == "input" and tap.call == 0
+    ]
+    return sizes[0] if len(sizes) == 1 and sizes[0] > 1 else None
+
+
+def after_step(side: Any, recorder: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A side's buffers before and after one run in training mode."""
+    with side.training() as inputs:
+        before = side.state(side.buffers())
+        recorder(inputs, lambda tap: None)
+        return before, side.state(side.buffers())

@@ -1,0 +1,75 @@
+"""`parity initial-weights`: whether both trainers start from weights of the same distribution."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from maskformer.model import zoo
+from maskformer.model.config import ModelConfig
+from parity.claims import Claim, Place, claim
+from parity.comparing.initial_weights import ALARM, Compared, compare, sample
+from parity.measurements import Largest
+from parity.provenance import provenance
+from parity.results import INITIAL_WEIGHTS as SCHEMA
+from replication.sides.side import PORT, REFERENCE, implementation
+
+SEEDS = 4
+"""Draws of each side, by default."""
+TITLE = "training starts every parameter from the reference's distribution"
+DERIVATION = (
+    "statistics of what both sides draw, each as a multiple of its limit; the limits are set so "
+    f"that a sound port fails once in {1 / ALARM:,.0f} comparisons"
+)
+
+
+def compared(config: ModelConfig, seeds: int = SEEDS) -> list[Compared]:
+    """Every parameter of both sides; each is built once for each seed from 0 on."""
+    reference, port = (implementation(name).drawn for name in (REFERENCE, PORT))
+    chosen = range(seeds)
+    return compare(
+        sample(lambda seed: reference(config, seed), chosen),
+        sample(lambda seed: port(config, seed), chosen),
+    )
+
+
+def claim_of(found: Sequence[Compared], command: str, member: str = "") -> Claim:
+    """The claim on all parameters; its value is the largest ratio of a statistic to its limit."""
+    measured = Largest({one.key: one.ratio for one in found}, 1.0)
+    made = claim(f"{member}initial_weights", TITLE, measured, DERIVATION, command)
+    worst = max(found, key=lambda one: one.ratio)
+    return made.located(Place.at(worst.key), worst.cause)
+
+
+def result(
+    names: Sequence[str],
+    seeds: int,
+    command: str,
+    advance: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """The comparison of the zoo's configurations `names`, recorded; `advance` is told each."""
+    start, rows, claims = time.perf_counter(), [], []
+    for name in names:
+        found = compared(zoo.model_config(name), seeds)
+        one = claim_of(found, f"parity initial-weights --config {name}", f"{name}/")
+        advance(f"{name}: {one.verdict}, {len(found)} parameters")
+        claims.append(one)
+        differing = [row for row in found if row.ratio > 1.0]
+        nearest = max(found, key=lambda row: row.ratio)
+        rows.append(
+            {
+                "config": name,
+                "verdict": one.verdict,
+                "parameters": len(found),
+                "shown": [row.to_json() for row in differing or [nearest]],
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "verdict": "holds" if all(one.holds for one in claims) else "fails",
+        "seeds": seeds,
+        "configurations": rows,
+        "claims": [one.to_json() for one in claims],
+        "seconds": round(time.perf_counter() - start, 1),
+        "command": command,
+        "provenance": provenance(),
+    }
