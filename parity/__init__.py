@@ -1,17 +1,35 @@
 """Compare a reference with its port, name by name, layer by layer: the same function or not.
 
-`Pair` says which two models, `audit` compares them and `save` keeps the result for `parity report`.
-`Names`, `Weights` and `Layout` declare what belongs together where it cannot be seen. Importing
-this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
+`Pair` says which two models, `audit` compares them, with a `Training` beside it a training step,
+too, and `save` keeps the result for `parity report`. What belongs together is found by itself;
+`match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen.
+`compare_functions` and `compare_examples` are for what is no model: a loss, a matcher, a pipeline.
+Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
 from importlib import metadata
 
-from parity.audits import Pair, audit, save
+from parity.audits import Pair, Training, audit, save
+from parity.comparing.examples import compare_examples
+from parity.comparing.functions import compare_functions
+from parity.matching.search import match
 from parity.names import Names
-from parity.weights import Layout, Weights
+from parity.weights import Joint, Layout, Weights
 
-__all__ = ["Layout", "Names", "Pair", "Weights", "__version__", "audit", "save"]
+__all__ = [
+    "Joint",
+    "Layout",
+    "Names",
+    "Pair",
+    "Training",
+    "Weights",
+    "__version__",
+    "audit",
+    "compare_examples",
+    "compare_functions",
+    "match",
+    "save",
+]
 
 try:
     __version__ = metadata.version("maskformer-replication")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.auditing.options import Options, Runs
+from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import Pair as Pair
 from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
@@ -22,11 +22,12 @@ from parity.auditing.result import (
     isolated_claim,
 )
 from parity.auditing.state import put_back, state_before
-from parity.calls import Call
+from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.frameworks.shared.interceptions import noting
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
+from parity.matching.search import completed
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.provenance import provenance
@@ -34,12 +35,17 @@ from parity.records import write_json
 from parity.results import Result
 from parity.steps import ENDLESS, Budget, Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
+from parity.training.declared import Training as Training
+from parity.training.step import training_claims
 from parity.weights import Loaded, state_digest
+
+NO_CAUSES = "causes of differences: mistakes are planted in PyTorch, and neither model is of it"
 
 
 def audit(
     pair: Pair,
     *,
+    training: Training | None = None,
     executions: Sequence[str] | None = None,
     isolate: bool = False,
     search: str | None = None,
@@ -50,6 +56,7 @@ def audit(
     """Compare every paired tensor, find the places at fault, and say why: a result for `save`.
 
     Args:
+        training: how both are trained; losses, gradients and updates are compared as well.
         executions: how the port is run in float32, by default in every way that its framework has;
             without any, only float64 is compared.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
@@ -69,13 +76,22 @@ def audit(
         'equal'
     """
     budget = ENDLESS if search is None else Budget.of_text(search)
-    options = Options(executions, isolate, search=budget, command=command)
+    left = NOT_VERIFIED if training is None else NOT_VERIFIED[1:]
+    options = Options(
+        executions,
+        isolate,
+        search=budget,
+        command=command,
+        training=training,
+        not_verified=left,
+    )
     return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    reference = measure_reference(pair, options, steps)
+    pair, first = completed(pair, steps)
+    reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
 
@@ -96,27 +112,33 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
+    trained = []
+    if options.training is not None:
+        trained = training_claims(reference, port, options.training, options, steps)
     if once:
         port.release64()
-        reference.recorder = None
+        reference.release64()
         give_back()
     _judge_float32(reference, port, options, (measured, runs), steps)
     if once:
         reference.release()
         port.float32 = None
         give_back()
-    claims = []
+    claims = trained
     if options.isolate and alone:
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
+    left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
+    declared += port.reasons
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
         provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
-        (*options.not_verified, *declared, *measured.remarks),
+        (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
@@ -125,7 +147,8 @@ def judge_port(
 
 
 def save(result: Result, folder: str | Path) -> Path:
-    """Write the result to `folder`/audit.json, whole or not at all; returns the path.
+    """Write the result to `folder`, whole or not at all, in a file called after its kind, such as
+    audit.json; returns the path.
 
     `parity report` and `parity explain` read it.
 
@@ -138,7 +161,7 @@ def save(result: Result, folder: str | Path) -> Path:
         'audit.json'
     """
     try:
-        return write_json(result.to_json(), Path(folder))
+        return write_json(result.to_json(), Path(folder), f"{result.schema.split('/')[-2]}.json")
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",
@@ -185,14 +208,14 @@ def _judge_float64(
     if not (measured.differs or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
-    with steps("localise"), reference.precision(), built.precision():
+    with steps("localise"), reference.built.precision(), built.precision():
         found = locate(
             reference.recorder,
             recorder,
             trace,
             inputs,
             measured.floors,
-            _explain(reference, port, measured),
+            _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
@@ -243,10 +266,12 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
         measured.port_source = reference.pair.weights.source
 
 
-def _explain(reference: Reference, port: Port, measured: Measured) -> Any:
-    """What explains differences from this reference; None where its framework cannot."""
-    explain = reference.framework.explain
-    if explain is None or not measured.tensors_changed:
+def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:
+    """What explains differences of the port; None where neither side's framework can."""
+    explain, mend = reference.framework.explain, port.float64.framework.mend
+    if explain is None:
+        return mend and (lambda _, case: mend(recorder, case.exchanged()))
+    if not measured.tensors_changed:
         return explain
     back = port.read_back(reference)
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})

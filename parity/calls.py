@@ -558,12 +558,11 @@ class Recorder(ABC):
 
         return view
 
-    def fed_array(self, path: str, kind: str, slot: Slot, tap: Tap) -> np.ndarray | None:
-        """The reference's tap as this side has it; None where its axes have other names."""
-        return self._arranged(path, kind, slot.name, tap)
+    def fed_array(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
+        """The reference's tap as this side has it, or several in one; see `needed`.
 
-    def _fed_arrays(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
-        """The same of what this side has in one tensor or in one of several; see `needed`."""
+        None where axes have other names.
+        """
         one = whole(slot.name)
         if one is not None:
             view = self.naming.view(path, kind, slot.name)
@@ -656,7 +655,7 @@ class Recorder(ABC):
                     "give the argument the same name on both sides",
                 )
             given = {name: moved(taps[name]) for name in needed(slot.name)}
-            array = self._fed_arrays(path, kind, slot, given)
+            array = self.fed_array(path, kind, slot, given)
             if array is None:
                 tap = next(iter(given.values()))
                 axes = self.axes(path, kind, slot.name, tap.array.ndim)

@@ -5,8 +5,8 @@ A fault is planted by changing one line of a function while a context lasts; fil
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,25 +22,31 @@ class Fault:
 
     Args:
         id: short name, such as `layer-norm-epsilon-1e-6`.
-        family: kind of mistake, such as `epsilon`.
+        family: kind of mistake, such as `epsilon`; its stage where none is given.
         stage: part of the program that it sits in.
         what: the mistake in words.
         imitates: where it is known from, or "".
         bench: name of the case that it is planted in.
         plant: plant(bench) is a context in which the port is wrong.
-        places: modules, edges or stages; naming any of them is exact.
-        causes: phrases; a cause that has any of them is right.
+        places: modules, edges or stages; naming any of them is exact. One may stand alone.
+        causes: phrases; a cause that has any of them is right. One may stand alone.
     """
 
     id: str
-    family: str
     stage: str
     what: str
     bench: str
     plant: Plant
     places: tuple[str, ...]
-    causes: tuple[str, ...]
+    causes: tuple[str, ...] = ()
     imitates: str = ""
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("places", "causes"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        object.__setattr__(self, "family", self.family or self.stage)
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,9 @@ class Named:
     causes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was said of one planted fault.
+    """What was said of one planted fault, which it describes as `Fault` does.
 
     Args:
         claims: ids of the claims that failed, none where the fault went unseen.
@@ -64,12 +70,28 @@ class Outcome:
         problem: why the audit could not be run, or None.
     """
 
-    fault: Fault
+    derived: ClassVar[tuple[str, ...]] = ("detected", "place_exact", "rank", "cause_named")
+
+    id: str
+    family: str
+    stage: str
+    what: str
+    imitates: str = ""
+    bench: str
+    places: tuple[str, ...]
+    causes: tuple[str, ...]
     claims: tuple[str, ...]
     named: tuple[Named, ...]
-    seconds: float
     noticed: Mapping[str, bool] = field(default_factory=dict)
+    seconds: float
     problem: str | None = None
+
+    @classmethod
+    def of(cls, fault: Fault, **said: Any) -> "Outcome":
+        """What was said of `fault`."""
+        described = {one.name: getattr(fault, one.name) for one in fields(fault)}
+        del described["plant"]
+        return cls(**described, **said)
 
     @property
     def detected(self) -> bool:
@@ -79,9 +101,8 @@ class Outcome:
     @property
     def rank(self) -> int | None:
         """At which position, from 1, a right place was named; None if nowhere."""
-        wanted = self.fault.places
         for index, one in enumerate(self.named, 1):
-            if one.place in wanted or one.edge in wanted:
+            if {one.place, one.edge} & set(self.places):
                 return index
         return None
 
@@ -96,41 +117,7 @@ class Outcome:
         if self.rank is None:
             return False
         given = self.named[self.rank - 1].causes[:1]
-        return any(phrase in text for text in given for phrase in self.fault.causes)
-
-    @classmethod
-    def from_json(cls, fault: Fault, data: Mapping[str, Any]) -> "Outcome":
-        """The outcome of `fault` from what `to_json` wrote of it."""
-        named = tuple(
-            Named(one["place"], one["edge"], tuple(one["causes"])) for one in data["named"]
-        )
-        return cls(
-            fault,
-            tuple(data["claims"]),
-            named,
-            float(data["seconds"]),
-            dict(data["noticed"]),
-            data["problem"],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON, the fault's description included."""
-        fault = self.fault
-        described = {
-            name: getattr(fault, name)
-            for name in ("id", "family", "stage", "what", "imitates", "bench", "places", "causes")
-        }
-        return described | {
-            "detected": self.detected,
-            "claims": list(self.claims),
-            "place_exact": self.place_exact,
-            "rank": self.rank,
-            "cause_named": self.cause_named,
-            "named": [asdict(one) for one in self.named],
-            "noticed": dict(self.noticed),
-            "seconds": round(self.seconds, 3),
-            "problem": self.problem,
-        }
+        return any(phrase in text for text in given for phrase in self.causes)
 
 
 @dataclass(frozen=True)
@@ -160,9 +147,9 @@ def score(outcomes: Sequence[Outcome]) -> Score:
             name: sum(not one.noticed[name] for one in outcomes if name in one.noticed)
             for name in sorted(criteria)
         },
-        tuple(one.fault.id for one in outcomes if not one.detected),
-        tuple(one.fault.id for one in outcomes if not one.place_exact),
-        tuple(one.fault.id for one in outcomes if not one.cause_named),
+        tuple(one.id for one in outcomes if not one.detected),
+        tuple(one.id for one in outcomes if not one.place_exact),
+        tuple(one.id for one in outcomes if not one.cause_named),
         sum(one.seconds for one in outcomes),
     )
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from parity.errors import InputError
 
+_CLEARED: set[Path] = set()
+"""Folders in which this process has looked for leftovers."""
+
 
 def _own_mark() -> str:
     """This process in a file's name; process numbers mean something on one machine only."""
@@ -80,6 +83,20 @@ def remove_leftovers(target: Path) -> list[str]:
     return lines
 
 
+def _clear(folder: Path) -> None:
+    """Removes what dead processes of this machine left unfinished in a folder; looks once."""
+    folder = folder.resolve()
+    if folder in _CLEARED:
+        return
+    _CLEARED.add(folder)
+    machine = _own_mark().rpartition("-")[0]
+    name = re.compile(rf"\..+\.{machine}-(\d+)(\.\w+)?\.partial")
+    for path in _siblings(folder / "any"):
+        found = name.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            _remove(path)
+
+
 def _siblings(target: Path) -> list[Path]:
     try:
         return sorted(target.parent.iterdir())
@@ -108,14 +125,25 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, moved over it when the block ends without an error."""
+    """Yields a temporary path beside `path`, a file's or a folder's, for the block to write.
+
+    It is moved over `path` when the block ends without an error. Raises InputError where there is
+    no folder to write to.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the folder {path.parent} does not exist",
+            f"{path.name} would be written there",
+            "create it first",
+        )
+    _clear(path.parent)
+    temporary = path.with_name(f".{path.name}.{_own_mark()}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextlib.contextmanager
@@ -130,7 +158,9 @@ def output_folder(out: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
+    _clear(out.parent)
+    prefix = f".{out.name}.{_own_mark()}."
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix, suffix=".partial"))
     try:
         yield temporary
         out.mkdir(exist_ok=True)
@@ -162,7 +192,7 @@ def kept_folder(out: Path, name: str) -> Iterator[Path]:
             "choose another folder",
         ) from None
     try:
-        _hold(held, out)
+        _lock(held, out)
         try:
             if folder.exists():
                 shutil.rmtree(folder)
@@ -177,7 +207,21 @@ def kept_folder(out: Path, name: str) -> Iterator[Path]:
         os.close(held)
 
 
-def _hold(descriptor: int, out: Path) -> None:
+def hold(folder: Path) -> int:
+    """Locks a folder until the descriptor that is returned is closed, also by a kill.
+
+    Raises InputError where another process holds it.
+    """
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(held, folder)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def _lock(descriptor: int, out: Path) -> None:
     """Locks the folder until the descriptor is closed, also by a kill."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ be judged alone: given the reference's inputs and the reference's output gradien
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key
 
 Arrays = Mapping[str, Tap]
+Parameters = Mapping[str, tuple[Sequence[Any], Callable[..., np.ndarray]]]
+"""What holds each tensor of the reference, by key, and what makes of their gradients its own."""
 LETTERS = "ABCDEFGH"  # axes of parameters, in the reference's order
 MOST_STOPS = 400  # gradients that are stopped by way of trial in one module
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
@@ -345,6 +347,35 @@ def parameter_tap(name: str, gradient: np.ndarray) -> Tap:
     return Tap(path, "param_grad", own, 0, LETTERS[: gradient.ndim], gradient)
 
 
+def holders(parameters: Parameters) -> dict[str, Any]:
+    """What holds tensors of the reference, each under the tensor's key and its own number."""
+    return {
+        f"{key} {index}": one
+        for key, (several, _) in parameters.items()
+        for index, one in enumerate(several)
+    }
+
+
+def by_key(
+    parameters: Parameters,
+    found: Mapping[str, np.ndarray | None],
+    shape: Callable[[Any], Any] = lambda holder: holder.shape,
+) -> dict[str, np.ndarray | None]:
+    """The gradients of tensors of the reference from those of their `holders`; None for none."""
+    gradients: dict[str, np.ndarray | None] = {}
+    for key, (several, turned) in parameters.items():
+        own = [found.get(f"{key} {index}") for index in range(len(several))]
+        gradients[key] = None
+        if any(one is not None for one in own):
+            gradients[key] = turned(
+                *(
+                    np.zeros(tuple(shape(holder))) if one is None else one
+                    for one, holder in zip(own, several, strict=True)
+                )
+            )
+    return gradients
+
+
 def ordinal(call: Call) -> int:
     """How many calls of the same module its caller made before this one."""
     siblings = [] if call.parent is None else call.parent.siblings(call.path)
@@ -388,7 +419,7 @@ class IsolatedRun:
         leaves: dict[str, Any] = {}
 
         def made(path: str, kind: str, tap: Tap, dtype: Any, needed: bool = False) -> Any:
-            array = self.fed_array(path, kind, Slot(tap.name, dtype), tap)
+            array = self.fed_array(path, kind, Slot(tap.name, dtype), {tap.name: tap})
             if array is None:
                 axes = self.axes(path, kind, tap.name, tap.array.ndim)
                 raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")

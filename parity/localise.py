@@ -626,9 +626,9 @@ class _Search:
             with reference.looking_through(through):
                 return reference.isolate(theirs, given, children)
 
-        def again() -> Trace:
+        def again(given: Mapping[str, Tap] = feeds) -> Trace:
             with port.looking_through(through):
-                return port.isolate(fault.call, feeds, children)
+                return port.isolate(fault.call, given, children)
 
         expected = _expected(self._trace, theirs, through)
         case = Case(
@@ -645,6 +645,7 @@ class _Search:
             through,
             tuple(dict.fromkeys(self._known[type(reference.modules[theirs.path])])),
             over,
+            fault.call,
         )
         try:
             found = self._explain(reference, case)

@@ -309,14 +309,6 @@ def judge(measured: Mapping[str, Any], limits: Limits = DEFAULT) -> Judged:
     return of_json(measured).judge(limits)
 
 
-def verdicts_of(measured: Mapping[str, Any], limits: Limits = DEFAULT) -> dict[str, Verdict]:
-    """The verdicts of recorded `Margins` by key, under any limits."""
-    one = of_json(measured)
-    if not isinstance(one, Margins):
-        raise ValueError(f"a measurement by the rule {one.rule!r} has no verdicts")
-    return one.verdicts(limits)
-
-
 def matching_place(
     place: str, pairs: Any, differing: Mapping[str, Any], certificate: Certificate
 ) -> dict[str, Any]:

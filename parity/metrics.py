@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-
-from parity.records import number, strict
 
 BLOCK = 1 << 16
 ULP_BINS = 1 << 16
@@ -46,24 +44,6 @@ class Gap:
     ulps: tuple[int, int, int] | None = None
     problem: str | None = None
     same_not_finite: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of strict JSON: infinite and NaN numbers become strings."""
-        return strict(asdict(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Gap":
-        """The inverse of `to_json`."""
-        restored: dict[str, Any] = {
-            name: number(data[name]) for name in ("l2", "max", "value", "reference", "peak", "rms")
-        }
-        ulps = data["ulps"]
-        restored |= {
-            "where": tuple(data["where"]),
-            "shape": tuple(data["shape"]),
-            "ulps": None if ulps is None else tuple(ulps),
-        }
-        return cls(**{**data, **restored})
 
 
 def failed(problem: str, shape: tuple[int, ...] = (), **places: Any) -> Gap:

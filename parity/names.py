@@ -97,6 +97,7 @@ class Names:
         views: place with the reference's name to the `View` of the port's tensor.
         reference_only: place that has no counterpart in the port, to the reason.
         port_only: place with the port's name that has none in the reference, to the reason.
+        complete: False where this is a part of the map, and the rest is to be found.
 
     Example:
         >>> names = parity.Names(
@@ -113,6 +114,7 @@ class Names:
     views: Mapping[str, View] = field(default_factory=dict)
     reference_only: Mapping[str, str] = field(default_factory=dict)
     port_only: Mapping[str, str] = field(default_factory=dict)
+    complete: bool = True
 
     @property
     def reasons(self) -> list[str]:
@@ -235,6 +237,8 @@ class _PortSide:
 
 def _listed(places: Mapping[str, Any], key: str) -> Any | None:
     """The entry of the first pattern that fits the key, or None."""
+    if key in places:
+        return places[key]
     return next((one for place, one in places.items() if fnmatch.fnmatchcase(key, place)), None)
 
 
@@ -256,9 +260,10 @@ def matched(
         matches = {path: one.groups() for path in paths if (one := expression.fullmatch(path))}
         if not matches:
             near = difflib.get_close_matches(pattern, paths, 3, 0.0)
+            nearest = f"the nearest of its {len(paths)} {what}s: {', '.join(near)}"
             raise InputError(
                 f"`{pattern}` is no {what} of the {side}",
-                f"the nearest of its {len(paths)} {what}s: {', '.join(near)}",
+                nearest if paths else f"no {what} of the {side} can be seen at all",
                 f"mend the path in `{table}`",
             )
         found.update(matches)

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.claims import Claim, claim, margin_claim
+from parity.claims import Claim, all_hold, claim, margin_claim
 from parity.judge import function_verdict, precision_verdict
 from parity.measurements import of_json
 from parity.metrics import gap
 from parity.provenance import provenance
-from parity.records import strict, write_json
-from parity.results import SUITE as SCHEMA
+from parity.records import plain, strict, write_json
+from parity.results import SuiteResult
 
 FILE = "suite.json"
-_RECORDED = pytest.StashKey[list[dict[str, Any]]]()
+_RECORDED = pytest.StashKey[list[Claim]]()
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -30,7 +30,7 @@ Arrays = Mapping[str, np.ndarray]
 class Recorder:
     """What `parity_evidence` gives a test: each method judges, records, and asserts one claim."""
 
-    def __init__(self, test: str, recorded: list[dict[str, Any]]) -> None:
+    def __init__(self, test: str, recorded: list[Claim]) -> None:
         self._test, self._recorded = test, recorded
 
     def claim(
@@ -101,9 +101,9 @@ class Recorder:
         return f"{rung}/{self._test}::{identity}"
 
     def _keep(self, one: Claim) -> Claim:
-        if any(known["id"] == one.id for known in self._recorded):
+        if any(known.id == one.id for known in self._recorded):
             raise ValueError(f"this test records {one.id!r} twice; give each claim its own name")
-        self._recorded.append(one.to_json())
+        self._recorded.append(one)
         assert one.holds, (
             f"{one.title}: {one.value:.3g}, but should be at most {one.limit:.3g} "
             f"[{one.cases} cases]"
@@ -147,7 +147,7 @@ def parity_evidence(request: pytest.FixtureRequest) -> Recorder:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Takes over what a worker of pytest-xdist has recorded."""
     recorded = getattr(node, "workeroutput", {}).get("parity", "[]")
-    node.config.stash[_RECORDED] += json.loads(recorded)
+    node.config.stash[_RECORDED] += map(Claim.from_json, json.loads(recorded))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -155,21 +155,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     recorded = config.stash[_RECORDED]
     if hasattr(config, "workeroutput"):
-        config.workeroutput["parity"] = json.dumps(strict(recorded), allow_nan=False)
+        config.workeroutput["parity"] = json.dumps(strict(plain(recorded)), allow_nan=False)
         return
     out = config.getoption("--parity-out")
     if out is None:
         return
-    claims = sorted(recorded, key=lambda one: one["id"])
-    result = {
-        "schema": SCHEMA,
-        "title": f"Claims of the test suite of {config.rootpath.name}",
-        "verdict": "equal" if all(one["verdict"] == "holds" for one in claims) else "different",
-        "claims": claims,
-        "command": " ".join(["pytest", *map(str, config.invocation_params.args)]),
-        "provenance": provenance(config.rootpath),
-    }
-    write_json(result, Path(out), FILE)
+    result = SuiteResult(
+        title=f"Claims of the test suite of {config.rootpath.name}",
+        verdict="equal" if all_hold(recorded) else "different",
+        claims=tuple(sorted(recorded, key=lambda one: one.id)),
+        command=" ".join(["pytest", *map(str, config.invocation_params.args)]),
+        provenance=provenance(config.rootpath),
+    )
+    write_json(result.to_json(), Path(out), FILE)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

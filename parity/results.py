@@ -41,7 +41,7 @@ class Result:
         """The claims that fail."""
         return tuple(one for one in self.claims if one.verdict == "fails")
 
-    def claim(self, identity: str) -> Claim:
+    def claimed(self, identity: str) -> Claim:
         """The claim with this id; raises KeyError where there is none."""
         return {one.id: one for one in self.claims}[identity]
 
@@ -81,16 +81,10 @@ def written_as(schema: Any, current: str) -> bool:
     return start == stem and own.isdecimal() and 1 <= int(own) <= int(version)
 
 
-AUDIT_ALL = "maskformer-replication/audit-all/1"
-INITIAL_WEIGHTS = "maskformer-replication/initial-weights/1"
-TRAINING_STEP = "maskformer-replication/training/1"
-TRAINING_RUNS = "maskformer-replication/training-runs/1"
-TRAJECTORY = "maskformer-replication/trajectory/1"
-EVALUATION = "maskformer-replication/evaluation/1"
-TRAINING_SEEDS = "maskformer-replication/training-seeds/1"
-PREFLIGHT = "preflight/1"
-FAULT_SCORE = "maskformer-replication/fault-score/1"
-CLEAN_AUDITS = "maskformer-replication/clean-audits/1"
-SUITE = "maskformer-replication/suite/1"
-RECEIPT = "maskformer-replication/receipt/1"
-"""A receipt's own `format` is 1; this is what a report calls it."""
+@dataclass(frozen=True, kw_only=True)
+class SuiteResult(Result):
+    """The claims that the tests of a project recorded (`parity.pytest_plugin`)."""
+
+    schema: ClassVar[str] = "maskformer-replication/suite/2"
+
+    claims: tuple[Claim, ...]

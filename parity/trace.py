@@ -182,11 +182,12 @@ class Trace(Mapping[str, Tap]):
         folder = Path(folder)
         action = "name a folder written by Trace.save, or capture again"
         try:
+            (folder / "trace.json").stat()
             description = read_json(folder / "trace.json", bounds.RECORD_BYTES, "trace")
             arrays = load_file(folder / "taps.safetensors")
         except OSError as error:
             raise TraceError(f"{folder} is no trace", str(error), action) from error
-        except (SafetensorError, ValueError) as error:
+        except (InputError, SafetensorError, ValueError) as error:
             raise TraceError(f"{folder} is a damaged trace", str(error), action) from error
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             found = description.get("format") if isinstance(description, dict) else None

@@ -1,5 +1,6 @@
 """The command line `parity`: one module per verb, heavy imports only when a verb runs."""
 
+import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -19,9 +20,12 @@ from replication.commands import (
     import_run,
     initial_weights,
     inspect,
+    match,
+    new_pair,
     predict,
     preflight,
     report,
+    score,
     train,
     trajectory,
     verify,
@@ -29,6 +33,14 @@ from replication.commands import (
 )
 from replication.console.progress import without_notes
 from replication.layers import layer_error
+
+_OF_PLACES = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+        *(errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
+    )
+)
+"""What a full disk or a folder that cannot be written says, wherever it was noticed."""
 
 app = typer.Typer(
     name="parity",
@@ -61,6 +73,8 @@ def parity(
 for verb in (
     demo,
     audit,
+    match,
+    new_pair,
     trajectory,
     initial_weights,
     zoo,
@@ -69,6 +83,7 @@ for verb in (
     data,
     evaluate,
     predict,
+    score,
     preflight,
     faults,
     explain,
@@ -88,6 +103,16 @@ def main() -> None:
         app(prog_name="parity")
     except InputError as error:
         _refuse(error)
+    except OSError as error:
+        if error.errno not in _OF_PLACES:
+            raise
+        _refuse(
+            InputError(
+                f"{error.filename or 'a file'} cannot be used",
+                f"{type(error).__name__}: {error.strerror}",
+                "choose another folder, or free some space",
+            )
+        )
     except ModuleNotFoundError as error:
         if (missing := layer_error(error)) is None:
             raise

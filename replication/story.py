@@ -1,17 +1,14 @@
 """The stages of `parity demo`: each measures one part of the story and records what it found."""
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from parity.records import write_json
+from parity.results import Result
 from parity.steps import Steps
-
-if TYPE_CHECKING:
-    from parity.results import Result
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALL, TRAINED = "tiny", "scenes_tiny"
@@ -94,11 +91,9 @@ class Story:
         """The folder of the procedural data set."""
         return self.kept / "scenes"
 
-    def record(self, result: "Result | dict[str, Any]", name: str) -> Path:
+    def record(self, result: Result, name: str) -> Path:
         """Writes a result as its command would."""
-        from parity.records import plain, write_json
-
-        return write_json(plain(result), self.kept, name)
+        return write_json(result.to_json(), self.kept, name)
 
 
 @dataclass(frozen=True)
@@ -255,13 +250,12 @@ def evaluation(story: Story) -> list[Path]:
     out = story.kept / "evaluation"
     with story.steps(f"both sides on {scale.held_out} scenes"):
         result = evaluate(request, out, visible=False)
-    described = {
-        "weights": f"{TRAINED}, PyTorch, {scale.training_steps} steps",
-        "data": f"{scale.held_out} scenes of seed 0, about {scale.scene_size} pixels",
-    }
-    text = json.dumps(result | described, indent=1, allow_nan=False)
-    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-    return [out / "evaluation.json"]
+    told = dataclasses.replace(
+        result,
+        weights=f"{TRAINED}, PyTorch, {scale.training_steps} steps",
+        data=f"{scale.held_out} scenes of seed 0, about {scale.scene_size} pixels",
+    )
+    return [write_json(told.to_json(), out, "evaluation.json")]
 
 
 def preflight(story: Story) -> list[Path]:

@@ -1,11 +1,12 @@
 """Pieces of what checks a recorded result against its own measurements."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-Content = Mapping[str, Any]
-
+from parity.claims import all_hold
+from parity.records import plain
+from parity.results import Result
 
 Difference = tuple[str, Any, Any]
 """A place in a result, what should be there by its measurements, and what is."""
@@ -39,6 +40,7 @@ def same(expected: Any, found: Any) -> bool:
 
 def differ(place: str, expected: Any, found: Any) -> Iterator[Difference]:
     """The places below `place` where `found` lacks or changes what `expected` has."""
+    expected, found = plain(expected), plain(found)
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for name, value in expected.items():
             yield from differ(f"{place}.{name}", value, found.get(name))
@@ -46,24 +48,14 @@ def differ(place: str, expected: Any, found: Any) -> Iterator[Difference]:
         yield place, expected, found
 
 
-def by_id(content: Content) -> dict[str, Content]:
-    return {one["id"]: one for one in content["claims"]}
+def differing_verdict(result: Result, holds: str, fails: str) -> Iterator[Difference]:
+    """Whether the verdict is not that of the claims."""
+    yield from differ("verdict", holds if all_hold(result.claims) else fails, result.verdict)
 
 
-def all_hold(claims: Sequence[Content]) -> bool:
-    return all(one["verdict"] == "holds" for one in claims)
-
-
-def differing_verdict(content: Content, holds: str, fails: str) -> Iterator[Difference]:
-    expected = holds if all_hold(content["claims"]) else fails
-    yield from differ("verdict", expected, content["verdict"])
-
-
-def equal(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "equal", "different")
-
-
-ClaimRow = dict[str, Any]
+def equal(result: Result) -> Iterator[Difference]:
+    """The same of a verdict that is "equal" or "different"."""
+    yield from differing_verdict(result, "equal", "different")
 
 
 EPSILON = 2.0**-52

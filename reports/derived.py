@@ -6,27 +6,23 @@ claim whose schema does not say its rung has the id "RUNG/...", with a rung of `
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from parity.claims import Claim
 from parity.errors import InputError
-from reports.checks import ClaimRow
 from reports.evidence import Evidence, names
 
-KEYS = (
-    "id",
-    "title",
-    "verdict",
-    "value",
-    "limit",
-    "cases",
-    "derivation",
-    "evidence_sha256",
-    "command",
-)
-"""What every claim has; of a claim that was not run, some are None."""
+
+@dataclass(frozen=True)
+class Stated(Claim):
+    """A claim of a report: with the rung that it stands on, and the file of its evidence."""
+
+    rung: str = ""
+    file: str = ""
 
 
-def all_claims(found: Sequence[Evidence]) -> list[ClaimRow]:
-    """The claims of a report on this evidence, in order, each with its `rung` and its `file`.
+def all_claims(found: Sequence[Evidence]) -> list[Stated]:
+    """The claims of a report on this evidence, in order.
 
     Those of several results together come last. Raises InputError for evidence that is not
     complete.
@@ -37,22 +33,26 @@ def all_claims(found: Sequence[Evidence]) -> list[ClaimRow]:
     claims = []
     for one, file in placed:
         try:
-            for each in claims_of(one):
-                rung = one.kind.rung_of(each["id"])
-                words = {name: each[name] for name in ("id", "title", "verdict", "command")}
-                if one.kind.special.members:
-                    words["title"] += f" ({each['id'].partition('/')[0]})"
-                claims.append({**dict.fromkeys(KEYS), **each, **words, "rung": rung, "file": file})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            claims += [_stated(one, each, file) for each in claims_of(one)]
+        except BROKEN as error:
             raise incomplete(one, error) from error
     files = {id(one): file for one, file in placed}
     for kind in dict.fromkeys(one.kind for one in found):
         if kind.special.together is not None:
             own = [one for one in found if one.kind is kind]
             for one, each in kind.special.together(own):
-                rung = kind.rung_of(each.id)
-                claims.append({**each.to_json(), "rung": rung, "file": files[id(one)]})
+                claims.append(_stated(one, each, files[id(one)]))
     return claims
+
+
+def _stated(one: Evidence, each: Claim, file: str) -> Stated:
+    member = f" ({each.id.partition('/')[0]})" if one.kind.special.members else ""
+    said = {"title": each.title + member, "rung": one.kind.rung_of(each.id), "file": file}
+    return Stated(**{**vars(each), **said})
+
+
+BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What drawing or judging a result raises whose parts do not belong together."""
 
 
 def incomplete(one: Evidence, error: Exception) -> InputError:
@@ -64,8 +64,7 @@ def incomplete(one: Evidence, error: Exception) -> InputError:
     )
 
 
-def claims_of(one: Evidence) -> list[ClaimRow]:
-    """All claims of one piece of evidence. Raises KeyError, TypeError or ValueError where the
-    evidence lacks what its schema promises."""
-    derived = [] if one.kind.derived is None else one.kind.derived(one)
-    return [*one.content.get("claims", ()), *(each.to_json() for each in derived)]
+def claims_of(one: Evidence) -> list[Claim]:
+    """All claims of one piece of evidence. Raises one of `BROKEN` where its parts do not belong
+    together."""
+    return [*one.result.claims, *([] if one.kind.derived is None else one.kind.derived(one))]

@@ -15,25 +15,21 @@ SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """One recorded result: its kind, its files' bytes, and what they hold.
+    """One recorded result: its kind, its files' bytes, and the `Result` that they hold.
 
     `files` has one entry "" for a result that is one JSON file. A run has run.json, metrics.jsonl
     and, where it was evaluated, evaluation.npz; an evaluation that drew pictures has
     evaluation.json and the pictures, made smaller where they are large. `source` says where it
-    was read, for messages.
+    was read, for messages; `schema` is its format, in the version that was recorded.
     """
 
     kind: Kind
     files: Mapping[str, bytes]
-    content: Mapping[str, Any]
+    result: Any
     source: str
+    schema: str
     run: Run | None = None
     counts: ImageCounts | None = field(default=None, compare=False)
-
-    @property
-    def schema(self) -> str:
-        """The name of its format, in the version that was recorded."""
-        return self.content.get("schema", self.kind.schema)
 
     @property
     def main(self) -> str:
@@ -43,20 +39,16 @@ class Evidence:
     @property
     def config(self) -> str | None:
         """The configuration it is about; None where it is about several."""
-        content = self.content
-        for holder in (content, content.get("settings"), content.get("provenance")):
-            if isinstance(holder, Mapping) and holder.get("config"):
-                found = holder["config"]
-                return found["name"] if isinstance(found, Mapping) else found
-        return None
+        named = getattr(self.result, "config", None) or self.result.provenance.get("config")
+        return named["name"] if isinstance(named, Mapping) else named
 
     @property
     def title(self) -> str:
         """What it is, in a few words that tell it from others of its kind where they differ."""
-        if self.content.get("title"):
-            return self.content["title"]
+        if self.result.title:
+            return self.result.title
         text = f"{self.kind.title} of {self.config}" if self.config else self.kind.title
-        return text if self.kind.detail is None else text + self.kind.detail(self.content)
+        return text if self.kind.detail is None else text + self.kind.detail(self.result)
 
     @property
     def digest(self) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity.claims import Claim
+from parity.results import Result
 from reports.changes import Change
-from reports.checks import ClaimRow, Content, Difference
+from reports.checks import Difference
 from reports.document import Cell, Chapter, Plot
 from reports.ladder import IDENTITIES
 
@@ -25,7 +26,7 @@ class Unnamed:
     """
 
     beginning: re.Pattern[bytes]
-    holds: Callable[[Content], bool]
+    holds: Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Special:
     unnamed: Unnamed | None = None
     members: bool = False
     together: Callable[[Sequence[Any]], Iterable[tuple[Any, Claim]]] | None = None
-    environment: Callable[[Content], Iterable[tuple[str, str, Any]]] | None = None
+    environment: Callable[[Any], Iterable[tuple[str, str, Any]]] | None = None
     scored: Scored | None = None
     left_open: str = ""
 
@@ -73,7 +74,7 @@ class Special:
 class Kind:
     """A kind of result, whole: every part is given, or is None where that says something.
 
-    schema: the name of its format (`parity.results`).
+    result: its type, which has the name of its format.
     name: what its files are called after.
     title: what it is called on a page.
     detail: what stands behind the title of one result, to tell it from others; None: nothing.
@@ -93,21 +94,23 @@ class Kind:
     Raises ValueError for a part that cannot be what it should be.
     """
 
-    schema: str
+    result: type[Result]
     name: str
     title: str
-    detail: Callable[[Content], str] | None
-    subject: Callable[[Content], Mapping[str, Any]]
+    detail: Callable[[Any], str] | None
+    subject: Callable[[Any], Mapping[str, Any]]
     rungs: Mapping[str, str]
-    chapter: Callable[[Any, Sequence[ClaimRow]], Chapter]
-    recheck: Callable[[Content], Iterator[Difference]] | None
+    chapter: Callable[[Any, Sequence[Claim]], Chapter]
+    recheck: Callable[[Any], Iterator[Difference]] | None
     derived: Callable[[Any], list[Claim]] | None
     records_claims: bool
     changes: Callable[[Any, Any], Iterator[Change | None]] | None
     special: Special
 
     def __post_init__(self) -> None:
-        for part in ("schema", "name", "title"):
+        made = isinstance(self.result, type) and issubclass(self.result, Result)
+        self._must("result", made and self.result.schema != "", "a kind of Result")
+        for part in ("name", "title"):
             text = getattr(self, part)
             self._must(part, isinstance(text, str) and text != "", "a text")
         for part in ("subject", "chapter"):
@@ -124,7 +127,12 @@ class Kind:
     def _must(self, part: str, right: bool, words: str) -> None:
         if not right:
             found = getattr(self, part)
-            raise ValueError(f"the kind {self.schema!r}: {part} is {found!r}, but must be {words}")
+            raise ValueError(f"the kind {self.name!r}: {part} is {found!r}, but must be {words}")
+
+    @property
+    def schema(self) -> str:
+        """The name of its format, in its current version."""
+        return self.result.schema
 
     def rung_of(self, identity: str) -> str:
         """The rung that the claim with this id stands on."""

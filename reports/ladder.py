@@ -1,8 +1,9 @@
 """The one ladder of claims over all evidence: which rung a claim stands on, and its verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from parity.claims import Claim
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ AUDITED = {
 IDENTITIES = frozenset(rung.id for rung in (*RUNGS, *BESIDE))
 
 
-def verdict_of(claims: Sequence[Mapping[str, Any]]) -> str:
+def verdict_of(claims: Sequence[Claim]) -> str:
     """Of a rung: "fails" where a claim fails, "holds" where one holds and none is open."""
-    verdicts = {claim["verdict"] for claim in claims}
+    verdicts = {claim.verdict for claim in claims}
     if "fails" in verdicts:
         return "fails"
     if verdicts == {"holds"}:

@@ -1,6 +1,5 @@
 """Finds recorded results in files and folders, and reads them."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +21,6 @@ from reports.kinds import KINDS, kind_of
 Kinds = Mapping[str, Kind]
 
 _SCHEMA_FIRST = re.compile(rb'\s*\{\s*"schema":\s*"([^"]*)"')
-
-
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def of_result(result: Result | Mapping[str, Any], kinds: Kinds = KINDS) -> Evidence:
@@ -106,7 +102,7 @@ def _with_pictures(found: Evidence, folder: Path) -> Evidence:
     if not found.kind.special.pictures:
         return found
     pictures: dict[str, bytes] = {}
-    for name in [str(one) for one in found.content.get("pictures", ())][:MOST]:
+    for name in [str(one) for one in found.result.pictures][:MOST]:
         for present in (name, jpeg_name(name)):
             if ".." not in Path(present).parts and (folder / present).is_file():
                 try:
@@ -134,7 +130,9 @@ def _of_bytes(content: bytes, source: str, kinds: Kinds) -> Evidence:
     if kind is None:
         of_files = {name: one for name, one in kinds.items() if not one.special.folder}
         kind = kind_of(schema, source, of_files)
-    return Evidence(kind, {"": content}, _revived(value), source)
+    recorded = {"schema": kind.schema, **value}
+    result = kind.result.from_json(recorded, source)
+    return Evidence(kind, {"": content}, result, source, recorded["schema"])
 
 
 def _of_run(folder: Path, kinds: Kinds) -> Evidence:
@@ -150,13 +148,6 @@ def _of_run(folder: Path, kinds: Kinds) -> Evidence:
             f"{METRICS} is empty",
             "wait for the run's first row, or leave it out",
         )
-    return Evidence(kinds[RUN], files, run.description, str(folder), run, counts)
-
-
-def _revived(value: Any) -> Any:
-    """The value with the texts that `strict` writes as the numbers they stand for."""
-    if isinstance(value, Mapping):
-        return {name: _revived(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_revived(item) for item in value]
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+    kind = kinds[RUN]
+    result = kind.result.from_json(run.description, str(folder / DESCRIPTION))
+    return Evidence(kind, files, result, str(folder), RUN, run, counts)

@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from parity.errors import InputError
 from parity.records import json_text
+from parity.results import Result
 from reports import evidence
-from reports.derived import all_claims, incomplete
+from reports.derived import BROKEN, Stated, all_claims, incomplete
 from reports.document import Cell, Chapter
 from reports.drawing.plots import stage_class
 from reports.evidence import Evidence, names
@@ -31,9 +32,10 @@ SCHEMA = "maskformer-replication/report/2"
 SHOWN = 0.051  # relative: what is left out of a number that is shown with two digits
 PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
 FOLDER = "evidence"
+NEAREST = ("id", "value", "limit")  # what report.json says of the claim nearest to its limit
 
 
-def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path) -> Path:
+def write_report(results: Sequence[Result | Mapping[str, Any] | Evidence], out_dir: Path) -> Path:
     """Writes `report.html`, its twins and `evidence/` into `out_dir`; returns the page's path.
 
     A pure function of `results` (recorded results, each with its "schema", or evidence that was
@@ -70,7 +72,7 @@ def write_report(results: Sequence[Mapping[str, Any] | Evidence], out_dir: Path)
     return out_dir / PAGE
 
 
-def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
+def render(results: Sequence[Result | Mapping[str, Any] | Evidence]) -> dict[str, str]:
     """The page and its twins as text, by name."""
     found = [one if isinstance(one, Evidence) else of_result(one) for one in results]
     claims = all_claims(found)
@@ -109,9 +111,7 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
             {"title": one.title, "verdict": one.verdict, "headline": one.headline}
             for one in chapters
         ],
-        "claims": [
-            {key: value for key, value in one.items() if key != "measured"} for one in claims
-        ],
+        "claims": [_recorded(one) for one in claims],
         "ladder": _ladder(claims),
         "evidence": [
             {"file": place, "sha256": evidence.sha256(one.files[name]), "schema": one.schema}
@@ -126,11 +126,18 @@ def render(results: Sequence[Mapping[str, Any] | Evidence]) -> dict[str, str]:
     }
 
 
-def _ladder(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _recorded(claim: Stated) -> dict[str, Any]:
+    """A claim as report.json has it: what was measured is in its evidence."""
+    written = claim.to_json()
+    written.pop("measured", None)
+    return {**written, "rung": claim.rung, "file": claim.file}
+
+
+def _ladder(claims: Sequence[Stated]) -> list[dict[str, Any]]:
     """Every rung with its verdict, and what it rests on."""
     found = []
     for rung in (*RUNGS, *BESIDE):
-        own = [claim for claim in claims if claim["rung"] == rung.id]
+        own = [claim for claim in claims if claim.rung == rung.id]
         nearest = nearest_to_limit(own)
         found.append(
             {
@@ -138,17 +145,15 @@ def _ladder(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "title": rung.title,
                 "verdict": verdict_of(own),
                 "claims": len(own),
-                "cases": sum(claim["cases"] or 0 for claim in own),
-                "nearest": nearest and {key: nearest[key] for key in ("id", "value", "limit")},
-                "files": list(dict.fromkeys(claim["file"] for claim in own)),
+                "cases": sum(claim.cases or 0 for claim in own),
+                "nearest": nearest and {key: getattr(nearest, key) for key in NEAREST},
+                "files": list(dict.fromkeys(claim.file for claim in own)),
             }
         )
     return found
 
 
-def _chapters(
-    found: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]
-) -> tuple[Chapter, ...]:
+def _chapters(found: Sequence[Evidence], claims: Sequence[Stated]) -> tuple[Chapter, ...]:
     """A chapter for each result, in order; those that belong together are at the first's place."""
     chapters: list[Chapter] = []
     files = [next(iter(places.values())) for places in names(found)]
@@ -167,10 +172,10 @@ def _chapters(
         drawn.add(about)
         members = {place for _, place in alike}
         shown = one if one.kind.special.together is None else [other for other, _ in alike]
-        own = [claim for claim in claims if claim["file"] in members]
+        own = [claim for claim in claims if claim.file in members]
         try:
             chapter = one.kind.chapter(shown, own)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except BROKEN as error:
             raise incomplete(one, error) from error
         chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))
     return _told_apart(chapters)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from maskformer.metrics import statistics
 from maskformer.metrics.run_scores import ImageCounts
@@ -18,38 +18,49 @@ def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
     return [
         (theirs, ours)
         for theirs, ours in itertools.product(runs, runs)
-        if (theirs.content["side"], ours.content["side"]) == ("torch", "tf")
+        if (theirs.result.side, ours.result.side) == ("torch", "tf")
         and all(
-            theirs.content["settings"].get(name) == ours.content["settings"].get(name)
-            for name in SAME_RUN
+            theirs.result.settings.get(name) == ours.result.settings.get(name) for name in SAME_RUN
         )
     ]
 
 
+@dataclass(frozen=True)
+class Paired:
+    """A score of two runs over the same images: ours - theirs, and whether that is equivalent."""
+
+    difference: statistics.Interval
+    equivalence: statistics.Equivalence
+
+
 def compared(
     theirs: ImageCounts | None, ours: ImageCounts | None, margin: float = 0.001
-) -> dict[str, dict[str, Any]]:
-    """By score: `difference` (an interval of ours - theirs), its `p_value`, and `equivalence`.
+) -> dict[str, Paired | statistics.Missing]:
+    """The scores (0..1) of both runs' last evaluations compared over their images, by name.
 
-    In 0..1, over the images of both runs' last evaluations. A score that cannot be compared has a
-    `reason` instead; without counts, or of other images, there is none.
+    Without counts, or of other images, there is none.
     """
     if theirs is None or ours is None or theirs.names != ours.names:
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for name in ours.values():
         try:
             samples = ours.samples()[name], theirs.samples()[name]
             if samples[0].value == samples[1].value == 0:
-                found[name] = {"reason": "both score 0, which says nothing"}
+                found[name] = statistics.Missing("both score 0, which says nothing")
                 continue
-            one = statistics.compare(*samples)
-            shown = statistics.judge_equivalence(*samples, margin=margin)
-            found[name] = {
-                "difference": one.interval,
-                "p_value": one.p_value,
-                "equivalence": shown,
-            }
+            found[name] = Paired(
+                statistics.compare(*samples).interval,
+                statistics.judge_equivalence(*samples, margin=margin),
+            )
         except (InputError, KeyError) as error:
-            found[name] = {"reason": str(error).splitlines()[0]}
+            found[name] = statistics.Missing(str(error).splitlines()[0])
     return found
+
+
+def intervals(
+    theirs: ImageCounts | None, ours: ImageCounts | None
+) -> dict[str, statistics.Interval]:
+    """The intervals of `compared`, of those scores that have one."""
+    found = compared(theirs, ours)
+    return {name: one.difference for name, one in found.items() if isinstance(one, Paired)}

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from parity.records import plain
 from reports.document import describe
 from reports.evidence import Evidence
 
-Content = Mapping[str, Any]
 Subject = dict[str, Any]
 
 LONGEST = 48  # characters of a fact that are shown
@@ -27,10 +27,9 @@ WEIGHTS = ("config_sha256", "weights_sha256", "port_weights_sha256", "reference"
 def subject(one: Evidence) -> Subject:
     """The facts of a result, by name, equal in two recordings of the same thing.
 
-    What was not recorded is left out. Raises KeyError or TypeError for a result that lacks what its
-    schema promises.
+    What was not recorded is left out.
     """
-    facts = {"config": one.config, **one.kind.subject(one.content)}
+    facts = {"config": one.config, **one.kind.subject(one.result)}
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
@@ -65,14 +64,15 @@ def shown(fact: Any) -> str:
     return text[:12] if len(text) == len(digest) else f"{text[:LONGEST]}... [{digest[:8]}]"
 
 
-def picked(content: Content, names: Sequence[str]) -> Subject:
-    """What a result has under these names, but for what is None."""
-    return {name: content[name] for name in names if content.get(name) is not None}
+def picked(holder: Any, names: Sequence[str]) -> Subject:
+    """What a mapping or a result has under these names, as JSON has it, but for what is None."""
+    found = holder if isinstance(holder, Mapping) else vars(holder)
+    return {name: plain(found[name]) for name in names if found.get(name) is not None}
 
 
-def files(files: Sequence[Content]) -> list[str]:
+def files(files: Sequence[Any]) -> list[str]:
     """Name, size and the beginning of the hash of each file."""
-    return [f"{one['name']} {describe(one['size'])} {one['sha256'][:16]}" for one in files]
+    return [f"{one.name} {describe(one.size)} {one.sha256[:16]}" for one in files]
 
 
 def command_words(command: str | None) -> list[str] | None:

@@ -1,9 +1,9 @@
 """What stands at the top of a report: the verdict, the ladder over all results, what is open."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from reports import words
+from reports.derived import Stated
 from reports.document import (
     Block,
     Cell,
@@ -21,7 +21,6 @@ from reports.evidence import Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 from reports.sections import environment, errata, scores
 
-Claim = Mapping[str, Any]
 ON_THE_LADDER = {
     "losses, matching, gradients and weight updates",
     "training runs and the PQ or mIoU they reach",
@@ -37,16 +36,13 @@ LADDER = (
 WEAK = 5.0
 """Percent, below which a score shows little."""
 
-INHERITED = "inherited from "
-"""How the place of a claim begins that fails for what another claim found."""
-
 PLACES = 3
 """How many places of claims that fail the answer names."""
 
 EXECUTION = "Execution on a TPU: a preflight compiles for it and runs nothing there."
 
 
-def summary(found: Sequence[Evidence], claims: Sequence[Claim]) -> Summary:
+def summary(found: Sequence[Evidence], claims: Sequence[Stated]) -> Summary:
     """The summary of all evidence, whose claims are `claims`."""
     steps = [step(rung, claims) for rung in RUNGS]
     beside = [step(rung, claims) for rung in BESIDE]
@@ -66,27 +62,27 @@ def summary(found: Sequence[Evidence], claims: Sequence[Claim]) -> Summary:
     )
 
 
-def verdict(claims: Iterable[Claim]) -> str:
+def verdict(claims: Iterable[Stated]) -> str:
     """Of a report: "fails" where any claim fails, "holds" where all that was run holds."""
-    verdicts = {claim["verdict"] for claim in claims}
+    verdicts = {claim.verdict for claim in claims}
     if "fails" in verdicts:
         return "fails"
     return "holds" if "holds" in verdicts else "not decided"
 
 
-def step(rung: Rung, claims: Sequence[Claim]) -> Step:
+def step(rung: Rung, claims: Sequence[Stated]) -> Step:
     """A rung in words: its verdict, and the margin of the claim that is nearest to its limit."""
-    own = [claim for claim in claims if claim["rung"] == rung.id]
+    own = [claim for claim in claims if claim.rung == rung.id]
     judged = verdict_of(own)
     nearest = nearest_to_limit(own)
-    cases = sum(claim["cases"] or 0 for claim in own)
+    cases = sum(claim.cases or 0 for claim in own)
     return Step(
         id=rung.id,
         title=rung.title,
         statement=rung.statement,
         verdict=judged,
         tone=words.tone(judged),
-        margin="" if nearest is None else words.margin(nearest["value"], nearest["limit"]),
+        margin="" if nearest is None else words.margin(nearest.value, nearest.limit),
         cases="" if not own else f"{_count(cases, 'case')}, {_count(len(own), 'claim')}",
         command=rung.command,
         claims=tuple(words.in_words(claim) for claim in own),
@@ -97,37 +93,35 @@ def _count(amount: int, noun: str) -> str:
     return f"{number(amount)} {noun}" + ("" if amount == 1 else "s")
 
 
-def nearest_to_limit(claims: Sequence[Claim]) -> Claim | None:
+def nearest_to_limit(claims: Sequence[Stated]) -> Stated | None:
     """The claim that fails, or that uses the largest share of its limit; None without numbers."""
     measured = [
-        claim
-        for claim in claims
-        if words.is_number(claim["value"]) and words.is_number(claim["limit"])
+        claim for claim in claims if words.is_number(claim.value) and words.is_number(claim.limit)
     ]
 
-    def share(claim: Claim) -> tuple[bool, float]:
-        value, limit = claim["value"], claim["limit"]
+    def share(claim: Stated) -> tuple[bool, float]:
+        value, limit = claim.value, claim.limit
         used = value / limit if limit > 0 else float(value > limit)
-        return claim["verdict"] == "fails", used if used == used else float("inf")
+        return claim.verdict == "fails", used if used == used else float("inf")
 
     return max(measured, key=share, default=None)
 
 
-def headline(steps: Sequence[Step], claims: Sequence[Claim]) -> str:
+def headline(steps: Sequence[Step], claims: Sequence[Stated]) -> str:
     """The report's verdict in one line: what fails and where, or how much holds; what is open."""
     held = [one for one in steps if one.verdict == "holds"]
-    failing = [claim for claim in claims if claim["verdict"] == "fails"]
+    failing = [claim for claim in claims if claim.verdict == "fails"]
     missing = [one.title.lower() for one in steps if one.verdict == "not run"]
     undecided = [one.title.lower() for one in steps if one.verdict == "not decided"]
     if failing:
         first = failing[0]
-        place = f" at {first['place']}" if first.get("place") else ""
-        cause = f", likely cause: {first['cause']}" if first.get("cause") else ""
-        text = f"Does not hold{place}: {first['title']}{cause}; {_count(len(failing), 'claim')} "
+        place = f" at {first.place.text}" if first.place else ""
+        cause = f", likely cause: {first.cause}" if first.cause else ""
+        text = f"Does not hold{place}: {first.title}{cause}; {_count(len(failing), 'claim')} "
         text += f"{'fails' if len(failing) == 1 else 'fail'}, {len(held)} of {len(steps)} rungs "
         text += "hold"
     else:
-        cases = _count(sum(claim["cases"] or 0 for claim in claims), "case")
+        cases = _count(sum(claim.cases or 0 for claim in claims), "case")
         text = (
             f"{len(held)} of {len(steps)} rungs hold, none fails: {_count(len(claims), 'claim')} "
             f"on {cases}"
@@ -139,25 +133,25 @@ def headline(steps: Sequence[Step], claims: Sequence[Claim]) -> str:
     return f"{text}."
 
 
-def answer(claims: Sequence[Claim]) -> str:
+def answer(claims: Sequence[Stated]) -> str:
     """Whether the differences that were found are acceptable, in a sentence or two.
 
     What stands beside the ladder says nothing of it.
     """
-    on_ladder = [claim for claim in claims if claim["rung"] not in {rung.id for rung in BESIDE}]
+    on_ladder = [claim for claim in claims if claim.rung not in {rung.id for rung in BESIDE}]
     judged = verdict(on_ladder)
     if judged == "not decided":
         return "Not decided: no claim in these results that compares the two sides was judged."
     if judged == "holds":
-        undecided = sum(one["verdict"] not in ("holds", "not run") for one in on_ladder)
+        undecided = sum(one.verdict not in ("holds", "not run") for one in on_ladder)
         left = f" {_count(undecided, 'claim')} could not be decided." if undecided else ""
         return (
             "Yes, for what was run: no difference is above its limit, and every claim says where "
             f"its limit comes from.{left} What was not verified is listed below."
         )
-    failing = [claim for claim in on_ladder if claim["verdict"] == "fails"]
-    named = dict.fromkeys(claim["place"] for claim in failing if claim.get("place"))
-    places = [place for place in named if not place.startswith(INHERITED)]
+    failing = [claim for claim in on_ladder if claim.verdict == "fails"]
+    named = dict.fromkeys(one.place for one in failing if one.place and not one.place.inherited)
+    places = [place.text for place in named]
     text = f"No: {_count(len(failing), 'claim')} {'fails' if len(failing) == 1 else 'fail'}"
     if places:
         more = len(places) - PLACES
@@ -175,7 +169,7 @@ def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
     ]
     said: dict[str, list[str]] = {}
     for one in found:
-        for text in one.content.get("not_verified", ()):
+        for text in getattr(one.result, "not_verified", ()):
             if text not in ON_THE_LADDER:
                 said.setdefault(text, []).append(one.title)
     for text, titles in said.items():

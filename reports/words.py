@@ -1,13 +1,16 @@
 """Verdicts and claims as people read them, with the margin to each limit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from reports.document import Cell, Chapter, Claim, Column, Section, Table, describe, number
+from parity.claims import Claim
+from reports.document import Cell, Chapter, Column, Section, Table, Text, describe, number
+from reports.document import Claim as Shown
 from reports.evidence import Evidence
 
 TONES = {
     "equal": "good",
+    "equivalent": "good",
     "holds": "good",
     "agree": "good",
     "different": "bad",
@@ -40,20 +43,17 @@ def margin(value: Any, limit: Any) -> str:
     return f"{_factor(limit / value)} times below the limit"
 
 
-def _margin(claim: Mapping[str, Any]) -> str:
+def _margin(claim: Claim) -> str:
     """A claim's margin; of one that fails for what only one side has, that."""
-    lacking = (claim.get("measured") or {}).get("lacking")
+    lacking = claim.measured.lacking if claim.measured else ()
     if lacking:
         return f"only on one side: {', '.join(lacking)}"
-    return margin(claim["value"], claim["limit"])
+    return margin(claim.value, claim.limit)
 
 
-def _with_place(claim: Mapping[str, Any]) -> str:
+def _with_place(claim: Claim) -> str:
     """A claim's title, and where it fails."""
-    place = claim.get("place")
-    if not place:
-        return claim["title"]
-    return f"{claim['title']} ({place})"
+    return f"{claim.title} ({claim.place.text})" if claim.place else claim.title
 
 
 def _factor(ratio: float) -> str:
@@ -61,37 +61,37 @@ def _factor(ratio: float) -> str:
     return number(float(f"{ratio:.2g}"))
 
 
-def in_words(claim: Mapping[str, Any]) -> Claim:
+def in_words(claim: Claim) -> Shown:
     """A claim as people read it."""
-    facts = [("measured", describe(claim["value"])), ("limit", describe(claim["limit"]))]
-    if is_number(claim["value"]) and is_number(claim["limit"]):
+    facts = [("measured", describe(claim.value)), ("limit", describe(claim.limit))]
+    if is_number(claim.value) and is_number(claim.limit):
         facts.append(("margin", _margin(claim)))
-    facts.append(("cases", describe(claim["cases"])))
+    facts.append(("cases", describe(claim.cases)))
     # Only a claim that fails has these.
-    names = {"place": "where", "cause": "likely cause"}
-    facts += [(name, describe(claim[key])) for key, name in names.items() if claim.get(key)]
-    return Claim(
-        title=claim["title"],
-        verdict=claim["verdict"],
-        tone=tone(claim["verdict"]),
-        facts=tuple(facts) if claim["verdict"] != "not run" else (),
-        derivation=describe(claim["derivation"]),
-        evidence=claim["evidence_sha256"] or "none recorded",
-        command=claim["command"],
-        file=claim.get("file", ""),
+    facts += [("where", claim.place.text)] if claim.place else []
+    facts += [("likely cause", claim.cause)] if claim.cause else []
+    return Shown(
+        title=claim.title,
+        verdict=claim.verdict,
+        tone=tone(claim.verdict),
+        facts=tuple(facts) if claim.verdict != "not run" else (),
+        derivation=describe(claim.derivation),
+        evidence=claim.evidence_sha256 or "none recorded",
+        command=claim.command,
+        file=getattr(claim, "file", ""),
     )
 
 
-def table(claims: Sequence[Mapping[str, Any]]) -> Table:
+def table(claims: Sequence[Claim]) -> Table:
     """The claims of one result, a row each; the ladder says more of them."""
     rows = tuple(
         (
-            Cell(claim["verdict"], tone=tone(claim["verdict"])),
+            Cell(claim.verdict, tone=tone(claim.verdict)),
             Cell(_with_place(claim)),
-            Cell(describe(claim["value"]), claim["value"] if is_number(claim["value"]) else ""),
-            Cell(describe(claim["limit"]), claim["limit"] if is_number(claim["limit"]) else ""),
+            Cell(describe(claim.value), claim.value if is_number(claim.value) else ""),
+            Cell(describe(claim.limit), claim.limit if is_number(claim.limit) else ""),
             Cell(_margin(claim)),
-            Cell(describe(claim["cases"]), claim["cases"] or 0),
+            Cell(describe(claim.cases), claim.cases or 0),
         )
         for claim in claims
     )
@@ -108,15 +108,17 @@ def table(claims: Sequence[Mapping[str, Any]]) -> Table:
 
 def chapter(
     one: Evidence,
-    claims: Sequence[Mapping[str, Any]],
+    claims: Sequence[Claim],
     headline: str,
     *sections: Section,
     verdict: str | None = None,
+    about: str = "",
 ) -> Chapter:
     """The chapter of one result: its claims, where it has any, then what else it holds.
 
-    Its verdict is `verdict`, or the one that was recorded.
+    Its verdict is `verdict`, or the one that was recorded; `about` explains the claims.
     """
-    verdict = one.content["verdict"] if verdict is None else verdict
-    own = [Section("Claims", (table(claims),))] if claims else []
+    verdict = one.result.verdict if verdict is None else verdict
+    told = (Text(about),) if about else ()
+    own = [Section("Claims", (*told, table(claims)))] if claims else []
     return Chapter(one.title, verdict, tone(verdict), headline, (*own, *sections))

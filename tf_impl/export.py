@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -30,7 +29,7 @@ from maskformer.inference.prediction import resizes_before_combining
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
-from parity.files import replacing
+from parity.files import replacing, temporary
 from tf_impl import checkpointing
 from tf_impl.inference import infer
 from tf_impl.model_garden.experiments import inputs_of, model_of
@@ -211,12 +210,9 @@ def _bilinear(out_size: tf.Tensor, in_size: tf.Tensor) -> tf.Tensor:
 
 def save(serving: Serving, folder: Path) -> None:
     """Writes a SavedModel with the signature `serving_default`; all of it or nothing."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        tf.saved_model.save(serving, str(temporary), signatures={"serving_default": serving.serve})
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary(folder, True) as partial:
+        tf.saved_model.save(serving, str(partial), signatures={"serving_default": serving.serve})
+        os.replace(partial, folder)
 
 
 def stablehlo(program: Program) -> tuple[bytes, str]:

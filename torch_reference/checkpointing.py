@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from parity.errors import InputError
+from parity.files import replacing
 from parity.reading.content import read_json
 
 SCHEMA = "maskformer-replication/torch-checkpoint/1"
@@ -51,34 +52,33 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Raises InputError where the disk is full or cannot be written; nothing of it stays then.
     """
     target = folder / f"{_PREFIX}{checkpoint.step:09d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.partial"
     training = {f"optimizer/{key}": value for key, value in checkpoint.optimizer.items()}
     training |= {f"random/{rank}": value for rank, value in enumerate(checkpoint.random)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        temporary.mkdir()
-        for name, tensors in ((MODEL, checkpoint.model), (TRAINING, training)):
-            contiguous = {key: value.contiguous() for key, value in tensors.items()}
-            save_file(contiguous, temporary / name)
-        description = {
-            "schema": SCHEMA,
-            "step": checkpoint.step,
-            "plan": checkpoint.plan,
-            "threads": checkpoint.threads,
-            "sha256": {name: _sha256(temporary / name) for name in (MODEL, TRAINING)},
-        }
-        (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
-        for name in (MODEL, TRAINING, DESCRIPTION):
-            _flush(temporary / name)
-        if target.exists():
-            _remove(target)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            for name, tensors in ((MODEL, checkpoint.model), (TRAINING, training)):
+                contiguous = {key: value.contiguous() for key, value in tensors.items()}
+                save_file(contiguous, temporary / name)
+            description = {
+                "schema": SCHEMA,
+                "step": checkpoint.step,
+                "plan": checkpoint.plan,
+                "threads": checkpoint.threads,
+                "sha256": {name: _sha256(temporary / name) for name in (MODEL, TRAINING)},
+            }
+            text = json.dumps(description, indent=1)
+            (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
+            for name in (MODEL, TRAINING, DESCRIPTION):
+                _flush(temporary / name)
+            if target.exists():
+                _remove(target)
         _flush(folder)
         for old in list_checkpoints(folder)[:-keep]:
             _remove(old)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
             f"the checkpoint of step {checkpoint.step} cannot be written",
             f"{target}: {error}",

@@ -46,10 +46,22 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(source: Source, config: ModelConfig, dtype: str | None = None) -> Plan:
+def class_tensors(config: ModelConfig) -> frozenset[str]:
+    """The tensors of `config` whose shape depends on the number of classes."""
+    more = expected(config.replace(num_classes=config.num_classes + 1))
+    return frozenset(n for n, spec in expected(config).items() if more[n].shape != spec.shape)
+
+
+def make_plan(
+    source: Source,
+    config: ModelConfig,
+    dtype: str | None = None,
+    renewed: frozenset[str] = frozenset(),
+) -> Plan:
     """Pairs every tensor of `source` with one of `config`; loads none but the small constants.
 
-    A backbone alone is paired with `config`'s backbone only.
+    A backbone alone is paired with `config`'s backbone only. Those of `renewed` that have another
+    shape in the file are left out, by name, and have no pair.
 
     Raises:
         InputError: listing every tensor that is missing, unexpected, of another shape, or of
@@ -57,6 +69,7 @@ def make_plan(source: Source, config: ModelConfig, dtype: str | None = None) -> 
     """
     specs = expected(config)
     found = _Pairing(source, config, dtype)
+    found.renewed = renewed
     if source.naming == "hugging_face":
         hugging_face.check_supported(config)
         found.pair_library(specs)
@@ -74,6 +87,7 @@ class _Pairing:
     def __init__(self, source: Source, config: ModelConfig, dtype: str | None) -> None:
         self.source, self.config, self.dtype = source, config, dtype
         self.unused = dict(source.tensors)
+        self.renewed: frozenset[str] = frozenset()
         self.pairs: list[Pair] = []
         self.left_out: dict[str, str] = {}
         self.notes: list[str] = []
@@ -151,6 +165,9 @@ class _Pairing:
         shape = spec.tf_shape if self.source.naming == "tf" else spec.shape
         for name, part in zip(names, parts, strict=True):
             wanted = (shape[0] // len(names), *shape[1:]) if shape else shape
+            if part.shape != wanted and spec.name in self.renewed:
+                self.left_out[name] = f"{list(part.shape)}, of another number of classes"
+                return
             if part.shape != wanted:
                 self.problems["of another shape"].append(
                     f"{name} is {list(part.shape)}, expected {list(wanted)}"

@@ -259,7 +259,7 @@ def _only_items(kind: type) -> Callable[..., Any]:
     return make
 
 
-def _dict_with(*_: Any) -> dict:
+def dict_with(*_: Any) -> dict:
     """A dict whatever it makes for absent keys."""
     return Ordered()
 
@@ -272,7 +272,7 @@ def _counter(counts: Any = None) -> dict:
 
 ADMITTED: dict[str, Any] = {
     "collections.OrderedDict": Ordered,
-    "collections.defaultdict": _dict_with,
+    "collections.defaultdict": dict_with,
     "collections.Counter": _counter,
     **{
         f"{builtins}.{name}": kind

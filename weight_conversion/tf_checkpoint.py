@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from parity.errors import InputError
-from weight_conversion.stored import DTYPES, StoredTensor
+from parity.reading import bounds
+from parity.reading.content import read_bytes
+from weight_conversion.stored import DTYPES, StoredTensor, check_shape, damaged, refused
 from weight_conversion.torch_files import Declared
 
 NAME = "ckpt"
@@ -25,6 +27,7 @@ _VALUE = "VARIABLE_VALUE"
 _SAVE_COUNTER_KEY = f"save_counter/.ATTRIBUTES/{_VALUE}"
 _PART = "part-"
 _GROUP_BYTES = 16 << 20
+_TABLE_END = bytes.fromhex("57fb808b247547db")  # of a table of LevelDB, which an index is
 _TRAINING_STATE = ("optimizer", "global_step", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
@@ -45,8 +48,9 @@ def prefix_of(path: Path) -> Path | None:
         found = sorted(path.glob("*.index"))
         state = path / "checkpoint"
         if len(found) > 1 and state.is_file():
+            read_bytes(state, bounds.SETTINGS_BYTES, "checkpoint state")
             latest = _tensorflow().train.latest_checkpoint(str(path))
-            if latest:
+            if latest and Path(latest).parent.resolve() == path.resolve():
                 return Path(latest)
         if len(found) > 1:
             raise InputError(
@@ -77,6 +81,7 @@ def read(prefix: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+    _check_index(Path(f"{prefix}.index"))
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -89,7 +94,7 @@ def read(prefix: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
             )
         graph.ParseFromString(reader.get_tensor(_GRAPH_KEY))
         keys = _model_keys(graph)
-    except (tf.errors.OpError, DecodeError, IndexError, ValueError) as error:
+    except (tf.errors.OpError, DecodeError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise _damaged(prefix, error) from None
@@ -113,6 +118,17 @@ def read(prefix: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     return tensors, left_out
 
 
+def _check_index(path: Path) -> None:
+    """Raises InputError for a table that is too large, or that TensorFlow would not call one."""
+    size = path.stat().st_size
+    if size > bounds.HEADER_BYTES:
+        raise refused(path, f"its table has {size:,} bytes")
+    with path.open("rb") as file:
+        file.seek(max(0, size - len(_TABLE_END)))
+        if file.read() != _TABLE_END:
+            raise damaged(path, "it does not end as a table does")
+
+
 def _damaged(prefix: Path, reason: object) -> InputError:
     evidence = str(reason).splitlines()[0][:300]
     return InputError(f"TF checkpoint {prefix} is damaged", evidence, "obtain the files again")
@@ -123,11 +139,13 @@ def _stored(
 ) -> StoredTensor:
     if dtype not in DTYPES:
         raise InputError(f"{prefix} holds {key} as {dtype}", f"known: {', '.join(DTYPES)}")
+    if any(side < 0 for side in shape) or check_shape(shape):
+        raise refused(prefix, f"{key} has the shape {list(shape)[:40]}")
 
     def load() -> np.ndarray:
         try:
             return np.asarray(reader.get_tensor(key))
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(prefix, error) from None
 
     return StoredTensor(shape, dtype, load)
@@ -144,6 +162,8 @@ def _model_keys(graph: Any) -> dict[str, str]:
     seen = {start}
     queue: list[tuple[int, tuple[str, ...]]] = [(start, prefix)]
     for node, path in queue:
+        if len(path) > bounds.DEEPEST or len(keys) > bounds.MOST_NAMES:
+            raise refused(Path("the graph"), "its objects are too many, or nested too deeply")
         for attribute in graph.nodes[node].attributes:
             if attribute.name == _VALUE:
                 keys[".".join(path)] = attribute.checkpoint_key

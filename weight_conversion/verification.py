@@ -43,6 +43,12 @@ def verify(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist",
+            "expected: a receipt",
+            "parity convert writes one beside each result",
+        )
     receipt = read_json(path, bounds.HEADER_BYTES, "receipt")
     if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
         raise InputError(f"{path} is no receipt of format {FORMAT}", "expected: a receipt.json")

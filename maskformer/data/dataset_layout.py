@@ -1,9 +1,11 @@
 """Finds the splits of a data set below a folder, in COCO's panoptic or ADE20K's layout."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from maskformer.data.panoptic_dataset import PanopticImages, read_panoptic_images
+from maskformer.data.panoptic_format import refuse
 from maskformer.data.semantic_dataset import SemanticImages, read_semantic_images
 from parity.errors import InputError
 from parity.reading.content import read_json
@@ -42,8 +44,15 @@ def find_splits(folder: str | os.PathLike[str]) -> list[str]:
     return panoptic or semantic
 
 
-def open_split(folder: str | os.PathLike[str], split: str, ignored: int | None = None) -> Images:
+def open_split(
+    folder: str | os.PathLike[str],
+    split: str,
+    ignored: int | None = None,
+    report: Callable[[InputError], None] = refuse,
+) -> Images:
     """The images of one split. Raises InputError as the readers do, and for an unknown split.
+
+    `report` is told the faults that leave out one image, where they are to be collected.
 
     Args: ignored: label of unlabelled pixels in semantic data; without it 255, and 65535 where 255
     is a class, as in the original's `register_ade20k_full.py`.
@@ -58,7 +67,7 @@ def open_split(folder: str | os.PathLike[str], split: str, ignored: int | None =
     if annotations.is_file():
         beside = root / f"panoptic_{split}"
         labels = beside if beside.is_dir() else root / "annotations" / f"panoptic_{split}"
-        return read_panoptic_images(annotations, root / split, labels)
+        return read_panoptic_images(annotations, root / split, labels, report)
     names = _category_names(root / "categories.json")
     classes = len(names) or ADE20K_CLASSES
     if ignored is None:
@@ -70,6 +79,7 @@ def open_split(folder: str | os.PathLike[str], split: str, ignored: int | None =
         classes,
         ignored,
         names,
+        report,
     )
 
 

@@ -12,6 +12,7 @@ from maskformer.data.dataset_layout import Images, find_splits, open_split
 from maskformer.data.images import Size
 from maskformer.data.panoptic_format import Category, PanopticDataset
 from maskformer.model.config import ModelConfig
+from maskformer.model.zoo import OwnClass
 from parity.errors import InputError
 
 LAYOUTS = {True: "coco", False: "ADEChallengeData2016"}
@@ -108,13 +109,28 @@ def open_data(
             f"{config.name} predicts {config.num_classes} classes, the data set has "
             f"{len(categories)}",
             f"{root}: {', '.join(category.name for category in categories[:4])}, ...",
-            "Choose a config that was made for this data set.",
+            "Give --classes data for a model of its classes, or the config of such a model.",
         )
     count = len(images) if limit is None else min(limit, len(images))
     ignored = config.ignore_value if config.ignore_value >= config.num_classes else 65535
     if images.kind == "semantic":
         images = dataclasses.replace(images, ignored=ignored)
     return EvaluationData(root, _split_name(root, split), images, tuple(categories), count, ignored)
+
+
+def classes_of(folder: Path, config: ModelConfig) -> tuple[OwnClass, ...]:
+    """The classes of a data set, in the order of the class ids of a model of it.
+
+    Of two layouts side by side that is taken which `open_data` takes. Label maps have no things.
+    Raises InputError as `open_split` does.
+    """
+    inside = folder / LAYOUTS[config.inference.panoptic_on]
+    root = inside if inside.is_dir() else folder
+    images = open_split(root, find_splits(root)[0])
+    if images.kind == "panoptic":
+        return tuple(OwnClass(one.id, one.name, one.isthing) for one in images.categories)
+    names = images.names or tuple(f"class {c}" for c in range(images.num_classes))
+    return tuple(OwnClass(c, name, False) for c, name in enumerate(names))
 
 
 def _split_name(root: Path, split: str) -> str:

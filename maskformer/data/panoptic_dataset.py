@@ -1,7 +1,7 @@
 """COCO panoptic data as training and evaluation read it: photographs, segment maps, class ids."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from maskformer.data.panoptic_format import (
     Annotation,
     Category,
     PanopticDataset,
-    check_ids,
+    id_faults,
     image_name,
     measure_segments,
     read_dataset,
     read_ids,
+    refuse,
 )
 from parity.errors import InputError
 
@@ -89,20 +90,35 @@ class PanopticImages:
 
         Raises InputError as `load` does, and for an id without pixels, a wrong area or box.
         """
+        ids = self._read_ids(index)
+        for fault in self._id_faults(index, ids):
+            raise fault
+        return ids
+
+    def faults(self, index: int) -> Iterator[InputError]:
+        """Everything that is wrong with one image: its photograph, its PNG, and its segments."""
+        for read in (lambda: read_photograph(self.records[index]), lambda: self._read_ids(index)):
+            try:
+                found = read()
+            except InputError as fault:
+                yield fault
+                found = None
+        if found is not None:
+            yield from self._id_faults(index, found)
+
+    def _id_faults(self, index: int, ids: np.ndarray) -> Iterator[InputError]:
         annotation = self.annotation(index)
         name = image_name(annotation.image_id)
-        ids = self._read_ids(index)
-        check_ids(ids, annotation.segments, name)
+        yield from id_faults(ids, annotation.segments, name)
         measured = measure_segments(ids)
         for segment in annotation.segments:
-            if segment.bbox is not None and tuple(segment.bbox) != measured[segment.id][1]:
-                raise InputError(
+            box = measured[segment.id][1] if segment.id in measured else segment.bbox
+            if segment.bbox is not None and tuple(segment.bbox) != box:
+                yield InputError(
                     f"{name}: segment {segment.id} has the box {list(segment.bbox)} in the JSON",
-                    f"its pixels in the PNG span {list(measured[segment.id][1])}"
-                    " (x, y, width, height)",
+                    f"its pixels in the PNG span {list(box)} (x, y, width, height)",
                     "Write the box again from the PNG.",
                 )
-        return ids
 
     def _read_ids(self, index: int) -> np.ndarray:
         record, annotation = self.records[index], self.annotation(index)
@@ -121,13 +137,16 @@ def read_panoptic_images(
     json_path: str | os.PathLike[str],
     image_folder: str | os.PathLike[str],
     label_folder: str | os.PathLike[str],
+    report: Callable[[InputError], None] = refuse,
 ) -> PanopticImages:
     """The images that a panoptic JSON annotates; files are opened one by one later.
+
+    `report` is told the faults that leave out one entry, as in `panoptic_format.read_dataset`.
 
     Raises InputError as `panoptic_format.read_dataset` does, for a data set without images, and
     for a missing image folder.
     """
-    dataset = read_dataset(json_path, label_folder)
+    dataset = read_dataset(json_path, label_folder, report)
     folder = Path(image_folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", f"expected: the images of {json_path}")
@@ -137,14 +156,17 @@ def read_panoptic_images(
             f"it lists {len(dataset.images)} images and {len(dataset.categories)} categories",
             "Is this a test split? It has no annotations.",
         )
-    if absent := sorted(
+    absent = sorted(
         str(image_id)
         for image_id in dataset.images.keys() - {a.image_id for a in dataset.annotations}
-    ):
-        raise InputError(
-            f"image {absent[0]} has no annotation",
-            f"{len(absent)} of {len(dataset.images)} images of {json_path} have none",
-            "An image without segments still needs an annotation with empty segments_info.",
+    )
+    for one in absent:
+        report(
+            InputError(
+                f"image {one} has no annotation",
+                f"{len(absent)} of {len(dataset.images)} images of {json_path} have none",
+                "An image without segments still needs an annotation with empty segments_info.",
+            )
         )
     records = []
     for annotation in dataset.annotations:

@@ -7,14 +7,13 @@ segment id is R + 256 G + 65536 B, and 0 is void.
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskformer.data import image_files
 from parity.errors import InputError
 from parity.files import replacing
 from parity.reading import bounds
@@ -203,25 +202,34 @@ def check_ids(ids: np.ndarray, segments: Sequence[Segment], name: str) -> None:
 
     Args: ids [H,W] integers; segments of one image; name of the image for the message.
     """
+    for fault in id_faults(ids, segments, name):
+        raise fault
+
+
+def id_faults(ids: np.ndarray, segments: Sequence[Segment], name: str) -> Iterator[InputError]:
+    """All that `check_ids` may raise."""
     (values,), counts = count_equal(ids)
     areas = dict(zip(values.tolist(), counts.tolist(), strict=True))
     areas.pop(VOID, None)
     listed = {segment.id: segment for segment in segments}
-    if missing := sorted(areas.keys() - listed.keys()):
-        raise InputError(
-            f"{name}: segment {missing[0]} is in the PNG and not in the JSON",
-            f"{len(missing)} such segments, {areas[missing[0]]} pixels in this one",
+    missing = sorted(areas.keys() - listed.keys())
+    for one in missing:
+        yield InputError(
+            f"{name}: segment {one} is in the PNG and not in the JSON",
+            f"{len(missing)} such segments, {areas[one]} pixels in this one",
             "Add it to segments_info, or set its pixels to 0 (void).",
         )
-    if absent := sorted(listed.keys() - areas.keys()):
-        raise InputError(
-            f"{name}: segment {absent[0]} is in the JSON and not in the PNG",
-            f"{len(absent)} such segments, category {listed[absent[0]].category_id} in this one",
+    absent = sorted(listed.keys() - areas.keys())
+    for one in absent:
+        yield InputError(
+            f"{name}: segment {one} is in the JSON and not in the PNG",
+            f"{len(absent)} such segments, category {listed[one].category_id} in this one",
             "Remove it from segments_info, or draw it.",
         )
     for segment in segments:
-        if segment.area is not None and segment.area != areas[segment.id]:
-            raise InputError(
+        found = areas.get(segment.id)
+        if segment.area is not None and found is not None and segment.area != found:
+            yield InputError(
                 f"{name}: segment {segment.id} has {areas[segment.id]} pixels in the PNG",
                 f"its area in the JSON is {segment.area}",
                 "Write the area again from the PNG.",
@@ -233,6 +241,8 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises InputError where the file is missing, not an image, or neither 8-bit RGB nor opaque RGBA.
     """
+    from maskformer.data import image_files
+
     path = Path(path)
     pixels, mode = image_files.values(path, path.name, "panoptic PNG")
     if mode == "RGBA" and (pixels[..., 3] == 255).all():
@@ -248,49 +258,71 @@ def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_ids(pixels)
 
 
+def refuse(fault: InputError) -> None:
+    """What a reader does with a fault where nobody collects them."""
+    raise fault
+
+
 def read_dataset(
-    json_path: str | os.PathLike[str], folder: str | os.PathLike[str]
+    json_path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    report: Callable[[InputError], None] = refuse,
+    like: PanopticDataset | None = None,
 ) -> PanopticDataset:
     """The validated content of a panoptic JSON; `folder` holds its PNGs.
 
-    The PNGs are read one by one by `PanopticDataset.ids`, so that no image is kept.
+    The PNGs are read one by one by `PanopticDataset.ids`, so that no image is kept. `report` is
+    told each fault of an entry; where it does not raise it, the entry is left out.
+    Predictions have the images and categories of the truth that they are `like`, whatever they say.
     Raises InputError naming the file, image and segment for: a missing file, broken JSON, missing
     or ill-typed fields, duplicate ids, segment id 0, unknown categories, images without a record.
     """
     path, folder = Path(json_path), Path(folder)
     content = read_json(path, bounds.RECORD_BYTES, "COCO panoptic JSON")
+    if like is not None and isinstance(content, dict):
+        for key, values in (("categories", like.categories), ("images", like.images)):
+            content[key] = [_record(one) for one in values.values()]
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", f"expected: the PNGs of {path.name}")
+    entries = {
+        key: [(f"{path.name}: {key}[{i}]", item) for i, item in _items(content, path, key)]
+        for key in ("categories", "images", "annotations")
+    }
     categories = _unique(
-        (
-            _category(item, f"{path.name}: categories[{i}]")
-            for i, item in _items(content, path, "categories")
-        ),
+        _good((lambda w=w, o=o: _category(o, w) for w, o in entries["categories"]), report),
         f"{path.name}: categories",
+        report,
     )
     images = _unique(
-        (_image(item, f"{path.name}: images[{i}]") for i, item in _items(content, path, "images")),
+        _good((lambda w=w, o=o: _image(o, w) for w, o in entries["images"]), report),
         f"{path.name}: images",
+        report,
     )
     by_text = {str(image_id): image_id for image_id in images}
     if len(by_text) < len(images):
         by_text = {}  # one id is there as a number and as a text: none can be meant for the other
     annotations = []
     seen = set()
-    for i, item in _items(content, path, "annotations"):
-        annotation = _annotation(item, f"{path.name}: annotations[{i}]", categories)
+    read = (
+        lambda w=w, o=o: _annotation(o, w, categories, report) for w, o in entries["annotations"]
+    )
+    for annotation in _good(read, report):
         name = image_name(annotation.image_id)
         if annotation.image_id not in images:
             annotation = _with_the_same_number(annotation, by_text)
             name = image_name(annotation.image_id)
         if annotation.image_id in seen:
-            raise InputError(f"{path.name}: {name} has two annotations")
+            report(InputError(f"{path.name}: {name} has two annotations"))
+            continue
         if annotation.image_id not in images:
-            raise InputError(
-                f"{path.name}: {name} is annotated and not in `images`",
-                f"`images` has {len(images)} entries, such as {next(iter(images), None)!r}",
-                "Add its record (id, file_name, height, width).",
+            report(
+                InputError(
+                    f"{path.name}: {name} is annotated and not in `images`",
+                    f"`images` has {len(images)} entries, such as {next(iter(images), None)!r}",
+                    "Add its record (id, file_name, height, width).",
+                )
             )
+            continue
         seen.add(annotation.image_id)
         annotations.append(annotation)
     return PanopticDataset(images, tuple(annotations), categories, folder)
@@ -427,11 +459,30 @@ def _image(item: Any, where: str) -> ImageInfo:
     return image
 
 
-def _annotation(item: Any, where: str, categories: Mapping[int, Category]) -> Annotation:
+def _good(
+    makers: Iterable[Callable[[], Any]], report: Callable[[InputError], None]
+) -> Iterator[Any]:
+    """What is made without a fault; the faults are reported."""
+    for make in makers:
+        try:
+            one = make()
+        except InputError as fault:
+            report(fault)
+            continue
+        yield one
+
+
+def _annotation(
+    item: Any,
+    where: str,
+    categories: Mapping[int, Category],
+    report: Callable[[InputError], None],
+) -> Annotation:
     image_id = _field(item, "image_id", (int, str), where)
     name = image_name(image_id)
     segments: dict[int, Segment] = {}
-    for i, entry in enumerate(_field(item, "segments_info", list, where)):
+
+    def listed(i: int, entry: Any) -> Segment:
         segment = _segment(entry, f"{name}: segments_info[{i}]")
         if segment.id in segments:
             raise InputError(f"{name}: segment {segment.id} is listed twice")
@@ -441,6 +492,10 @@ def _annotation(item: Any, where: str, categories: Mapping[int, Category]) -> An
                 f"ids go from 1 to {MAX_ID}; {VOID} is void",
             )
         _check_category(segment, categories, name)
+        return segment
+
+    entries = enumerate(_field(item, "segments_info", list, where))
+    for segment in _good((lambda i=i, e=e: listed(i, e) for i, e in entries), report):
         segments[segment.id] = segment
     file_name = file_name_in(item, where)
     return Annotation(image_id, file_name, tuple(segments.values()))
@@ -510,12 +565,15 @@ def _check_category(segment: Segment, categories: Mapping[int, Category], name: 
         )
 
 
-def _unique(items: Iterable[Any], where: str) -> dict[Any, Any]:
+def _unique(
+    items: Iterable[Any], where: str, report: Callable[[InputError], None] = refuse
+) -> dict[Any, Any]:
     unique: dict[Any, Any] = {}
     for item in items:
         if item.id in unique:
-            raise InputError(f"{where}: id {item.id} occurs twice")
-        unique[item.id] = item
+            report(InputError(f"{where}: id {item.id} occurs twice"))
+        else:
+            unique[item.id] = item
     return unique
 
 

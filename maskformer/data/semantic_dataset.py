@@ -1,6 +1,7 @@
 """Semantic data in ADE20K's layout: one photograph and one label map of the same name per image."""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from maskformer.data import image_files
 from maskformer.data.annotated import Annotated, Record, read_photograph
+from maskformer.data.panoptic_format import refuse
 from parity.errors import InputError
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".png")
@@ -54,6 +56,14 @@ class SemanticImages:
             )
         return labels
 
+    def faults(self, index: int) -> Iterator[InputError]:
+        """Everything that is wrong with one image: its photograph, and its labels."""
+        for read in (lambda: read_photograph(self.records[index]), lambda: self.labels(index)):
+            try:
+                read()
+            except InputError as fault:
+                yield fault
+
     def load(self, index: int) -> Annotated:
         """Photograph and labels of one image. Raises InputError as `labels` does."""
         return Annotated(image=read_photograph(self.records[index]), labels=self.labels(index))
@@ -65,6 +75,7 @@ def read_semantic_images(
     num_classes: int,
     ignored: int,
     names: tuple[str, ...] = (),
+    report: Callable[[InputError], None] = refuse,
 ) -> SemanticImages:
     """The images of a folder, each with its label map; sizes come from the files' headers.
 
@@ -74,17 +85,23 @@ def read_semantic_images(
     """
     photographs = _by_stem(Path(image_folder), _PHOTOGRAPHS, "photographs")
     labels = _by_stem(Path(label_folder), _LABELS, "label maps")
-    if missing := sorted(photographs.keys() - labels.keys()):
-        raise InputError(
-            f"image {missing[0]} has no label map",
-            f"{len(missing)} of {len(photographs)} images have none in {label_folder}",
-            "Remove the photograph, or add its labels.",
+    missing = sorted(photographs.keys() - labels.keys())
+    for one in missing:
+        report(
+            InputError(
+                f"image {one} has no label map",
+                f"{len(missing)} of {len(photographs)} images have none in {label_folder}",
+                "Remove the photograph, or add its labels.",
+            )
         )
-    if stray := sorted(labels.keys() - photographs.keys()):
-        raise InputError(
-            f"label map {stray[0]} has no photograph",
-            f"{len(stray)} of {len(labels)} label maps have none in {image_folder}",
-            "Remove the label map, or add its photograph.",
+    stray = sorted(labels.keys() - photographs.keys())
+    for one in stray:
+        report(
+            InputError(
+                f"label map {one} has no photograph",
+                f"{len(stray)} of {len(labels)} label maps have none in {image_folder}",
+                "Remove the label map, or add its photograph.",
+            )
         )
     if names and len(names) != num_classes:
         raise InputError(f"{len(names)} class names", f"num_classes is {num_classes}")
@@ -94,14 +111,16 @@ def read_semantic_images(
             f"classes go from 0 to {num_classes - 1}",
             "Choose an ignored label outside of the classes.",
         )
-    stems = sorted(photographs)
-    records = tuple(
-        Record(stem, photographs[stem], *image_files.size(photographs[stem], f"image {stem}"))
-        for stem in stems
-    )
-    return SemanticImages(
-        records, tuple(labels[stem] for stem in stems), num_classes, ignored, names
-    )
+    records = []
+    for stem in sorted(photographs.keys() & labels.keys()):
+        try:
+            size = image_files.size(photographs[stem], f"image {stem}")
+        except InputError as fault:
+            report(fault)
+            continue
+        records.append(Record(stem, photographs[stem], *size))
+    paths = tuple(labels[record.source_id] for record in records)
+    return SemanticImages(tuple(records), paths, num_classes, ignored, names)
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:

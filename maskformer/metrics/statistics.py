@@ -8,12 +8,14 @@ Bootstrap", 1993, chapter 14). Everything is deterministic in its seed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from parity.errors import InputError
 
 _CHUNK = 2**22
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ class Interval:
     resamples: int
     images: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no such figure."""
+
+    reason: str
+
+
+def known(make: Callable[[], Found]) -> Found | Missing:
+    """What `make` gives, or why too few images show what it needs."""
+    try:
+        return make()
+    except InputError as error:
+        return Missing(str(error).splitlines()[0])
 
 
 @dataclass(frozen=True)

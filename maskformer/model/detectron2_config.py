@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from maskformer import ade20k, coco
+from maskformer.model import own_config
 from maskformer.model.config import (
     FEATURES,
     InferenceConfig,
@@ -212,7 +213,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Entry:
 def resolve(
     config: str | None, config_file: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Entry:
-    """The entry that a command line names: a zoo name, or a YAML file with overrides.
+    """The entry that a command line names: a zoo name, a YAML with overrides, or another file.
 
     Raises:
         InputError: neither or both are given, overrides lack a file, or as `zoo.get` and `read`.
@@ -224,7 +225,7 @@ def resolve(
             "`parity zoo` lists the names",
         )
     if config_file is not None:
-        return read(config_file, overrides)
+        return _described(Path(config_file), overrides)
     if overrides:
         raise InputError(
             f"overrides are given with --config {config}",
@@ -234,11 +235,25 @@ def resolve(
 
 
 def entry_of(config: str) -> Entry:
-    """The zoo's entry of that name, or what the YAML file of that absolute path describes.
+    """The zoo's entry of that name, or what the file of that absolute path describes.
 
     Raises InputError as `zoo.get` and `read` do.
     """
-    return read(config) if is_file(config) else get(config)
+    return _described(Path(config), ()) if is_file(config) else get(config)
+
+
+def _described(path: Path, overrides: Sequence[str]) -> Entry:
+    """What a file describes: a YAML, own classes in JSON, or a Hugging Face folder."""
+    if path.suffix != ".json" and not path.is_dir():
+        return read(path, overrides)
+    if overrides:
+        raise InputError(
+            f"overrides are given with {path}", "KEY VALUE overrides belong to the original's YAML"
+        )
+    return own_config.read(
+        path,
+        lambda base, settings: _described(Path(base), settings) if settings else entry_of(base),
+    )
 
 
 def scaled_sizes(expression: str) -> tuple[int, ...]:

@@ -65,11 +65,22 @@ class Published:
 
 
 @dataclass(frozen=True)
+class OwnClass:
+    """A class of a user's data set: the data set's id and name, and whether it is a thing."""
+
+    id: int
+    name: str
+    is_thing: bool
+
+
+@dataclass(frozen=True)
 class Entry:
     """One entry of the zoo. `init_weights` names the ImageNet weights that training starts from.
 
     `eval_period` is in iterations, 0 for the end of training only. `config_file` is the YAML file
     in the original's repository; it and `published` are empty for this project's own entries.
+    `classes` has the classes where they are a user's own; `classes_unknown` says that which of them
+    are things is not known.
     """
 
     name: str
@@ -82,6 +93,8 @@ class Entry:
     init_weights: str
     config_file: str = ""
     published: Published | None = None
+    classes: tuple[OwnClass, ...] = ()
+    classes_unknown: bool = False
 
     @cached_property
     def settings(self) -> tuple:
@@ -98,6 +111,11 @@ class Entry:
         values["model"] = self.model.to_dict()
         values["solver"] = dataclasses.asdict(self.solver)
         values["inputs"] = dataclasses.asdict(self.inputs)
+        for name in ("classes", "classes_unknown"):
+            if not values[name]:
+                del values[name]  # as the zoo's entries were always recorded
+        if self.classes:
+            values["classes"] = [dataclasses.asdict(one) for one in self.classes]
         if self.published:
             values["published"] = {
                 **dataclasses.asdict(self.published),
@@ -695,7 +713,7 @@ def names() -> tuple[str, ...]:
 
 
 def is_file(config: str) -> bool:
-    """Whether `config` is the absolute path of a YAML file, in place of the name of an entry."""
+    """Whether `config` is the absolute path of a file, in place of the name of an entry."""
     return Path(config).is_absolute()
 
 

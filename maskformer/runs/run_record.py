@@ -40,6 +40,7 @@ import math
 import os
 import re
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ from typing import IO, Any
 import numpy as np
 
 from parity.errors import InputError
-from parity.files import replacing
+from parity.files import hold, replacing
 from parity.reading import bounds
 from parity.reading.content import parse_json, read_bytes, read_json
 
@@ -111,9 +112,10 @@ class Run:
 class RunRecord:
     """Appends rows to a run's record; every row is complete in the file when `write` returns."""
 
-    def __init__(self, stream: IO[bytes], seconds: float) -> None:
-        """For `open`: a stream at the end of complete rows, and the seconds of the last of them."""
+    def __init__(self, stream: IO[bytes], seconds: float, held: int) -> None:
+        """For `open`: a stream at the end of complete rows, the seconds of the last, the lock."""
         self._stream = stream
+        self._let_go = weakref.finalize(self, os.close, held)
         self._start = time.perf_counter() - seconds
 
     @classmethod
@@ -131,43 +133,23 @@ class RunRecord:
 
         Args: description: JSON-able, with the keys `REQUIRED`.
         Raises InputError where the folder cannot be written, already holds a run (without
-        `resume_step`), or holds none that this description continues.
+        `resume_step`), holds none that this description continues, or another process has its
+        record open: the folder is locked until the record is closed, also by a kill.
         """
         folder = Path(folder)
         _check_description(description, "the description")
-        path = folder / DESCRIPTION
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if resume_step is None or not path.exists():
-                _start(folder, description, resume_step)
-                return cls(_append(folder), 0.0)
-            before = _read_description(folder)
-            if before["side"] != description["side"]:
-                raise InputError(
-                    f"{folder} is a run of the {before['side']} side",
-                    f"this is the {description['side']} side",
-                    "Choose another folder.",
-                )
-            if before["data_sha256"] != description["data_sha256"]:
-                raise InputError(
-                    f"{folder} was started with other data",
-                    f"its hash was {before['data_sha256']}, is {description['data_sha256']}",
-                    "Resume with the data it was started with.",
-                )
-            kept = list(_complete_lines(folder, resume_step))
-            with replacing(folder / METRICS) as temporary:
-                temporary.write_bytes(b"".join(line for line, _ in kept))
-            resumed = {"step": resume_step} | {
-                key: description[key] for key in ("versions", "git_commit")
-            }
-            _write_description(folder, {**before, "resumed": [*before.get("resumed", []), resumed]})
-            return cls(_append(folder), kept[-1][1].seconds if kept else 0.0)
+            held = hold(folder)
         except OSError as error:
-            raise InputError(
-                f"{folder} cannot be written",
-                f"{type(error).__name__}: {error.strerror or error}",
-                "Choose another folder, or free some space.",
-            ) from None
+            raise _not_writable(folder, error) from None
+        try:
+            return cls(*_opened(folder, description, resume_step), held)
+        except BaseException as error:
+            os.close(held)
+            if isinstance(error, OSError):
+                raise _not_writable(folder, error) from None
+            raise
 
     def write(
         self, step: int, split: str, values: Mapping[str, float], seconds: float | None = None
@@ -206,6 +188,7 @@ class RunRecord:
     def close(self) -> None:
         """Closes the file; nothing can be written afterwards."""
         self._stream.close()
+        self._let_go()
 
     def __enter__(self) -> "RunRecord":
         return self
@@ -255,6 +238,42 @@ def _start(folder: Path, description: Mapping[str, Any], resume_step: int | None
 def _append(folder: Path) -> IO[bytes]:
     # Unbuffered: what a full disk refused must not be written again when the file is closed.
     return (folder / METRICS).open("ab", buffering=0)
+
+
+def _opened(
+    folder: Path, description: Mapping[str, Any], resume_step: int | None
+) -> tuple[IO[bytes], float]:
+    """A stream at the end of a record's complete rows, and the seconds of the last of them."""
+    if resume_step is None or not (folder / DESCRIPTION).exists():
+        _start(folder, description, resume_step)
+        return _append(folder), 0.0
+    before = _read_description(folder)
+    if before["side"] != description["side"]:
+        raise InputError(
+            f"{folder} is a run of the {before['side']} side",
+            f"this is the {description['side']} side",
+            "Choose another folder.",
+        )
+    if before["data_sha256"] != description["data_sha256"]:
+        raise InputError(
+            f"{folder} was started with other data",
+            f"its hash was {before['data_sha256']}, is {description['data_sha256']}",
+            "Resume with the data it was started with.",
+        )
+    kept = list(_complete_lines(folder, resume_step))
+    with replacing(folder / METRICS) as temporary:
+        temporary.write_bytes(b"".join(line for line, _ in kept))
+    resumed = {"step": resume_step} | {key: description[key] for key in ("versions", "git_commit")}
+    _write_description(folder, {**before, "resumed": [*before.get("resumed", []), resumed]})
+    return _append(folder), kept[-1][1].seconds if kept else 0.0
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder} cannot be written",
+        f"{type(error).__name__}: {error.strerror or error}",
+        "Choose another folder, or free some space.",
+    )
 
 
 def _write_description(folder: Path, description: Mapping[str, Any]) -> None:

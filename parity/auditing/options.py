@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from parity.claims import Claim
 from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
+from parity.training.declared import Training
 
 if TYPE_CHECKING:
     from parity.auditing.result import Input, Measured
@@ -48,6 +49,7 @@ class Options:
         capture_effect: measure what reading the taps changes.
         decided: tells the taps that are scores of classes, along the last axis, whose choices must
             be the same in float32.
+        training: how both sides are trained, whose step is compared as well.
         places: finds the places at fault, from the measured reference
             (`parity.auditing.reference.Reference`), the port's float64 outputs and what was
             measured; by default every module is judged alone.
@@ -65,6 +67,7 @@ class Options:
     only: str | None = None
     capture_effect: bool = False
     decided: Callable[[Tap], bool] | None = None
+    training: Training | None = None
     places: "Callable[[Any, Any, Measured], list[Localisation]] | None" = None
     claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None

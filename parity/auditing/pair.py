@@ -11,17 +11,16 @@ import numpy as np
 
 from parity.auditing.result import Input
 from parity.calls import fill, flatten, is_array
+from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
-from parity.names import Declared, Names
+from parity.names import Declared
 from parity.trace import Axes, tap_key
 from parity.weights import Loaded, Weights
 
 Inputs = tuple | dict[str, Any]
 AxesByPlace = Mapping[int | str, str]
 OTHER_AXES: AxesByPlace = {3: "NSC", 2: "NX", 1: "X", 0: ""}
-SAME_PATHS = Names()
-BY_LAYER = Weights()
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,12 @@ class Pair:
         inputs: the reference's arguments as NumPy arrays, a tuple of positional or a dict of named
             ones; floats are given in float32.
         port_inputs: the port's; by default `inputs`, with the axes of each in the port's order.
-        names: the declared map between modules and tensors; by default modules have the same paths.
-        weights: what of the weights does not follow from the pairs of layers; None where `port`
-            builds the model with its weights, `Loaded` where these can be read back and compared.
+        names: the declared map between modules and tensors, whole or in part; by default, what
+            belongs together is found (`parity.match`). `Names()` where modules have the same paths.
+        weights: `Weights` where the reference's are to be moved into the port, with what of them
+            does not follow from the pairs of layers. By default the port's own stay and are
+            compared where they are the reference's, and are moved where they are not. `Loaded`
+            where the port is built with them and something else reads them back.
         axes, port_axes: one letter for each axis of a tensor, by its number of axes, or by its
             place, such as `*.norm:*`, with the reference's path; places go first. What is not
             listed is an image, whose channels are last in TensorFlow and first after the batch in
@@ -69,8 +71,8 @@ class Pair:
     port: Source
     inputs: Inputs
     port_inputs: Inputs | None = None
-    names: Declared = SAME_PATHS
-    weights: Weights | Loaded | None = BY_LAYER
+    names: Declared | None = None
+    weights: Weights | Loaded | None = None
     axes: AxesByPlace | Axes = field(default_factory=dict)
     port_axes: AxesByPlace | Axes = field(default_factory=dict)
     stage: Callable[[str], str] = lambda path: path.partition(".")[0] or "outputs"
@@ -107,6 +109,12 @@ def build(source: Source, dtype: str) -> Built:
     if registry.entry_of(source) is None and callable(source):
         return Built(*registry.built(source, dtype), dtype, told=False)
     framework = registry.of(source)
+    if framework.copied is None:
+        raise InputError(
+            f"a {type(source).__name__} of {framework.NAME} was given, not what builds it",
+            "its layers cannot change their precision",
+            "give a function that builds it, such as `lambda: Model()`",
+        )
     return Built(framework, framework.copied(source, dtype), dtype, told=False)
 
 

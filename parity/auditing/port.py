@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.arranging import Arranged, known
+from parity.auditing.declared import check_kinds
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.reference import Reference
@@ -33,7 +34,8 @@ class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
     `returned` is what came back of the weights that it was given, None where it was built with
-    them; `held` are the float64 variables that hold them, `held32` those of the float32 model.
+    them; `held` are the float64 variables that hold them, `held32` those of the float32 model;
+    `reasons` say what of them cannot be read back.
     """
 
     float64: Built | None
@@ -42,6 +44,7 @@ class Port:
     held: Sequence[Held] = ()
     held32: Sequence[Held] = ()
     kept: Found = field(default_factory=dict)
+    reasons: Sequence[str] = ()
 
     @property
     def model64(self) -> Any:
@@ -61,7 +64,9 @@ class Port:
         """The float64 model's weights by the reference's keys, in its layout."""
         if isinstance(reference.pair.weights, Loaded):
             return reference.pair.weights.read(self.model64)
-        return {one.key: one.returned() for one in self.held}
+        return {
+            key: array for one in self.held for key, array in one.returned(reference.state).items()
+        }
 
     def conversion(self, reference: Reference) -> Returned:
         """What came back of the weights, from the float32 model where there is one."""
@@ -94,7 +99,9 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             )
         port = Port(built, held=held, kept=kept)
         if isinstance(reference.pair.weights, Weights):
-            given_to = {one.key: reference.state[one.key] for one in held}
+            keys = {key for one in held for key in one.keys}
+            given_to = {key: one for key, one in reference.state.items() if key in keys}
+            port.reasons = tuple(text for one in held for text in one.reasons)
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
@@ -178,7 +185,10 @@ def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
         recorder, inputs = recorder_of(reference, built, built.framework.EXECUTIONS[0], None)
         with built.precision():
             recorder.modules_of(inputs)
-    return built, load(built.framework, built.model, reference.state, pair.names, pair.weights)
+    framework, model = built.framework, built.model
+    variables, modules = framework.variables(model), framework.modules(model)
+    check_kinds(pair.names, pair.weights, reference.state, variables, modules)
+    return built, load(framework, model, reference.state, pair.names, pair.weights)
 
 
 def _changed(reference: Reference, built: Built) -> None:

@@ -1,13 +1,13 @@
 """What an audit measures of the reference: once, for any number of ports."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from parity.auditing.declared import check_sides
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
@@ -26,14 +26,15 @@ from parity.weights import Loaded, state_of
 class Reference:
     """The reference of a pair, measured.
 
-    `trace` and `outputs` are those in float64, `floors` how far rounding moves each tap; `moved`
-    is what was kept of the outputs of the runs with moved roundings. `errors32` and `floors32` are
-    the same of the float32 reference, empty where only float64 is audited. `state` are its weights.
-    Inside `precision` its float64 model runs; `kept` are the casts to float32 that it would make.
+    `built` is its float64 model, `trace` and `outputs` are those in float64, `floors` how far
+    rounding moves each tap; `moved` is what was kept of the outputs of the runs with moved
+    roundings. `errors32` and `floors32` are the same of the float32 reference, empty where only
+    float64 is audited. `state` are its weights; `first` is the float32 model that has them, where
+    each build might have others. `kept` are the casts to float32 that its float64 run would make.
     """
 
     pair: Pair
-    framework: Framework
+    built: Built
     state: Mapping[str, np.ndarray]
     recorder: Recorder | None
     outputs: Any
@@ -43,25 +44,46 @@ class Reference:
     outputs32: Any = None
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    first: Built | None = None
     kept: Found = field(default_factory=dict)
-    precision: Callable[[], AbstractContextManager] = nullcontext
+
+    def built_in(self, dtype: str) -> Built:
+        """Its model in one precision, which may be one that serves for this alone."""
+        return _built(self.pair, dtype, self.first)
+
+    @property
+    def framework(self) -> Framework:
+        """The framework of its model."""
+        return self.built.framework
 
     def release(self) -> None:
         """Lets go of model and tensors; what was measured of them stays."""
-        self.recorder, self.trace = None, Trace()
+        self.release64()
+        self.trace = Trace()
+
+    def release64(self) -> None:
+        """Lets go of the float64 model."""
+        self.recorder = None
+        self.built = dataclasses.replace(self.built, model=None)
 
 
-def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
+def measure_reference(
+    pair: Pair, options: Options, steps: Steps, first: Built | None = None
+) -> Reference:
     """Everything of an audit that does not depend on the port.
+
+    `first` is what `given_reference` has built already.
 
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
     """
-    pair = _given(pair)
+    check_sides(pair.names)
+    if first is None:
+        pair, first = given_reference(pair)
     with steps("reference, float64"):
         with noting() as kept:
-            built, recorder = _recorder(pair, options, "float64")
-            framework, inputs64 = built.framework, cast(pair.inputs, "float64")
+            built, recorder = _recorder(pair, options, "float64", first)
+            inputs64 = cast(pair.inputs, "float64")
             with built.precision():
                 outputs, trace = recorder(inputs64)
         if options.only is not None and not len(trace):
@@ -70,67 +92,106 @@ def measure_reference(pair: Pair, options: Options, steps: Steps) -> Reference:
                 "no module of the reference is at or below this path",
                 f"give a module path such as {next((one for one in recorder.modules if one), '')}",
             )
-    with steps("rounding floor, float64"):
+    with steps("rounding floor, float64"), built.precision():
         moved: list[Any] = []
         keep = options.kept or (lambda run: None)
-        with built.precision():
-            floors = framework.measure_floors(
-                recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
-            )
+        floors = built.framework.measure_floors(
+            recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
+        )
     give_back()
-    state = _state(pair)
-    found = Reference(pair, framework, state, recorder, outputs, trace, floors, moved)
-    found.kept, found.precision = kept, built.precision
+    state = _state(pair, first)
+    found = Reference(pair, built, state, recorder, outputs, trace, floors, moved, first=first)
+    found.kept = kept
     if options.float32:
         with steps("reference and rounding floor, float32"):
-            _, recorder32 = _recorder(pair, options, "float32")
+            built32, recorder32 = _recorder(pair, options, "float32", first)
             inputs32 = cast(pair.inputs, "float32")
             comparison = Comparison(trace)
-            found.outputs32, _ = recorder32(inputs32, comparison)
-            found.errors32 = comparison.gaps
-            found.floors32 = framework.measure_floors(
-                recorder32, inputs32, trace, observe=lambda run: None
-            )
+            with built32.precision():
+                found.outputs32, _ = recorder32(inputs32, comparison)
+                found.errors32 = comparison.gaps
+                found.floors32 = built32.framework.measure_floors(
+                    recorder32, inputs32, trace, observe=lambda run: None
+                )
     return found
 
 
-def _given(pair: Pair) -> Pair:
-    """The pair with a reference that is built: once, since each might have weights of its own."""
+def given_reference(pair: Pair) -> tuple[Pair, Built | None]:
+    """The pair with a reference that is built: once, since each might have weights of its own.
+
+    One that cannot be copied stays a function; its first model, in float32, has the weights.
+    """
     if isinstance(pair.reference, InDtype) or registry.entry_of(pair.reference) is not None:
-        return pair
-    return dataclasses.replace(pair, reference=build(pair.reference, "float32").model)
+        return pair, None
+    first = build(pair.reference, "float32")
+    if first.framework.copied is not None:
+        return dataclasses.replace(pair, reference=first.model), None
+    _built_by_a_call(pair, first)
+    return pair, first
 
 
-def _recorder(pair: Pair, options: Options, dtype: str) -> tuple[Built, Recorder]:
-    built = build(pair.reference, dtype)
-    framework = built.framework
-    if framework.in_training(built.model):
+def evaluating(reference: Built) -> None:
+    """Raises InputError where the reference is in training mode."""
+    if reference.framework.in_training(reference.model):
         raise InputError(
             "the reference is in training mode",
             "dropout and batch statistics would make every run another one",
             "call reference.eval() first",
         )
+
+
+def _built_by_a_call(pair: Pair, built: Built) -> None:
+    recorder = _new_recorder(pair, built, None)
+    with built.precision():
+        recorder.modules_of(cast(pair.inputs, built.dtype))
+
+
+def _recorder(
+    pair: Pair, options: Options, dtype: str, first: Built | None
+) -> tuple[Built, Recorder]:
+    built = _built(pair, dtype, first)
+    evaluating(built)
+    framework = built.framework
     if framework.measure_floors is None:
         raise InputError(
             f"a model of {framework.NAME} cannot be the reference",
             "how far rounding moves its tensors cannot be measured",
             "make it the port, and the other model the reference",
         )
-    axes = axes_of(pair.axes, framework)
-    return built, framework.recorder(
+    return built, _new_recorder(pair, built, options.only)
+
+
+def _built(pair: Pair, dtype: str, first: Built | None) -> Built:
+    """The reference in one precision, with the weights of the first model where there is one."""
+    if first is not None and dtype == first.dtype:
+        return first
+    built = build(pair.reference, dtype)
+    if first is not None:
+        _built_by_a_call(pair, built)
+        weights = first.framework.variables(first.model)
+        for path, one in built.framework.variables(built.model).items():
+            one.assign(weights[path].read())
+    return built
+
+
+def _new_recorder(pair: Pair, built: Built, only: str | None) -> Recorder:
+    framework = built.framework
+    return framework.recorder(
         built.model,
-        axes,
+        axes_of(pair.axes, framework),
         framework.EXECUTIONS[0],
-        only=options.only,
+        only=only,
         copies=pair.copies,
-        naming=pair.names.reference_side(),
+        naming=None if pair.names is None else pair.names.reference_side(),
     )
 
 
-def _state(pair: Pair) -> Mapping[str, np.ndarray]:
+def _state(pair: Pair, first: Built | None) -> Mapping[str, np.ndarray]:
     """The reference's float tensors by key, as they are in float32."""
     if isinstance(pair.weights, Loaded):
         return pair.weights.state
+    if first is not None:
+        return state_of(first.framework.variables(first.model))
     told = isinstance(pair.reference, InDtype)
     model = build(pair.reference, "float32").model if told else pair.reference
     return state_of(registry.of(model).variables(model))

@@ -77,12 +77,13 @@ class Case:
         floors: how far rounding moves the reference's, by key.
         feeds: the reference's tensors that the module is given, by name.
         run: runs the reference's module in the same way, and returns its taps; takes other feeds.
-        again: runs the port's module once more.
+        again: runs the port's module once more, as `run`.
         trace: the reference's whole trace.
         called: paths of the modules that the port's call calls, in order.
         through: paths of modules that are judged as a part of this one.
         hints: what explained places of the same kind, the last first; tried before all else.
         over: whether the time for the search is spent.
+        ours: the port's call.
     """
 
     call: Call
@@ -92,17 +93,30 @@ class Case:
     floors: Mapping[str, Gap]
     feeds: Mapping[str, Tap]
     run: Callable[..., Mapping[str, Tap]]
-    again: Callable[[], Mapping[str, Tap]]
+    again: Callable[..., Mapping[str, Tap]]
     trace: Mapping[str, Tap]
     called: tuple[str, ...] = ()
     through: frozenset[str] = frozenset()
     hints: tuple[str, ...] = ()
     over: Callable[[], bool] = lambda: False
+    ours: Call | None = None
 
     @property
     def children(self) -> list[Call]:
         """The calls that the module makes, for which the reference's results stand in."""
         return [one for one in self.call.made(self.through) if one.path not in self.through]
+
+    def exchanged(self) -> "Case":
+        """The same with the sides exchanged: the reference beside the port."""
+        return replace(
+            self,
+            call=self.ours,
+            ours=self.call,
+            port={key: tap for key, tap in self.expected.items() if key in self.port},
+            expected=self.port,
+            run=self.again,
+            again=self.run,
+        )
 
 
 def explain(
@@ -142,6 +156,28 @@ def explain(
     if exact and all(one in conditions for one in exact):
         exact = [replace(one, complete=True) for one in exact]
     return (exact or sorted(tried, key=lambda one: one.after))[: KEPT + len(called)]
+
+
+def mend(
+    port: Any, case: Case, weights: Mapping[str, np.ndarray] = NO_WEIGHTS
+) -> list[Explanation]:
+    """What, changed in the port, makes it compute what the reference does, the best first.
+
+    Args:
+        port: the recorder of the float64 port, which is of PyTorch.
+        case: the same with the sides exchanged: `port` are the reference's taps, `expected` the
+            port's, and `run` runs the port's module.
+        weights: not looked at; a port's weights are compared before.
+    Returns: at most `KEPT`; where nothing removes the whole difference, what removes most of it.
+    """
+    judge = _Judge(case)
+    tried: list[Explanation] = []
+    for candidate in _mistakes(port, case, judge, []):
+        tried.append(replace(candidate, text=f"mended in the port by {candidate.text}"))
+        if sum(one.exact and one.complete for one in tried) == KEPT:
+            break
+    exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
+    return (exact or sorted(tried, key=lambda one: one.after))[:KEPT]
 
 
 def explain_values(

@@ -13,6 +13,9 @@ from torch import Tensor
 from parity.causes.source import Mistake, Planted
 from parity.causes.torch_mistakes import every_place
 
+ATTENDING = ("query", "key", "value")
+GATES = {"GRU": ("reset", "update", "new"), "LSTM": ("input", "forget", "cell", "output")}
+
 
 def parameter_mistakes(
     module: torch.nn.Module, others: Mapping[str, Tensor], apart: Sequence[str] = ()
@@ -24,9 +27,13 @@ def parameter_mistakes(
         apart: paths of modules within, whose parameters are left alone.
     """
     own = _held(module, apart)
+    gates = GATES.get(type(module).__name__.removesuffix("Cell"))
     alike: dict[str, dict[str, Planted]] = {}
     for name, tensor in own.items():
-        for text, value in _wrong_values(tensor.detach()):
+        wrong = itertools.chain(
+            _wrong_values(tensor.detach()), _wrong_parts(tensor.detach(), gates)
+        )
+        for text, value in wrong:
             planted = partial(_loaded, tensor, value)
             alike.setdefault(text, {})[name] = planted
             yield Mistake(f"{name} {text}", planted)
@@ -117,24 +124,26 @@ def _wrong_values(value: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "is rolled back by one along its first axis", value.roll(-1, 0)
     if rank >= 2 and 1 < value.shape[1] <= 4:
         yield "is reversed along its second axis", value.flip(1)
-    if rank >= 1 and first % 3 == 0 and first >= 6:
-        names = ("query", "key", "value")
-        for order in itertools.permutations(range(3)):
-            if order != (0, 1, 2):
-                listed = ", ".join(names[i] for i in order)
-                yield (
-                    f"has its three parts in the order {listed}",
-                    torch.cat([value.chunk(3)[i] for i in order]),
-                )
-        for index, name in enumerate(names):
-            parts = list(value.chunk(3))
-            parts[index] = torch.zeros_like(parts[index])
-            yield f"lacks its {name} part", torch.cat(parts)
-            size = first // 3
-            if rank == 2 and size == value.shape[1]:
-                parts = list(value.chunk(3))
-                parts[index] = parts[index].transpose(0, 1)
-                yield f"has its {name} part transposed", torch.cat(parts)
     if rank == 2 and first == (side := math.isqrt(first)) ** 2 and side > 1:
         turned = value.reshape(side, side, -1).transpose(0, 1).reshape(value.shape)
         yield "has rows and columns of its table transposed", turned
+
+
+def _wrong_parts(value: Tensor, gates: Sequence[str] | None) -> Iterator[tuple[str, Tensor]]:
+    """What is wrong with one of several parts along the first axis: of attention, or gates."""
+    names = gates or ATTENDING
+    if not value.dim() or value.shape[0] % len(names) or value.shape[0] < 2 * len(names):
+        return
+    own = value.chunk(len(names))
+    called = "gates" if gates else "three parts"
+    for order in itertools.permutations(range(len(names))):
+        if order != tuple(range(len(names))):
+            listed = ", ".join(names[i] for i in order)
+            yield f"has its {called} in the order {listed}", torch.cat([own[i] for i in order])
+    for index, name in enumerate(names):
+        parts = list(own)
+        parts[index] = torch.zeros_like(parts[index])
+        yield f"lacks its {name} part", torch.cat(parts)
+        if value.dim() == 2 and len(parts[index]) == value.shape[1]:
+            parts[index] = own[index].transpose(0, 1)
+            yield f"has its {name} part transposed", torch.cat(parts)

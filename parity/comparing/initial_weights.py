@@ -8,7 +8,6 @@ is called different once in `1 / ALARM` comparisons.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -96,17 +95,6 @@ class Compared:
     def ratio(self) -> float:
         """The largest statistic as a multiple of its limit."""
         return ratio(self.tests)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "key": self.key,
-            "reference": self.reference,
-            "port": self.port,
-            "values": list(self.values),
-            "tests": {name: list(one) for name, one in self.tests.items()},
-            "cause": self.cause,
-        }
 
 
 def ratio(tests: Mapping[str, Sequence[float]]) -> float:

@@ -30,7 +30,10 @@ class MeasureFloors(Protocol):
 
 
 class Explain(Protocol):
-    """The likely causes of what one module of the port does; see `parity.causes.explain`."""
+    """The likely causes of what one module of the port does; see `parity.causes.explain`.
+
+    `reference` is the recorder of the side in which mistakes are planted.
+    """
 
     def __call__(
         self, reference: ReferenceRecorder, case: Case, weights: Mapping[str, Any]
@@ -85,7 +88,7 @@ class Trainer(Protocol):
         what clipping left of them, empty where that cannot be seen."""
 
     def recipe(self, optimizer: Any, model: Any) -> tuple[Any, Mapping[str, Any]] | None:
-        """The `parity.training.recipes.Recipe` of the optimizer, and the rate and the decay of each
+        """The optimizer's `parity.frameworks.shared.recipes.Recipe`, the rate and the decay of each
         parameter by path; None where its rule is not known."""
 
     def arrive(self, optimizer: Any, step: int) -> None:
@@ -103,7 +106,10 @@ class Framework(Protocol):
         EXECUTIONS: how its models can be run; in the first, modules run alone.
         IMAGES: the axes of an image's tensor by their number, as its layers have them by default.
         measure_floors: None where its models cannot be a reference.
+        copied: copied(model, dtype) is a copy of a given model that computes in `dtype`; None where
+            what is built keeps its precision.
         explain: plants mistakes in a reference of this framework; None where it cannot.
+        mend: does the same in a port of this framework, beside a reference of another.
         trainer: what a training step needs; None where its models cannot be trained here.
     """
 
@@ -111,11 +117,10 @@ class Framework(Protocol):
     EXECUTIONS: tuple[str, ...]
     IMAGES: Mapping[int, str]
     measure_floors: MeasureFloors | None
+    copied: Callable[[Any, str], Any] | None
     explain: Explain | None
+    mend: Explain | None
     trainer: Trainer | None
-
-    def copied(self, model: Any, dtype: str) -> Any:
-        """A copy of a given model that computes in `dtype`; InputError where there can be none."""
 
     def converted(self, model: Any, dtype: str) -> Any:
         """A model that was built inside `precision(dtype)`, computing in `dtype`."""

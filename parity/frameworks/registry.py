@@ -52,6 +52,22 @@ register(
 )
 register(
     Entry(
+        "Flax nnx",
+        "flax",
+        "flax.nnx.module.Module",
+        _module("parity.frameworks.flax.nnx.framework"),
+    )
+)
+register(
+    Entry(
+        "Flax linen",
+        "flax",
+        "flax.linen.module.Module",
+        _module("parity.frameworks.flax.linen.framework"),
+    )
+)
+register(
+    Entry(
         "PyTorch",
         "torch",
         "torch.nn.modules.module.Module",

@@ -95,7 +95,8 @@ def isolated_gradients_claim(step: Backward, command: str) -> Claim:
 def _judged(step: Backward, **how: Any) -> list[Localisation]:
     """`backward_places` of this step."""
     _, values = step.forward(step.inputs)
-    _, gradients = step.reference(step.inputs)
+    _, found = step.reference(step.inputs)
+    gradients = {key: tap for key, tap in found.items() if key in step.gradients}
     return backward_places(
         step.reference, step.port, values, gradients, step.port_inputs, step.floors, **how
     )

@@ -6,34 +6,31 @@ from typing import Any
 import numpy as np
 
 from parity.claims import Claim, Place, claim, margin_claim
-from parity.judge import DEFAULT, function_verdict
+from parity.judge import DEFAULT, Verdict, function_verdict
 from parity.measurements import Findings
 from parity.metrics import gap
 from parity.training.measured import ReferenceStep
-from parity.training.sides import Arrays
+from parity.training.sides import Arrays, Side
 
 EXPLAINED = 1e-12  # relative to the change; what rounding leaves of two fitted numbers
 
 
-def buffers_claim(step: ReferenceStep, ours: Arrays, before: Arrays, command: str) -> Claim:
+def buffers_claim(step: ReferenceStep, port: Side, recorder: Any, command: str) -> Claim:
     """That the port's buffers are the reference's after one step in training mode.
 
     Args:
-        ours: the port's after the step, by the reference's keys.
-        before: the same before it.
+        port: the port.
+        recorder: that of its forward pass, which is run.
     """
-    floors = step.buffers.floors
-    verdicts = {
-        key: function_verdict(key, gap(ours[key], value), floors[key])
-        for key, value in step.buffers.values.items()
-        if key in ours
-    }
+    before, ours = after_step(port, recorder)
+    hidden = port.hidden()
+    verdicts = _verdicts(step, ours)
     changed = [
         key
         for key, value in ours.items()
         if key not in step.buffers.values and not np.array_equal(value, before[key])
     ]
-    lost = [key for key in step.buffers.values if key not in ours]
+    lost = [key for key in step.buffers.values if key not in ours and key not in hidden]
     title = "What a training step changes besides its weights, such as statistics, is the same"
     derivation = (
         "largest gap of a buffer in units of its limit, min(32 x floor, 1e-9), the floor the "
@@ -47,12 +44,49 @@ def buffers_claim(step: ReferenceStep, ours: Arrays, before: Arrays, command: st
         one = margin_claim("train_buffers", title, verdicts, derivation, command, lacking)
     if one.holds:
         return one
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed] or [*changed, *lost]
-    return one.located(_place(wrong), *_causes(step, ours, before, wrong))
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    alone = _alone(step, port, recorder, wrong) or ours
+    own = [key for key, verdict in _verdicts(step, alone).items() if not verdict.passed]
+    if not (own or changed or lost):
+        return one.located(Place.inherits(f"what {_owner(wrong[0]) or 'model'} is given"))
+    wrong = [*own, *changed, *lost]
+    return one.located(_place(wrong), *_causes(step, {**ours, **alone}, before, wrong))
+
+
+def _verdicts(step: ReferenceStep, ours: Arrays) -> dict[str, Verdict]:
+    return {
+        key: function_verdict(key, gap(ours[key], value), step.buffers.floors[key])
+        for key, value in step.buffers.values.items()
+        if key in ours
+    }
+
+
+def _alone(step: ReferenceStep, port: Side, recorder: Any, keys: list[str]) -> Arrays:
+    """These buffers after their modules alone are run on what the reference's are given."""
+    calls = {(call.path, call.call): call for call in recorder.calls}
+    with port.training():
+        for call in step.forward.calls:
+            if call.path not in map(_owner, keys) or (call.path, call.call) not in calls:
+                continue
+            place = (call.path, "input", call.call)
+            feeds = {
+                tap.name: tap
+                for tap in step.taps.values()
+                if (tap.path, tap.kind, tap.call) == place
+            }
+            try:
+                recorder.isolate(calls[call.path, call.call], feeds)
+            except Exception:  # what cannot be run alone is judged in place
+                return {}
+        return port.state(keys)
+
+
+def _owner(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _place(wrong: list[str]) -> Place:
-    return Place(wrong[0].rpartition(".")[0] or "model", ", ".join(wrong[:3]))
+    return Place(_owner(wrong[0]) or "model", ", ".join(wrong[:3]))
 
 
 def _causes(step: ReferenceStep, ours: Arrays, before: Arrays, wrong: list[str]) -> list[str]:
@@ -77,7 +111,7 @@ def _causes(step: ReferenceStep, ours: Arrays, before: Arrays, wrong: list[str])
 
 def _moved_otherwise(step: ReferenceStep, ours: np.ndarray, key: str) -> str | None:
     old, new = step.before[key], step.buffers.values[key]
-    owner = key.rpartition(".")[0]
+    owner = _owner(key)
     module = step.forward.modules.get(owner)
     momentum = getattr(module, "momentum", None)
     if old.size < 2 or not isinstance(momentum, float) or ours.shape != new.shape:
@@ -114,7 +148,7 @@ def _count(step: ReferenceStep, owner: str, channels: int) -> int | None:
     return sizes[0] if len(sizes) == 1 and sizes[0] > 1 else None
 
 
-def after_step(side: Any, recorder: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def after_step(side: Side, recorder: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """A side's buffers before and after one run in training mode."""
     with side.training() as inputs:
         before = side.state(side.buffers())

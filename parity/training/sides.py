@@ -1,25 +1,45 @@
 """One side of a training step: a model in one precision, its targets, its loss, its optimizer."""
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
+from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
-from parity.calls import Recorder, fill, is_array
+from parity.calls import Recorder, fill, is_array, needed
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes, Tap, tap_key
 from parity.training.declared import Training
-from parity.weights import Layout, key_of
+from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Tensors of the reference, and what of one side holds them.
+
+    Args:
+        keys: the reference's, by which both sides are compared.
+        paths: the side's.
+        to_keys, to_paths: from the arrays of one to those of the other; gradients go the same way,
+            since numbers are only moved.
+        summed: the keys whose sum the first key stands for, where the side has only their sum.
+    """
+
+    keys: tuple[str, ...]
+    paths: tuple[str, ...]
+    to_keys: Callable[..., Sequence[np.ndarray]]
+    to_paths: Callable[..., Sequence[np.ndarray]]
+    summed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,8 +49,8 @@ class Side:
     Args:
         built: the model.
         inputs: its arguments, in its precision.
-        targets, loss, make, decisions: its own of a `Training`.
-        tensors: its float tensors: the path and the layout of each, by the reference's key.
+        targets, loss, make, schedule, decisions: its own of a `Training`.
+        holdings: its float tensors.
         axes, naming: how its recorders see it.
     """
 
@@ -39,9 +59,10 @@ class Side:
     targets: tuple
     loss: Callable[..., Any]
     make: Callable[[Any], Any]
-    tensors: Mapping[str, tuple[str, Layout]]
+    holdings: Sequence[Holding]
     axes: Axes
     naming: Naming | None
+    schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
 
     @property
@@ -85,19 +106,28 @@ class Side:
             self.axes,
             loss or (lambda outputs: self.loss(outputs, *targets)),
             {
-                key: (trained[path], layout.to_reference)
-                for key, (path, layout) in self.tensors.items()
-                if path in trained
+                key: (
+                    [trained[path] for path in one.paths],
+                    lambda *arrays, one=one, index=index: one.to_keys(*arrays)[index],
+                )
+                for one in self.holdings
+                for index, key in enumerate(one.keys)
+                if set(one.paths) <= set(trained)
             },
             execution,
             masks,
             self.naming,
         )
 
+    @property
+    def tensors(self) -> list[str]:
+        """The keys of all."""
+        return [key for one in self.holdings for key in one.keys]
+
     def parameters(self) -> list[str]:
         """The keys of what is trained."""
-        trained = self.trainer.trained(self.model)
-        return [key for key, (path, _) in self.tensors.items() if path in trained]
+        trained = set(self.trainer.trained(self.model))
+        return [key for one in self.holdings if trained & set(one.paths) for key in one.keys]
 
     def buffers(self) -> list[str]:
         """The keys of all else."""
@@ -106,19 +136,36 @@ class Side:
 
     def state(self, keys: Any) -> dict[str, np.ndarray]:
         """The values of these tensors now, as the reference holds them."""
-        variables = self.built.framework.variables(self.model)
-        return {
-            key: np.array(layout.to_reference(variables[path].read()))
-            for key, (path, layout) in self.tensors.items()
-            if key in keys
-        }
+        variables, wanted, found = self.built.framework.variables(self.model), set(keys), {}
+        for one in self.holdings:
+            if wanted & set(one.keys):
+                arrays = one.to_keys(*(variables[path].read() for path in one.paths))
+                found |= dict(zip(one.keys, map(np.array, arrays), strict=True))
+        return {key: value for key, value in found.items() if key in wanted}
 
     def assign(self, state: Arrays) -> None:
-        """Gives tensors other values."""
+        """Gives tensors other values; what is held together is given together."""
         variables = self.built.framework.variables(self.model)
-        for key, value in state.items():
-            path, layout = self.tensors[key]
-            variables[path].assign(layout.to_port(value))
+        for one in self.holdings:
+            if set(one.keys) <= set(state):
+                arrays = one.to_paths(*(state[key] for key in one.keys))
+                for path, array in zip(one.paths, arrays, strict=True):
+                    variables[path].assign(np.ascontiguousarray(array))
+
+    def seen(self, state: Arrays) -> dict[str, np.ndarray]:
+        """Values of the reference as this side could have them: what it has the sum of, summed."""
+        found = dict(state)
+        for one in self.holdings:
+            if one.summed and one.keys[0] in state:
+                found[one.keys[0]] = sum(
+                    (state[key] for key in one.summed[1:] if key in state),
+                    start=state[one.keys[0]],
+                )
+        return {key: value for key, value in found.items() if key not in self.hidden()}
+
+    def hidden(self) -> set[str]:
+        """The keys of what this side has only in a sum with another tensor."""
+        return {key for one in self.holdings for key in one.summed[1:]}
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -134,33 +181,56 @@ class Side:
         with self.built.precision():
             return self.trainer.optimizer(self.make, self.model)
 
+    def scheduled(self, optimizer: Any, schedule: Any = None) -> Callable[[], None]:
+        """What sets the optimizer's rates for the next update, by its own schedule or another."""
+        schedule = schedule or self.schedule
+        if schedule is None:
+            return lambda: None
+        made = schedule(optimizer)
+
+        def advance() -> None:
+            with warnings.catch_warnings():  # that no update came before it is meant
+                warnings.simplefilter("ignore")
+                made.step()
+
+        return advance
+
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
     ) -> Arrays:
         """One update by the reference's gradients; returns what clipping left of them, by key."""
-        held = {
-            self.tensors[key][0]: None if one is None else self.tensors[key][1].to_port(one)
-            for key, one in gradients.items()
-        }
+        held: dict[str, np.ndarray | None] = {}
+        for one in self.holdings:
+            own = [gradients.get(key) for key in one.keys]
+            arrays: Sequence[np.ndarray | None] = [None] * len(one.paths)
+            if any(each is not None for each in own):
+                shapes = self.state(one.keys)
+                arrays = one.to_paths(
+                    *(
+                        np.zeros_like(shapes[key]) if each is None else each
+                        for key, each in zip(one.keys, own, strict=True)
+                    )
+                )
+            held |= dict(zip(one.paths, arrays, strict=True))
         with self.built.precision():
             left = self.trainer.update(optimizer, self.model, held, execution)
-        keys = {path: key for key, (path, _) in self.tensors.items()}
-        return {
-            keys[path]: self.tensors[keys[path]][1].to_reference(one)
-            for path, one in left.items()
-            if path in keys
-        }
+        found = {}
+        for one in self.holdings:
+            if set(one.paths) <= set(left):
+                arrays = one.to_keys(*(left[path] for path in one.paths))
+                found |= dict(zip(one.keys, arrays, strict=True))
+        return found
 
     def outputs(self, recorder: Recorder, taps: Mapping[str, Tap]) -> Any:
         """The structure of the last run's outputs with the arrays of the reference's `taps`."""
 
         def array(slot: Any) -> np.ndarray:
-            tap = taps[tap_key("", "output", slot.name)]
-            found = recorder.fed_array("", "output", slot, tap)
+            given = {name: taps[tap_key("", "output", name)] for name in needed(slot.name)}
+            found = recorder.fed_array("", "output", slot, given)
             if found is None:
                 raise InputError(
                     f"the output `{slot.name}` has other axes than the reference's",
-                    f"the reference's are {tap.axes}",
+                    f"the reference's are {' and '.join(tap.axes for tap in given.values())}",
                     "name the same axes on both sides, in `axes` and `port_axes`",
                 )
             dtype = self.built.dtype if found.dtype.kind == "f" else found.dtype
@@ -187,7 +257,7 @@ class Side:
 def reference_side(reference: Reference, training: Training, dtype: str) -> Side:
     """The reference in one precision; raises InputError where its framework cannot be trained."""
     pair = reference.pair
-    built = build(pair.reference, dtype)
+    built = reference.built_in(dtype)
     _check(built, "reference")
     variables = built.framework.variables(built.model)
     return Side(
@@ -196,13 +266,19 @@ def reference_side(reference: Reference, training: Training, dtype: str) -> Side
         _cast(training.targets, dtype),
         training.loss,
         training.optimizer,
-        {
-            key_of(one.owner, one.name): (path, one.layout)
+        [
+            Holding(
+                (key_of(one.owner, one.name),),
+                (path,),
+                lambda array, one=one: [one.layout.to_reference(array)],
+                lambda array, one=one: [one.layout.to_port(array)],
+            )
             for path, one in variables.items()
             if one.owner is not None
-        },
+        ],
         axes_of(pair.axes, built.framework),
         pair.names.reference_side(),
+        training.schedule,
         training.decisions,
     )
 
@@ -229,10 +305,51 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
         _cast(targets, dtype),
         training.port_loss,
         training.port_optimizer,
-        {one.key: (one.path, one.layout) for one in held},
+        [_holding(one, reference.state) for one in held],
         axes_of(pair.port_axes, built.framework),
         pair.names.port_side(places_of(reference.trace)),
+        None,
         training.port_decisions or training.decisions,
+    )
+
+
+def _holding(held: Held, state: Arrays) -> Holding:
+    """How the port holds some tensors; raises InputError where no gradient can be led back."""
+    joint, keys = held.joint, tuple(held.keys)
+
+    def back(*arrays: np.ndarray) -> list[np.ndarray]:
+        return [
+            layout.to_reference(array) for layout, array in zip(held.layouts, arrays, strict=True)
+        ]
+
+    def there(*arrays: np.ndarray) -> list[np.ndarray]:
+        return [layout.to_port(array) for layout, array in zip(held.layouts, arrays, strict=True)]
+
+    if len(joint.port) == 1 < len(keys) and all(
+        np.array_equal(state[key], state[keys[0]]) for key in keys
+    ):  # one tensor under several names, of which the first is trained
+        return Holding(
+            keys[:1],
+            tuple(joint.port),
+            back,
+            lambda array: there(*joint.to_port(*[array] * len(keys))),
+        )
+    if not joint.reason:
+        return Holding(
+            keys,
+            tuple(joint.port),
+            lambda *arrays: joint.to_reference(*back(*arrays)),
+            lambda *arrays: there(*joint.to_port(*arrays)),
+        )
+    given = [state[key].astype(np.float64) for key in keys]
+    made = joint.to_port(*given)
+    alike = len(made) == 1 and all(one.shape == made[0].shape for one in given)
+    if alike and np.array_equal(made[0], sum(given[1:], start=given[0])):
+        return Holding(keys[:1], tuple(joint.port), back, there, keys)
+    raise InputError(
+        f"no gradient leads from {' and '.join(joint.port)} back to {' and '.join(keys)}",
+        joint.reason,
+        "give the port a variable for each, or leave `training` out",
     )
 
 

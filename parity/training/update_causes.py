@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.training.recipes import HAT, INSIDE, OUTSIDE, Given, Recipe, moved
+from parity.frameworks.shared.recipes import HAT, INSIDE, OUTSIDE, Given, Recipe, moved
 
 EXPLAINED = 1e-9  # of the movement; what is left of a difference when the mistake is made
 ELEMENTS = 32  # of each parameter that are looked at
@@ -16,6 +16,8 @@ EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 FACTORS = (0.1, 10.0, 0.5, 2.0, 0.01, 100.0)
 BETAS = (0.0, 0.5, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 CLIPS = (1.0, 0.1, 0.01, 0.5, 5.0, 10.0)
+HELPS = 0.8  # what a mistake must leave at most of the distance, to be kept beside others
+BEAM = 6  # combinations of mistakes that are followed at once
 SHOWN = 3  # parameters that a text names
 
 Mistakes = list[tuple[str, Recipe]]
@@ -62,6 +64,7 @@ def chosen(
     before: Mapping[str, np.ndarray],
     gradients: Sequence[Mapping[str, np.ndarray | None]],
     ours: Sequence[Mapping[str, np.ndarray]],
+    rates: Sequence[float] = (),
 ) -> Update:
     """The `Update` of some elements of every parameter that has gradients.
 
@@ -69,6 +72,7 @@ def chosen(
         recipe: the rule; its rate and decay are taken from `groups`, by key.
         before, ours: weights by key, before and after each update.
         gradients: those of each update, before clipping.
+        rates: the rate of each update, in units of that of the first.
     """
     keys = [key for key in groups if gradients[0].get(key) is not None]
 
@@ -79,9 +83,9 @@ def chosen(
 
     counts = [min(ELEMENTS, before[key].size) for key in keys]
     given = []
-    for one in gradients:
+    for one, rate in zip(gradients, rates or [1.0] * len(gradients), strict=True):
         own = [float(np.linalg.norm(one[key])) for key in keys]
-        given.append(Given(taken(one), float(np.linalg.norm(own)), np.repeat(own, counts)))
+        given.append(Given(taken(one), float(np.linalg.norm(own)), np.repeat(own, counts), rate))
     rate, decay = (np.repeat([groups[key][index] for key in keys], counts) for index in (0, 1))
     return Update(
         replace(recipe, rate=rate, decay=decay),
@@ -94,85 +98,89 @@ def chosen(
 
 def causes(update: Update) -> tuple[str, ...]:
     """The mistakes with which the reference moves as the port does; none where none is found."""
-    if not update.explains(update.recipe):
-        families = list(_families(update))
-        for count in (1, 2, 3):
-            for chosen_ones in itertools.combinations(families, count):
-                found = _combined(update, chosen_ones)
-                if found is not None:
-                    return found
-            if count == 1:
-                found = _groups(update, families)
-                if found is not None:
-                    return found
+    if update.explains(update.recipe):
+        return ()
+    families = list(_families(update))
+    for family in families:
+        for text, changed in family(update.recipe):
+            if update.explains(changed):
+                return (text,)
+    return _groups(update, families) or _together(update, families) or _two(update, families)
+
+
+def _together(update: Update, families: Sequence[Any]) -> tuple[str, ...]:
+    """Mistakes of several kinds at once: each time those that leave least, while they help."""
+    kept = [(update.distance(update.recipe), (), update.recipe, tuple(families))]
+    while kept:
+        tried = [
+            (update.distance(changed), (*texts, text), changed, left, family, free)
+            for left, texts, recipe, free in kept
+            for family in free
+            for text, changed in family(recipe)
+        ]
+        helping = sorted((one for one in tried if one[0] < one[3] * HELPS), key=lambda one: one[0])
+        kept = []
+        for distance, texts, recipe, _, family, free in helping[:BEAM]:
+            if update.explains(recipe):
+                return texts
+            kept.append((distance, texts, recipe, tuple(one for one in free if one != family)))
     return ()
 
 
-def _combined(update: Update, families: Sequence[Any]) -> tuple[str, ...] | None:
-    """One mistake of each of these families, all made at once, that explain the movement."""
-    lists = [family(update.recipe) for family in families]
-    if len(lists) == 3 and _rounded not in families:
-        return None
-    for first in lists[0]:
-        found = _continued([first[0]], first[1], update, families[1:])
-        if found is not None:
-            return found
-    return None
-
-
-def _continued(
-    texts: list[str], recipe: Recipe, update: Update, families: Sequence[Any]
-) -> tuple[str, ...] | None:
-    if not families:
-        return tuple(texts) if update.explains(recipe) else None
-    for text, changed in families[0](recipe):
-        found = _continued([*texts, text], changed, update, families[1:])
-        if found is not None:
-            return found
-    return None
+def _two(update: Update, families: Sequence[Any]) -> tuple[str, ...]:
+    """Two mistakes of different kinds, neither of which need help alone."""
+    for first, second in itertools.combinations(families, 2):
+        for text, recipe in first(update.recipe):
+            for other, changed in second(recipe):
+                if update.explains(changed):
+                    return text, other
+    return ()
 
 
 def _families(update: Update) -> Iterator[Any]:
     """Functions that give a rule's mistakes of one kind; a port seldom makes two of a kind."""
-    yield _rounded
     yield from (_epsilons, _corrections) if update.recipe.kind == "adam" else ()
-    yield from (_moments, _decays(update), _rates, _clips, _others)
+    yield from (_moments, _decays(update), _rates, _clips, _others, _clip_epsilons)
+    yield from (_rounded_betas,) if update.recipe.kind == "adam" else (_rounded_momentum,)
+    yield from (_rounded_decay, _rounded_rate)
 
 
-def _rounded(recipe: Recipe) -> Mistakes:
-    """Constants that a framework holds in float32 even where it computes in float64."""
+def _single(value: Any) -> Any:
+    """A constant that a framework holds in float32 even where it computes in float64."""
+    return np.asarray(value, np.float32).astype(np.float64)
 
-    def single(value: Any) -> Any:
-        return np.asarray(value, np.float32).astype(np.float64)
 
-    betas = tuple(float(single(beta)) for beta in recipe.betas)
-    corrected = replace(recipe, correction_betas=betas)
-    changes = {
-        "the decay": replace(recipe, decay=single(recipe.decay)),
-        "the rate": replace(recipe, rate=single(recipe.rate)),
-    }
-    if recipe.kind == "adam":
-        changes = {
-            "the betas of the bias correction": corrected,
-            "the betas": replace(recipe, betas=betas),
-            "the betas of the bias correction and the decay": replace(
-                corrected, decay=single(recipe.decay)
-            ),
-            "the betas and the decay": replace(recipe, betas=betas, decay=single(recipe.decay)),
-            "epsilon": replace(recipe, epsilon=float(single(recipe.epsilon))),
-            **changes,
-            "all constants": replace(
-                recipe,
-                betas=betas,
-                decay=single(recipe.decay),
-                rate=single(recipe.rate),
-                epsilon=float(single(recipe.epsilon)),
-            ),
-        }
-    else:
-        momentum = float(single(recipe.momentum))
-        changes = {"the momentum": replace(recipe, momentum=momentum), **changes}
-    return [(f"{text}: rounded to float32", changed) for text, changed in changes.items()]
+def _rounded_betas(recipe: Recipe) -> Mistakes:
+    betas = tuple(float(_single(beta)) for beta in recipe.betas)
+    return [
+        (
+            "the betas of the bias correction are rounded to float32",
+            replace(recipe, correction_betas=betas),
+        ),
+        ("the betas are rounded to float32", replace(recipe, betas=betas)),
+    ]
+
+
+def _rounded_momentum(recipe: Recipe) -> Mistakes:
+    momentum = float(_single(recipe.momentum))
+    return [("the momentum is rounded to float32", replace(recipe, momentum=momentum))]
+
+
+def _rounded_decay(recipe: Recipe) -> Mistakes:
+    decay = _single(recipe.decay)
+    return [("the decay is rounded to float32", replace(recipe, decay=decay))]
+
+
+def _rounded_rate(recipe: Recipe) -> Mistakes:
+    rate = _single(recipe.rate)
+    return [("the rate is rounded to float32", replace(recipe, rate=rate))]
+
+
+def _clip_epsilons(recipe: Recipe) -> Mistakes:
+    if recipe.clip is None:
+        return []
+    text = f"the clip divides by the norm alone, without adding {recipe.clip_epsilon:g}"
+    return [(text, replace(recipe, clip_epsilon=0.0))]
 
 
 def _epsilons(recipe: Recipe) -> Mistakes:
@@ -362,12 +370,10 @@ def _groups(update: Update, families: Sequence[Any]) -> tuple[str, ...] | None:
     Both follow from the first update of a parameter, by least squares, where it has at least two
     elements; the other updates have to agree.
     """
-    for text, recipe in [
-        ("", update.recipe),
-        *_rounded(update.recipe),
-        *_singles(update, families),
-    ]:
-        if recipe.coupled or recipe.repeated != 1 or not recipe.decay_rate or recipe.decay_late:
+    beside = (_epsilons, _corrections, _rounded_betas, _clip_epsilons)
+    singles = [one for family in families if family in beside for one in family(update.recipe)]
+    for text, recipe in [("", update.recipe), *singles]:
+        if recipe.coupled and recipe.kind == "adam":
             continue
         changed = _fitted(update, recipe)
         if changed is not None and update.explains(changed):
@@ -375,12 +381,6 @@ def _groups(update: Update, families: Sequence[Any]) -> tuple[str, ...] | None:
             if texts:
                 return tuple([*texts, text] if text else texts)
     return None
-
-
-def _singles(update: Update, families: Sequence[Any]) -> Iterator[tuple[str, Recipe]]:
-    for family in families:
-        if family in (_epsilons, _corrections):
-            yield from family(update.recipe)
 
 
 def _fitted(update: Update, recipe: Recipe) -> Recipe | None:

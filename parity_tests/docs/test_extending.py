@@ -39,10 +39,11 @@ def run(chapter, **names):
 @pytest.fixture
 def checksums(monkeypatch, tmp_path):
     """The verb and the kind of result of the guide are known during the test; gives its folder."""
-    kind = run("A kind of result")["KIND"]
+    defined = run("A kind of result")
+    kind, result = defined["KIND"], defined["ChecksumsResult"]
     monkeypatch.setitem(KINDS, kind.schema, kind)
 
-    compared = run("A claim", SCHEMA=kind.schema)["compared"]
+    compared = run("A claim", ChecksumsResult=result)["compared"]
     monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
     run("A verb", compared=compared)["register"](app)
     monkeypatch.chdir(tmp_path)
@@ -79,7 +80,7 @@ def test_folders_that_differ_are_told_apart(checksums, parity):
 
 
 def test_without_its_line_a_kind_is_refused(checksums, parity, monkeypatch):
-    monkeypatch.delitem(KINDS, run("A kind of result")["SCHEMA"])
+    monkeypatch.delitem(KINDS, run("A kind of result")["KIND"].schema)
     status, _, err = parity("checksums", "before", "after", "--out", "runs/sums")
     assert status == 2
     assert "which no report knows" in err

@@ -7,27 +7,28 @@ import pytest
 pytest.importorskip("transformers")
 
 from examples.detr import compare
+from parity.auditing.result import Unpaired
 
 EFFECTS = ("encoder_norm", "mask_rule")  # in the default suite; the others are slow
 
 
 @pytest.fixture(scope="module")
-def reconciled() -> dict:
+def reconciled():
     return compare.audit_pair([], 0, (), "reconciled")
 
 
 def test_both_are_equal_without_the_differences(reconciled):
-    assert reconciled["verdict"] == "equal"
-    assert reconciled["taps"] > 190
-    assert reconciled["unpaired"] == {"reference": [], "port": []}
-    weights = next(one for one in reconciled["claims"] if one["id"] == "weights")
-    assert weights["cases"] > 130
-    stages = {row["stage"] for row in reconciled["layers"]}
+    assert reconciled.verdict == "equal"
+    assert reconciled.taps > 190
+    assert reconciled.unpaired == Unpaired((), ())
+    weights = reconciled.claimed("weights")
+    assert weights.cases > 130
+    stages = {row.stage for row in reconciled.layers}
     assert stages == {"input", "backbone", "transformer", "heads"}
 
 
 def test_what_is_on_one_side_only_is_told_with_its_reason(reconciled):
-    told = [one for one in reconciled["not_verified"] if "only: " in one]
+    told = [one for one in reconciled.not_verified if "only: " in one]
     assert any("the port's layer has its ReLU inside" in one for one in told)
     assert all(one.partition("only: ")[2] for one in told)
 

@@ -71,6 +71,7 @@ class NumPy:
     IMAGES: Mapping[int, str] = {}
     explain = None
     trainer = None
+    mend = None
 
     def copied(self, model: Layer, dtype: str) -> Layer:
         return self.converted(copy.deepcopy(model), dtype)

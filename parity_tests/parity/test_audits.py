@@ -301,7 +301,7 @@ def test_weights_that_do_not_match_are_all_listed():
         "  1.gamma_ of the port has no tensor of the reference (1.gamma_)\n"
         "  0.scale of the reference has no variable of the port\n"
         "  1.scale of the reference has no variable of the port\n"
-        "  declare them in `Weights`: variables, layouts, reference_only or port_only"
+        "  declare them in `Weights`: variables, layouts, joints, reference_only or port_only"
     )
 
 

@@ -66,22 +66,26 @@ def test_replaced_restores_classes_modules_and_instances():
 def test_outcome_ranks_places_and_causes():
     right = Named("layer", "layer:output", ("epsilon 1e-6 instead of 1e-5",))
     wrong = Named("other", "other:output", ("padding",))
-    best = Outcome(fault(), ("claim",), (right, wrong), 1.0)
+    best = Outcome.of(fault(), claims=("claim",), named=(right, wrong), seconds=1.0)
     assert (best.detected, best.rank, best.place_exact, best.cause_named) == (True, 1, True, True)
-    second = Outcome(fault(), ("claim",), (wrong, right), 1.0)
+    second = Outcome.of(fault(), claims=("claim",), named=(wrong, right), seconds=1.0)
     assert (second.rank, second.place_exact, second.cause_named) == (2, False, True)
-    blind = Outcome(fault(), (), (), 1.0)
+    blind = Outcome.of(fault(), claims=(), named=(), seconds=1.0)
     assert (blind.detected, blind.rank, blind.cause_named) == (False, None, False)
-    other_cause = Outcome(fault(causes=("scale",)), ("claim",), (right,), 1.0)
+    other_cause = Outcome.of(
+        fault(causes=("scale",)), claims=("claim",), named=(right,), seconds=1.0
+    )
     assert not other_cause.cause_named
 
 
 def test_score_counts_and_lists_survivors():
     right = Named("layer", "", ("epsilon",))
     outcomes = [
-        Outcome(fault(id="found"), ("c",), (right,), 2.0, {"cosine": False}),
-        Outcome(fault(id="lost"), (), (), 1.0, {"cosine": True}),
-        Outcome(fault(id="elsewhere"), ("c",), (Named("x"),), 1.0),
+        Outcome.of(
+            fault(id="found"), claims=("c",), named=(right,), seconds=2.0, noticed={"cosine": False}
+        ),
+        Outcome.of(fault(id="lost"), claims=(), named=(), seconds=1.0, noticed={"cosine": True}),
+        Outcome.of(fault(id="elsewhere"), claims=("c",), named=(Named("x"),), seconds=1.0),
     ]
     total = score(outcomes)
     assert (total.faults, total.detected, total.place_exact, total.cause_named) == (3, 2, 1, 1)

@@ -121,14 +121,15 @@ def test_stored_gaps_are_judged_again_with_numpy_alone():
 import json, sys
 from parity.judge import same_function
 from parity.metrics import Gap
+from parity.records import typed
 import parity.localise, parity.trace, parity.pairing, parity.provenance
-gaps, floors = ({"a": Gap.from_json(json.loads(text))} for text in sys.argv[1:])
+gaps, floors = ({"a": typed(Gap, json.loads(text))} for text in sys.argv[1:])
 for factor in (32, 2):
     print(same_function(gaps, floors, factor=factor)[0].passed)
 heavy = {"torch", "tensorflow", "tf_keras", "safetensors", "scipy", "jax"} & set(sys.modules)
 print(sorted(heavy))
 """
-    stored = [json.dumps(Gap(value, 0.0).to_json()) for value in (1e-13, 1e-14)]
+    stored = [json.dumps(plain(Gap(value, 0.0))) for value in (1e-13, 1e-14)]
     done = subprocess.run(
         [sys.executable, "-c", script, *stored], capture_output=True, text=True, check=True
     )

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from parity import metrics
 from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.records import json_text, plain, typed
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, max_side=5)
@@ -196,5 +197,4 @@ def test_worst_takes_each_metric_apart_and_keeps_problems():
     )
 )
 def test_gap_survives_strict_json(found):
-    text = json.dumps(found.to_json(), allow_nan=False)
-    assert Gap.from_json(json.loads(text)) == found
+    assert typed(Gap, json.loads(json_text(plain(found)))) == found

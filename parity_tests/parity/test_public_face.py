@@ -32,7 +32,19 @@ def alone(*allowed: str) -> subprocess.CompletedProcess:
 
 
 def test_the_public_names_are_these():
-    assert PUBLIC == ["Layout", "Names", "Pair", "Weights", "audit", "save"]
+    assert PUBLIC == [
+        "Joint",
+        "Layout",
+        "Names",
+        "Pair",
+        "Training",
+        "Weights",
+        "audit",
+        "compare_examples",
+        "compare_functions",
+        "match",
+        "save",
+    ]
     assert not any(inspect.ismodule(getattr(parity, name)) for name in PUBLIC)
 
 

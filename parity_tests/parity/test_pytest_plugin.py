@@ -91,7 +91,7 @@ def test_claims_of_a_suite_are_judged_and_kept(suite, tmp_path):
     assert re.search(r"^parity: 4 claims in .*suite\.json", printed, re.M)
     written = json.loads((tmp_path / "evidence" / "suite.json").read_text())
     assert (written["schema"], written["verdict"]) == (
-        "maskformer-replication/suite/1",
+        "maskformer-replication/suite/2",
         "different",
     )
     assert [one["verdict"] for one in written["claims"]].count("fails") == 1

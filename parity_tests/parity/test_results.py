@@ -106,4 +106,4 @@ def test_a_part_that_is_not_as_it_should_be_is_named_with_its_file(change, told)
 def test_the_claims_that_fail_are_told():
     failing = claim("pepper", "It is peppered", Findings(2, ["none"]), "tasted", "taste")
     assert replace(SOUP, claims=(SALT, failing)).failing == (failing,)
-    assert SOUP.claim("salt") == SALT
+    assert SOUP.claimed("salt") == SALT

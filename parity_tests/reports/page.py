@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def hostile(value: Any) -> Any:
     """The same structure with every free text replaced by a hostile one."""
     if isinstance(value, dict):
-        fixed = ("schema", "verdict")
+        fixed = ("schema", "verdict", "rule", "claim")  # what is no free text
         return {k: v if k in fixed else hostile(v) for k, v in value.items()}
     if isinstance(value, list):
         return [hostile(item) for item in value]

@@ -1,6 +1,7 @@
 """Results as their commands record them, made by the commands' own functions from drawn gaps."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,15 @@ import numpy as np
 from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
 from parity.auditing.result import About, Input, Measured, Precision, build_result, isolated_claim
-from parity.claims import claim, margin_claim
+from parity.claims import all_hold, claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
 from parity.measurements import Matching, Multiple, Relative, matching_place
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.results import evaluation_result
 from replication.faults import clean
-from replication.training.step import SCHEMA as TRAINING_STEP
+from reports.chapters.clean import CleanOutcome
+from reports.chapters.training import StepResult
 
 PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
 COMMAND = "parity audit --config tiny"
@@ -105,18 +107,17 @@ def training_step(loss: float = 2.5) -> dict[str, Any]:
         ),
         margin_claim("train_gradients", "Every gradient agrees", gradients, "its floor", COMMAND),
     ]
-    holds = all(one.holds for one in claims)
-    return {
-        "schema": TRAINING_STEP,
-        "title": "One training step of tiny",
-        "verdict": "equal" if holds else "different",
-        "config": "tiny",
-        "size": "64x96",
-        "claims": [one.to_json() for one in claims],
-        "timings": {"training claims": 1.5},
-        "not_verified": ["execution on a TPU"],
-        "provenance": PROVENANCE,
-    }
+    result = StepResult(
+        title="One training step of tiny",
+        verdict="equal" if all_hold(claims) else "different",
+        config="tiny",
+        size="64x96",
+        claims=tuple(claims),
+        timings={"training claims": 1.5},
+        not_verified=("execution on a TPU",),
+        provenance=PROVENANCE,
+    )
+    return result.to_json()
 
 
 def evaluation() -> dict[str, Any]:
@@ -138,20 +139,20 @@ def evaluation() -> dict[str, Any]:
 def clean_audits(failed: tuple[str, ...] = ()) -> dict[str, Any]:
     """Three audits of a sound port; the last has the claims `failed` against it."""
     outcomes = [
-        {
-            "case": case,
-            "verdict": "equal",
-            "failed": [],
-            "claims": 10,
-            "float64": 0.037,
-            "float32": {case["execution"]: 1.6},
-            "seconds": 8.5,
-        }
+        CleanOutcome(
+            case=case,
+            verdict="equal",
+            failed=(),
+            claims=10,
+            float64=0.037,
+            float32={case.execution: 1.6},
+            seconds=8.5,
+        )
         for case in clean.cases(3, "tiny", ("eager", "xla"), 0)
     ]
     if failed:
-        outcomes[-1] |= {"verdict": "different", "failed": list(failed)}
-    return clean.result(outcomes, "parity faults clean --runs 3")
+        outcomes[-1] = replace(outcomes[-1], verdict="different", failed=failed)
+    return clean.result(outcomes, "parity faults clean --runs 3").to_json()
 
 
 def results() -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.chapters.runs import pair_command, run_command
+from reports.chapters.runs import RunResult, pair_command, run_command
 from reports.derived import claims_of
 from reports.loading import of_result
 
@@ -15,7 +15,15 @@ FROM_SETTINGS = (
 
 
 def run(side, settings, command=None):
-    return {"side": side, "settings": settings} | ({"command": command} if command else {})
+    return RunResult(
+        side=side,
+        settings=settings,
+        command=command,
+        versions={},
+        data_sha256=None,
+        checkpoint_sha256=None,
+        git_commit=None,
+    )
 
 
 def test_a_recorded_command_is_said():
@@ -51,6 +59,8 @@ def test_a_pair_is_trained_with_the_settings_that_were_changed():
     ("path", "name"), [(".", "receipt.json"), ("my model.pth", "'DIR/my model.pth.receipt.json'")]
 )
 def test_a_receipt_is_verified_where_it_lies(path, name):
-    receipt = {"format": 1, "tensors": [], "target": {"path": path, "kind": "torch", "files": []}}
-    commands = {claim["command"] for claim in claims_of(of_result(receipt))}
+    files = {"path": path, "kind": "torch", "files": []}
+    receipt = {"format": 1, "tensors": [], "target": files, "source": files}
+    receipt |= {"code": {}, "options": {}, "config": {"name": "tiny"}}
+    commands = {claim.command for claim in claims_of(of_result(receipt))}
     assert commands == {f"parity convert --verify {name if ' ' in path else 'DIR/' + name}"}

@@ -12,6 +12,7 @@ from parity.errors import InputError
 from parity.measurements import Multiple, Running
 from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
+from reports.chapters.trajectory import TrajectoryResult
 from reports.compare import compare, markdown
 from reports.loading import load, of_result
 
@@ -21,19 +22,14 @@ def both(before, after):
 
 
 def regressions(result):
-    return {
-        (one["kind"], one["name"])
-        for pair in result["pairs"]
-        for one in pair["changes"]
-        if one["regression"]
-    }
+    return {(one.kind, one.name) for pair in result.pairs for one in pair.changes if one.regression}
 
 
 @pytest.mark.parametrize("make", [recorded.audit, recorded.training_step, recorded.evaluation])
 def test_the_same_result_has_no_changes(make):
     result = both(make(), make())
-    assert (result["verdict"], result["regressions"]) == ("no regression", 0)
-    assert [pair["changes"] for pair in result["pairs"]] == [()]
+    assert (result.verdict, result.regressions) == ("no regression", 0)
+    assert [pair.changes for pair in result.pairs] == [()]
 
 
 def test_a_claim_that_held_and_fails_is_a_regression():
@@ -49,7 +45,7 @@ def test_an_error_within_its_limit_may_grow_by_rounding_alone(times, found):
     result = both(recorded.audit(), recorded.audit(worst=times))
     names = {name for kind, name in regressions(result) if kind == "tensor"}
     assert names == ({"backbone.stem.conv1:output [same_function]"} if found else set())
-    assert all(pair["unchanged"] > 10 for pair in result["pairs"])
+    assert all(pair.unchanged > 10 for pair in result.pairs)
 
 
 @pytest.mark.parametrize(("loss", "found"), [(2.5 + 3e-14, False), (2.5 + 2e-12, True)])
@@ -73,11 +69,11 @@ def test_a_score_whose_interval_lies_below_the_earlier_one_is_a_regression():
 def test_versions_are_named_and_are_no_regression():
     after = copy.deepcopy(recorded.audit())
     after["provenance"]["packages"]["torch"] = "2.14.0"
-    (pair,) = both(recorded.audit(), after)["pairs"]
-    (change,) = pair["changes"]
-    assert (change["kind"], change["name"]) == ("version", "packages.torch")
-    assert (change["before"], change["after"]) == ("2.13.0", "2.14.0")
-    assert not change["regression"]
+    (pair,) = both(recorded.audit(), after).pairs
+    (change,) = pair.changes
+    assert (change.kind, change.name) == ("version", "packages.torch")
+    assert (change.before, change.after) == ("2.13.0", "2.14.0")
+    assert not change.regression
 
 
 def test_a_trajectory_that_strays_further_is_a_regression():
@@ -88,14 +84,19 @@ def test_a_trajectory_that_strays_further_is_a_regression():
             2e-16,
             Multiple("floor_factor", 1),
         )
-        return {
-            "schema": "maskformer-replication/trajectory/1",
-            "config": "tiny",
-            "dtype": "float64",
-            "steps": [],
-            "provenance": {},
-            "claims": [claim("twin_loss_gap", "The loss stays", measured, "why", "run").to_json()],
-        }
+        return TrajectoryResult(
+            verdict="holds",
+            config="tiny",
+            dtype="float64",
+            base_lr=1e-6,
+            batch=1,
+            size="32x64",
+            execution="graph",
+            beside="twin",
+            worst={},
+            steps=(),
+            claims=(claim("twin_loss_gap", "The loss stays", measured, "why", "run"),),
+        )
 
     assert regressions(both(result(1.0), result(3.0))) == set()
     assert regressions(both(result(1.0), result(9.0))) == {("claim", "twin_loss_gap")}
@@ -122,27 +123,27 @@ def test_of_two_audits_of_one_configuration_each_is_compared_with_its_own(order)
     after = [of_inputs(1e6, "china.jpg"), of_inputs(1.0, "flower.jpg")]
     result = compare(before, after[::order])
     assert ("claim", "same_function") in regressions(result)
-    first, second = result["pairs"]
-    assert "china.jpg" in first["name"]
-    assert "flower.jpg" in second["name"]
-    assert [one for one in second["changes"] if one["regression"]] == []
-    assert compare(before, before[::order])["verdict"] == "no regression"
+    first, second = result.pairs
+    assert "china.jpg" in first.name
+    assert "flower.jpg" in second.name
+    assert [one for one in second.changes if one.regression] == []
+    assert compare(before, before[::order]).verdict == "no regression"
 
 
 def of_seed(one, seed):
-    settings = {**one.content["settings"], "seed": seed}
-    return replace(one, content={**one.content, "settings": settings})
+    settings = {**one.result.settings, "seed": seed}
+    return replace(one, result=replace(one.result, settings=settings))
 
 
 def test_runs_of_two_seeds_are_two_pairs():
     (one,) = load([SAMPLE / "evidence" / "06-run"])
     runs = [of_seed(one, 0), of_seed(one, 1)]
     result = compare(runs, runs[::-1])
-    assert [pair["name"] for pair in result["pairs"]] == [
+    assert [pair.name for pair in result.pairs] == [
         "run scenes_tiny (seed 0)",
         "run scenes_tiny (seed 1)",
     ]
-    assert compare(runs, runs[:1])["only_before"] == ["run scenes_tiny (seed 1)"]
+    assert compare(runs, runs[:1]).only_before == ("run scenes_tiny (seed 1)",)
 
 
 def test_what_nothing_tells_apart_is_refused_and_both_files_are_named(tmp_path, parity):
@@ -168,17 +169,16 @@ def test_what_differs_in_its_subject_alone_is_refused_with_the_difference():
 
 
 def test_a_result_that_does_not_say_what_it_is_about_is_refused():
-    broken = of_result({k: v for k, v in recorded.audit().items() if k != "inputs"})
-    with pytest.raises(InputError, match="is not a complete"):
-        compare([broken], [broken])
+    with pytest.raises(InputError, match=r"is not a complete .*/audit/2\n  it lacks inputs"):
+        of_result({k: v for k, v in recorded.audit().items() if k != "inputs"})
 
 
 def test_the_sample_compared_with_itself_has_no_changes():
     sample = load([SAMPLE / "evidence"])
     result = compare(sample, sample)
-    assert len(result["pairs"]) == len(sample)
-    assert len({pair["name"] for pair in result["pairs"]}) == len(sample)
-    assert [pair["changes"] for pair in result["pairs"]] == [()] * len(sample)
+    assert len(result.pairs) == len(sample)
+    assert len({pair.name for pair in result.pairs}) == len(sample)
+    assert [pair.changes for pair in result.pairs] == [()] * len(sample)
 
 
 def test_the_command_compares_files_and_writes_a_summary(tmp_path, parity):

@@ -1,13 +1,15 @@
 """A kind of result is declared whole, and one declaration is all that a report needs of it."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import pytest
 
 from parity.claims import claim
 from parity.errors import InputError
 from parity.measurements import Findings
+from parity.results import Result
 from parity_tests.reports import recorded
 from reports.checks import equal
 from reports.document import Chapter, Section, Text
@@ -21,18 +23,27 @@ from reports.words import table
 
 def draw(one, claims):
     """The chapter of a tasting: its verdict, its claims, and a note."""
-    content = one.content
-    note = Text(content["note"])
+    note = Text(one.result.note)
     sections = (Section("Claims", (table(claims),)), Section("Note", (note,)))
-    return Chapter(one.title, content["verdict"], "good", "It tastes alike.", sections)
+    return Chapter(one.title, one.result.verdict, "good", "It tastes alike.", sections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasting(Result):
+    """Two soups tasted."""
+
+    schema: ClassVar[str] = "tasting/1"
+
+    dish: str
+    note: str
 
 
 PARTS = {
-    "schema": "tasting/1",
+    "result": Tasting,
     "name": "tasting",
     "title": "Tasting",
-    "detail": lambda content: f" of {content['dish']}",
-    "subject": lambda content: {"dish": content["dish"]},
+    "detail": lambda result: f" of {result.dish}",
+    "subject": lambda result: {"dish": result.dish},
     "rungs": {"salt": "precision", "": "activations"},
     "chapter": draw,
     "recheck": equal,
@@ -71,7 +82,8 @@ def test_a_forgotten_part_is_an_error(part):
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("schema", ""),
+        ("result", Result),
+        ("result", "tasting/1"),
         ("name", None),
         ("title", ""),
         ("detail", "soup"),
@@ -93,10 +105,10 @@ def test_a_part_that_cannot_be_right_is_an_error(part, value):
         replace(TASTING, **{part: value})
 
 
-@pytest.mark.parametrize("part", ["schema", "name"])
-def test_two_kinds_are_told_apart_by_schema_and_by_name(part):
+@pytest.mark.parametrize(("part", "told"), [("result", "schema"), ("name", "name")])
+def test_two_kinds_are_told_apart_by_schema_and_by_name(part, told):
     first = next(iter(KINDS.values()))
-    with pytest.raises(ValueError, match=f"the {part} '{getattr(first, part)}'"):
+    with pytest.raises(ValueError, match=f"the {told} '{getattr(first, told)}'"):
         registry(*KINDS.values(), replace(TASTING, **{part: getattr(first, part)}))
 
 

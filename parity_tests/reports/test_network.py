@@ -7,6 +7,7 @@ from parity_tests.reports import recorded
 from reports.document import Figure, Table, Text
 from reports.drawing.layer_map import Module, colour
 from reports.drawing.network import blocks, modules_of
+from reports.loading import of_result
 
 FLOOR = Gap(1e-15, 4e-15)
 SOUND, WRONG = Gap(2e-15, 8e-15), Gap(1e-6, 4e-6)
@@ -18,7 +19,7 @@ def verdicts(judge, wrong, keys):
 
 
 def claim(identity, judged):
-    return margin_claim(identity, "a title", judged, "a derivation", "a command").to_json()
+    return margin_claim(identity, "a title", judged, "a derivation", "a command")
 
 
 def forward(wrong, identity="same_function"):
@@ -122,6 +123,7 @@ def test_a_module_without_a_number_is_above_its_limit():
 
 def test_audits_recorded_before_own_errors_were_stay_readable():
     for one in (recorded.audit(own=None), recorded.audit(), recorded.audit(1e6, 1e6)):
-        own = any(claim["id"] == "isolated_function" for claim in one["claims"])
-        (title,) = titles(blocks(one["claims"]))
+        claims = of_result(one).result.claims
+        own = any(claim.id == "isolated_function" for claim in claims)
+        (title,) = titles(blocks(claims))
         assert title == ("own error, forward" if own else "error in place, forward")

@@ -1,13 +1,16 @@
 """A subject tells results of a kind apart, and has nothing of what is compared."""
 
-import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from parity.auditing.result import Unpaired
 from parity_tests.reports import recorded
 from parity_tests.reports.test_samples import SAMPLE
 from replication.forward import every_architecture as audit_all
+from reports.chapters.architectures import Architecture, NearestRatio
+from reports.chapters.training_runs import Reached, RunsResult
 from reports.loading import load, of_result
 from reports.subjects import difference, shown, subject
 
@@ -29,7 +32,7 @@ TOLD_APART = {  # by kind: a fact, where it is recorded, another value
     "trajectory": [
         ("dtype", ("dtype",), "float32"),
         ("base_lr", ("base_lr",), 1e-4),
-        ("steps", ("steps",), []),
+        ("steps", ("steps",), ()),
         ("batch", ("batch",), 7),
         ("execution", ("execution",), "xla"),
     ],
@@ -38,7 +41,7 @@ TOLD_APART = {  # by kind: a fact, where it is recorded, another value
         ("port_weights_sha256", ("port_weights_sha256",), "ab" * 32),
         ("augmented", ("augmented",), True),
         ("images", ("images",), 5000),
-        ("sides", ("sides",), {"tf": {}}),
+        ("sides", ("sides",), {"tf": None}),
         ("data", ("data",), "elsewhere/coco"),
     ],
     "run": [
@@ -82,14 +85,25 @@ def sample():
     return found
 
 
+def put(holder, places, value):
+    """A result, or a part of it, with one value changed or added."""
+    place, *within = places
+    if isinstance(holder, Mapping):
+        return {**holder, place: put(holder[place], within, value) if within else value}
+    if isinstance(holder, tuple):
+        parts = [put(one, within, value) if i == place else one for i, one in enumerate(holder)]
+        return tuple(parts)
+    part = put(getattr(holder, place), within, value) if within else value
+    return replace(holder, **{place: part})
+
+
 def changed(one, places, value):
-    """The evidence with one value of its content changed or added."""
-    content = copy.deepcopy(dict(one.content))
-    target = content
-    for place in places[:-1]:
-        target = target[place]
-    target[places[-1]] = value
-    return replace(one, content=content)
+    """The evidence with one value of its result changed or added."""
+    return replace(one, result=put(one.result, places, value))
+
+
+def has(holder, place):
+    return place in holder if isinstance(holder, Mapping) else hasattr(holder, place)
 
 
 @pytest.mark.parametrize("name", TOLD_APART)
@@ -106,16 +120,16 @@ def test_what_is_compared_is_not_in_the_subject(sample, name):
     one = sample[name]
     counted = 0
     for *holders, fact in COMPARED:
-        holder = one.content
+        holder = one.result
         for each in holders:
-            holder = holder.get(each, {})
-        if fact in holder:
+            holder = holder.get(each) if isinstance(holder, Mapping) else getattr(holder, each, {})
+        if has(holder or {}, fact):
             counted += 1
             assert subject(changed(one, (*holders, fact), "other")) == subject(one), fact
     assert counted
-    for index, claim in enumerate(one.content.get("claims", ())):
-        if isinstance(claim["value"], float):
-            moved = changed(one, ("claims", index, "value"), 2 * claim["value"] + 1)
+    for index, claim in enumerate(one.result.claims):
+        if isinstance(claim.value, float):
+            moved = changed(one, ("claims", index, "value"), 2 * claim.value + 1)
             assert subject(moved) == subject(one)
 
 
@@ -128,14 +142,21 @@ def test_clean_audits_are_told_apart_by_their_cases():
 
 def test_audits_of_every_architecture_are_told_apart_by_size_and_weights(monkeypatch):
     def every(size, digest, verdict="equal"):
-        row = {
-            "verdict": verdict,
-            "claims": [],
-            "seconds": 8.5,
-            "peak_memory_gb": 2.0,
-            "provenance": {**recorded.PROVENANCE, "weights_sha256": digest},
-        }
-        monkeypatch.setattr(audit_all, "run_apart", lambda *asked: dict(row))
+        row = Architecture(
+            config="tiny",
+            covers=("tiny",),
+            taps=1,
+            unpaired=Unpaired((), ()),
+            worst_gap=0.0,
+            worst_tap="a",
+            nearest=NearestRatio("a", "l2", 0.0, 1e-9, 0.0),
+            first_divergence=None,
+            verdict=verdict,
+            seconds=8.5,
+            peak_memory_gb=2.0,
+            provenance={**recorded.PROVENANCE, "weights_sha256": digest},
+        )
+        monkeypatch.setattr(audit_all, "run_apart", lambda *asked: (row, ()))
         return of_result(audit_all.audit_all("seeded:7", size, None, "parity audit --all"))
 
     one = subject(every("64x96", "ab" * 32))
@@ -146,8 +167,17 @@ def test_audits_of_every_architecture_are_told_apart_by_size_and_weights(monkeyp
 
 def runs(command):
     """What tells a comparison of two runs from others, as recorded."""
-    content = {"schema": "maskformer-replication/training-runs/1", "config": "tiny", "steps": 12}
-    return of_result({**content, "sides": {"torch": {}, "tf": {}}, "command": command})
+    reached = Reached(
+        folder="run",
+        metrics_sha256="ab" * 32,
+        scores={},
+        seconds=1.0,
+        step_seconds=0.1,
+        data_wait_share=0.0,
+    )
+    sides = {"torch": reached, "tf": reached}
+    result = RunsResult(verdict="agree", config="tiny", steps=12, sides=sides, command=command)
+    return of_result(result)
 
 
 def test_comparisons_of_runs_are_told_apart_by_their_settings_and_not_by_their_folders():

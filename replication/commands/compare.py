@@ -1,11 +1,14 @@
 """`parity compare`: what changed between two recordings, for upgrades of frameworks and of code."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replication.commands import options
+
+if TYPE_CHECKING:
+    from reports.compare import Comparison
 
 MOST = 20  # changes of a kind that are printed
 
@@ -41,24 +44,24 @@ def command(
         with replacing(markdown) as temporary:
             temporary.write_text(summary(result, str(before), str(after)), encoding="utf-8")
     options.keep(result, out, "comparison.json", report=False)
-    options.end(result, as_json, lambda: "\n".join(_lines(result)), not result["regressions"])
+    options.end(result, as_json, lambda: "\n".join(_lines(result)), not result.regressions)
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
+def _lines(result: "Comparison") -> list[str]:
     lines = []
-    for pair in result["pairs"]:
-        lines.append(f"{pair['name']}:")
-        worst_first = sorted(pair["changes"], key=lambda one: not one["regression"])
+    for pair in result.pairs:
+        lines.append(f"{pair.name}:")
+        worst_first = sorted(pair.changes, key=lambda one: not one.regression)
         for one in worst_first[:MOST]:
-            mark = "regression: " if one["regression"] else ""
-            reason = f" ({one['reason']})" if one["reason"] else ""
-            lines.append(f"  {mark}{one['name']}: {one['before']} -> {one['after']}{reason}")
+            mark = "regression: " if one.regression else ""
+            reason = f" ({one.reason})" if one.reason else ""
+            lines.append(f"  {mark}{one.name}: {one.before} -> {one.after}{reason}")
         if len(worst_first) > MOST:
             lines.append(f"  and {len(worst_first) - MOST} more: see --json")
         if not worst_first:
             lines.append("  nothing changed")
     for name in ("only_before", "only_after"):
-        if result[name]:
-            lines.append(f"{name.replace('_', ' ')}: {', '.join(result[name])}")
-    lines.append(f"verdict: {result['verdict']} ({result['regressions']} regressions)")
+        if found := getattr(result, name):
+            lines.append(f"{name.replace('_', ' ')}: {', '.join(found)}")
+    lines.append(f"verdict: {result.verdict} ({result.regressions} regressions)")
     return lines

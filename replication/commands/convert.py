@@ -26,6 +26,7 @@ def convert(
     to: Annotated[str | None, typer.Option(help="tf, torch, hf or safetensors.")] = None,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
     dtype: options.Dtype = None,
     ema: options.Ema = False,
     key: options.Key = None,
@@ -36,7 +37,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint; every tensor is accounted for in a receipt beside the result.
 
-    Without --config the zoo config that fits is taken.
+    Without --config the zoo config that fits is taken, or what a Hugging Face folder says.
 
     Example: parity convert model_final_6f60dc.pkl coco_r50_tf --to tf --config coco_r50
 
@@ -56,7 +57,8 @@ def convert(
     from weight_conversion.unwrapping import Choice
 
     choice = Choice(ema, key, prefix)
-    chosen = _config(source, config, config_file, overrides or [], choice)
+    wanted = (config, config_file, overrides or [])
+    chosen = _config(source, wanted, choice, classes)
     with bytes_shown("converting", not as_json) as progress:
         receipt = run(
             source,
@@ -83,16 +85,18 @@ def convert(
 
 def _config(
     source: Path,
-    config: str | None,
-    config_file: Path | None,
-    overrides: list[str],
+    wanted: tuple[str | None, Path | None, list[str]],
     choice: "Choice",
+    classes: str | None,
 ) -> "ModelConfig":
-    if config is not None or config_file is not None:
-        return options.resolved(config, config_file, overrides).model
-    if overrides:
-        raise InputError("overrides are given without --config-file", " ".join(overrides))
-    return entry_that_fits(source, choice).model
+    config, config_file, overrides = wanted
+    if config is None and config_file is None:
+        if overrides:
+            raise InputError("overrides are given without --config-file", " ".join(overrides))
+        entry = entry_that_fits(source, choice)
+    else:
+        entry = options.resolved(config, config_file, overrides)
+    return options.with_classes(entry, classes, None).model
 
 
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:

@@ -1,11 +1,16 @@
 """`parity data`: make, pack and look at data sets."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from replication.commands import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.errors import InputError
 
 data = typer.Typer(help="Make, pack and look at data sets.", no_args_is_help=True)
 
@@ -16,7 +21,7 @@ IGNORED = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `parity data scenes|tfrecord|inspect` to `app`."""
+    """Adds `parity data scenes|convert|tfrecord|inspect` to `app`."""
     app.add_typer(data, name="data")
 
 
@@ -53,6 +58,62 @@ def scenes(
         f"{len(CATEGORIES)} classes"
     )
     options.end(result, as_json, lambda: text)
+
+
+@data.command("convert")
+def convert(
+    photographs: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of photographs.")],
+    out: Annotated[Path, typer.Argument(help="Data set to write the split into.")],
+    instances: Annotated[
+        Path | None, typer.Option(help="COCO JSON of instances: polygons or run lengths.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder of label maps: palette, grey, 16 bits or colours.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of label maps: voc, or a JSON list of id, name, color.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Name of the split to write.")] = "train",
+    ignored: Annotated[
+        int | None, typer.Option("--ignored", help="Label of unlabelled pixels in label maps.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a COCO panoptic data set of instance annotations, or of label maps.
+
+    Photographs are copied, so that the result stands by itself.
+
+    Example: parity data convert photos runs/mine --instances instances.json --split train
+    """
+    from maskformer.data import conversion
+    from parity.errors import InputError
+
+    if (instances is None) == (labels is None):
+        raise InputError(
+            "one kind of annotation is needed",
+            "expected: either --instances FILE.json or --labels FOLDER",
+            "docs/data.md says what each may hold",
+        )
+    if instances is not None and (classes is not None or ignored is not None):
+        raise InputError(
+            "--classes and --ignored belong to --labels", "a COCO JSON has its categories"
+        )
+    place = conversion.Place(out, split)
+    if instances is not None:
+        done = conversion.from_instances(instances, photographs, place)
+    else:
+        known = conversion.classes_of(classes)
+        done = conversion.from_labels(labels, photographs, place, known, ignored)
+    result = {
+        "folder": str(out),
+        "split": split,
+        "images": done.images,
+        "segments": done.segments,
+        "notes": dict(done.notes),
+    }
+    lines = [f"{out}, {split}: {done.images} images, {done.segments} segments"]
+    lines += [f"  {count} {note}" for note, count in done.notes.items()]
+    options.end(result, as_json, lambda: "\n".join(lines))
 
 
 @data.command("tfrecord")
@@ -108,8 +169,11 @@ def inspect(
 ) -> None:
     """Check every image, print statistics, and draw some with their segments.
 
+    A data set with faults is an error that lists all of them, the first 50 of each kind.
+
     Example: parity data inspect runs/records/train2017 --sheet sheet.png --pixel-difference 16
     """
+    from maskformer.data.faults import Faults
     from maskformer.scenes.contact_sheet import Statistics, contact_sheet
     from parity.errors import InputError
     from parity.files import replacing
@@ -117,7 +181,8 @@ def inspect(
 
     if images < 1:
         raise InputError(f"--images is {images}", "expected: at least 1 image on the sheet")
-    opened, names, ignored = _open(path, split, ignored)
+    faults = Faults()
+    opened, names, ignored = _open(path, split, ignored, faults.add)
     if not 0 <= pixel_difference <= len(opened):
         raise InputError(
             f"--pixel-difference is {pixel_difference}", f"expected: 0 to {len(opened)} examples"
@@ -132,13 +197,16 @@ def inspect(
     shown = []
     with images_shown("check", len(opened)) as advance:
         for index in range(len(opened)):
-            if hasattr(opened, "ids"):
-                opened.ids(index)
-            example = opened.load(index)
-            statistics.add(example, ignored)
-            if sheet and len(shown) < images:
-                shown.append(example)
+            found = list(opened.faults(index)) if hasattr(opened, "faults") else []
+            for fault in found:
+                faults.add(fault)
+            if not found:
+                example = opened.load(index)
+                statistics.add(example, ignored)
+                if sheet and len(shown) < images:
+                    shown.append(example)
             advance()
+    faults.check(str(path))
     result: dict[str, Any] = {"path": str(path), **statistics.to_dict(names)}
     if pixel_difference:
         result["pixel_difference"] = _pixel_difference(opened, pixel_difference)
@@ -150,7 +218,9 @@ def inspect(
     options.end(result, as_json, lambda: _describe(result))
 
 
-def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list[str], int]:
+def _open(
+    path: Path, split: str | None, ignored: int | None, report: "Callable[[InputError], None]"
+) -> tuple[Any, list[str], int]:
     from maskformer.data.dataset_layout import find_splits, open_split
 
     if any(path.glob("*-of-*.tfrecord")) or (path / "manifest.json").is_file():
@@ -161,7 +231,7 @@ def _open(path: Path, split: str | None, ignored: int | None) -> tuple[Any, list
         named = [category["name"] for category in records.manifest["categories"]]
         names = named or [str(i) for i in range(records.manifest["num_classes"])]
         return records, names, records.manifest["ignored"] or 255
-    opened = open_split(path, split or find_splits(path)[0], ignored)
+    opened = open_split(path, split or find_splits(path)[0], ignored, report)
     if opened.kind == "panoptic":
         return opened, [category.name for category in opened.categories], 255
     return opened, list(opened.names) or [str(i) for i in range(opened.num_classes)], opened.ignored

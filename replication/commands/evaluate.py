@@ -1,7 +1,8 @@
 """`parity evaluate`: PQ and mIoU of either side on a data set, or of both with their difference."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,8 @@ from replication.commands import options
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from reports.chapters.evaluation_result import EvaluationResult, ScoreComparison
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +27,8 @@ def command(
     data: options.Data,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
+    settings: options.Settings = None,
     weights: options.Weights = "seeded:0",
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
@@ -48,7 +53,8 @@ def command(
     from replication.evaluation.run import Request, evaluate
     from replication.sides.side import sides_of
 
-    entry = options.resolved(config, config_file)
+    entry = options.resolved(config, config_file, options.overrides(settings))
+    entry = options.with_classes(entry, classes, data)
     request = Request(
         config=entry.model,
         inputs=entry.inputs,
@@ -65,11 +71,11 @@ def command(
         command=options.command_line(),
     )
     result = evaluate(request, out)
-    passed = result["verdict"] != "different"
+    passed = result.verdict != "different"
     options.end(result, as_json, lambda: print_result(result, out), passed)
 
 
-def print_result(result: dict[str, Any], out: Path | None = None) -> None:
+def print_result(result: "EvaluationResult", out: Path | None = None) -> None:
     """Prints the scores, the classes, and with two sides what differs."""
     from rich.console import Console
 
@@ -80,104 +86,101 @@ def print_result(result: dict[str, Any], out: Path | None = None) -> None:
         print(line)
     if out is not None:
         print(f"report: {out / 'report.html'}")
-        for name in result["pictures"]:
+        for name in result.pictures:
             print(f"picture: {out / name}")
 
 
-def summary(result: dict[str, Any]) -> list[str]:
+def summary(result: "EvaluationResult") -> list[str]:
     """The verdict and, with two sides, what differs, in a few lines."""
-    seconds = ", ".join(f"{name} {one['seconds']:.1f} s" for name, one in result["sides"].items())
-    lines = [f"{result['images']} images: {seconds}"]
-    if result["weights"].startswith("seeded:"):
+    seconds = ", ".join(f"{name} {one.seconds:.1f} s" for name, one in result.sides.items())
+    lines = [f"{result.images} images: {seconds}"]
+    if result.random:
         lines.append("the weights are random numbers: scores tell the sides apart, not quality")
-    if "comparison" not in result:
+    found = result.comparison
+    if found is None:
         return lines
-    found = result["comparison"]
-    for name, one in found["scores"].items():
-        lines.append(f"{name}, {found['of']}: {_difference(one)}")
-    first, second = result["sides"]
+    for name, one in found.scores.items():
+        lines.append(f"{name}, {found.of}: {difference_in_words(one)}")
+    first, second = result.sides
     lines += [
         f"{name} of {second} with {first} as the truth: {100 * value:.3f}"
-        for name, value in found["agreement"].items()
+        for name, value in found.agreement.items()
     ]
-    panoptic, labels = found["panoptic_pixels"], found["label_pixels"]
+    panoptic, labels = found.panoptic_pixels, found.label_pixels
     lines.append(
-        f"images that differ: {found['images_that_differ']} of {result['images']}; "
-        f"{panoptic} panoptic and {labels} label pixels of {found['pixels']:,}, "
-        f"{found['segments']} segments without a partner"
+        f"images that differ: {found.images_that_differ} of {result.images}; "
+        f"{panoptic} panoptic and {labels} label pixels of {found.pixels:,}, "
+        f"{found.segments} segments without a partner"
     )
-    lines.append(f"pixels that rounding does not explain: {found['unexplained']}")
-    lines.append(f"verdict: {result['verdict']}")
+    lines.append(f"pixels that rounding does not explain: {found.unexplained}")
+    lines.append(f"verdict: {result.verdict}")
     return lines
 
 
-def _difference(one: dict[str, Any]) -> str:
-    difference, equivalence = one["difference"], one["equivalence"]
-    if "reason" in difference:
-        return f"no interval: {difference['reason']}"
-    interval = difference["interval"]
+def difference_in_words(one: "ScoreComparison") -> str:
+    """How far two sides' score is apart, and whether that is equivalent, in a line."""
+    from maskformer.metrics.statistics import Missing
+
+    difference, equivalence = one.difference, one.equivalence
+    if isinstance(difference, Missing):
+        return f"no interval: {difference.reason}"
+    interval = difference.interval
     text = (
-        f"{100 * interval['value']:+.3f} points, {100 * interval['confidence']:.0f} % interval "
-        f"[{100 * interval['low']:+.3f}, {100 * interval['high']:+.3f}]"
+        f"{100 * interval.value:+.3f} points, {100 * interval.confidence:.0f} % interval "
+        f"[{100 * interval.low:+.3f}, {100 * interval.high:+.3f}]"
     )
-    if "reason" in equivalence:
-        return f"{text}; equivalence not testable ({equivalence['reason']})"
-    shown = "shown" if equivalence["holds"] else "not shown"
+    if isinstance(equivalence, Missing):
+        return f"{text}; equivalence not testable ({equivalence.reason})"
+    shown = "shown" if equivalence.holds else "not shown"
     return (
-        f"{text}; equivalence within {100 * equivalence['margin']:g} points {shown} "
-        f"(p = {equivalence['p_value']:.2g})"
+        f"{text}; equivalence within {100 * equivalence.margin:g} points {shown} "
+        f"(p = {equivalence.p_value:.2g})"
     )
 
 
-def _scores_table(result: dict[str, Any]) -> "Table":
+def _scores_table(result: "EvaluationResult") -> "Table":
     from rich.table import Table
 
-    title = f"{result['config']}, {result['weights']}, {result['data']}, {result['split']}"
+    title = f"{result.config}, {result.weights}, {result.data}, {result.split}"
     table = Table(title=title, caption="percent; intervals: bootstrap over images")
     table.add_column("score")
-    for name in result["sides"]:
+    for name in result.sides:
         table.add_column(name, justify="right")
         table.add_column("interval", justify="right")
-    rows = list(next(iter(result["sides"].values())).get("panoptic", ()))
+    rows = list(next(iter(result.sides.values())).panoptic)
     for group in rows:
-        table.add_row(f"PQ {group}", *_cells(result, f"PQ {group}", ("panoptic", group, "pq")))
-        for key in ("sq", "rq"):
-            table.add_row(f"  {key.upper()}", *_cells(result, "", ("panoptic", group, key)))
-    table.add_row("mIoU", *_cells(result, "mIoU", ("miou",)))
-    for label, key in (("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc")):
-        table.add_row(label, *_cells(result, "", (key,)))
+        own = [side.panoptic.get(group) for side in result.sides.values()]
+        for key, label in (("pq", f"PQ {group}"), ("sq", "  SQ"), ("rq", "  RQ")):
+            table.add_row(label, *_cells(result, label, [getattr(one, key, None) for one in own]))
+    for label, key in (("mIoU", "miou"), ("fwIoU", "fwiou"), ("mACC", "macc"), ("pACC", "pacc")):
+        values = [getattr(side, key) for side in result.sides.values()]
+        table.add_row(label, *_cells(result, label, values))
     return table
 
 
-def _cells(result: dict[str, Any], interval: str, keys: tuple[str, ...]) -> list[str]:
-    cells = []
-    for one in result["sides"].values():
-        value: Any = one
-        for key in keys:
-            value = value.get(key, {}) if isinstance(value, dict) else value
-        found = one["intervals"].get(interval, {})
-        known = "low" in found
-        text = f"{100 * found['low']:.2f} to {100 * found['high']:.2f}" if known else ""
-        cells += [f"{100 * value:.2f}" if isinstance(value, float) else "", text]
-    return cells
+def _cells(result: "EvaluationResult", label: str, values: Sequence[float | None]) -> Iterator[str]:
+    for side, value in zip(result.sides.values(), values, strict=True):
+        found = side.interval(label)
+        yield "" if value is None else f"{100 * value:.2f}"
+        yield f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found else ""
 
 
-def _classes_table(result: dict[str, Any]) -> "Table":
+def _classes_table(result: "EvaluationResult") -> "Table":
     from rich.table import Table
 
     table = Table(title="Classes", caption="percent; empty: does not occur")
     table.add_column("class")
     table.add_column("kind")
-    sides = result["sides"]
-    panoptic = any("panoptic" in one for one in sides.values())
+    sides = result.sides
+    panoptic = any(one.panoptic for one in sides.values())
     for name in sides:
         for score in ("PQ", "IoU") if panoptic else ("IoU",):
             table.add_column(f"{name} {score}", justify="right")
-    for rows in zip(*(one["per_class"] for one in sides.values()), strict=True):
+    for rows in zip(*(one.per_class for one in sides.values()), strict=True):
         keys = ("pq", "iou") if panoptic else ("iou",)
-        figures = [row.get(key) for row in rows for key in keys]
+        figures = [getattr(row, key) for row in rows for key in keys]
         if all(figure is None for figure in figures):
             continue
         cells = ("" if figure is None else f"{100 * figure:.2f}" for figure in figures)
-        table.add_row(rows[0]["name"], "thing" if rows[0]["isthing"] else "stuff", *cells)
+        table.add_row(rows[0].name, "thing" if rows[0].isthing else "stuff", *cells)
     return table

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from replication.faults.score import CATALOGUE, chosen_faults, fault_score, load
 
 if TYPE_CHECKING:
     from parity.faults import Fault
+    from reports.chapters.faults import FaultScoreResult
 
 faults = typer.Typer(help="Measure the harness itself.", no_args_is_help=True)
 
@@ -82,7 +83,7 @@ def run(
     with _interruptible(notes.path, f"{len(chosen)} faults"):
         result = fault_score(chosen, notes, options.command_line())
     options.keep(result, out, "faults.json")
-    options.end(result, as_json, lambda: _summary(result), result["verdict"] == "holds")
+    options.end(result, as_json, lambda: _summary(result), result.verdict == "holds")
 
 
 def _check_resume(resume: bool, out: Path | None) -> None:
@@ -110,19 +111,19 @@ def _interruptible(notes: Path | None, wanted: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _summary(result: "FaultScoreResult") -> str:
     """The score in a few lines, with what customary checks would have missed."""
-    total, outcomes = result["score"], result["outcomes"]
-    count = total["faults"]
+    total, outcomes = result.score, result.outcomes
+    count = total.faults
     lines = [
-        f"{count} faults planted, {total['detected']} detected ({total['detected'] / count:.1%})",
-        f"place exact: {total['place_exact']} ({total['place_exact'] / count:.1%})",
-        f"cause named: {total['cause_named']} ({total['cause_named'] / count:.1%})",
-        f"seconds: {total['seconds']:.0f}",
+        f"{count} faults planted, {total.detected} detected ({total.detected / count:.1%})",
+        f"place exact: {total.place_exact} ({total.place_exact / count:.1%})",
+        f"cause named: {total.cause_named} ({total.cause_named / count:.1%})",
+        f"seconds: {total.seconds:.0f}",
     ]
-    for name, missed in total["missed"].items():
-        judged = sum(name in one["noticed"] for one in outcomes)
-        sound = result["criteria_on_the_sound_port"]
+    for name, missed in total.missed.items():
+        judged = sum(name in one.noticed for one in outcomes)
+        sound = result.criteria_on_the_sound_port
         alarms = [bench for bench, noticed in sound.items() if noticed.get(name)]
         note = f"; alarms on the sound port too ({', '.join(alarms)})" if alarms else ""
         lines.append(f"{name}: misses {missed} of {judged}{note}")
@@ -131,8 +132,8 @@ def _summary(result: dict[str, Any]) -> str:
         ("misplaced", "misplaced"),
         ("not explained", "unexplained"),
     ):
-        if total[key]:
-            lines.append(f"{title}: {', '.join(total[key])}")
+        if found := getattr(total, key):
+            lines.append(f"{title}: {', '.join(found)}")
     return "\n".join(lines)
 
 
@@ -163,9 +164,9 @@ def clean(
         outcomes = clean_audits.run_cases(wanted, notes, resume)
     result = clean_audits.result(outcomes, options.command_line())
     lines = [
-        f"{runs} clean audits of {config}: {result['alarms']} alarms",
-        f"the alarm rate is below {result['bound']:.2%} with 95 % confidence",
-        *(f"alarm: {clean_audits.describe(one)}" for one in outcomes if one["verdict"] != "equal"),
+        f"{runs} clean audits of {config}: {result.alarms} alarms",
+        f"the alarm rate is below {result.bound:.2%} with 95 % confidence",
+        *(f"alarm: {clean_audits.describe(one)}" for one in outcomes if one.verdict != "equal"),
     ]
     options.keep(result, out, "clean.json")
-    options.end(result, as_json, lambda: "\n".join(lines), not result["alarms"])
+    options.end(result, as_json, lambda: "\n".join(lines), not result.alarms)

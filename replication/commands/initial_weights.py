@@ -1,21 +1,24 @@
 """`parity initial-weights`: compares what both trainers draw before the first step."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from parity.errors import InputError
 from replication.commands import options
 
+if TYPE_CHECKING:
+    from reports.chapters.initial_weights import InitialWeightsResult
 
-def summary(result: dict[str, Any]) -> str:
+
+def summary(result: "InitialWeightsResult") -> str:
     """The result in a few lines that a person reads on a terminal."""
     lines = []
-    for row in result["configurations"]:
-        lines.append(f"{row['verdict']}: {row['config']}, {row['parameters']} parameters")
-        if row["verdict"] != "holds":
-            lines += [f"  {one['key']}: {one['cause']}" for one in row["shown"]]
-    return "\n".join([*lines, f"{result['seeds']} draws of each side: {result['verdict']}"])
+    for row in result.configurations:
+        lines.append(f"{row.verdict}: {row.config}, {row.parameters} parameters")
+        if row.verdict != "holds":
+            lines += [f"  {one.key}: {one.cause}" for one in row.shown]
+    return "\n".join([*lines, f"{result.seeds} draws of each side: {result.verdict}"])
 
 
 def register(app: typer.Typer) -> None:
@@ -57,4 +60,4 @@ def register(app: typer.Typer) -> None:
             lambda text: options.say(f"[{next(done)}/{len(names)}] {text}"),
         )
         options.keep(found, out, "initial_weights.json")
-        options.end(found, as_json, lambda: summary(found), found["verdict"] == "holds")
+        options.end(found, as_json, lambda: summary(found), found.verdict == "holds")

@@ -27,7 +27,22 @@ def _option(kind: Any, words: str, *names: str, **more: Any) -> Any:
 _NAME = "Name of a zoo configuration, see `parity zoo`."
 Config = _option(str | None, _NAME)
 ConfigOrTiny = _option(str | None, _NAME, show_default=TINY)
-ConfigFile = _option(Path | None, "The original's YAML file instead.", metavar="YAML")
+ConfigFile = _option(
+    Path | None,
+    "Instead: the original's YAML, own classes in JSON, or a Hugging Face folder.",
+    metavar="FILE",
+)
+Classes = _option(
+    str | None,
+    "data, or a data set's folder: its classes in place of the config's.",
+    metavar="data|DIR",
+)
+Settings = _option(
+    list[str] | None,
+    "A key of the YAML with another value; may be repeated.",
+    "--set",
+    metavar="KEY=VALUE",
+)
 Weights = _option(str, "seeded:N, or a checkpoint file.")
 PortWeights = _option(
     str | None,
@@ -71,6 +86,35 @@ def resolved(
     if config is None and config_file is None:
         config = usual
     return resolve(config, config_file, list(overrides))
+
+
+def overrides(settings: Collection[str] | None) -> list[str]:
+    """The words KEY VALUE of --set. Raises InputError for what is no KEY=VALUE."""
+    words = []
+    for text in settings or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {text!r} is no setting", "expected KEY=VALUE")
+        words += [key, value]
+    return words
+
+
+def with_classes(entry: "Entry", classes: str | None, data: Path | None) -> "Entry":
+    """The entry for the classes that --classes says; as it is where the option is not given.
+
+    Raises InputError where "data" is said without --data, and as the data's reader does.
+    """
+    if classes is None:
+        return entry
+    from maskformer.data.evaluation_data import classes_of
+    from maskformer.model import own_config
+
+    if classes == "data" and data is None:
+        raise InputError(
+            "--classes data needs --data", "its classes are to be taken", "or name a folder"
+        )
+    folder = data if classes == "data" else Path(classes)
+    return own_config.with_classes(entry, classes_of(folder, entry.model))
 
 
 def config_text(config: str | None, config_file: Path | None, usual: str | None = None) -> str:

@@ -25,6 +25,8 @@ def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
+    settings: options.Settings = None,
     weights: options.Weights = "seeded:0",
     side: options.Side = "tf",
     out: options.OutFolder = Path("predictions"),
@@ -42,7 +44,9 @@ def command(
     from replication.sides.side import open_side, sides_of
     from replication.sides.weights import load_weights
 
-    entry, sides = options.resolved(config, config_file), sides_of(side)
+    entry = options.resolved(config, config_file, options.overrides(settings))
+    entry = options.with_classes(entry, classes, None)
+    sides = sides_of(side)
     stems = [path.stem for path in images]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(
@@ -76,6 +80,8 @@ def categories_of(entry: "Entry") -> tuple["Category", ...]:
     from maskformer.data.panoptic_format import Category
     from maskformer.scenes import scenes
 
+    if entry.classes:
+        return tuple(Category(one.id, one.name, one.is_thing) for one in entry.classes)
     if entry.test_set.startswith("scenes") and entry.model.num_classes == len(scenes.CATEGORIES):
         return scenes.CATEGORIES
     names = coco.PANOPTIC_CATEGORIES

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from parity.errors import InputError
 from replication.commands import options
 from replication.tpu.preflight import PRECISIONS, Request, preflight
+from reports.chapters.preflight import Compilation, PreflightResult, Topology
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
@@ -22,6 +23,8 @@ def register(app: typer.Typer) -> None:
 def command(
     config: options.Config = None,
     config_file: options.ConfigFile = None,
+    classes: options.Classes = None,
+    settings: options.Settings = None,
     experiment: Annotated[
         str | None, typer.Option(help="Name of a registered experiment, in place of --config.")
     ] = None,
@@ -75,7 +78,9 @@ def command(
             f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
         )
     request = Request(
-        entry=_entry(config, config_file, experiment),
+        entry=options.with_classes(
+            _entry(config, config_file, options.overrides(settings), experiment), classes, None
+        ),
         topologies=tuple(topology or ["v5e:2x2"]),
         size=parse_size(image_size),
         per_core_batch=per_core_batch,
@@ -89,7 +94,7 @@ def command(
     )
     result = preflight(request, options.say)
     options.keep(result, out, "preflight.json")
-    options.end(result, as_json, lambda: _show(result), result["passed"])
+    options.end(result, as_json, lambda: _show(result), result.passed)
 
 
 def _published(
@@ -110,11 +115,13 @@ def _published(
         {"prices": prices, "results": results},
         as_json,
         lambda: preflight_table.markdown(results, prices).removesuffix("\n"),
-        all(result["passed"] for result in results),
+        all(result.passed for result in results),
     )
 
 
-def _entry(config: str | None, config_file: Path | None, experiment: str | None) -> "Entry":
+def _entry(
+    config: str | None, config_file: Path | None, overrides: list[str], experiment: str | None
+) -> "Entry":
     from maskformer.model import zoo
 
     named = config is not None or config_file is not None
@@ -125,7 +132,7 @@ def _entry(config: str | None, config_file: Path | None, experiment: str | None)
             "For example: --config coco_r50",
         )
     if experiment is None:
-        return options.resolved(config, config_file)
+        return options.resolved(config, config_file, overrides)
     from tf_impl.model_garden.experiments import experiment_name
 
     names = {experiment_name(name): name for name in zoo.names()}
@@ -138,14 +145,14 @@ def _entry(config: str | None, config_file: Path | None, experiment: str | None)
     return zoo.get(names[experiment])
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: PreflightResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    height, width = result["image_size"]
+    height, width = result.image_size
     title = (
-        f"{result['config']}, {height}x{width}, {result['per_core_batch']} per core, "
-        f"{result['replicas']} cores, {result['precision']}"
+        f"{result.config}, {height}x{width}, {result.per_core_batch} per core, "
+        f"{result.replicas} cores, {result.precision}"
     )
     table = Table(title=title)
     for column in ("topology", "step", "compiles", "HBM (GiB)", "of chip", "TFLOP", "roofline ms"):
@@ -153,46 +160,42 @@ def _show(result: dict[str, Any]) -> None:
     table.add_column("compile s", justify="right")
     console = Console(markup=False)
     notes: list[str] = []
-    for row in result["topologies"]:
-        for name in ("train", "evaluation"):
-            if name in row:
-                table.add_row(row["topology"], name, *_cells(row[name]))
+    for row in result.topologies:
+        for name, step in row.steps.items():
+            table.add_row(row.topology, name, *_cells(step))
         notes += _notes(row)
     console.print(table)
     for note in notes:
         console.print(note)
 
 
-def _cells(step: dict[str, Any]) -> Sequence[str]:
-    if not step["compiles"]:
+def _cells(step: Compilation) -> Sequence[str]:
+    if not step.compiles:
         return ("no",)
     return (
         "yes",
-        f"{step['hbm_used'] / 2**30:.2f}",
-        f"{step['hbm_share']:.0%}",
-        f"{step['flops'] / 1e12:.3f}",
-        f"{1e3 * step['roofline_seconds']:.1f}",
-        f"{step['compile_seconds']:.0f}",
+        f"{step.hbm_used / 2**30:.2f}",
+        f"{step.hbm_share:.0%}",
+        f"{step.flops / 1e12:.3f}",
+        f"{1e3 * step.roofline_seconds:.1f}",
+        f"{step.compile_seconds:.0f}",
     )
 
 
-def _notes(row: dict[str, Any]) -> list[str]:
-    name = row["topology"]
-    found = [f"{name}: {row['reason']}"] if "reason" in row else []
+def _notes(row: Topology) -> list[str]:
+    name, plan = row.topology, row.schedule
+    found = [f"{name}: {row.reason}"] if row.reason else []
     found += [
-        f"{name}, {step}: {row[step]['reason']}"
-        for step in ("train", "evaluation")
-        if step in row and not row[step]["compiles"]
+        f"{name}, {step}: {one.reason}" for step, one in row.steps.items() if not one.compiles
     ]
-    if "schedule" in row:
-        plan = row["schedule"]
+    if plan is not None:
         found.append(
-            f"{name}: published schedule, estimate {plan['estimate']}: {plan['hours']:.1f} h, "
-            f"{plan['chip_hours']:.1f} chip-hours; matching adds at most "
-            f"{1e3 * row['matcher']['seconds']:.1f} ms a step"
+            f"{name}: published schedule, estimate {plan.estimate}: {plan.hours:.1f} h, "
+            f"{plan.chip_hours:.1f} chip-hours; matching adds at most "
+            f"{1e3 * row.matcher.seconds:.1f} ms a step"
         )
-    if "largest_per_core_batch" in row:
-        found.append(f"{name}: largest per-core batch that fits: {row['largest_per_core_batch']}")
-    if "larger_batches" in row:
-        found.append(f"{name}: larger ones are not judged: {row['larger_batches']}")
+    if row.largest_per_core_batch is not None:
+        found.append(f"{name}: largest per-core batch that fits: {row.largest_per_core_batch}")
+    if row.larger_batches:
+        found.append(f"{name}: larger ones are not judged: {row.larger_batches}")
     return found

@@ -4,12 +4,13 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from maskformer.family import family_of
 from parity.errors import InputError
+from parity.training.trajectory import Update
 from replication.commands import options
 from replication.training.trajectory import (
     DTYPES,
@@ -21,30 +22,29 @@ from replication.training.trajectory import (
     solver_for,
     trajectory,
 )
+from reports.chapters.trajectory import TrajectoryResult
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: TrajectoryResult) -> str:
     """The result in a few lines that a person reads on a terminal."""
-    other = result["beside"]
+    other = result.beside
     lines = [
-        f"verdict: {result['verdict']} ({len(result['steps'])} steps of {result['config']}, "
-        f"{result['dtype']}, base learning rate {result['base_lr']:g}, batch {result['batch']} of "
-        f"{result['size']}, TensorFlow {result['execution']})"
+        f"verdict: {result.verdict} ({len(result.steps)} steps of {result.config}, "
+        f"{result.dtype}, base learning rate {result.base_lr:g}, batch {result.batch} of "
+        f"{result.size}, TensorFlow {result.execution})"
     ]
-    for one in result["claims"]:
-        at = f" at step {one['step']}" if "step" in one else ""
-        lines.append(
-            f"{one['verdict']}: {one['title']}: {one['value']:.3g}{at}, limit {one['limit']:g}"
-        )
+    for one in result.claims:
+        at = "" if one.step is None else f" at step {one.step}"
+        lines.append(f"{one.verdict}: {one.title}: {one.value:.3g}{at}, limit {one.limit:g}")
     lines.append(f"worst step, TensorFlow | {companion_title(other)}:")
     for measure, title in MEASURES.items():
-        figures = [result["worst"][measure][name] for name in ("port", other)]
-        text = " | ".join(f"{one['value']:.3g} (step {one['step']})" for one in figures)
+        figures = [result.worst[measure][name] for name in ("port", other)]
+        text = " | ".join(f"{one.value:.3g} (step {one.step})" for one in figures)
         lines.append(f"  {title}: {text}")
-    first, last = result["steps"][0], result["steps"][-1]
-    lines.append(f"loss of the reference: {first['total']:.6g} first, {last['total']:.6g} last")
-    if result["dtype"] == "float32":
-        ours, theirs = (last[name]["weight_gap"] for name in ("port", other))
+    first, last = result.steps[0], result.steps[-1]
+    lines.append(f"loss of the reference: {first.total:.6g} first, {last.total:.6g} last")
+    if result.dtype == "float32":
+        ours, theirs = (getattr(last, name).weight_gap for name in ("port", other))
         faster = "faster" if ours > theirs else "no faster"
         lines.append(
             f"TensorFlow strays {faster} than PyTorch: its weights end "
@@ -107,41 +107,26 @@ def register(app: typer.Typer) -> None:
         with _progress(request) as advance:
             result = trajectory(request, advance)
         options.keep(result, out, "trajectory.json")
-        options.end(result, as_json, lambda: summary(result), result["verdict"] == "holds")
+        options.end(result, as_json, lambda: summary(result), result.verdict == "holds")
 
 
 @contextlib.contextmanager
-def _progress(request: Request) -> "Iterator[Callable[[dict[str, Any]], None]]":
+def _progress(request: Request) -> "Iterator[Callable[[Update], None]]":
     """A bar of updates on a terminal, else a line for every tenth of them, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from replication.console.progress import bar_of
 
     other = companion(request.dtype)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("building both models", total=request.steps)
-        if not console.is_terminal:
+    with bar_of("building both models", request.steps) as (bar, task):
+        told = not bar.console.is_terminal
+        if told:
             print("building both models ...", file=sys.stderr, flush=True)
 
-        def advance(row: dict[str, Any]) -> None:
-            done = row["step"] + 1
-            text = f"loss gap {row['port']['loss_gap']:.1e}, {other} {row[other]['loss_gap']:.1e}"
+        def advance(row: Update) -> None:
+            done, beside = row.step + 1, getattr(row, other)
+            text = f"loss gap {row.port.loss_gap:.1e}, {other} {beside.loss_gap:.1e}"
             bar.update(task, completed=done, description=text)
             tenth = max(1, request.steps // 10)
-            if not console.is_terminal and (done % tenth == 0 or done == 1):
+            if told and (done % tenth == 0 or done == 1):
                 print(f"[{done}/{request.steps}] {text}", file=sys.stderr, flush=True)
 
         yield advance

@@ -6,9 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskformer.family import MASKFORMER
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 
 def without_notes() -> None:
@@ -21,48 +24,43 @@ def without_notes() -> None:
 
 
 @contextlib.contextmanager
-def bytes_shown(title: str, visible: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar of bytes done; yields the function to call with (done, total)."""
+def bar_of(
+    title: str, total: int | None, visible: bool = True, *columns: "ProgressColumn", **fields: str
+) -> Iterator["tuple[Progress, TaskID]"]:
+    """A bar on standard error with the time that is left, where that is a terminal; and its task.
+
+    `columns` stand in place of the count; `fields` are texts behind the bar that may be updated.
+    """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        *(columns or (progress.MofNCompleteColumn(),)),
+        progress.TimeRemainingColumn(),
+        *(progress.TextColumn(f"{{task.fields[{name}]}}") for name in fields),
         console=console,
-        transient=True,
+        transient=not fields,
         disable=not (visible and console.is_terminal),
     ) as bar:
-        task = bar.add_task(title, total=None)
+        yield bar, bar.add_task(title, total=total, **fields)
+
+
+@contextlib.contextmanager
+def bytes_shown(title: str, visible: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes done; yields the function to call with (done, total)."""
+    from rich.progress import DownloadColumn
+
+    with bar_of(title, None, visible, DownloadColumn()) as (bar, task):
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
 def images_shown(title: str, total: int, visible: bool = True) -> Iterator[Callable[[], None]]:
     """A bar of images done; yields the function to call after each."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (visible and console.is_terminal),
-    ) as bar:
-        task = bar.add_task(title, total=total)
+    with bar_of(title, total, visible) as (bar, task):
         yield lambda: bar.advance(task)
 
 
@@ -77,27 +75,8 @@ def steps_shown(
 
     Yields the function to call with the last step and its row.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
     began, printed, first = time.perf_counter(), time.perf_counter(), 0
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console,
-        disable=not (visible and console.is_terminal),
-    ) as bar:
-        task = bar.add_task(title, total=total, losses="")
+    with bar_of(title, total, visible, losses="") as (bar, task):
 
         def show(step: int, row: Mapping[str, Any]) -> None:
             nonlocal printed, first
@@ -107,7 +86,7 @@ def steps_shown(
             bar.update(task, completed=step, losses=losses)
             now = time.perf_counter()
             first = first or step
-            if not visible or console.is_terminal or now - printed < _SECONDS_BETWEEN_LINES:
+            if not visible or bar.console.is_terminal or now - printed < _SECONDS_BETWEEN_LINES:
                 return
             printed = now
             left = "starting" if step < total else "evaluating"

@@ -36,6 +36,11 @@ class Predicted:
         path = self.folder / "panoptic.json"
         return read_dataset(path, self.folder / "panoptic") if path.is_file() else None
 
+    @property
+    def num_labels(self) -> int:
+        """How many labels a prediction may have: the classes."""
+        return len(self.data.categories)
+
     def labels(self, index: int) -> np.ndarray:
         """Predicted class ids int32 [H,W]."""
         with Image.open(label_path(self.folder, self.data, index)) as picture:

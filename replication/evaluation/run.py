@@ -4,27 +4,30 @@ Predictions are written as files first and scored from them by the strict reader
 scored is what a user gets.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from parity.errors import InputError
 from parity.files import output_folder
-from parity.results import EVALUATION as SCHEMA
+from parity.records import write_json
 from replication.console.progress import images_shown
 from replication.evaluation.disagreement import Disagreement, Margins, disagreement
 from replication.evaluation.predicted import Predicted, predict_all
-from replication.evaluation.scores import agreement, compare, score
+from replication.evaluation.scores import Scored, agreement, compare, score
 from replication.evaluation.worst_images import draw_worst
 from replication.sides.side import IMPLEMENTATIONS, PORT, open_side
 from replication.sides.weights import Weights, load_weights
+from reports.chapters.evaluation_result import (
+    EvaluationComparison,
+    EvaluationResult,
+    ImageDifference,
+)
 from reports.loading import load
 from reports.render import write_report
 
@@ -57,8 +60,8 @@ class Request:
     command: str = "parity evaluate"
 
 
-def evaluate(request: Request, out: Path | None = None, visible: bool = True) -> dict[str, Any]:
-    """The result object (`SCHEMA`), strict JSON; scores are in 0..1.
+def evaluate(request: Request, out: Path | None = None, visible: bool = True) -> EvaluationResult:
+    """The scores, in 0..1, and how two sides compare.
 
     The verdict is "evaluated" for one side; for both it is "equal" where no pixel differs but by a
     decision within float32 rounding, else "different". `out` receives evaluation.json, a
@@ -71,8 +74,9 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
     data = open_data(request.data, request.split, request.config, request.limit)
     weights = load_weights(request.weights, request.config)
     by_side = dict.fromkeys(request.sides, weights)
+    own: Weights | None = None
     if request.port_weights is not None:
-        by_side[PORT] = load_weights(request.port_weights, request.config)
+        own = by_side[PORT] = load_weights(request.port_weights, request.config)
     with output_folder(out) as folder:
         predicted, scored, seconds = {}, {}, {}
         for name in request.sides:
@@ -83,56 +87,44 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
             seconds[name] = round(time.perf_counter() - began, 3)
             predicted[name] = Predicted(folder / name, data)
             scored[name] = score(data, predicted[name], request.resamples, request.workers)
-        result: dict[str, Any] = {
-            "schema": SCHEMA,
-            "verdict": "evaluated",
-            "config": request.config.name,
-            "config_sha256": request.config.digest,
-            "weights": weights.source,
-            "weights_sha256": weights.sha256,
-            **_own(by_side, request),
-            "data": str(request.data),
-            "layout": data.images.kind,
-            "split": data.split,
-            "images": data.count,
-            "test_size": [request.inputs.min_size_test, request.inputs.max_size_test],
-            "augmented": request.augmented,
-            "sides": {
-                name: {**one.result, "seconds": seconds[name]} for name, one in scored.items()
-            },
-            "command": request.command,
-            "versions": _versions(),
-        }
+        verdict, comparison, pictures = "evaluated", None, ()
         found: list[Disagreement | None] = [None] * data.count
         if len(request.sides) == 2:
             margins = Margins(request.config, request.inputs, weights)
             with images_shown("compare", data.count, visible) as advance:
                 found = _disagreements(data, list(predicted.values()), margins, advance)
-            result["comparison"] = _summary(data, request.sides, found) | {
-                "agreement": agreement(*predicted.values(), request.workers),
-                "scores": compare(*scored.values(), request.margin, request.resamples),
-            }
-            equal = not result["comparison"]["unexplained"]
-            result["verdict"] = "equal" if equal else "different"
+            comparison = _compared(data, request, found, predicted, scored)
+            verdict = "different" if comparison.unexplained else "equal"
         if out is not None:
             first = next(iter(scored.values()))
-            result["pictures"] = draw_worst(
-                folder / "worst", data, predicted, first, found, request.worst
-            )
-        result["seconds"] = round(time.perf_counter() - start, 3)
+            pictures = draw_worst(folder / "worst", data, predicted, first, found, request.worst)
+        result = EvaluationResult(
+            verdict=verdict,
+            config=request.config.name,
+            config_sha256=request.config.digest,
+            weights=weights.source,
+            weights_sha256=weights.sha256,
+            port_weights=own.source if own else "",
+            port_weights_sha256=own.sha256 if own else None,
+            data=str(request.data),
+            layout=data.images.kind,
+            split=data.split,
+            images=data.count,
+            test_size=(request.inputs.min_size_test, request.inputs.max_size_test),
+            augmented=request.augmented,
+            sides={
+                name: replace(one.result, seconds=seconds[name]) for name, one in scored.items()
+            },
+            comparison=comparison,
+            pictures=tuple(pictures),
+            command=request.command,
+            versions=_versions(),
+            seconds=round(time.perf_counter() - start, 3),
+        )
         if out is not None:
-            text = json.dumps(result, indent=1, allow_nan=False)
-            (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+            write_json(result.to_json(), folder, "evaluation.json")
             write_report(load([folder / "evaluation.json"]), folder)
     return result
-
-
-def _own(by_side: Mapping[str, Weights], request: Request) -> dict[str, str]:
-    """What is recorded of the port's own weights, where it has some."""
-    if request.port_weights is None:
-        return {}
-    own = by_side[PORT]
-    return {"port_weights": own.source, "port_weights_sha256": own.sha256}
 
 
 def _versions() -> dict[str, str]:
@@ -186,29 +178,34 @@ def _disagreements(
     return found
 
 
-def _summary(
-    data: EvaluationData, sides: Sequence[str], found: Sequence[Disagreement | None]
-) -> dict[str, Any]:
-    rows = [
-        {
-            "image": data.name(index),
-            "panoptic_pixels": one.panoptic_pixels,
-            "label_pixels": one.label_pixels,
-            "segments": one.segments,
-            "unexplained": one.unexplained_pixels,
-        }
+def _compared(
+    data: EvaluationData,
+    request: Request,
+    found: Sequence[Disagreement | None],
+    predicted: Mapping[str, Predicted],
+    scored: Mapping[str, Scored],
+) -> EvaluationComparison:
+    rows = tuple(
+        ImageDifference(
+            data.name(index),
+            one.panoptic_pixels,
+            one.label_pixels,
+            one.segments,
+            one.unexplained_pixels,
+        )
         for index, one in enumerate(found)
         if one is not None
-    ]
-    totals: Mapping[str, int] = {
-        key: sum(row[key] for row in rows)
-        for key in ("panoptic_pixels", "label_pixels", "segments", "unexplained")
-    }
+    )
     records = data.images.records[: data.count]
-    return {
-        "of": f"{sides[1]} - {sides[0]}",
-        "images_that_differ": len(rows),
-        "pixels": sum(record.height * record.width for record in records),
-        **totals,
-        "disagreements": rows,
-    }
+    return EvaluationComparison(
+        of=f"{request.sides[1]} - {request.sides[0]}",
+        images_that_differ=len(rows),
+        pixels=sum(record.height * record.width for record in records),
+        panoptic_pixels=sum(row.panoptic_pixels for row in rows),
+        label_pixels=sum(row.label_pixels for row in rows),
+        segments=sum(row.segments for row in rows),
+        unexplained=sum(row.unexplained for row in rows),
+        disagreements=rows,
+        agreement=agreement(*predicted.values(), request.workers),
+        scores=compare(*scored.values(), request.margin, request.resamples),
+    )

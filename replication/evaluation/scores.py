@@ -1,8 +1,7 @@
 """Scores of one side's predictions with intervals, and the paired comparison of two sides."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from maskformer.data.evaluation_data import EvaluationData
 from maskformer.metrics import panoptic_quality, semantic_iou, statistics
 from parity.errors import InputError
 from replication.evaluation.predicted import Predicted
+from reports.chapters.evaluation_result import ClassScores, ScoreComparison, SideScores
 
 
 @dataclass(frozen=True)
@@ -19,33 +19,16 @@ class Scored:
     semantic: semantic_iou.SemanticCounts
     panoptic: panoptic_quality.PanopticCounts | None
     samples: Mapping[str, statistics.Sample]
-    result: Mapping[str, Any]
+    result: SideScores
 
 
 def score(data: EvaluationData, predicted: Predicted, resamples: int, workers: int) -> Scored:
     """Counts every image and scores all of them together; `workers` threads read segments."""
     pairs = ((data.labels(i), predicted.labels(i)) for i in range(data.count))
-    semantic = semantic_iou.count_images(pairs, len(data.categories), data.ignored)
+    semantic = semantic_iou.count_images(pairs, predicted.num_labels, data.ignored)
     found = semantic_iou.score(semantic.total())
     samples = _sample("mIoU", lambda: semantic_iou.as_sample(semantic))
-    result: dict[str, Any] = {
-        "miou": found.miou,
-        "miou_2021": semantic_iou.score(semantic.total(), "2021").miou,
-        "fwiou": found.fwiou,
-        "macc": found.macc,
-        "pacc": found.pacc,
-    }
-    per_class: list[dict[str, Any]] = [
-        {
-            "id": category.id,
-            "name": category.name,
-            "isthing": category.isthing,
-            "iou": _number(found.iou[c]),
-            "accuracy": _number(found.accuracy[c]),
-        }
-        for c, category in enumerate(data.categories)
-    ]
-    panoptic = None
+    panoptic = quality = None
     if data.is_panoptic and predicted.panoptic is not None:
         loaders = panoptic_quality.pair_datasets(data.truth, predicted.panoptic)
         counted = panoptic_quality.count_images(loaders, data.by_id, workers)
@@ -63,16 +46,40 @@ def score(data: EvaluationData, predicted: Predicted, resamples: int, workers: i
                 f"PQ {group}",
                 lambda group=group: panoptic_quality.as_sample(panoptic, data.by_id, group),
             )
-        result["panoptic"] = {group: asdict(quality.groups[group]) for group in groups}
-        for row in per_class:
-            one = quality.per_class.get(row["id"])
-            row |= {key: getattr(one, key, None) for key in ("pq", "sq", "rq")}
-    result["intervals"] = {
-        name: _interval(lambda s=sample: statistics.bootstrap_interval(s, resamples=resamples))
-        for name, sample in samples.items()
-    }
-    result["per_class"] = per_class
+    result = SideScores(
+        miou=found.miou,
+        miou_2021=semantic_iou.score(semantic.total(), "2021").miou,
+        fwiou=found.fwiou,
+        macc=found.macc,
+        pacc=found.pacc,
+        panoptic={} if quality is None else quality.groups,
+        intervals={
+            name: statistics.known(
+                lambda s=sample: statistics.bootstrap_interval(s, resamples=resamples)
+            )
+            for name, sample in samples.items()
+        },
+        per_class=tuple(
+            ClassScores(
+                id=category.id,
+                name=category.name,
+                isthing=category.isthing,
+                iou=_number(found.iou[c]),
+                accuracy=_number(found.accuracy[c]),
+                **_qualities(quality, category.id),
+            )
+            for c, category in enumerate(data.categories)
+        ),
+    )
     return Scored(semantic, panoptic, samples, result)
+
+
+def _qualities(
+    quality: panoptic_quality.PanopticResult | None, category: int
+) -> dict[str, float | None]:
+    """PQ, SQ and RQ of one class; None where it does not occur."""
+    one = None if quality is None else quality.per_class.get(category)
+    return {key: getattr(one, key, None) for key in ("pq", "sq", "rq")}
 
 
 def _sample(name: str, make: Callable[[], statistics.Sample]) -> dict[str, statistics.Sample]:
@@ -83,14 +90,6 @@ def _sample(name: str, make: Callable[[], statistics.Sample]) -> dict[str, stati
         return {}
 
 
-def _interval(make: Callable[[], Any]) -> dict[str, Any]:
-    """A statistic as JSON; "reason" where too few images show what it needs."""
-    try:
-        return asdict(make())
-    except InputError as error:
-        return {"reason": str(error).splitlines()[0]}
-
-
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
@@ -98,23 +97,25 @@ def _number(value: float) -> float | None:
 NOTHING = "both score 0, which says nothing"
 
 
-def compare(first: Scored, second: Scored, margin: float, resamples: int) -> dict[str, Any]:
+def compare(
+    first: Scored, second: Scored, margin: float, resamples: int
+) -> dict[str, ScoreComparison]:
     """Paired statistics of (second - first) for every score that both have."""
     scores = {}
     for name in sorted(first.samples.keys() & second.samples.keys()):
         samples = (second.samples[name], first.samples[name])
         if samples[0].value == samples[1].value == 0:
-            nothing = {"reason": NOTHING}
-            scores[name] = {"difference": nothing, "equivalence": nothing}
+            nothing = statistics.Missing(NOTHING)
+            scores[name] = ScoreComparison(nothing, nothing)
             continue
-        scores[name] = {
-            "difference": _interval(lambda s=samples: statistics.compare(*s, resamples=resamples)),
-            "equivalence": _interval(
+        scores[name] = ScoreComparison(
+            statistics.known(lambda s=samples: statistics.compare(*s, resamples=resamples)),
+            statistics.known(
                 lambda s=samples: statistics.judge_equivalence(
                     *s, margin=margin, resamples=resamples
                 )
             ),
-        }
+        )
     return scores
 
 

@@ -6,17 +6,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
 from parity.errors import InputError
 from parity.measurements import Findings
-from parity.results import CLEAN_AUDITS as SCHEMA
+from parity.records import plain, strict, typed
 from replication.console.progress import without_notes
+from reports.chapters.clean import Case, CleanOutcome, CleanResult
 
 NOTES = "clean.jsonl"
 SIZES = ("64x96", "70x90", "97x131", "33x64", "128x96", "50x50", "64x64")
@@ -27,7 +27,6 @@ BACKBONES = ("own", "own", "swin")
 TRAIN_EVERY = 10  # audits, of which one compares a training step as well
 CASES_OF_A_PROCESS = 20  # so that what frameworks keep of models that are gone stays bounded
 CONFIDENCE = 0.95
-Case = dict[str, Any]
 
 
 def cases(runs: int, config: str, executions: Sequence[str], first_seed: int) -> list[Case]:
@@ -37,22 +36,22 @@ def cases(runs: int, config: str, executions: Sequence[str], first_seed: int) ->
     strides, so that all their combinations come in turn.
     """
     return [
-        {
-            "config": config,
-            "backbone": BACKBONES[index % len(BACKBONES)],
-            "seed": first_seed + index,
-            "size": SIZES[index % len(SIZES)],
-            "batch": BATCHES[index // 2 % len(BATCHES)],
-            "execution": executions[index // len(BACKBONES) % len(executions)],
-            "threads": THREADS[index % len(THREADS)],
-            "onednn": ONEDNN[index // 4 % len(ONEDNN)],
-            "train": index % TRAIN_EVERY == TRAIN_EVERY - 1,
-        }
+        Case(
+            config=config,
+            backbone=BACKBONES[index % len(BACKBONES)],
+            seed=first_seed + index,
+            size=SIZES[index % len(SIZES)],
+            batch=BATCHES[index // 2 % len(BATCHES)],
+            execution=executions[index // len(BACKBONES) % len(executions)],
+            threads=THREADS[index % len(THREADS)],
+            onednn=ONEDNN[index // 4 % len(ONEDNN)],
+            train=index % TRAIN_EVERY == TRAIN_EVERY - 1,
+        )
         for index in range(runs)
     ]
 
 
-def run_cases(wanted: Sequence[Case], notes: Path | None, resume: bool) -> list[dict[str, Any]]:
+def run_cases(wanted: Sequence[Case], notes: Path | None, resume: bool) -> list[CleanOutcome]:
     """The outcome of every case, in order; those that the file `notes` has are not run again.
 
     Each outcome is noted and told on standard error when it is known.
@@ -62,22 +61,22 @@ def run_cases(wanted: Sequence[Case], notes: Path | None, resume: bool) -> list[
         notes.parent.mkdir(parents=True, exist_ok=True)
         if not resume:
             notes.write_text("", encoding="utf-8")
-    left = [case for case in wanted if _key(case) not in known]
+    left = [case for case in wanted if case not in known]
     for outcome in _outcomes(left):
-        known[_key(outcome["case"])] = outcome
+        known[outcome.case] = outcome
         if notes is not None:
             with notes.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(outcome) + "\n")
-        done = sum(_key(case) in known for case in wanted)
+                file.write(json.dumps(strict(plain(outcome))) + "\n")
+        done = sum(case in known for case in wanted)
         print(f"[{done}/{len(wanted)}] {describe(outcome)}", file=sys.stderr, flush=True)
-    return [known[_key(case)] for case in wanted]
+    return [known[case] for case in wanted]
 
 
-def result(outcomes: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:
+def result(outcomes: Sequence[CleanOutcome], command: str) -> CleanResult:
     """The recorded result: how many alarms, the upper bound of their rate, and each audit."""
     from parity.provenance import provenance
 
-    alarms = [one for one in outcomes if one["verdict"] != "equal"]
+    alarms = [one for one in outcomes if one.verdict != "equal"]
     judged = claim(
         "false_alarms",
         f"{len(outcomes)} audits of a port that is right raise no alarm",
@@ -86,19 +85,18 @@ def result(outcomes: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any
         "threads, executions, backbones, with and without oneDNN and a training step",
         command,
     )
-    return {
-        "schema": SCHEMA,
-        "verdict": judged.verdict,
-        "claims": [judged.to_json()],
-        "runs": len(outcomes),
-        "alarms": len(alarms),
-        "bound": upper_bound(len(alarms), len(outcomes)),
-        "confidence": CONFIDENCE,
-        "outcomes": list(outcomes),
-        "seconds": round(sum(one["seconds"] for one in outcomes), 1),
-        "command": command,
-        "provenance": provenance(),
-    }
+    return CleanResult(
+        verdict=judged.verdict,
+        claims=(judged,),
+        runs=len(outcomes),
+        alarms=len(alarms),
+        bound=upper_bound(len(alarms), len(outcomes)),
+        confidence=CONFIDENCE,
+        outcomes=tuple(outcomes),
+        seconds=round(sum(one.seconds for one in outcomes), 1),
+        command=command,
+        provenance=provenance(),
+    )
 
 
 def upper_bound(alarms: int, runs: int) -> float:
@@ -108,39 +106,35 @@ def upper_bound(alarms: int, runs: int) -> float:
     return 1.0 if alarms == runs else float(beta.ppf(CONFIDENCE, alarms + 1, runs - alarms))
 
 
-def describe(outcome: Mapping[str, Any]) -> str:
+def describe(outcome: CleanOutcome) -> str:
     """One audit in a line."""
-    case = outcome["case"]
-    ratios = ", ".join(f"{name} {float(ratio):.2f}" for name, ratio in outcome["float32"].items())
-    backbone = "" if case["backbone"] == "own" else f", {case['backbone']}"
-    failed = f": {', '.join(outcome['failed'])}" if outcome["failed"] else ""
+    case = outcome.case
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in outcome.float32.items())
+    backbone = "" if case.backbone == "own" else f", {case.backbone}"
+    failed = f": {', '.join(outcome.failed)}" if outcome.failed else ""
     return (
-        f"seed {case['seed']}{backbone}, {case['batch']} x {case['size']}, {case['execution']}, "
-        f"{case['threads']} threads, oneDNN {'on' if case['onednn'] else 'off'}"
-        f"{', training step' if case['train'] else ''}: {outcome['verdict']}{failed}, "
-        f"float64 at {float(outcome['float64']):.2f} of its limit, float32 {ratios} of 4, "
-        f"{outcome['seconds']:.1f} s"
+        f"seed {case.seed}{backbone}, {case.batch} x {case.size}, {case.execution}, "
+        f"{case.threads} threads, oneDNN {'on' if case.onednn else 'off'}"
+        f"{', training step' if case.train else ''}: {outcome.verdict}{failed}, "
+        f"float64 at {outcome.float64:.2f} of its limit, float32 {ratios} of 4, "
+        f"{outcome.seconds:.1f} s"
     )
 
 
-def _key(case: Case) -> str:
-    return json.dumps(case, sort_keys=True)
-
-
-def _read(notes: Path | None) -> dict[str, dict[str, Any]]:
+def _read(notes: Path | None) -> dict[Case, CleanOutcome]:
     if notes is None or not notes.is_file():
         return {}
     known = {}
     for line in notes.read_text(encoding="utf-8").splitlines():
         try:
-            outcome = json.loads(line)
+            outcome = typed(CleanOutcome, json.loads(line))
         except ValueError:  # the last line of a run that was ended while it wrote
             continue
-        known[_key(outcome["case"])] = outcome
+        known[outcome.case] = outcome
     return known
 
 
-def _outcomes(left: Sequence[Case]) -> Iterator[dict[str, Any]]:
+def _outcomes(left: Sequence[Case]) -> Iterator[CleanOutcome]:
     """Runs cases in processes of their own: TensorFlow fixes its threads when it starts."""
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
@@ -148,7 +142,7 @@ def _outcomes(left: Sequence[Case]) -> Iterator[dict[str, Any]]:
 
     groups: dict[tuple[int, bool], list[Case]] = {}
     for case in left:
-        groups.setdefault((case["threads"], case["onednn"]), []).append(case)
+        groups.setdefault((case.threads, case.onednn), []).append(case)
     for same in groups.values():
         for first in range(0, len(same), CASES_OF_A_PROCESS):
             part = same[first : first + CASES_OF_A_PROCESS]
@@ -177,7 +171,7 @@ def _environment(case: Case) -> Iterator[None]:
     """oneDNN is on or off in processes that start within."""
     name = "TF_ENABLE_ONEDNN_OPTS"
     before = os.environ.get(name)
-    os.environ[name] = str(int(case["onednn"]))
+    os.environ[name] = str(int(case.onednn))
     try:
         yield
     finally:
@@ -197,7 +191,7 @@ def _held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _interruptible(case: Case) -> dict[str, Any]:
+def _interruptible(case: Case) -> CleanOutcome:
     """One clean audit in a process that Ctrl-C ends without a traceback: between audits it is deaf,
     and within one the interruption is a result like another."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -208,7 +202,7 @@ def _interruptible(case: Case) -> dict[str, Any]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def audit_once(case: Case) -> dict[str, Any]:
+def audit_once(case: Case) -> CleanOutcome:
     """One clean audit in this process: the verdict, the claims that fail, and the margins."""
     from parity.steps import Steps
     from replication.faults.benches.registry import SWIN
@@ -216,28 +210,28 @@ def audit_once(case: Case) -> dict[str, Any]:
     from replication.process.threads import set_threads
 
     begun = time.perf_counter()
-    set_threads(case["threads"])
-    entry = entry_of(case["config"])
+    set_threads(case.threads)
+    entry = entry_of(case.config)
     model = entry.model
-    if case["backbone"] == "swin":
+    if case.backbone == "swin":
         model = dataclasses.replace(model, backbone=SWIN)
     request = Request(
         config=model,
-        weights=f"seeded:{case['seed']}",
-        size=case["size"],
-        batch=case["batch"],
-        executions=(case["execution"],),
-        train=entry.solver if case["train"] else None,
+        weights=f"seeded:{case.seed}",
+        size=case.size,
+        batch=case.batch,
+        executions=(case.execution,),
+        train=entry.solver if case.train else None,
         command="parity faults clean",
     )
     found = audit(request, Steps(total=0, quiet=True))
     nearest = found.float64.nearest_to_limit
-    return {
-        "case": case,
-        "verdict": found.verdict,
-        "failed": [one.id for one in found.failing],
-        "claims": len(found.claims),
-        "float64": nearest.value / nearest.limit,
-        "float32": {name: one.worst_ratio for name, one in found.float32.items()},
-        "seconds": round(time.perf_counter() - begun, 2),
-    }
+    return CleanOutcome(
+        case=case,
+        verdict=found.verdict,
+        failed=tuple(one.id for one in found.failing),
+        claims=len(found.claims),
+        float64=nearest.value / nearest.limit,
+        float32={name: one.worst_ratio for name, one in found.float32.items()},
+        seconds=round(time.perf_counter() - begun, 2),
+    )

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import InputError
+from parity.faults import Outcome
+from parity.records import plain, typed
 
 if TYPE_CHECKING:
-    from parity.faults import Fault, Outcome
+    from parity.faults import Fault
 
 NOTES = "outcomes.jsonl"
 Builders = Mapping[str, Callable[[str, str], Any]]
@@ -27,7 +29,7 @@ class Notes:
 
     path: Path | None
     case: Mapping[str, str]
-    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     sound: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -40,8 +42,11 @@ class Notes:
                 noted = json.loads(line)
             except ValueError:  # the last line of a run that was ended while it wrote
                 continue
-            if noted.pop("case") == dict(self.case):
-                self._keep(noted)
+            if noted.pop("case") != dict(self.case):
+                continue
+            if "outcome" in noted:
+                noted["outcome"] = typed(Outcome, noted["outcome"])
+            self._keep(noted)
 
     def start(self) -> None:
         """Begins with an empty file."""
@@ -54,13 +59,13 @@ class Notes:
         self._keep(noted)
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"case": dict(self.case), **noted}) + "\n")
+                file.write(json.dumps({"case": dict(self.case), **plain(noted)}) + "\n")
 
     def _keep(self, noted: dict[str, Any]) -> None:
         if "sound" in noted:
             self.sound[noted["sound"]] = noted["noticed"]
         else:
-            self.outcomes[noted["outcome"]["id"]] = noted["outcome"]
+            self.outcomes[noted["outcome"].id] = noted["outcome"]
 
 
 def run_faults(
@@ -71,13 +76,7 @@ def run_faults(
     Faults that `notes` has are not run again; each outcome is noted and printed when it is known.
     Raises InputError where the sound port fails already.
     """
-    from parity.faults import Outcome
-
-    found = {
-        one.id: Outcome.from_json(one, notes.outcomes[one.id])
-        for one in chosen
-        if one.id in notes.outcomes
-    }
+    found = {one.id: notes.outcomes[one.id] for one in chosen if one.id in notes.outcomes}
     benches = dict.fromkeys(one.bench for one in chosen)
     for name in benches:
         left = [one for one in chosen if one.bench == name and one.id not in found]
@@ -86,7 +85,7 @@ def run_faults(
         bench = _sound_bench(name, config, size, builders, notes)
         for fault in left:
             found[fault.id] = _outcome(fault, bench)
-            notes.add({"outcome": found[fault.id].to_json()})
+            notes.add({"outcome": found[fault.id]})
             count = f"[{len(found)}/{len(chosen)}]"
             print(f"{count} {describe(found[fault.id])}", file=sys.stderr, flush=True)
         del bench  # before the next one is built beside it; models refer to themselves
@@ -109,17 +108,17 @@ def _sound_bench(name: str, config: str, size: str, builders: Builders, notes: N
     return bench
 
 
-def _outcome(fault: "Fault", bench: Any) -> "Outcome":
-    from parity.faults import Outcome
-
+def _outcome(fault: "Fault", bench: Any) -> Outcome:
     begun = time.perf_counter()
     with fault.plant(bench):
         found = bench.audit()
-    seconds = time.perf_counter() - begun
-    return Outcome(fault, found.claims, found.named, seconds, found.noticed)
+    seconds = round(time.perf_counter() - begun, 3)
+    return Outcome.of(
+        fault, claims=found.claims, named=found.named, seconds=seconds, noticed=found.noticed
+    )
 
 
-def describe(outcome: "Outcome") -> str:
+def describe(outcome: Outcome) -> str:
     """One outcome in a line."""
     said = "detected" if outcome.detected else "NOT DETECTED"
     if outcome.detected:
@@ -128,4 +127,4 @@ def describe(outcome: "Outcome") -> str:
         said = f"{said}, {place}, {cause}"
     if outcome.problem:
         said = f"{said} ({outcome.problem})"
-    return f"{outcome.fault.id}: {said}, {outcome.seconds:.1f} s"
+    return f"{outcome.id}: {said}, {outcome.seconds:.1f} s"

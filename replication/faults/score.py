@@ -8,8 +8,9 @@ from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
 from parity.judge import DEFAULT
 from parity.measurements import Findings, Missed
-from parity.results import FAULT_SCORE as SCHEMA
+from parity.provenance import provenance
 from replication.layers import layer_error
+from reports.chapters.faults import FaultScoreResult
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Score
@@ -32,8 +33,8 @@ def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "lis
     return [known[one] for one in ids] if ids else list(known.values())
 
 
-def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> dict[str, Any]:
-    """The result object (`SCHEMA`) of planting these faults one after another.
+def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> FaultScoreResult:
+    """The result of planting these faults one after another.
 
     `notes.case` has the configuration, the size and the catalogue; outcomes that it has are kept.
     Raises InputError where the sound port fails already.
@@ -46,20 +47,18 @@ def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> dict
     outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
     total = score(outcomes)
     claims = score_claims(total, command)
-    holds = all_hold(claims)
-    return {
-        "schema": SCHEMA,
-        "config": config,
-        "size": size,
-        "verdict": "holds" if holds else "does not hold",
-        "claims": [one.to_json() for one in claims],
-        "score": vars(total),
-        "criteria_on_the_sound_port": sound,
-        "outcomes": [one.to_json() for one in outcomes],
-        "seconds": round(time.perf_counter() - begun, 1),
-        "command": command,
-        "provenance": _provenance(),
-    }
+    return FaultScoreResult(
+        config=config,
+        size=size,
+        verdict="holds" if all_hold(claims) else "does not hold",
+        claims=tuple(claims),
+        score=total,
+        criteria_on_the_sound_port=sound,
+        outcomes=tuple(outcomes),
+        seconds=round(time.perf_counter() - begun, 1),
+        command=command,
+        provenance=provenance(),
+    )
 
 
 def load_catalogue(module: str) -> "list[Fault]":
@@ -85,12 +84,6 @@ def _benches(module: str) -> dict[str, Any]:
     from replication.faults.benches.registry import BENCHES
 
     return {**BENCHES, **getattr(import_module(module), "BENCHES", {})}
-
-
-def _provenance() -> dict[str, Any]:
-    from parity.provenance import provenance
-
-    return provenance()
 
 
 def score_claims(total: "Score", command: str) -> list[Claim]:

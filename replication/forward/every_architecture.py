@@ -3,13 +3,12 @@
 import dataclasses
 import sys
 import time
-from typing import Any
 
 from maskformer.model import zoo
 from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
+from parity.claims import Claim, all_hold
 from parity.errors import InputError
-from parity.records import plain
-from parity.results import AUDIT_ALL as SCHEMA
+from reports.chapters.architectures import Architecture, ArchitecturesResult, nearest_of
 
 SIZE = "64x96"
 
@@ -55,13 +54,10 @@ def architectures() -> dict[str, list[str]]:
     return {names[0]: names for names in covered.values()}
 
 
-def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[str, Any]:
-    """The row of one architecture, audited in float64 by this process.
-
-    Returns: `config`, `taps`, `unpaired`, `worst_gap`, `worst_tap`, `nearest` (the tap nearest to
-        its limit: `tap`, `metric`, `value`, `limit`, `ratio` to its floor), `first_divergence`,
-        `verdict`, `claims`, `seconds`, `peak_memory_gb`, the most that the process has held so far.
-    """
+def audit_one(
+    name: str, weights: str, size: str, threads: int | None
+) -> tuple[Architecture, tuple[Claim, ...]]:
+    """One architecture, audited in float64 by this process, which it alone should be run in."""
     import resource
 
     from parity.steps import Steps
@@ -80,25 +76,26 @@ def audit_one(name: str, weights: str, size: str, threads: int | None) -> dict[s
     result = audit(request, Steps(total=0, quiet=True))
     float64 = result.float64
     units = 1 if sys.platform == "darwin" else 1024
-    return {
-        "config": name,
-        "taps": result.taps,
-        "unpaired": plain(result.unpaired),
-        "worst_gap": float64.worst_gap,
-        "worst_tap": float64.worst_tap,
-        "nearest": {**plain(float64.nearest_to_limit), "ratio": float64.worst_ratio},
-        "first_divergence": result.first_divergence,
-        "verdict": result.verdict,
-        "claims": [{**one.to_json(), "id": f"{name}/{one.id}"} for one in result.claims],
-        "seconds": round(time.perf_counter() - start, 1),
-        "peak_memory_gb": round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units / 1e9, 2
-        ),
-        "provenance": result.provenance,
-    }
+    found = Architecture(
+        config=name,
+        covers=(name,),
+        taps=result.taps,
+        unpaired=result.unpaired,
+        worst_gap=float64.worst_gap,
+        worst_tap=float64.worst_tap,
+        nearest=nearest_of(float64),
+        first_divergence=result.first_divergence,
+        verdict=result.verdict,
+        seconds=round(time.perf_counter() - start, 1),
+        peak_memory_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units / 1e9, 2),
+        provenance=result.provenance,
+    )
+    return found, tuple(dataclasses.replace(one, id=f"{name}/{one.id}") for one in result.claims)
 
 
-def run_apart(name: str, weights: str, size: str, threads: int | None) -> dict[str, Any]:
+def run_apart(
+    name: str, weights: str, size: str, threads: int | None
+) -> tuple[Architecture, tuple[Claim, ...]]:
     """`audit_one` in a process of its own, so that memory is given back and its peak is its own.
 
     Raises InputError where that process dies.
@@ -118,54 +115,48 @@ def run_apart(name: str, weights: str, size: str, threads: int | None) -> dict[s
             ) from error
 
 
-def audit_all(weights: str, size: str, threads: int | None, command: str) -> dict[str, Any]:
+def audit_all(weights: str, size: str, threads: int | None, command: str) -> ArchitecturesResult:
     """The audits of all architectures, and their one verdict; progress goes to standard error."""
     covered = architectures()
-    rows = []
+    rows, claims = [], []
     start = time.perf_counter()
     for index, (name, names) in enumerate(covered.items(), start=1):
         print(f"[{index}/{len(covered)}] {name} ...", end="", file=sys.stderr, flush=True)
-        row = run_apart(name, weights, size, threads)
-        figures = f"{row['seconds']:.0f} s, {row['peak_memory_gb']:.1f} GB"
-        print(f" {row['verdict']}, {figures}", file=sys.stderr, flush=True)
-        rows.append({"config": name, "covers": names, **row})
-    claims = [one for row in rows for one in row.pop("claims")]
-    equal = all(one["verdict"] == "holds" for one in claims)
-    return {
-        "schema": SCHEMA,
-        "verdict": "equal" if equal else "different",
-        "claim": "in float64 both compute the same function, tap by tap",
-        "size": size,
-        "weights": weights,
-        "claims": claims,
-        "architectures": rows,
-        "entries_covered": sum(len(row["covers"]) for row in rows),
-        "seconds": round(time.perf_counter() - start, 1),
-        "peak_memory_gb": max(row["peak_memory_gb"] for row in rows),
-        "command": command,
-    }
+        row, found = run_apart(name, weights, size, threads)
+        figures = f"{row.seconds:.0f} s, {row.peak_memory_gb:.1f} GB"
+        print(f" {row.verdict}, {figures}", file=sys.stderr, flush=True)
+        rows.append(dataclasses.replace(row, covers=tuple(names)))
+        claims += found
+    return ArchitecturesResult(
+        verdict="equal" if all_hold(claims) else "different",
+        size=size,
+        weights=weights,
+        claims=tuple(claims),
+        architectures=tuple(rows),
+        seconds=round(time.perf_counter() - start, 1),
+        command=command,
+    )
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: ArchitecturesResult) -> str:
     """The result as lines for a terminal."""
     lines = [
         f"{'architecture':<17}{'taps':>6}{'worst gap':>11}{'of limit':>10}{'s':>6}{'GB':>6}"
         "  verdict"
     ]
-    for row in result["architectures"]:
-        nearest = row["nearest"]
+    for row in result.architectures:
         lines.append(
-            f"{row['config']:<17}{row['taps']:>6}{float(row['worst_gap']):>11.1e}"
-            f"{float(nearest['value']) / float(nearest['limit']):>10.2g}{row['seconds']:>6.0f}"
-            f"{row['peak_memory_gb']:>6.1f}  {row['verdict']}"
+            f"{row.config:<17}{row.taps:>6}{row.worst_gap:>11.1e}"
+            f"{row.nearest.value / row.nearest.limit:>10.2g}{row.seconds:>6.0f}"
+            f"{row.peak_memory_gb:>6.1f}  {row.verdict}"
         )
-        if row["first_divergence"]:
-            lines.append(f"  first divergence: {row['first_divergence']}")
-        if len(row["covers"]) > 1:
-            lines.append(f"  also: {', '.join(row['covers'][1:])}")
+        if row.first_divergence:
+            lines.append(f"  first divergence: {row.first_divergence}")
+        if len(row.covers) > 1:
+            lines.append(f"  also: {', '.join(row.covers[1:])}")
     lines.append(
-        f"verdict: {result['verdict']}, {len(result['architectures'])} architectures of "
-        f"{result['entries_covered']} entries, {result['seconds']:.0f} s, "
-        f"at most {result['peak_memory_gb']:.1f} GB"
+        f"verdict: {result.verdict}, {len(result.architectures)} architectures of "
+        f"{result.entries_covered} entries, {result.seconds:.0f} s, "
+        f"at most {result.peak_memory_gb:.1f} GB"
     )
     return "\n".join(lines)

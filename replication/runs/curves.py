@@ -7,6 +7,7 @@ import numpy as np
 
 from maskformer.family import MASKFORMER
 from maskformer.runs.run_record import read_run
+from parity.files import replacing
 
 COLOURS = ("#d55e00", "#0072b2")
 DASHES = ("-", (0, (4, 2)))
@@ -57,10 +58,9 @@ def draw_curves(folders: Mapping[str, Sequence[Path]], output: Path) -> None:
         for panel in axes.flat[len(names) :]:
             panel.set_axis_off()
         axes.flat[0].legend(frameon=False)
-        partial = output.with_name(output.name + ".part")
-        figure.savefig(partial, format="svg", metadata={"Date": None})
+        with replacing(output) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None})
         plt.close(figure)
-    partial.replace(output)
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

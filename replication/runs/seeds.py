@@ -3,11 +3,9 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +14,11 @@ from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
 from parity import claims
 from parity.errors import InputError
 from parity.measurements import Equivalence
-from parity.results import TRAINING_SEEDS as SCHEMA
+from parity.records import write_json
 from replication.runs.comparison import compare_runs
 from replication.runs.trainers import Request, train
+from reports.chapters.seeds import Bounds, Control, SeedsResult, Spread
+from reports.chapters.training_runs import RunsResult
 
 COMPARISON = "comparison.json"
 RESULT = "seeds.json"
@@ -28,8 +28,8 @@ MARGIN = 3.0
 ALPHA = 0.05
 
 
-def train_seeds(request: Request, seeds: Sequence[int], margin: float) -> dict[str, Any]:
-    """Trains both sides for every seed in `OUT/seed_N`, and compares them (`SCHEMA`).
+def train_seeds(request: Request, seeds: Sequence[int], margin: float) -> SeedsResult:
+    """Trains both sides for every seed in `OUT/seed_N`, and compares them.
 
     `request.given` has all settings but the seed. With `request.resume` a seed whose comparison is
     there is not trained again, and one that was interrupted is continued.
@@ -56,14 +56,13 @@ def train_seeds(request: Request, seeds: Sequence[int], margin: float) -> dict[s
     return compare_seeds(folders, margin)
 
 
-def write_comparison(result: Mapping[str, Any], out: Path) -> None:
+def write_comparison(result: RunsResult, out: Path) -> None:
     """Writes the comparison of two runs beside them."""
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (out / COMPARISON).write_text(text + "\n", encoding="utf-8")
+    write_json(result.to_json(), out, COMPARISON)
 
 
-def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> dict[str, Any]:
-    """The result object (`SCHEMA`), strict JSON, of runs by seed and side.
+def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> SeedsResult:
+    """The comparison of runs by seed and side.
 
     The verdict is "equivalent" where two one-sided t-tests over the seeds' differences of panoptic
     quality show them inside (-margin, margin), "not shown" else.
@@ -72,21 +71,18 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
     seeds = {seed: compare_runs(one) for seed, one in folders.items()}
     first = next(iter(seeds.values()))
     for seed, one in seeds.items():
-        if (one["config"], one["steps"]) != (first["config"], first["steps"]):
+        if (one.config, one.steps) != (first.config, first.steps):
             raise InputError(
-                f"the runs of seed {seed} are {one['config']}, {one['steps']} steps",
-                f"those of the first seed are {first['config']}, {first['steps']} steps",
+                f"the runs of seed {seed} are {one.config}, {one.steps} steps",
+                f"those of the first seed are {first.config}, {first.steps} steps",
                 "Compare runs of the same settings.",
             )
     names = list(next(iter(folders.values())))
-    one_pair = first["command"] or "parity train --side both"
+    one_pair = first.command or "parity train --side both"
     scores = {
-        name: {
-            side: [one["sides"][side]["scores"].get(name) for one in seeds.values()]
-            for side in names
-        }
+        name: {side: [one.sides[side].scores.get(name) for one in seeds.values()] for side in names}
         for name in SCORES
-        if name in first["sides"][names[0]]["scores"]
+        if name in first.sides[names[0]].scores
     }
     if SCORE not in scores:
         raise InputError(
@@ -95,7 +91,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
             "Train a panoptic configuration on data with segments.",
         )
     found = {
-        name: {**_spread(values, names), "scores": values}
+        name: _spread(values, names)
         for name, values in scores.items()
         if all(value is not None for side in values.values() for value in side)
     }
@@ -103,38 +99,37 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> d
         "metric_trained/equivalence",
         f"panoptic quality after training differs by less than {margin:g} points between the sides",
         Equivalence(
-            dict(zip(map(str, seeds), found[SCORE]["differences"], strict=True)),
+            dict(zip(map(str, seeds), found[SCORE].differences, strict=True)),
             margin,
             ALPHA,
-            max(value for side in found[SCORE]["scores"].values() for value in side),
+            max(value for side in found[SCORE].scores.values() for value in side),
             otherwise="not shown",
         ),
         f"two one-sided t-tests over {len(seeds)} seeds, paired; the value is the larger p, the "
         f"limit its level; the margin of {margin:g} points is given with the command",
         f"{one_pair} --seeds {len(seeds)} --margin {margin:g}",
     )
-    return {
-        "schema": SCHEMA,
-        "verdict": "equivalent" if claim.holds else "not shown",
-        "config": first["config"],
-        "steps": first["steps"],
-        "of": f"{names[1]} - {names[0]}",
-        "margin": margin,
-        "alpha": ALPHA,
-        "p_value": claim.value,
-        "scores": found,
-        "seeds": {str(seed): one for seed, one in seeds.items()},
-        "files": {
+    return SeedsResult(
+        verdict="equivalent" if claim.holds else "not shown",
+        config=first.config,
+        steps=first.steps,
+        of=f"{names[1]} - {names[0]}",
+        margin=margin,
+        alpha=ALPHA,
+        p_value=claim.value,
+        scores=found,
+        seeds={str(seed): one for seed, one in seeds.items()},
+        files={
             f"seed_{seed}/{side}/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest()
             for seed, one in folders.items()
             for side, folder in one.items()
             for name in (DESCRIPTION, METRICS, COUNTS)
         },
-        "claims": [claim.to_json()],
-    }
+        claims=(claim,),
+    )
 
 
-def _spread(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[str, Any]:
+def _spread(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> Spread:
     """Differences second minus first by seed with mean, spread and 90 % interval, and the control.
 
     The control are the absolute differences between every two seeds of one side.
@@ -148,13 +143,13 @@ def _spread(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict
     control = {
         side: [abs(a - b) for a, b in itertools.combinations(values[side], 2)] for side in names
     }
-    return {
-        "differences": differences.tolist(),
-        "mean": mean,
-        "standard_deviation": spread,
-        "interval": {"confidence": 1 - 2 * ALPHA, "low": mean - half, "high": mean + half},
-        "between_seeds": {
-            side: {"mean": float(np.mean(gaps)), "largest": max(gaps)}
-            for side, gaps in control.items()
+    return Spread(
+        differences=tuple(differences.tolist()),
+        mean=mean,
+        standard_deviation=spread,
+        interval=Bounds(confidence=1 - 2 * ALPHA, low=mean - half, high=mean + half),
+        between_seeds={
+            side: Control(float(np.mean(gaps)), max(gaps)) for side, gaps in control.items()
         },
-    }
+        scores={side: tuple(scores) for side, scores in values.items()},
+    )

@@ -5,10 +5,12 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,13 @@ from maskformer.model.zoo import is_file
 from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
-from parity.files import replacing
+from parity.files import hold, replacing
 from parity.reading.content import read_json
 from replication.console.progress import steps_shown
 from replication.sides.implementation import TrainerPlace
 from replication.sides.side import implementation
 from replication.sides.torch_side import initial_state
-from replication.sides.weights import load_weights
+from replication.sides.weights import load_for_other_classes, load_weights
 
 LOG = "log.txt"
 SETTINGS = "settings.json"
@@ -37,6 +39,7 @@ CONFIG = "config.json"
 INITIAL = "initial.safetensors"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_END = 20
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,16 @@ def train(request: Request) -> dict[str, Path]:
                 "Choose another folder, or continue the run with --resume.",
             )
     takes_backbone = implementation(request.sides[0]).check_backbone
-    shares = both or (settings.initial is not None and takes_backbone is None)
-    if settings.initial is not None and not (request.out / INITIAL).is_file():
+    own = bool(settings.entry.classes) and settings.initial is not None
+    shares = both or own or (settings.initial is not None and takes_backbone is None)
+    if settings.initial is not None and not own and not (request.out / INITIAL).is_file():
         # As the run will read them, before anything is written.
         check = load_weights if shares else takes_backbone
         check(settings.initial, settings.entry.model)
+    for folder in folders.values():
+        if folder.is_dir():
+            os.close(hold(folder))  # refuses a folder in which a trainer is at work
+    begin = _initial(settings) if shares and not (request.out / INITIAL).is_file() else None
     try:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +98,9 @@ def train(request: Request) -> dict[str, Path]:
             with replacing(request.out / CONFIG) as temporary:
                 temporary.write_text(_described(settings), encoding="utf-8")
         if shares:
-            shared = _write_initial(settings, request.out / INITIAL)
-            settings = dataclasses.replace(settings, initial=str(shared))
+            if begin is not None:
+                _write_initial(begin, request.out / INITIAL)
+            settings = dataclasses.replace(settings, initial=str(request.out / INITIAL))
         for name, folder in folders.items():
             place = TrainerPlace(folder, request.out, request.threads, request.visible)
             words = [*implementation(name).trainer(settings, place), f"--command={command}"]
@@ -141,23 +150,29 @@ def _described(settings: RunSettings) -> str:
     return json.dumps(settings.entry.to_dict(), indent=1)
 
 
-def _write_initial(settings: RunSettings, path: Path) -> Path:
-    """The complete initial weights as one file that both sides start from, written once.
+def _initial(settings: RunSettings) -> Mapping[str, np.ndarray]:
+    """The complete initial weights that both sides start from.
 
-    Without `settings.initial` they are the reference's own initialisation from the run's seed.
+    Without `settings.initial` they are the reference's own initialisation from the run's seed. Of a
+    model with own classes they also stand for what a checkpoint lacks: the head's classes are left
+    out where it has another number of them, which is said.
     """
-    if path.is_file():
-        return path
-    from safetensors.numpy import save_file
-
     config = settings.entry.model
     if settings.initial is None:
-        state: Mapping[str, np.ndarray] = initial_state(config, settings.seed)
-    else:
-        state = load_weights(settings.initial, config).state
+        return initial_state(config, settings.seed)
+    if not settings.entry.classes or settings.initial.startswith("seeded:"):
+        return load_weights(settings.initial, config).state
+    found, left_out = load_for_other_classes(settings.initial, config)
+    for name, reason in left_out.items():
+        print(f"left out of {settings.initial}: {name} ({reason})", file=sys.stderr, flush=True)
+    return {**initial_state(config, settings.seed), **found}
+
+
+def _write_initial(state: Mapping[str, np.ndarray], path: Path) -> None:
+    from safetensors.numpy import save_file
+
     with replacing(path) as temporary:
         save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, temporary)
-    return path
 
 
 def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool) -> None:
@@ -172,14 +187,12 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             [sys.executable, "-m", *words], stdout=log, stderr=log, env=environment
         )
         try:
-            with steps_shown(name, steps, visible) as show:
+            with ended_by_signals(), steps_shown(name, steps, visible) as show:
                 while process.poll() is None:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
                     show(*last_row(folder))
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            _end(process)
     if process.returncode:
         message = last_message((folder / LOG).read_bytes()[start:].decode(errors="replace"))
         if process.returncode == 2:
@@ -189,6 +202,39 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             message[-1].strip(),
             f"{folder / LOG} says more; what was saved can be continued with --resume.",
         )
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal, as by Ctrl-C."""
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise `Terminated`, so that what runs below is ended as well."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated(f"signal {number}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a trainer that still runs, whether it listens or not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def child_environment() -> dict[str, str]:

@@ -136,8 +136,8 @@ def port_loss(model: "tf_keras.Model", targets: Any) -> Any:
 
 
 def port_parameters(model: "tf_keras.Model") -> dict[str, tuple[Any, Any]]:
-    """Every trainable variable by state-dict key, with what turns it into torch's layout."""
-    return {key: (one, layout.to_torch) for key, (one, layout) in _trainable(model).items()}
+    """Each trainable variable by state-dict key, with what turns it into torch's layout."""
+    return {key: ((one,), layout.to_torch) for key, (one, layout) in _trainable(model).items()}
 
 
 class PortRun:

@@ -53,3 +53,21 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
         check_complete(state, {key: (one.shape, one.dtype) for key, one in own.items()})
         state = {key: state[key] for key in own}
     return Weights(state, spec, state_digest(state))
+
+
+def load_for_other_classes(
+    path: str, config: ModelConfig
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The weights of a checkpoint that a model of other classes can start from.
+
+    Returns them by name, and why each tensor of the file is left out: of the head those that depend
+    on the number of classes, where that is another; of a backbone alone there is no head at all.
+    Raises InputError as `load_weights` does.
+    """
+    from weight_conversion.checkpoints import open_source
+    from weight_conversion.plan import class_tensors, make_plan
+
+    with open_source(Path(path)) as source:
+        plan = make_plan(source, config, renewed=class_tensors(config))
+        state = {one.spec.name: one.combine(one.load_sources()) for one in plan.pairs}
+    return state, plan.left_out

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold, claim
 from parity.measurements import Findings, Largest
-from parity.results import PREFLIGHT as SCHEMA
 from parity.steps import give_back
+from reports.chapters.preflight import (
+    Compilation,
+    MatcherBound,
+    PreflightResult,
+    Schedule,
+    Topology,
+)
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
@@ -90,8 +96,8 @@ def preflight(
     request: Request,
     note: Callable[[str], None] = lambda text: None,
     programs: Programs | None = None,
-) -> dict[str, Any]:
-    """What the TPU's compiler says of the request, one result per topology (`SCHEMA`).
+) -> PreflightResult:
+    """What the TPU's compiler says of the request, one result per topology.
 
     `note` receives a line for each step of the work; `programs` may be those of a request that
     differs in topologies and batch alone. Raises InputError where a topology has no
@@ -108,47 +114,41 @@ def preflight(
         try:
             rows.append(_row(request, programs, topology, note))
         except NotCompilableError as error:
-            rows.append({"topology": topology, "passed": False, "reason": str(error)})
+            rows.append(Topology(topology=topology, passed=False, reason=str(error)))
     claims = [one for row in rows for one in _claims(row, request.command)]
-    return {
-        "schema": SCHEMA,
-        "claims": [one.to_json() for one in claims],
-        "command": request.command,
-        "config": request.entry.name,
-        "precision": request.precision,
-        "image_size": list(request.size),
-        "per_core_batch": request.per_core_batch,
-        "replicas": request.replicas,
-        "targets": request.targets,
-        "effort": request.effort,
-        "topologies": rows,
-        "passed": all_hold(claims),
-    }
+    return PreflightResult(
+        claims=tuple(claims),
+        command=request.command,
+        config=request.entry.name,
+        precision=request.precision,
+        image_size=tuple(request.size),
+        per_core_batch=request.per_core_batch,
+        replicas=request.replicas,
+        targets=request.targets,
+        effort=request.effort,
+        topologies=tuple(rows),
+        passed=all_hold(claims),
+    )
 
 
-def _claims(row: dict[str, Any], command: str) -> list[Claim]:
+def _claims(row: Topology, command: str) -> list[Claim]:
     """That every step compiles for the row's topology, and what it takes of the memory there."""
-    topology = row["topology"]
-    steps = {name: row[name] for name in ("train", "evaluation") if name in row}
-    refused = [f"{name}: {one['reason']}" for name, one in steps.items() if not one["compiles"]]
-    if "reason" in row:
-        refused.append(row["reason"])
-    shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
+    topology = row.topology
     claims = [
         claim(
             f"compiles/{topology}",
             f"Every step compiles for {topology}",
-            Findings(max(1, len(steps)), refused),
+            Findings(max(1, len(row.steps)), row.refused),
             "steps that the TPU's own compiler refuses",
             command,
         )
     ]
-    if shares:
+    if row.shares:
         claims.append(
             claim(
                 f"memory/{topology}",
                 f"Every step fits into the memory of a core of {topology}",
-                Largest(shares, 1),
+                Largest(row.shares, 1),
                 "largest share of the core's memory that a step takes, by the compiler's account",
                 command,
             )
@@ -158,7 +158,7 @@ def _claims(row: dict[str, Any], command: str) -> list[Claim]:
 
 def _row(
     request: Request, programs: Programs, topology: str, note: Callable[[str], None]
-) -> dict[str, Any]:
+) -> Topology:
     from tf_impl.tpu.preflight import chip_of, compile_for
 
     def compiled(program: "Program", title: str) -> "Compiled":
@@ -171,47 +171,43 @@ def _row(
 
     step = train(request.per_core_batch)
     chip = chip_of(topology)
-    row: dict[str, Any] = {
-        "topology": topology,
-        "passed": step.compiles,
-        "chip": asdict(chip),
-        "train": described(step),
-    }
+    found: dict[str, Any] = {}
     if step.compiles:
-        row["matcher"] = matcher_bound(request, chip.bandwidth)
-        row["schedule"] = schedule(request, topology, step.roofline_seconds)
+        found["matcher"] = matcher_bound(request, chip.bandwidth)
+        found["schedule"] = schedule(request, topology, step.roofline_seconds)
+    passed = step.compiles
     if request.evaluation:
         forward = compiled(programs.evaluation(request.per_core_batch), "the evaluation step")
-        row["evaluation"] = described(forward)
-        row["passed"] = row["passed"] and forward.compiles
+        found["evaluation"] = described(forward)
+        passed = passed and forward.compiles
     if request.find_batch:
         largest = largest_batch(
             lambda batch: step if batch == request.per_core_batch else train(batch),
             request.per_core_batch,
         )
-        row["largest_per_core_batch"] = largest.batch
-        if largest.unknown:
-            row["larger_batches"] = largest.unknown
-    return row
+        found |= {"largest_per_core_batch": largest.batch, "larger_batches": largest.unknown}
+    return Topology(
+        topology=topology, passed=passed, chip=asdict(chip), train=described(step), **found
+    )
 
 
-def described(found: "Compiled") -> dict[str, Any]:
-    """A compilation as JSON; memory in bytes."""
+def described(found: "Compiled") -> Compilation:
+    """A compilation as it is recorded."""
     if not found.compiles:
-        return {"compiles": False, "kind": found.kind, "reason": found.reason}
-    return {
-        "compiles": True,
-        "compile_seconds": found.seconds,
-        "memory": found.memory,
-        "hbm_used": found.hbm_used,
-        "hbm_share": found.hbm_used / found.chip.hbm,
-        "flops": found.flops,
-        "bytes_accessed": found.bytes_accessed,
-        "roofline_seconds": found.roofline_seconds,
-    }
+        return Compilation(compiles=False, kind=found.kind, reason=found.reason)
+    return Compilation(
+        compiles=True,
+        compile_seconds=found.seconds,
+        memory=found.memory,
+        hbm_used=found.hbm_used,
+        hbm_share=found.hbm_used / found.chip.hbm,
+        flops=found.flops,
+        bytes_accessed=found.bytes_accessed,
+        roofline_seconds=found.roofline_seconds,
+    )
 
 
-def matcher_bound(request: Request, bandwidth: float) -> dict[str, Any]:
+def matcher_bound(request: Request, bandwidth: float) -> MatcherBound:
     """The most that the assignment's loops can add: the compiler counts their bodies once.
 
     With R real targets a row is scanned at most R times and its path has at most R hops
@@ -221,27 +217,27 @@ def matcher_bound(request: Request, bandwidth: float) -> dict[str, Any]:
 
     matching = family_of(request.entry.model).matching(request.entry.model)
     if matching is None:
-        return {"most_steps": 0, "seconds": 0.0}
+        return MatcherBound(0, 0.0)
     rows, columns = sorted((request.targets, matching.queries))
     steps = BIDS_PER_ROW * rows + rows * (2 * rows + 1)
     state = STATE_ARRAYS * 4 * columns * matching.layers * request.per_core_batch
-    return {"most_steps": steps, "seconds": steps * state / bandwidth}
+    return MatcherBound(steps, steps * state / bandwidth)
 
 
-def schedule(request: Request, topology: str, seconds: float) -> dict[str, Any]:
+def schedule(request: Request, topology: str, seconds: float) -> Schedule:
     """An estimate from below of the published schedule: its images at the roofline's pace."""
     solver = request.entry.solver
     images = solver.max_iter * solver.ims_per_batch
     steps = math.ceil(images / (request.per_core_batch * request.replicas))
     cores = CORES_PER_CHIP.get(topology.partition(":")[0], 1)
     hours = steps * seconds / 3600
-    return {
-        "estimate": "from below: every step at the roofline, data never late",
-        "images": images,
-        "steps": steps,
-        "hours": hours,
-        "chip_hours": hours * math.ceil(request.replicas / cores),
-    }
+    return Schedule(
+        "from below: every step at the roofline, data never late",
+        images,
+        steps,
+        hours,
+        hours * math.ceil(request.replicas / cores),
+    )
 
 
 @dataclass(frozen=True)

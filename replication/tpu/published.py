@@ -1,6 +1,5 @@
 """The published targets of a TPU run in one table: what fits, how fast, how long, at what price."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from maskformer.model import zoo
 from parity.errors import InputError
-from parity.files import replacing
 from parity.reading import bounds
 from parity.reading.content import read_json
-from replication.tpu.preflight import CORES_PER_CHIP, SCHEMA, Programs, Request, preflight
+from parity.records import write_json
+from replication.tpu.preflight import CORES_PER_CHIP, Programs, Request, preflight
+from reports.chapters.preflight import PreflightResult
 
 TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))
 SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v6e:2x2", 4))
@@ -90,7 +90,7 @@ def price_changes(texts: list[str]) -> dict[str, float]:
 
 def fill(
     out: Path, find_batch: bool, effort: float, note: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> list[PreflightResult]:
     """The results of all rows, each written to `out` when it is there, and read where it was.
 
     A row that was compiled with another effort or without the batch that is asked for is compiled
@@ -105,9 +105,7 @@ def fill(
             note(f"{cell.config}, {cell.precision}, {cell.topology}")
             result = preflight(request, note, shared.programs(request))
             try:
-                out.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as temporary:
-                    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                write_json(result.to_json(), out, cell.file)
             except OSError as error:
                 raise InputError(
                     f"{out} cannot be written",
@@ -133,17 +131,16 @@ class Shared:
         return self._programs
 
 
-def _read(path: Path, request: Request) -> dict[str, Any] | None:
+def _read(path: Path, request: Request) -> PreflightResult | None:
     """A result that was written before, of the same request; None without one."""
     try:
-        result = read_json(path, bounds.RECORD_BYTES)
+        result = PreflightResult.from_json(read_json(path, bounds.RECORD_BYTES), str(path))
     except (OSError, ValueError):
         return None
-    same = isinstance(result, dict) and result.get("schema") == SCHEMA
-    return result if same and result.get("command") == request.command else None
+    return result if result.command == request.command else None
 
 
-def rows(results: list[dict[str, Any]], prices: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
     """The table's cells as text, the titles first."""
     yield (
         "model",
@@ -162,60 +159,57 @@ def rows(results: list[dict[str, Any]], prices: Mapping[str, float]) -> Iterator
         "USD",
     )
     for result in results:
-        (row,) = result["topologies"]
-        kind = row["topology"].partition(":")[0]
-        height, width = result["image_size"]
-        name = f"{result['config']}, {height}x{width}"
-        step = row.get("train", {"compiles": False})
-        start = (name, result["precision"], row["topology"], str(result["per_core_batch"]))
-        largest = row.get("largest_per_core_batch")
+        (row,) = result.topologies
+        kind = row.topology.partition(":")[0]
+        height, width = result.image_size
+        name = f"{result.config}, {height}x{width}"
+        step = row.train
+        start = (name, result.precision, row.topology, str(result.per_core_batch))
+        largest = row.largest_per_core_batch
         found = "" if largest is None else str(largest)
-        found += " or more" if "larger_batches" in row else ""
-        if not step["compiles"]:
+        found += " or more" if row.larger_batches else ""
+        if step is None or not step.compiles:
             yield (*start, "no", "", "", found, *[""] * 6)
             continue
-        plan = row["schedule"]
-        evaluation = row["evaluation"]
-        forward = evaluation["roofline_seconds"] if evaluation["compiles"] else None
+        plan, evaluation = row.schedule, row.evaluation
+        forward = evaluation.roofline_seconds if evaluation.compiles else None
         yield (
             *start,
-            "yes" if row["passed"] else "training only",
-            f"{step['hbm_used'] / 2**30:.2f}",
-            f"{step['hbm_share']:.0%}",
+            "yes" if row.passed else "training only",
+            f"{step.hbm_used / 2**30:.2f}",
+            f"{step.hbm_share:.0%}",
             found,
-            f"{1e3 * step['roofline_seconds']:.0f}",
-            f"{1e3 * row['matcher']['seconds']:.1f}",
+            f"{1e3 * step.roofline_seconds:.0f}",
+            f"{1e3 * row.matcher.seconds:.1f}",
             "" if forward is None else f"{1e3 * forward:.1f}",
-            f"{plan['hours']:.0f}",
-            f"{plan['chip_hours']:.0f}",
-            f"{plan['chip_hours'] * prices[kind]:.0f}",
+            f"{plan.hours:.0f}",
+            f"{plan.chip_hours:.0f}",
+            f"{plan.chip_hours * prices[kind]:.0f}",
         )
 
 
-def reasons(results: list[dict[str, Any]]) -> list[str]:
+def reasons(results: list[PreflightResult]) -> list[str]:
     """Why rows do not compile or fit, a line each."""
     found = []
     for result in results:
-        (row,) = result["topologies"]
-        start = f"{result['config']}, {result['precision']}, {row['topology']}"
-        if "reason" in row:
-            found.append(f"{start}: {row['reason']}")
+        (row,) = result.topologies
+        start = f"{result.config}, {result.precision}, {row.topology}"
+        if row.reason:
+            found.append(f"{start}: {row.reason}")
         found += [
-            f"{start}, {name}: {row[name]['reason']}"
-            for name in ("train", "evaluation")
-            if name in row and not row[name]["compiles"]
+            f"{start}, {name}: {one.reason}" for name, one in row.steps.items() if not one.compiles
         ]
     return found
 
 
-def markdown(results: list[dict[str, Any]], prices: Mapping[str, float]) -> str:
+def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str:
     """The table and what its numbers are."""
     titles, *body = rows(results, prices)
     lines = ["| " + " | ".join(titles) + " |", "| " + " | ".join("---" for _ in titles) + " |"]
     lines += ["| " + " | ".join(row) + " |" for row in body]
     if refused := reasons(results):
         lines += ["", *(f"- {reason}" for reason in refused)]
-    used = {result["topologies"][0]["topology"].partition(":")[0] for result in results}
+    used = {result.topologies[0].topology.partition(":")[0] for result in results}
     listed = ", ".join(f"{kind} {usd:.2f}" for kind, usd in prices.items() if kind in used)
     two = ", ".join(kind for kind, cores in CORES_PER_CHIP.items() if cores == 2)
     lines += [

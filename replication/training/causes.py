@@ -1,7 +1,6 @@
 """Which well-known mistake explains, to the digit, a training stage that differs."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from replication.training.reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
-FEW_DIGITS = 1e-6  # relative; left of what a decay changes, 1e-8 of the weight it is taken from
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 
 
@@ -301,112 +299,17 @@ def _mistaken_gradients(
 
 def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
     """Why the port's weights after the first update from the same gradients differ."""
-    for cause, expected in _mistaken_updates(reference):
-        squares = total = 0.0
-        for name in reference.updated.weights:
-            wanted = expected(name)
-            squares += float(np.sum((ours[name] - reference.before(name) - wanted) ** 2))
-            total += float(np.sum(wanted**2))
-        if squares <= EXPLAINED**2 * total:
-            return cause
-    return _other_group(reference, ours)
-
-
-def _other_group(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
-    """The one rate or the one decay with which all parameters that differ do what the port's do."""
-    from torch_reference.optimizer import parameter_groups
-
-    groups = parameter_groups(reference.model, reference.solver)
-    times, decays = set(), set()
-    for name, (rate, decay) in groups.items():
-        before = reference.before(name)
-        change, expected = ours[name] - before, reference.updated.weights[name] - before
-        if _close(change, expected, FEW_DIGITS):
-            continue
-        factor = float(np.vdot(change, expected) / np.vdot(expected, expected))
-        times.add(f"{factor:.6g}" if _close(change, factor * expected, FEW_DIGITS) else None)
-        size = float(np.vdot(before, before))
-        share = float(np.vdot(change - expected, before)) / size if size else 0.0
-        same = _close(change - expected, share * before, FEW_DIGITS) and share
-        decays.add((f"{decay - share / rate:.4g}", f"{decay:.4g}") if same else None)
-    if len(times) == 1 and None not in times:
-        return f"the rate of these parameters is {times.pop()} times as large"
-    if len(decays) == 1 and None not in decays:
-        wrong, right = decays.pop()
-        return f"these parameters decay by {wrong} instead of {right}"
-    return None
-
-
-def _mistaken_updates(
-    reference: "ReferenceStep",
-) -> Iterator[tuple[str, Callable[[str], np.ndarray]]]:
-    """The change of a parameter, by key, under AdamW with one mistake, and the mistake's name."""
-    from torch_reference.optimizer import parameter_groups
+    from parity.frameworks.torch.training import recipe
+    from parity.training.update_causes import causes, chosen
+    from torch_reference.optimizer import build_optimizer
 
     solver = reference.solver
-    if solver.optimizer != "ADAMW":
-        return
-    groups = parameter_groups(reference.model, solver)
-    values = {name: reference.gradient(name) for name in reference.updated.weights}
-    norm = math.sqrt(sum(float(np.sum(one**2)) for one in values.values() if one is not None))
-    clipped = min(1.0, solver.clip_value / (norm + 1e-6)) if solver.clip_type != "none" else 1.0
-    uncorrected = math.sqrt(1 - solver.betas[1])  # the second moment's bias correction at step 1
-
-    def change(
-        epsilon: float = solver.eps,
-        scale: Callable[[np.ndarray], float] = lambda value: clipped,
-        decay: Callable[[str, float], float] = lambda name, own: own,
-        rate: Callable[[float], float] = lambda own: own,
-        coupled: bool = False,
-        corrections: tuple[float, float] = (1.0, 1.0),
-        under_root: bool = False,
-    ) -> Callable[[str], np.ndarray]:
-        def of(name: str) -> np.ndarray:
-            lr, weight_decay = groups[name]
-            before, gradient = reference.before(name), values[name]
-            if gradient is None:
-                return np.zeros_like(before)
-            gradient = gradient * scale(gradient)
-            if coupled:
-                gradient = gradient + weight_decay * before
-            first, root = corrections
-            size = np.sqrt(gradient**2 + epsilon) if under_root else np.abs(gradient)
-            step = first * gradient / (root * size + (0.0 if under_root else epsilon))
-            kept = 0.0 if coupled else decay(name, weight_decay)
-            return -rate(lr) * (kept * before + step)
-
-        return of
-
-    for epsilon in (solver.eps, 1e-7):
-        cause = f"epsilon ({epsilon:g}) is added before the bias correction"
-        yield cause, change(epsilon / uncorrected)
-    yield "epsilon is 1e-7", change(1e-7)
-    everywhere = solver.weight_decay
-    yield "norms and embeddings are decayed too", change(decay=lambda name, own: everywhere)
-    yield "nothing is decayed", change(decay=lambda name, own: 0.0)
-    yield (
-        "biases are not decayed",
-        change(decay=lambda name, own: 0.0 if name.endswith("bias") else own),
-    )
-    yield f"epsilon ({solver.eps:g}) is added under the root", change(under_root=True)
-    yield "the decay is added to the gradient", change(coupled=True)
-    biased = (1 - solver.betas[0], uncorrected)
-    yield "moments are not corrected for their bias", change(corrections=biased)
-    yield "gradients are not clipped", change(scale=lambda value: 1.0)
-    for factor in (10.0, 100.0, 0.1):
-        clip = factor * solver.clip_value
-        text = f"gradients are clipped to {clip:g} instead of {solver.clip_value:g}"
-        yield text, change(scale=lambda value, clip=clip: min(1.0, clip / (norm + 1e-6)))
-
-    def alone(value: np.ndarray) -> float:
-        return min(1.0, solver.clip_value / (float(np.linalg.norm(value)) + 1e-6))
-
-    yield "every gradient is clipped by its own norm", change(scale=alone)
-    yield "the backbone learns at the head's rate", change(rate=lambda own: solver.base_lr)
-    yield (
-        "all parameters have the head's rate and decay",
-        change(rate=lambda own: solver.base_lr, decay=lambda name, own: everywhere),
-    )
+    rule, groups = recipe(build_optimizer(reference.model, solver), reference.model)
+    if solver.clip_type == "full_model":
+        rule = dataclasses.replace(rule, clip=solver.clip_value)
+    before = {name: reference.before(name) for name in groups}
+    gradients = {name: reference.gradient(name) for name in groups}
+    return "; ".join(causes(chosen(rule, groups, before, [gradients], [ours]))) or None
 
 
 def _close(ours: np.ndarray, expected: np.ndarray, within: float = EXPLAINED) -> bool:

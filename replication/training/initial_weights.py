@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
-from parity.claims import Claim, Place, claim
+from parity.claims import Claim, Place, all_hold, claim
 from parity.comparing.initial_weights import ALARM, Compared, compare, sample
 from parity.measurements import Largest
 from parity.provenance import provenance
-from parity.results import INITIAL_WEIGHTS as SCHEMA
 from replication.sides.side import PORT, REFERENCE, implementation
+from reports.chapters.initial_weights import Configuration, InitialWeightsResult
 
 SEEDS = 4
 """Draws of each side, by default."""
@@ -45,7 +44,7 @@ def result(
     seeds: int,
     command: str,
     advance: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+) -> InitialWeightsResult:
     """The comparison of the zoo's configurations `names`, recorded; `advance` is told each."""
     start, rows, claims = time.perf_counter(), [], []
     for name in names:
@@ -55,21 +54,13 @@ def result(
         claims.append(one)
         differing = [row for row in found if row.ratio > 1.0]
         nearest = max(found, key=lambda row: row.ratio)
-        rows.append(
-            {
-                "config": name,
-                "verdict": one.verdict,
-                "parameters": len(found),
-                "shown": [row.to_json() for row in differing or [nearest]],
-            }
-        )
-    return {
-        "schema": SCHEMA,
-        "verdict": "holds" if all(one.holds for one in claims) else "fails",
-        "seeds": seeds,
-        "configurations": rows,
-        "claims": [one.to_json() for one in claims],
-        "seconds": round(time.perf_counter() - start, 1),
-        "command": command,
-        "provenance": provenance(),
-    }
+        rows.append(Configuration(name, one.verdict, len(found), tuple(differing) or (nearest,)))
+    return InitialWeightsResult(
+        verdict="holds" if all_hold(claims) else "fails",
+        seeds=seeds,
+        configurations=tuple(rows),
+        claims=tuple(claims),
+        seconds=round(time.perf_counter() - start, 1),
+        command=command,
+        provenance=provenance(),
+    )

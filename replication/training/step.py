@@ -4,15 +4,13 @@ Every stage is judged in place, and alone on what the reference hands to it, so 
 fails says where: at a stage with an error of its own, or at an earlier one that it inherits from.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
-from parity.results import TRAINING_STEP as SCHEMA
 from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
@@ -24,6 +22,7 @@ from replication.training.port import PortStep, port_step
 from replication.training.reference import ReferenceStep, reference_step
 from replication.training.task import task_claim
 from replication.training.update import step_gradients_claim, update_claim
+from reports.chapters.training import StepResult
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig
@@ -100,7 +99,7 @@ def training_result(
     steps: Steps,
     *,
     isolate: bool = False,
-) -> dict[str, Any]:
+) -> StepResult:
     """`training_claims` on one synthetic image of `size` ("HxW") with seeded weights, recorded."""
     from maskformer.data.images import batch_images, parse_size, synthetic_image
     from parity.provenance import provenance
@@ -111,35 +110,23 @@ def training_result(
     images, sizes = batch_images([synthetic_image(*parse_size(size), 0)], config)
     case = Case(config, solver, weights)
     claims = training_claims(case, images, sizes, command, steps, isolate=isolate)
-    holds = all_hold(claims)
-    return {
-        "schema": SCHEMA,
-        "title": f"One training step of {config.name}",
-        "verdict": "equal" if holds else "different",
-        "config": config.name,
-        "size": size,
-        "claims": [one.to_json() for one in claims],
-        "timings": {
+    return StepResult(
+        title=f"One training step of {config.name}",
+        verdict="equal" if all_hold(claims) else "different",
+        config=config.name,
+        size=size,
+        claims=tuple(claims),
+        timings={
             name: round(seconds, 3) for name, seconds in steps.timings.items() if name not in known
         },
-        "not_verified": ["training runs and the PQ or mIoU they reach", "execution on a TPU"],
-        "provenance": provenance(
+        not_verified=("training runs and the PQ or mIoU they reach", "execution on a TPU"),
+        provenance=provenance(
             config=config.name,
             config_sha256=config.digest,
             weights=weights.source,
             weights_sha256=weights.sha256,
         ),
-    }
-
-
-def summary(result: Mapping[str, Any]) -> list[str]:
-    """A training result in lines that a person reads: the nearest to its limit, and what fails."""
-    claims = result["claims"]
-    lines = [
-        f"training step of {result['config']}, {result['size']}: {result['verdict']} "
-        f"({len(claims)} claims)"
-    ]
-    return [*lines, *(Claim.from_json(one).failure for one in claims if one["verdict"] == "fails")]
+    )
 
 
 def step_claims(reference: ReferenceStep, port: PortStep, command: str) -> list[Claim]:

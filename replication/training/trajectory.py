@@ -2,16 +2,16 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import Claim, all_hold, claim
 from parity.errors import InputError
-from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
-from parity.measurements import Largest, Multiple, Running, Sum
-from parity.results import TRAJECTORY as SCHEMA
+from parity.judge import PRECISION_FACTOR
+from parity.measurements import Largest, Multiple, Sum
+from parity.training.trajectory import Update, column, followed, running_claim, twin_claims
+from reports.chapters.trajectory import TrajectoryResult, Worst
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,47 +99,22 @@ def port_run(request: Request, weights: Any, dtype: str) -> "Updates":
     return implementation(PORT).updates(request.config, request.solver, weights, dtype, **how)
 
 
-def weight_gap(ours: "dict[str, np.ndarray]", theirs: "dict[str, np.ndarray]") -> float:
-    """||ours - theirs|| / ||theirs|| over all parameters together, in float64."""
-    import numpy as np
+class _Batched:
+    """A side in training, which goes through the batches in turn."""
 
-    squares = total = 0.0
-    for key, reference in theirs.items():
-        wanted = reference.astype(np.float64).ravel()
-        gap = ours[key].astype(np.float64).ravel() - wanted
-        squares += float(np.einsum("i,i->", gap, gap))
-        total += float(np.einsum("i,i->", wanted, wanted))
-    return math.sqrt(squares / total)
+    def __init__(self, run: "Updates", data: Sequence[tuple]) -> None:
+        self._run, self._data = run, data
+        self.weights = run.weights
 
-
-def compare_step(ours: dict[str, Any], theirs: dict[str, Any], gap: float) -> dict[str, Any]:
-    """How far one step is from that of the reference; gaps are relative, infinite where NaN.
-
-    A loss that only one side has is infinitely far.
-    """
-    names = {*ours["losses"], *theirs["losses"]}
-    missing = math.inf if ours["losses"].keys() != theirs["losses"].keys() else 0.0
-    by_loss = {
-        name: _relative(ours["losses"].get(name, math.nan), theirs["losses"].get(name, math.nan))
-        for name in sorted(names)
-    }
-    return {
-        "loss_gap": max(missing, _relative(ours["total"], theirs["total"])),
-        "worst_loss": max(by_loss, key=by_loss.__getitem__),
-        "norm_gap": _relative(ours["norm"], theirs["norm"]),
-        "pairs_differ": int((ours["pairs"] != theirs["pairs"]).sum()),
-        "weight_gap": gap if math.isfinite(gap) else math.inf,
-    }
+    def step(self, number: int) -> dict[str, Any]:
+        """Update `number`, on its batch."""
+        return self._run.step(*self._data[number % len(self._data)])
 
 
-def _relative(value: float, reference: float) -> float:
-    if not (math.isfinite(value) and math.isfinite(reference)):
-        return math.inf
-    return abs(value - reference) / abs(reference) if reference else abs(value)
-
-
-def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: None) -> Any:
-    """Both trajectories, step by step, and the claims on them: the result object (`SCHEMA`).
+def trajectory(
+    request: Request, advance: Callable[[Update], None] = lambda row: None
+) -> TrajectoryResult:
+    """Both trajectories, step by step, and the claims on them.
 
     In float64 the port and the reference's own twin, which starts from weights moved by up to one
     unit in the last place, are compared with the reference. In float32 both frameworks are compared
@@ -158,76 +133,49 @@ def trajectory(request: Request, advance: Callable[[Any], None] = lambda row: No
         runs[other] = reference_run(request, weights, "float32")
     runs["port"] = port_run(request, weights, request.dtype)
     data = batches(request)
-    steps = []
-    for number in range(request.steps):
-        found = {name: run.step(*data[number % len(data)]) for name, run in runs.items()}
-        after = {name: run.weights() for name, run in runs.items()}
-        row: dict[str, Any] = {
-            "step": number,
-            "total": found["reference"]["total"],
-            "losses": found["reference"]["losses"],
-            "norm": found["reference"]["norm"],
-        }
-        for name in runs:
-            if name != "reference":
-                gap = weight_gap(after[name], after["reference"])
-                row[name] = compare_step(found[name], found["reference"], gap)
-        steps.append(row)
-        advance(row)
+    steps = followed(
+        {name: _Batched(run, data) for name, run in runs.items()}, request.steps, advance
+    )
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
-    return {
-        "schema": SCHEMA,
-        "verdict": "holds" if all_hold(claims) else "fails",
-        "config": request.config.name,
-        "dtype": request.dtype,
-        "base_lr": request.solver.base_lr,
-        "batch": request.batch,
-        "size": request.size,
-        "execution": request.execution,
-        "beside": other,
-        "worst": {
+    return TrajectoryResult(
+        verdict="holds" if all_hold(claims) else "fails",
+        config=request.config.name,
+        dtype=request.dtype,
+        base_lr=request.solver.base_lr,
+        batch=request.batch,
+        size=request.size,
+        execution=request.execution,
+        beside=other,
+        worst={
             measure: {name: _largest(steps, name, measure) for name in ("port", other)}
             for measure in MEASURES
         },
-        "claims": [one.to_json() for one in claims],
-        "steps": steps,
-        "command": request.command,
-        "provenance": provenance(
+        claims=tuple(claims),
+        steps=tuple(steps),
+        command=request.command,
+        provenance=provenance(
             config=request.config.name,
             config_sha256=request.config.digest,
             weights=weights.source,
             weights_sha256=weights.sha256,
         ),
-    }
+    )
 
 
-def _largest(steps: Sequence[dict[str, Any]], name: str, measure: str) -> dict[str, Any]:
+def _largest(steps: Sequence[Update], name: str, measure: str) -> Worst:
     """The largest value of one measure over all steps, and the first step that has it."""
-    row = max(steps, key=lambda row: row[name][measure])
-    return {"value": row[name][measure], "step": row["step"]}
+    values = column(steps, name, measure)
+    step = max(values, key=values.__getitem__)
+    return Worst(values[step], int(step))
 
 
-def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def float64_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does."""
-    epsilon = sys.float_info.epsilon
-    claims = [
-        _ratio_claim(
-            steps,
-            measure,
-            "twin",
-            "floor_factor",
-            f"The {measure.replace('_', ' ')} stays within {FUNCTION_FACTOR:g} times that of the "
-            "reference to itself, started one unit in the last place away",
-            epsilon,
-            request.command,
-        )
-        for measure in ("weight_gap", "loss_gap")
-    ]
+    claims = twin_claims(steps, request.command)
     if request.solver.base_lr <= CALM_RATE:
         loss = _largest(steps, "port", "loss_gap")
-        gaps = {str(row["step"]): row["port"]["loss_gap"] for row in steps}
-        pairs = {str(row["step"]): row["port"]["pairs_differ"] for row in steps}
+        gaps, pairs = (column(steps, "port", name) for name in ("loss_gap", "pairs_differ"))
         claims += [
             claim(
                 "loss",
@@ -236,7 +184,7 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
                 f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
                 "training does not amplify rounding",
                 request.command,
-            ).decided_by(loss["step"]),
+            ).decided_by(loss.step),
             claim(
                 "pairs",
                 "Every query is matched to the same target at every step",
@@ -248,13 +196,14 @@ def float64_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
     return claims
 
 
-def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Claim]:
+def float32_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
+    beside = companion("float32")
     return [
-        _ratio_claim(
+        running_claim(
             steps,
-            measure,
-            companion("float32"),
+            (measure, beside, companion_title(beside)),
+            f"{beside}_{measure}",
             "float32_ratio",
             f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays within "
             f"{PRECISION_FACTOR:g} times PyTorch's",
@@ -263,37 +212,6 @@ def float32_claims(request: Request, steps: Sequence[dict[str, Any]]) -> list[Cl
         )
         for measure in ("weight_gap", "loss_gap")
     ]
-
-
-def _ratio_claim(
-    steps: Sequence[dict[str, Any]],
-    measure: str,
-    beside: str,
-    limit: str,
-    title: str,
-    least: float,
-    command: str,
-) -> Claim:
-    """The port's largest gap up to each step, in units of that of `beside` up to there.
-
-    `least` is the rounding of one number, below which no gap is counted.
-    """
-    measured = Running(
-        {str(row["step"]): row["port"][measure] for row in steps},
-        {str(row["step"]): row[beside][measure] for row in steps},
-        least,
-        Multiple(limit, 1),
-    )
-    one = claim(
-        f"{beside}_{measure}",
-        title,
-        measured,
-        f"the port's largest gap up to a step in units of that of {companion_title(beside)} up to "
-        f"there, which counts as no less than the rounding of one number, {least:.2g}",
-        command,
-    )
-    _, place = measured.worst()
-    return one.decided_by(None if place is None else int(place))
 
 
 def solver_for(name: str, rate: str) -> "SolverConfig":

@@ -22,14 +22,14 @@ def place_and_causes(
     if total != theirs[0][0]["total"] and total == float(np.float32(total)):
         return ("loss", "step 0: total"), ("the total loss is rounded to float32",)
     for row in rows:
-        port, twin = row["port"], row["twin"]
-        at = f"step {row['step']}"
+        port, twin = row.port, row.twin
+        at = f"step {row.step}"
         for place, measure in (("loss", "loss_gap"), ("gradients", "norm_gap")):
-            if port[measure] > max(1e-9, 32 * twin[measure]):
-                return (place, f"{at}: {port['worst_loss']}"), ()
-        if port["pairs_differ"]:
+            if getattr(port, measure) > max(1e-9, 32 * getattr(twin, measure)):
+                return (place, f"{at}: {port.worst_loss}"), ()
+        if port.pairs_differ:
             return ("matching", at), ()
-        if port["weight_gap"] > max(1e-15, 32 * twin["weight_gap"]):
+        if port.weight_gap > max(1e-15, 32 * twin.weight_gap):
             causes = _of_update(request, weights, ours, theirs)
             return ("update", at), tuple(itertools.islice(causes, 1))
     return ("update", "all steps"), ()

@@ -1,31 +1,80 @@
 """The sections of an audit of every architecture: one row for each, and what it stands for."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from parity.auditing.result import FunctionSummary
-from parity.measurements import verdicts_of
-from parity.records import plain
-from parity.results import AUDIT_ALL
+from parity.auditing.result import FunctionSummary, Nearest, Unpaired
+from parity.claims import Claim, all_hold
+from parity.results import Result
 from reports import words
-from reports.checks import Content, Difference, all_hold, by_id, differ, differing_verdict
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True)
+class NearestRatio(Nearest):
+    """The tensor nearest to its limit, with its gap in units of the floor."""
+
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The float64 audit of one architecture; `covers` are the entries of the zoo that have it."""
+
+    config: str
+    covers: tuple[str, ...]
+    taps: int
+    unpaired: Unpaired
+    worst_gap: float
+    worst_tap: str
+    nearest: NearestRatio
+    first_divergence: str | None
+    verdict: str
+    seconds: float
+    peak_memory_gb: float
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitecturesResult(Result):
+    """The float64 audits of every architecture; claims have the ids `ARCHITECTURE/CLAIM`."""
+
+    schema: ClassVar[str] = "maskformer-replication/audit-all/2"
+    derived: ClassVar[tuple[str, ...]] = ("claim", "entries_covered", "peak_memory_gb")
+    claim = "in float64 both compute the same function, tap by tap"
+
+    size: str
+    weights: str
+    architectures: tuple[Architecture, ...]
+    seconds: float
+
+    @property
+    def entries_covered(self) -> int:
+        """How many entries of the zoo are stood for."""
+        return sum(len(one.covers) for one in self.architectures)
+
+    @property
+    def peak_memory_gb(self) -> float:
+        """The most that a process held."""
+        return max(one.peak_memory_gb for one in self.architectures)
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """The chapter of an audit of all architectures: all that the result holds but provenances."""
-    result = one.content
-    rows = result["architectures"]
+    result = one.result
+    rows = result.architectures
     facts = (
-        ("command", result["command"]),
-        ("weights", result["weights"]),
-        ("image size", result["size"]),
-        ("seconds", f"{result['seconds']:.0f}"),
-        ("most memory, GB", f"{result['peak_memory_gb']:.1f}"),
+        ("command", result.command),
+        ("weights", result.weights),
+        ("image size", result.size),
+        ("seconds", f"{result.seconds:.0f}"),
+        ("most memory, GB", f"{result.peak_memory_gb:.1f}"),
     )
     return words.chapter(
         one,
@@ -37,36 +86,36 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    rows = result["architectures"]
-    different = [row["config"] for row in rows if row["verdict"] != "equal"]
+    rows = result.architectures
+    different = [row.config for row in rows if row.verdict != "equal"]
     text = (
-        f"{number(len(rows))} architectures, which {number(result['entries_covered'])} entries of "
+        f"{number(len(rows))} architectures, which {number(result.entries_covered)} entries of "
         "the zoo share"
     )
     if different:
         return f"{text}: {', '.join(different)} differ."
-    worst = max(float(row["worst_gap"]) for row in rows)
+    worst = max(row.worst_gap for row in rows)
     return f"{text}, are equal in float64; the worst gap is {number(worst)}."
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    diverge = any(row["first_divergence"] for row in rows)
+def _table(rows: Sequence[Architecture]) -> Table:
+    diverge = any(row.first_divergence for row in rows)
     found = []
     for row in rows:
-        nearest = row["nearest"]
-        value, limit = float(nearest["value"]), float(nearest["limit"])
-        good = row["verdict"] == "equal"
+        nearest = row.nearest
+        value, limit = nearest.value, nearest.limit
+        good = row.verdict == "equal"
         found.append(
             (
-                Cell(row["config"], row["config"]),
-                Cell(row["verdict"], tone="good" if good else "bad"),
-                Cell(number(row["taps"]), row["taps"]),
-                Cell(number(float(row["worst_gap"])), float(row["worst_gap"])),
+                Cell(row.config, row.config),
+                Cell(row.verdict, tone="good" if good else "bad"),
+                Cell(number(row.taps), row.taps),
+                Cell(number(row.worst_gap), row.worst_gap),
                 Cell(words.margin(value, limit), value / limit if limit else 0.0),
-                Cell(nearest["tap"]),
-                *([Cell(row["first_divergence"] or "")] if diverge else []),
-                Cell(f"{row['seconds']:.0f}", row["seconds"]),
-                Cell(", ".join(row["covers"][1:])),
+                Cell(nearest.tap),
+                *([Cell(row.first_divergence or "")] if diverge else []),
+                Cell(f"{row.seconds:.0f}", row.seconds),
+                Cell(", ".join(row.covers[1:])),
             )
         )
     columns = (
@@ -83,40 +132,43 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Float64 audit of each architecture", columns, tuple(found), interactive=True)
 
 
-def recheck_audit_all(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "equal", "different")
-    claims = by_id(content)
-    for index, row in enumerate(content["architectures"]):
-        name = row["config"]
+def recheck_audit_all(result: ArchitecturesResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "equal", "different")
+    for index, row in enumerate(result.architectures):
+        name = row.config
         place = f"architectures[{index}] ({name})"
-        own = [one for one in content["claims"] if one["id"].startswith(f"{name}/")]
+        own = [one for one in result.claims if one.id.startswith(f"{name}/")]
         verdict = "equal" if all_hold(own) else "different"
-        figures = plain(
-            FunctionSummary.of(verdicts_of(claims[f"{name}/same_function"]["measured"]))
-        )
+        function = result.claimed(f"{name}/same_function")
+        figures = FunctionSummary.of(function.measured.verdicts())
         expected = {
             "verdict": verdict,
-            "taps": claims[f"{name}/same_function"]["cases"],
-            "worst_gap": figures["worst_gap"],
-            "worst_tap": figures["worst_tap"],
-            "nearest": {**figures["nearest_to_limit"], "ratio": figures["worst_ratio"]},
+            "taps": function.cases,
+            "worst_gap": figures.worst_gap,
+            "worst_tap": figures.worst_tap,
+            "nearest": nearest_of(figures),
         }
         yield from differ(place, expected, row)
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def nearest_of(figures: FunctionSummary) -> NearestRatio:
+    """The tensor nearest to its limit, of an audit's summary."""
+    return NearestRatio(**vars(figures.nearest_to_limit), ratio=figures.worst_ratio)
+
+
+def _subject(result: ArchitecturesResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    rows = content["architectures"]
+    rows = result.architectures
     return {
-        **picked(content, ("size", "weights")),
+        **picked(result, ("size", "weights")),
         "architectures": [
-            {"config": row["config"], **picked(row.get("provenance", {}), WEIGHTS)} for row in rows
+            {"config": row.config, **picked(row.provenance, WEIGHTS)} for row in rows
         ],
     }
 
 
 KIND = Kind(
-    schema=AUDIT_ALL,
+    result=ArchitecturesResult,
     name="audit-all",
     title="Audit of every architecture",
     detail=None,

@@ -1,8 +1,7 @@
 """The sections of an audit: two models compared tensor by tensor on the same inputs."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -11,15 +10,16 @@ from parity.auditing.result import (
     AuditResult,
     FunctionFigures,
     FunctionSummary,
+    Layer,
     PrecisionFigures,
     PrecisionSummary,
 )
+from parity.claims import Claim
 from parity.judge import Verdict
-from parity.measurements import verdicts_of
-from parity.records import plain
+from parity.measurements import Margins
 from reports import words as claims
 from reports.changes import Change, too_large
-from reports.checks import Content, Difference, by_id, differ, differing_verdict
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import (
     Block,
     Cell,
@@ -41,17 +41,14 @@ from reports.drawing.plots import Point, layer_plot
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, files, picked
+from reports.subjects import WEIGHTS, Subject, files, picked
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
 
-Result = Mapping[str, Any]
-Layer = Mapping[str, Any]
 
-
-def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
+def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
-    result = one.content
+    result = one.result
     drawn = network.blocks(recorded)
     return claims.chapter(
         one,
@@ -61,16 +58,16 @@ def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
         Section("Same function: float64 gap against its limit", _float64(result)),
         Section("Same precision: float32 error against the reference's own", _float32(result)),
         Section("Where a difference is, or would be, found", _where(result)),
-        Section("Every tensor", (_layer_table(result["layers"]),)),
+        Section("Every tensor", (_layer_table(result.layers),)),
         Section("What is not verified", _not_verified(result)),
         Section("How it was run", _run(result)),
-        Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
+        Section("Versions and hashes", (Facts(tuple(flatten(result.provenance))),)),
     )
 
 
 def _stages(layers: Iterable[Layer]) -> tuple[str, ...]:
     """The stages present: known ones in their fixed order, then others as they come."""
-    present = list(dict.fromkeys(layer["stage"] for layer in layers))
+    present = list(dict.fromkeys(layer.stage for layer in layers))
     known = [stage for stage in MASKFORMER.stages if stage in present]
     return (*known, *[stage for stage in present if stage not in MASKFORMER.stages])
 
@@ -79,7 +76,7 @@ def _closest_to_limit(layers: Sequence[Layer]) -> Layer:
     """The layer with the largest share of its float64 limit; one without a number comes first."""
 
     def share(layer: Layer) -> float:
-        gap, limit = layer["float64"]["gap"], layer["float64"]["limit"]
+        gap, limit = layer.float64.gap, layer.float64.limit
         if math.isnan(gap):
             return math.inf
         return gap / limit if limit > 0 else gap * math.inf if gap else 0.0
@@ -98,18 +95,17 @@ def _plot(points: Sequence[Point], title: str, description: str, wide: bool) -> 
     return Plot(title, draw(NARROW, not wide), draw(WIDE, True) if wide else None)
 
 
-def _float64(result: Result) -> tuple[Block, ...]:
-    layers = result["layers"]
+def _float64(result: AuditResult) -> tuple[Block, ...]:
+    layers = result.layers
     if not layers:
         return (Text("No tensor was compared."),)
     points = [
         Point(
-            f"{layer['key']}: gap {number(layer['float64']['gap'])}, "
-            f"limit {number(layer['float64']['limit'])}",
-            layer["stage"],
-            layer["float64"]["gap"],
-            layer["float64"]["limit"],
-            layer["float64"]["passed"],
+            f"{layer.key}: gap {number(layer.float64.gap)}, limit {number(layer.float64.limit)}",
+            layer.stage,
+            layer.float64.gap,
+            layer.float64.limit,
+            layer.float64.passed,
         )
         for layer in layers
     ]
@@ -131,17 +127,17 @@ def _float64(result: Result) -> tuple[Block, ...]:
 def _stage_table(layers: Sequence[Layer]) -> Table:
     rows = []
     for stage in _stages(layers):
-        members = [layer for layer in layers if layer["stage"] == stage]
+        members = [layer for layer in layers if layer.stage == stage]
         worst = _closest_to_limit(members)
-        judged = worst["float64"]
+        judged = worst.float64
         rows.append(
             (
                 Cell(stage, stage, stage=stage),
                 _numeric(len(members)),
-                _numeric(judged["gap"]),
-                _numeric(judged["limit"]),
-                Cell(claims.margin(judged["gap"], judged["limit"])),
-                Cell(worst["key"]),
+                _numeric(judged.gap),
+                _numeric(judged.limit),
+                Cell(claims.margin(judged.gap, judged.limit)),
+                Cell(worst.key),
             )
         )
     columns = (
@@ -155,24 +151,24 @@ def _stage_table(layers: Sequence[Layer]) -> Table:
     return Table("Per stage, the tensor closest to its float64 limit", columns, tuple(rows))
 
 
-def _float32(result: Result) -> tuple[Block, ...]:
-    executions = result["float32"]
-    layers = result["layers"]
+def _float32(result: AuditResult) -> tuple[Block, ...]:
+    executions = result.float32
+    layers = result.layers
     if not executions or not layers:
         return (Text("Not run in float32."),)
     plots = []
     for execution, judged in executions.items():
-        limit = judged["limit"]
+        limit = judged.limit
         points = [
             Point(
-                f"{layer['key']}: ratio {number(layer['float32'][execution]['ratio'])}",
-                layer["stage"],
-                layer["float32"][execution]["ratio"],
+                f"{layer.key}: ratio {number(layer.float32[execution].ratio)}",
+                layer.stage,
+                layer.float32[execution].ratio,
                 limit,
-                layer["float32"][execution]["passed"],
+                layer.float32[execution].passed,
             )
             for layer in layers
-            if execution in layer["float32"]
+            if execution in layer.float32
         ]
         failed = sum(not point.passed for point in points)
         description = (
@@ -183,10 +179,10 @@ def _float32(result: Result) -> tuple[Block, ...]:
     rows = tuple(
         (
             Cell(execution),
-            _numeric(judged["worst_ratio"]),
-            _numeric(judged["limit"]),
-            Cell(judged["worst_tap"]),
-            Cell(_ulps(layers, judged["worst_tap"], execution)),
+            _numeric(judged.worst_ratio),
+            _numeric(judged.limit),
+            Cell(judged.worst_tap),
+            Cell(_ulps(layers, judged.worst_tap, execution)),
         )
         for execution, judged in executions.items()
     )
@@ -209,56 +205,56 @@ def _float32(result: Result) -> tuple[Block, ...]:
 
 def _ulps(layers: Sequence[Layer], key: str, execution: str) -> str:
     """How far a tensor is from the reference: `median 1, 99 % within 9, at most 80`."""
-    figures = next((one["float32"].get(execution, {}) for one in layers if one["key"] == key), {})
+    figures = next((one.float32.get(execution) for one in layers if one.key == key), None)
     words = {"ulp50": "median", "ulp99": "99 % within", "ulp_max": "at most"}
     found = [
-        f"{word} {number(figures[name])}"
+        f"{word} {number(value)}"
         for name, word in words.items()
-        if figures.get(name) is not None
+        if (value := getattr(figures, name, None)) is not None
     ]
     return ", ".join(found) or "not recorded"
 
 
-def _where(result: Result) -> tuple[Block, ...]:
+def _where(result: AuditResult) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    found = result["localisation"]
+    found = result.localisation
     if found:
         kinds = {
             "own": "The module computes something else, on the reference's own inputs.",
             "wiring": "Every module is right alone; this connection carries another tensor.",
         }
         names = {"edge": "tensor", "evidence": "evidence", "cause": "likely cause"}
-        pairs = [("where", found["path"]), ("kind", kinds.get(found["kind"], found["kind"]))]
+        pairs = [("where", found.path), ("kind", kinds.get(found.kind, found.kind))]
         pairs += [
-            (shown, describe(found[name])) for name, shown in names.items() if found.get(name)
+            (shown, value) for name, shown in names.items() if (value := getattr(found, name))
         ]
         blocks.append(Facts(tuple(pairs)))
-    elif result["verdict"] != "equal":
+    elif result.verdict != "equal":
         blocks.append(Text("The models differ; no single module or connection was named for it."))
-    if result["first_divergence"]:
-        blocks.append(Text(f"First tensor above its limit: {result['first_divergence']}."))
-    for side, keys in result["unpaired"].items():
+    if result.first_divergence:
+        blocks.append(Text(f"First tensor above its limit: {result.first_divergence}."))
+    for side, keys in vars(result.unpaired).items():
         if keys:
             blocks.append(Text(f"Only in the {side}, compared with nothing:"))
-            blocks.append(Items(tuple(keys)))
-    if result["layers"]:
-        blocks.append(_sensitivity_table(result["layers"]))
+            blocks.append(Items(keys))
+    if result.layers:
+        blocks.append(_sensitivity_table(result.layers))
     return tuple(blocks)
 
 
 def _sensitivity_table(layers: Sequence[Layer]) -> Table:
     rows = []
     for stage in _stages(layers):
-        members = [layer for layer in layers if layer["stage"] == stage]
+        members = [layer for layer in layers if layer.stage == stage]
         first = members[0]
-        tightest = min(members, key=lambda layer: layer["float64"]["limit"])
+        tightest = min(members, key=lambda layer: layer.float64.limit)
         rows.append(
             (
                 Cell(stage, stage, stage=stage),
-                Cell(first["key"]),
-                _numeric(first["float64"]["limit"]),
-                Cell(tightest["key"]),
-                _numeric(tightest["float64"]["limit"]),
+                Cell(first.key),
+                _numeric(first.float64.limit),
+                Cell(tightest.key),
+                _numeric(tightest.float64.limit),
             )
         )
     columns = (
@@ -276,7 +272,7 @@ def _sensitivity_table(layers: Sequence[Layer]) -> Table:
 
 
 def _layer_table(layers: Sequence[Layer]) -> Table:
-    executions = tuple(dict.fromkeys(name for layer in layers for name in layer["float32"]))
+    executions = tuple(dict.fromkeys(name for layer in layers for name in layer.float32))
     columns = (
         Column("#", numeric=True),
         Column("Tensor", code=True),
@@ -294,125 +290,117 @@ def _layer_table(layers: Sequence[Layer]) -> Table:
 
 
 def _layer_row(index: int, layer: Layer, executions: Sequence[str]) -> tuple[Cell, ...]:
-    float64, float32 = layer["float64"], layer["float32"]
+    float64, float32 = layer.float64, layer.float32
     judged = [float64, *float32.values()]
-    passed = all(item["passed"] for item in judged)
-    shape = "x".join(str(size) for size in layer["shape"]) or "scalar"
+    passed = all(item.passed for item in judged)
+    shape = "x".join(str(size) for size in layer.shape) or "scalar"
 
-    def tone(item: Mapping[str, Any] | None) -> str:
-        return "" if item is None or item["passed"] else "bad"
+    def tone(item: FunctionFigures | PrecisionFigures | None) -> str:
+        return "" if item is None or item.passed else "bad"
 
     sides = [float32.get(name) for name in executions]
     return (
         _numeric(index),
-        Cell(layer["key"], layer["key"]),
+        Cell(layer.key, layer.key),
         Cell("holds" if passed else "fails", tone="good" if passed else "bad"),
-        Cell(layer["stage"], layer["stage"], stage=layer["stage"]),
-        Cell(layer["kind"], layer["kind"]),
-        Cell(f"{layer['axes']} {shape}", math.prod(layer["shape"])),
-        _numeric(float64["gap"], tone(float64)),
-        _numeric(float64["limit"]),
-        *[_numeric(side and side["ratio"], tone(side)) for side in sides],
-        *[_numeric(side and side["ulp99"]) for side in sides],
+        Cell(layer.stage, layer.stage, stage=layer.stage),
+        Cell(layer.kind, layer.kind),
+        Cell(f"{layer.axes} {shape}", math.prod(layer.shape)),
+        _numeric(float64.gap, tone(float64)),
+        _numeric(float64.limit),
+        *[_numeric(side and side.ratio, tone(side)) for side in sides],
+        *[_numeric(side and side.ulp99) for side in sides],
     )
 
 
-def _not_verified(result: Result) -> tuple[Block, ...]:
-    if not result["not_verified"]:
+def _not_verified(result: AuditResult) -> tuple[Block, ...]:
+    if not result.not_verified:
         return (Text("The run recorded no open question."),)
-    return (Items(tuple(result["not_verified"])),)
+    return (Items(tuple(result.not_verified)),)
 
 
-def _run(result: Result) -> tuple[Block, ...]:
+def _run(result: AuditResult) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    if result["inputs"]:
+    if result.inputs:
         rows = tuple(
-            (Cell(item["name"]), Cell(describe(item["size"])), Cell(item["sha256"]))
-            for item in result["inputs"]
+            (Cell(item.name), Cell(describe(item.size)), Cell(item.sha256))
+            for item in result.inputs
         )
         columns = (Column("Input"), Column("Size"), Column("sha256", code=True))
         blocks.append(Table("Inputs", columns, rows))
-    if result["capture_effect"]:
+    if result.capture_effect:
         blocks.append(Text("Effect of capturing on the outputs, capture on against off:"))
-        blocks.append(Facts(tuple(flatten(result["capture_effect"]))))
-    if result["timings"]:
+        blocks.append(Facts(tuple(flatten(result.capture_effect))))
+    if result.timings:
         blocks.append(Text("Time, in seconds:"))
-        blocks.append(Facts(tuple(flatten(result["timings"]))))
+        blocks.append(Facts(tuple(flatten(result.timings))))
     return tuple(blocks)
 
 
-def recheck_audit(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "equal", "different")
-    claims = by_id(content)
-    function = verdicts_of(claims["same_function"]["measured"])
+def recheck_audit(result: AuditResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "equal", "different")
+    function = result.claimed("same_function").measured.verdicts()
     precision = {
-        name: verdicts_of(claims[f"same_precision_{name}"]["measured"])
-        for name in content["float32"]
+        name: result.claimed(f"same_precision_{name}").measured.verdicts()
+        for name in result.float32
     }
-    unpaired = content["unpaired"]
-    yield from differ(
-        "unpaired",
-        list(claims["pairing"]["measured"]["found"]),
-        [*unpaired["reference"], *unpaired["port"]],
-    )
-    yield from differ("taps", len(function), content["taps"])
-    yield from differ("float64", plain(FunctionSummary.of(function)), content["float64"])
+    unpaired = [*result.unpaired.reference, *result.unpaired.port]
+    yield from differ("unpaired", result.claimed("pairing").measured.found, unpaired)
+    yield from differ("taps", len(function), result.taps)
+    yield from differ("float64", FunctionSummary.of(function), result.float64)
     for name, verdicts in precision.items():
+        yield from differ(f"float32.{name}", PrecisionSummary.of(verdicts), result.float32[name])
+    yield from differ("layers", list(function), [row.key for row in result.layers])
+    for index, row in enumerate(result.layers):
+        place = f"layers[{index}] ({row.key})"
         yield from differ(
-            f"float32.{name}", plain(PrecisionSummary.of(verdicts)), content["float32"][name]
+            f"{place}.float64", FunctionFigures.of(function[row.key], None), row.float64
         )
-    layers = content["layers"]
-    yield from differ("layers", list(function), [row["key"] for row in layers])
-    for index, row in enumerate(layers):
-        place = f"layers[{index}] ({row['key']})"
-        expected = plain(FunctionFigures.of(function[row["key"]], None))
-        yield from differ(f"{place}.float64", expected, row["float64"])
         for name, verdicts in precision.items():
-            if row["key"] in verdicts:
-                expected = plain(PrecisionFigures.of(verdicts[row["key"]]))
-                yield from differ(f"{place}.float32.{name}", expected, row["float32"].get(name))
+            if row.key in verdicts:
+                expected = PrecisionFigures.of(verdicts[row.key])
+                yield from differ(f"{place}.float32.{name}", expected, row.float32.get(name))
     failed = any(
         not one.passed for verdicts in (function, *precision.values()) for one in verdicts.values()
     )
-    if failed and content["first_divergence"] is None:
+    if failed and result.first_divergence is None:
         yield "first_divergence", "the first tensor above its limit", None
 
 
-def headline(result: Mapping[str, Any]) -> str:
+def headline(result: AuditResult) -> str:
     """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
-    float64, float32 = result["float64"], result["float32"]
+    float64, float32 = result.float64, result.float32
     parts = [
-        f"worst float64 gap {number(float64['worst_gap'])}, limit {number(float64['limit'])} "
-        f"({float64['worst_tap']})"
+        f"worst float64 gap {number(float64.worst_gap)}, limit {number(float64.limit)} "
+        f"({float64.worst_tap})"
     ]
     if float32:
-        ratios = ", ".join(f"{name} {number(one['worst_ratio'])}" for name, one in float32.items())
-        limits = "/".join(dict.fromkeys(number(one["limit"]) for one in float32.values()))
+        ratios = ", ".join(f"{name} {number(one.worst_ratio)}" for name, one in float32.items())
+        limits = "/".join(dict.fromkeys(number(one.limit) for one in float32.values()))
         parts.append(f"worst float32 error ratio {ratios}, limit {limits}")
-    missing = sum(len(keys) for keys in result["unpaired"].values())
+    missing = len(result.unpaired.reference) + len(result.unpaired.port)
     if missing:
         parts.append(f"without a partner: {number(missing)}")
-    taps = f"{number(result['taps'])} tensors"
-    if result["verdict"] == "equal":
+    taps = f"{number(result.taps)} tensors"
+    if result.verdict == "equal":
         lead = f"The port computes what the reference computes, at all {taps} compared"
     else:
-        where = result["localisation"] or {"path": result["first_divergence"]}
-        place = f" at {where['path']}" if where["path"] else ""
-        cause = f", likely cause: {where['cause']}" if where.get("cause") else ""
+        found = result.localisation
+        where = found.path if found else result.first_divergence
+        place = f" at {where}" if where else ""
+        cause = f", likely cause: {found.cause}" if found and found.cause else ""
         lead = f"The port differs{place}{cause}; {taps} compared"
     return f"{lead}: {'; '.join(parts)}."
 
 
 def _changes(before: Evidence, after: Evidence) -> Iterator[Change | None]:
     """Tensors whose verdict changed, or whose error grew; None for each that is about as it was."""
-    old, new = ({one["id"]: one for one in each.content["claims"]} for each in (before, after))
+    old, new = ({one.id: one.measured for one in each.result.claims} for each in (before, after))
     for identity, other in new.items():
-        rules = [(x.get("measured") or {}).get("rule") for x in (old.get(identity, {}), other)]
-        if rules != ["verdicts", "verdicts"]:
-            continue
-        earlier, later = (verdicts_of(x["measured"]) for x in (old[identity], other))
-        for key, now in later.items():
-            yield _tensor(f"{key} [{identity}]", earlier.get(key), now)
+        if isinstance(other, Margins) and isinstance(old.get(identity), Margins):
+            earlier = old[identity].verdicts()
+            for key, now in other.verdicts().items():
+                yield _tensor(f"{key} [{identity}]", earlier.get(key), now)
 
 
 def _tensor(name: str, was: Verdict | None, now: Verdict) -> Change | None:
@@ -429,21 +417,21 @@ def _tensor(name: str, was: Verdict | None, now: Verdict) -> Change | None:
     return None
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: AuditResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    claims = [one["id"] for one in content["claims"]]
+    claims = [one.id for one in result.claims]
     return {
-        "title": content.get("title"),
-        **picked(content["provenance"], WEIGHTS),
-        "inputs": files(content["inputs"]),
-        "executions": sorted(content["float32"]),
+        "title": result.title or None,
+        **picked(result.provenance, WEIGHTS),
+        "inputs": files(result.inputs),
+        "executions": sorted(result.float32),
         "isolated": "isolated_function" in claims,
         "training": any(one.startswith("train_") for one in claims),
     }
 
 
 KIND = Kind(
-    schema=AuditResult.schema,
+    result=AuditResult,
     name="audit",
     title="Audit",
     detail=None,

@@ -1,49 +1,104 @@
 """The sections of clean audits: how often the harness cries wolf at a port that is right."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
-from parity.results import CLEAN_AUDITS
+from parity.claims import Claim
+from parity.records import plain
+from parity.results import Result
 from reports import words
-from reports.checks import Content, Difference, differ, differing_verdict
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, flatten, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True)
+class Case:
+    """What one clean audit is of; `backbone` is "own" or "swin", `train` adds a training step."""
+
+    config: str
+    backbone: str
+    seed: int
+    size: str
+    batch: int
+    execution: str
+    threads: int
+    onednn: bool
+    train: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanOutcome:
+    """One audit of a port that is right.
+
+    Args:
+        failed: ids of the claims that fail, of as many as `claims`.
+        float64: the share of its limit that the nearest tensor uses.
+        float32: the worst ratio by execution.
+    """
+
+    case: Case
+    verdict: str
+    failed: tuple[str, ...]
+    claims: int
+    float64: float
+    float32: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanResult(Result):
+    """Audits of a port that is right: `alarms` of `runs` found a fault.
+
+    With probability `confidence` their rate is below `bound`.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/clean-audits/2"
+
+    runs: int
+    alarms: int
+    bound: float
+    confidence: float
+    outcomes: tuple[CleanOutcome, ...]
+    seconds: float
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """The chapter of clean audits: all that the result holds."""
-    result = one.content
+    result = one.result
     facts = (
-        ("command", result["command"]),
-        ("seconds", f"{result['seconds']:.0f}"),
-        *flatten(result["provenance"]),
+        ("command", result.command),
+        ("seconds", f"{result.seconds:.0f}"),
+        *flatten(result.provenance),
     )
     return words.chapter(
         one,
         claims,
         (
-            f"{number(result['runs'])} audits of a port that is right, {number(result['alarms'])} "
-            f"false alarms: with {100 * result['confidence']:.0f} % confidence their rate is below "
-            f"{100 * result['bound']:.2f} %."
+            f"{number(result.runs)} audits of a port that is right, {number(result.alarms)} "
+            f"false alarms: with {100 * result.confidence:.0f} % confidence their rate is below "
+            f"{100 * result.bound:.2f} %."
         ),
-        Section("Every audit", (_audits(result["outcomes"]),)),
+        Section("Every audit", (_audits(result.outcomes),)),
         Section("How it was run", (Facts(facts),)),
     )
 
 
-def _audits(outcomes: Sequence[Mapping[str, Any]]) -> Table:
-    names = list(dict.fromkeys(name for one in outcomes for name in one["case"]))
+def _audits(outcomes: Sequence[CleanOutcome]) -> Table:
+    names = [one.name for one in fields(Case)]
     rows = tuple(
         (
-            Cell(one["verdict"], tone="good" if one["verdict"] == "equal" else "bad"),
-            *(Cell(number(one["case"].get(name))) for name in names),
-            Cell(number(one["float64"]), one["float64"]),
+            Cell(one.verdict, tone="good" if one.verdict == "equal" else "bad"),
+            *(Cell(number(getattr(one.case, name))) for name in names),
+            Cell(number(one.float64), one.float64),
             Cell(
-                ", ".join(f"{name} {number(ratio)}" for name, ratio in one["float32"].items()),
-                max(one["float32"].values(), default=0.0),
+                ", ".join(f"{name} {number(ratio)}" for name, ratio in one.float32.items()),
+                max(one.float32.values(), default=0.0),
             ),
-            Cell("; ".join(one["failed"])),
+            Cell("; ".join(one.failed)),
         )
         for one in outcomes
     )
@@ -57,24 +112,24 @@ def _audits(outcomes: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Audits of the sound port", columns, rows, interactive=True)
 
 
-def recheck_clean_audits(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "holds", "fails")
-    outcomes = content["outcomes"]
-    alarms = sum(one["verdict"] != "equal" for one in outcomes)
-    yield from differ("runs", len(outcomes), content["runs"])
-    yield from differ("alarms", alarms, content["alarms"])
-    (claim,) = content["claims"]
-    yield from differ("claims[0].value", alarms, claim["value"])
-    yield from differ("claims[0].cases", len(outcomes), claim["cases"])
+def recheck_clean_audits(result: CleanResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "holds", "fails")
+    outcomes = result.outcomes
+    alarms = sum(one.verdict != "equal" for one in outcomes)
+    yield from differ("runs", len(outcomes), result.runs)
+    yield from differ("alarms", alarms, result.alarms)
+    (claim,) = result.claims
+    yield from differ("claims[0].value", alarms, claim.value)
+    yield from differ("claims[0].cases", len(outcomes), claim.cases)
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: CleanResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    return {"cases": [one["case"] for one in content["outcomes"]]}
+    return {"cases": [plain(one.case) for one in result.outcomes]}
 
 
 KIND = Kind(
-    schema=CLEAN_AUDITS,
+    result=CleanResult,
     name="clean-audits",
     title="Clean audits",
     detail=None,

@@ -1,41 +1,63 @@
 """The sections of a fault score: what the harness says of faults that were planted on purpose."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from parity.results import FAULT_SCORE
+from parity.claims import Claim
+from parity.faults import Outcome, Score
+from parity.results import Result
 from reports import words
-from reports.checks import Content, Difference, by_id, differ, differing_verdict
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import Block, Cell, Chapter, Column, Facts, Section, Table, Text, flatten
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
+from reports.subjects import Subject
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class FaultScoreResult(Result):
+    """What was said of faults that were planted on purpose, one after another.
+
+    Args:
+        size: of the image, "HxW".
+        criteria_on_the_sound_port: by bench, which customary checks alarm on a port that is right.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/fault-score/2"
+
+    config: str
+    size: str
+    score: Score
+    criteria_on_the_sound_port: Mapping[str, Mapping[str, bool]]
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A fault score's chapter: all that the result holds."""
-    result = one.content
+    result = one.result
     facts = (
-        ("command", result["command"]),
-        ("config", result["config"]),
-        ("image size", result["size"]),
-        ("seconds", f"{result['seconds']:.0f}"),
-        *flatten(result["provenance"]),
+        ("command", result.command),
+        ("config", result.config),
+        ("image size", result.size),
+        ("seconds", f"{result.seconds:.0f}"),
+        *flatten(result.provenance),
     )
     return words.chapter(
         one,
         claims,
         _headline(result),
         Section("Beside customary checks", _customary(result)),
-        Section("Every fault", (_faults(result["outcomes"]),)),
+        Section("Every fault", (_faults(result.outcomes),)),
         Section("How it was run", (Facts(facts),)),
     )
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    outcomes = result["outcomes"]
+    outcomes = result.outcomes
     detected, placed, explained = (
-        sum(bool(one[key]) for one in outcomes)
+        sum(getattr(one, key) for one in outcomes)
         for key in ("detected", "place_exact", "cause_named")
     )
     planted = "1 fault" if len(outcomes) == 1 else f"{len(outcomes)} faults"
@@ -47,22 +69,22 @@ def _headline(result: Mapping[str, Any]) -> str:
 
 def _customary(result: Mapping[str, Any]) -> tuple[Block, ...]:
     """What usual criteria would have said of the same faults, and of the sound port."""
-    outcomes = result["outcomes"]
-    names = list(dict.fromkeys(name for one in outcomes for name in one["noticed"]))
+    outcomes = result.outcomes
+    names = list(dict.fromkeys(name for one in outcomes for name in one.noticed))
     rows = [
         (
             Cell("this harness"),
             Cell(str(len(outcomes)), len(outcomes)),
-            _share(sum(not one["detected"] for one in outcomes), len(outcomes)),
+            _share(sum(not one.detected for one in outcomes), len(outcomes)),
             Cell("no alarm"),
         )
     ]
     for name in names:
-        judged = [one for one in outcomes if name in one["noticed"]]
-        missed = sum(not one["noticed"][name] for one in judged)
+        judged = [one for one in outcomes if name in one.noticed]
+        missed = sum(not one.noticed[name] for one in judged)
         alarms = [
             bench
-            for bench, noticed in result["criteria_on_the_sound_port"].items()
+            for bench, noticed in result.criteria_on_the_sound_port.items()
             if noticed.get(name)
         ]
         sound = f"alarms in {', '.join(alarms)}" if alarms else "no alarm"
@@ -89,21 +111,21 @@ def _share(missed: int, of: int) -> Cell:
     return Cell(f"{missed} ({100 * share:.0f} %)", share, "bad" if missed else "good")
 
 
-def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
+def _faults(outcomes: Sequence[Outcome]) -> Table:
     def said(value: bool) -> Cell:
         return Cell("yes" if value else "no", tone="good" if value else "bad")
 
     rows = tuple(
         (
-            Cell(one["id"], one["id"]),
-            said(one["detected"]),
-            said(one["place_exact"]),
-            said(one["cause_named"]),
-            Cell((one["named"][0]["causes"] or [""])[0] if one["named"] else ""),
-            Cell(one["named"][0]["place"] if one["named"] else one["problem"] or ""),
-            Cell(one["what"]),
-            Cell(one["stage"], one["stage"], stage=one["stage"]),
-            Cell(one["imitates"]),
+            Cell(one.id, one.id),
+            said(one.detected),
+            said(one.place_exact),
+            said(one.cause_named),
+            Cell((one.named[0].causes or ("",))[0] if one.named else ""),
+            Cell(one.named[0].place if one.named else one.problem or ""),
+            Cell(one.what),
+            Cell(one.stage, one.stage, stage=one.stage),
+            Cell(one.imitates),
         )
         for one in outcomes
     )
@@ -121,43 +143,30 @@ def _faults(outcomes: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Planted faults, and what was said of each", columns, rows, interactive=True)
 
 
-def recheck_fault_score(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "holds", "does not hold")
-    outcomes, claims, score = content["outcomes"], by_id(content), content["score"]
+def recheck_fault_score(result: FaultScoreResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "holds", "does not hold")
+    outcomes, score = result.outcomes, result.score
     kinds = (
         ("detected", "detected", "detected", "undetected"),
         ("placed", "place_exact", "place_exact", "misplaced"),
         ("explained", "cause_named", "cause_named", "unexplained"),
     )
-    yield from differ("score.faults", len(outcomes), score["faults"])
+    yield from differ("score.faults", len(outcomes), score.faults)
     for identity, key, counted, listed in kinds:
-        missed = [one["id"] for one in outcomes if not one[key]]
-        yield from differ(f"score.{counted}", len(outcomes) - len(missed), score[counted])
-        yield from differ(f"score.{listed}", missed, list(score[listed]))
+        missed = [one.id for one in outcomes if not getattr(one, key)]
+        yield from differ(f"score.{counted}", len(outcomes) - len(missed), getattr(score, counted))
+        yield from differ(f"score.{listed}", missed, getattr(score, listed))
         place = f"claims ({identity}).measured.found"
-        yield from differ(place, missed, list(claims[identity]["measured"]["found"]))
-    for index, one in enumerate(outcomes):
-        place = f"outcomes[{index}] ({one['id']})"
-        yield from differ(f"{place}.detected", bool(one["claims"]), one["detected"])
-        places = [
-            named["place"] in one["places"] or named["edge"] in one["places"]
-            for named in one["named"]
-        ]
-        rank = places.index(True) + 1 if any(places) else None
-        yield from differ(f"{place}.rank", rank, one["rank"])
-        yield from differ(f"{place}.place_exact", rank == 1, one["place_exact"])
-        causes = one["named"][rank - 1]["causes"][:1] if rank else []
-        right = any(part in text for text, part in itertools.product(causes, one["causes"]))
-        yield from differ(f"{place}.cause_named", right, one["cause_named"])
+        yield from differ(place, missed, result.claimed(identity).measured.found)
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: FaultScoreResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    return {"size": content["size"], "faults": [one["id"] for one in content["outcomes"]]}
+    return {"size": result.size, "faults": [one.id for one in result.outcomes]}
 
 
 KIND = Kind(
-    schema=FAULT_SCORE,
+    result=FaultScoreResult,
     name="fault-score",
     title="Planted faults",
     detail=None,

@@ -1,32 +1,126 @@
 """The sections of a preflight: what a TPU's compiler says of the training step, without a TPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from parity.results import PREFLIGHT
+from parity.claims import Claim, all_hold
+from parity.results import Result
 from reports import words
-from reports.checks import Content, Difference, all_hold, by_id, differ
+from reports.checks import Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
-from reports.subjects import picked
+from reports.subjects import Subject, picked
 
 GIB = 2**30
 STEPS = {"train": "training", "evaluation": "evaluation"}
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What the compiler says of one step: memory in bytes, or the kind and reason of a refusal.
+
+    `hbm_share` is the share of a core's memory; `roofline_seconds` bounds its time from below.
+    """
+
+    compiles: bool
+    kind: str | None = None
+    reason: str | None = None
+    compile_seconds: float = 0.0
+    memory: Mapping[str, int] = field(default_factory=dict)
+    hbm_used: int = 0
+    hbm_share: float = 0.0
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    roofline_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class MatcherBound:
+    """The most that the assignment's loops can add to a step."""
+
+    most_steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An estimate of the published schedule."""
+
+    estimate: str
+    images: int
+    steps: int
+    hours: float
+    chip_hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """What was found for one topology; `reason` is why the step cannot be lowered at all.
+
+    `larger_batches` says why batches above the largest that fits were not judged.
+    """
+
+    topology: str
+    passed: bool
+    reason: str = ""
+    chip: Mapping[str, Any] = field(default_factory=dict)
+    train: Compilation | None = None
+    evaluation: Compilation | None = None
+    matcher: MatcherBound | None = None
+    schedule: Schedule | None = None
+    largest_per_core_batch: int | None = None
+    larger_batches: str = ""
+
+    @property
+    def steps(self) -> dict[str, Compilation]:
+        """The steps that were compiled, by name."""
+        found = {"train": self.train, "evaluation": self.evaluation}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
+    def refused(self) -> list[str]:
+        """Why steps do not compile, each after its name."""
+        found = [f"{name}: {one.reason}" for name, one in self.steps.items() if not one.compiles]
+        return [*found, *filter(None, [self.reason])]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of a core's memory that each step takes which compiles."""
+        return {name: one.hbm_share for name, one in self.steps.items() if one.compiles}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreflightResult(Result):
+    """What a TPU's compiler says of a training; `image_size` is (height, width)."""
+
+    schema: ClassVar[str] = "preflight/2"
+
+    verdict: str = ""
+    config: str
+    precision: str
+    image_size: tuple[int, int]
+    per_core_batch: int
+    replicas: int
+    targets: int
+    effort: float = 0.0
+    topologies: tuple[Topology, ...]
+    passed: bool
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A preflight's chapter: all that the result holds."""
-    result = one.content
-    verdict = "holds" if result["passed"] else "fails"
-    height, width = result["image_size"]
+    result = one.result
+    verdict = "holds" if result.passed else "fails"
+    height, width = result.image_size
     facts = (
-        ("config", result["config"]),
-        ("precision", result["precision"]),
+        ("config", result.config),
+        ("precision", result.precision),
         ("image size", f"{height}x{width}"),
-        ("images per core", number(result["per_core_batch"])),
-        ("cores in a step", number(result["replicas"])),
-        ("targets an image is padded to", number(result["targets"])),
+        ("images per core", number(result.per_core_batch)),
+        ("cores in a step", number(result.replicas)),
+        ("targets an image is padded to", number(result.targets)),
     )
     return words.chapter(
         one,
@@ -40,38 +134,36 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    passed = [row["topology"] for row in result["topologies"] if row["passed"]]
-    failed = [row["topology"] for row in result["topologies"] if not row["passed"]]
+    passed = [row.topology for row in result.topologies if row.passed]
+    failed = [row.topology for row in result.topologies if not row.passed]
     text = f"Compiles and fits: {', '.join(passed) or 'nowhere'}"
     return f"{text}; does not: {', '.join(failed)}." if failed else f"{text}."
 
 
 def _steps(result: Mapping[str, Any]) -> tuple[Block, ...]:
     rows, reasons = [], []
-    for row in result["topologies"]:
-        if "reason" in row:
-            reasons.append(f"{row['topology']}: {row['reason']}")
-        for key, name in STEPS.items():
-            if key not in row:
-                continue
-            step = row[key]
-            if not step["compiles"]:
-                reasons.append(f"{row['topology']}, {name}: {step['reason']}")
+    for row in result.topologies:
+        if row.reason:
+            reasons.append(f"{row.topology}: {row.reason}")
+        for key, step in row.steps.items():
+            name = STEPS[key]
+            if not step.compiles:
+                reasons.append(f"{row.topology}, {name}: {step.reason}")
                 rows.append(
-                    (Cell(row["topology"]), Cell(name), Cell("no", tone="bad"), *[Cell("")] * 6)
+                    (Cell(row.topology), Cell(name), Cell("no", tone="bad"), *[Cell("")] * 6)
                 )
                 continue
             rows.append(
                 (
-                    Cell(row["topology"]),
+                    Cell(row.topology),
                     Cell(name),
                     Cell("yes", tone="good"),
-                    Cell(f"{step['hbm_used'] / GIB:.2f}", step["hbm_used"]),
-                    Cell(f"{100 * step['hbm_share']:.1f} %", step["hbm_share"]),
-                    Cell(f"{step['flops'] / 1e12:.3f}", step["flops"]),
-                    Cell(f"{step['bytes_accessed'] / 1e9:.2f}", step["bytes_accessed"]),
-                    Cell(f"{1e3 * step['roofline_seconds']:.2f}", step["roofline_seconds"]),
-                    Cell(f"{step['compile_seconds']:.0f}", step["compile_seconds"]),
+                    Cell(f"{step.hbm_used / GIB:.2f}", step.hbm_used),
+                    Cell(f"{100 * step.hbm_share:.1f} %", step.hbm_share),
+                    Cell(f"{step.flops / 1e12:.3f}", step.flops),
+                    Cell(f"{step.bytes_accessed / 1e9:.2f}", step.bytes_accessed),
+                    Cell(f"{1e3 * step.roofline_seconds:.2f}", step.roofline_seconds),
+                    Cell(f"{step.compile_seconds:.0f}", step.compile_seconds),
                 )
             )
     columns = (
@@ -89,26 +181,26 @@ def _steps(result: Mapping[str, Any]) -> tuple[Block, ...]:
     return (table, Items(tuple(reasons))) if reasons else (table,)
 
 
-def _largest(row: Mapping[str, Any]) -> str:
+def _largest(row: Topology) -> str:
     """The largest batch that fits; the search may have ended before it met one that does not."""
-    if "largest_per_core_batch" not in row:
+    if row.largest_per_core_batch is None:
         return "not searched"
-    return number(row["largest_per_core_batch"]) + (" or more" if "larger_batches" in row else "")
+    return number(row.largest_per_core_batch) + (" or more" if row.larger_batches else "")
 
 
 def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
     rows = tuple(
         (
-            Cell(row["topology"]),
-            Cell(number(row["schedule"]["images"]), row["schedule"]["images"]),
-            Cell(number(row["schedule"]["steps"]), row["schedule"]["steps"]),
-            Cell(number(row["schedule"]["hours"]), row["schedule"]["hours"]),
-            Cell(number(row["schedule"]["chip_hours"]), row["schedule"]["chip_hours"]),
-            Cell(f"{1e3 * row['matcher']['seconds']:.2f}", row["matcher"]["seconds"]),
+            Cell(row.topology),
+            Cell(number(row.schedule.images), row.schedule.images),
+            Cell(number(row.schedule.steps), row.schedule.steps),
+            Cell(number(row.schedule.hours), row.schedule.hours),
+            Cell(number(row.schedule.chip_hours), row.schedule.chip_hours),
+            Cell(f"{1e3 * row.matcher.seconds:.2f}", row.matcher.seconds),
             Cell(_largest(row)),
         )
-        for row in result["topologies"]
-        if "schedule" in row
+        for row in result.topologies
+        if row.schedule is not None
     )
     if not rows:
         return (Items(("No topology compiles.",)),)
@@ -125,39 +217,35 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
     return (Table(caption, columns, rows),)
 
 
-def recheck_preflight(content: Content) -> Iterator[Difference]:
-    yield from differ("passed", all_hold(content["claims"]), content["passed"])
-    claims = by_id(content)
-    for index, row in enumerate(content["topologies"]):
-        topology = row["topology"]
+def recheck_preflight(result: PreflightResult) -> Iterator[Difference]:
+    yield from differ("passed", all_hold(result.claims), result.passed)
+    claims = {one.id: one for one in result.claims}
+    for index, row in enumerate(result.topologies):
+        topology = row.topology
         place = f"topologies[{index}] ({topology})"
-        holds = claims[f"compiles/{topology}"]["verdict"] == "holds"
-        yield from differ(f"{place}.passed", holds, row["passed"])
-        steps = {name: row[name] for name in ("train", "evaluation") if name in row}
-        for name, step in steps.items():
-            if step["compiles"]:
-                share = step["hbm_used"] / row["chip"]["hbm"]
-                yield from differ(f"{place}.{name}.hbm_share", share, step["hbm_share"])
+        holds = claims[f"compiles/{topology}"].holds
+        yield from differ(f"{place}.passed", holds, row.passed)
+        for name, share in row.shares.items():
+            used = row.steps[name].hbm_used / row.chip["hbm"]
+            yield from differ(f"{place}.{name}.hbm_share", used, share)
         if f"memory/{topology}" in claims:
-            shares = {name: one["hbm_share"] for name, one in steps.items() if one["compiles"]}
-            measured = claims[f"memory/{topology}"]["measured"]["values"]
-            yield from differ(f"claims (memory/{topology}).measured.values", shares, measured)
+            measured = claims[f"memory/{topology}"].measured.values
+            yield from differ(f"claims (memory/{topology}).measured.values", row.shares, measured)
 
 
-def _detail(content: Content) -> str:
-    topologies = [row["topology"] for row in content["topologies"]]
-    return f", {content['precision']}, {', '.join(topologies)}"
+def _detail(result: PreflightResult) -> str:
+    topologies = [row.topology for row in result.topologies]
+    return f", {result.precision}, {', '.join(topologies)}"
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: PreflightResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("precision", "image_size", "per_core_batch", "replicas", "targets", "effort")
-    rows = content["topologies"]
-    return {**picked(content, asked), "topologies": [row["topology"] for row in rows]}
+    return {**picked(result, asked), "topologies": [row.topology for row in result.topologies]}
 
 
 KIND = Kind(
-    schema=PREFLIGHT,
+    result=PreflightResult,
     name="preflight",
     title="TPU preflight",
     detail=_detail,

@@ -5,16 +5,17 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from parity.claims import Claim, claim
 from parity.measurements import Findings
-from parity.results import RECEIPT
+from parity.results import Result
 from reports import words
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special, Unnamed
-from reports.subjects import files
+from reports.subjects import Subject, files
 
 TARGETS = {
     "tf": "TensorFlow checkpoint",
@@ -35,42 +36,113 @@ UNNAMED = Unnamed(
 )
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file that went in or came out; `md5_prefix` is what a published name says of it."""
+
+    name: str
+    size: int
+    sha256: str
+    md5_prefix: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The source or the target; `left_out` are tensors that were not taken, with the reason."""
+
+    path: str
+    kind: str
+    files: tuple[File, ...]
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One side of a conversion's step; a target says by which rule it was laid out."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter of the model: the tensors that it came from, and those that it became."""
+
+    name: str
+    rule: str
+    sources: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is one tensor, whose bits must be kept."""
+        kept = self.rule == "same" and len(self.sources) == 1
+        return kept and all(
+            out.rule == "same" and out.dtype == self.sources[0].dtype for out in self.targets
+        )
+
+    @property
+    def same_bits(self) -> bool:
+        """Whether the bits were kept."""
+        return all(out.sha256 == self.sources[0].sha256 for out in self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptResult(Result):
+    """A conversion (`weight_conversion.receipt`); its file names the `format`, and no schema."""
+
+    schema: ClassVar[str] = "maskformer-replication/receipt/1"
+
+    verdict: str = ""
+    format: int
+    code: Mapping[str, str]
+    source: Checkpoint
+    target: Checkpoint
+    options: Mapping[str, Any]
+    config: Mapping[str, Any]
+    tensors: tuple[Entry, ...]
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A receipt's chapter: all that it holds."""
-    result = one.content
-    failing = any(claim["verdict"] == "fails" for claim in claims)
+    result = one.result
+    failing = any(one.verdict == "fails" for one in claims)
     verdict = "fails" if failing else "holds"
     return words.chapter(
         one,
         claims,
         _headline(result),
         Section("Files", _files(result)),
-        Section("Rules", (_rules(result["tensors"]),)),
-        Section("Every tensor", (_tensors(result["tensors"]),)),
+        Section("Rules", (_rules(result.tensors),)),
+        Section("Every tensor", (_tensors(result.tensors),)),
         verdict=verdict,
     )
 
 
-def _headline(result: Mapping[str, Any]) -> str:
-    left_out = len(result["source"]["left_out"])
-    values = sum(math.prod(out["shape"]) for entry in result["tensors"] for out in entry["targets"])
+def _headline(result: ReceiptResult) -> str:
+    left_out = len(result.source.left_out)
+    values = sum(math.prod(out.shape) for entry in result.tensors for out in entry.targets)
     return (
-        f"{number(len(result['tensors']))} tensors with {number(values)} values from a "
-        f"{result['source']['kind']} to a {TARGETS[result['target']['kind']]}; "
+        f"{number(len(result.tensors))} tensors with {number(values)} values from a "
+        f"{result.source.kind} to a {TARGETS[result.target.kind]}; "
         f"{number(left_out) if left_out else 'none'} of the source left out."
     )
 
 
-def _files(result: Mapping[str, Any]) -> tuple[Block, ...]:
+def _files(result: ReceiptResult) -> tuple[Block, ...]:
     rows = tuple(
         (
             Cell(side),
-            Cell(file["name"]),
-            Cell(number(file["size"]), file["size"]),
-            Cell(file["sha256"]),
+            Cell(file.name),
+            Cell(number(file.size), file.size),
+            Cell(file.sha256),
         )
-        for side in ("source", "target")
-        for file in result[side]["files"]
+        for side, one in (("source", result.source), ("target", result.target))
+        for file in one.files
     )
     columns = (
         Column("Side"),
@@ -79,15 +151,15 @@ def _files(result: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("sha256", code=True),
     )
     facts = (
-        ("config", result["config"]["name"]),
-        ("values converted to", result["options"]["dtype"] or "as they were"),
-        ("moving average", number(result["options"]["ema"])),
-        ("version", result["code"]["version"]),
-        ("sha256 of the converter", result["code"]["weight_conversion_sha256"]),
+        ("config", result.config["name"]),
+        ("values converted to", result.options["dtype"] or "as they were"),
+        ("moving average", number(result.options["ema"])),
+        ("version", result.code["version"]),
+        ("sha256 of the converter", result.code["weight_conversion_sha256"]),
     )
     blocks: list[Block] = [Table("Files that went in and came out", columns, rows), Facts(facts)]
-    notes = [*result["source"]["notes"]]
-    left_out = result["source"]["left_out"]
+    notes = [*result.source.notes]
+    left_out = result.source.left_out
     if left_out:
         names = left_out.items() if isinstance(left_out, Mapping) else ((x, "") for x in left_out)
         notes += [f"left out: {name} {why}".strip() for name, why in names]
@@ -96,25 +168,25 @@ def _files(result: Mapping[str, Any]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _rules(tensors: Sequence[Mapping[str, Any]]) -> Table:
-    counted = Counter(out["rule"] for entry in tensors for out in entry["targets"])
+def _rules(tensors: Sequence[Entry]) -> Table:
+    counted = Counter(out.rule for entry in tensors for out in entry.targets)
     rows = tuple((Cell(rule), Cell(number(count), count)) for rule, count in counted.most_common())
     columns = (Column("Rule of layout", code=True), Column("Tensors", numeric=True))
     return Table("How tensors were laid out anew", columns, rows)
 
 
-def _tensors(tensors: Sequence[Mapping[str, Any]]) -> Table:
+def _tensors(tensors: Sequence[Entry]) -> Table:
     rows = tuple(
         (
-            Cell(entry["name"], entry["name"]),
-            Cell(out["rule"], out["rule"]),
-            Cell("x".join(map(str, out["shape"])) or "scalar", math.prod(out["shape"])),
-            Cell(out["dtype"], out["dtype"]),
-            Cell(", ".join(source["name"] for source in entry["sources"])),
-            Cell(out["sha256"][:16]),
+            Cell(entry.name, entry.name),
+            Cell(out.rule, out.rule),
+            Cell("x".join(map(str, out.shape)) or "scalar", math.prod(out.shape)),
+            Cell(out.dtype, out.dtype),
+            Cell(", ".join(source.name for source in entry.sources)),
+            Cell(out.sha256[:16]),
         )
         for entry in tensors
-        for out in entry["targets"]
+        for out in entry.targets
     )
     columns = (
         Column("Tensor", code=True),
@@ -129,10 +201,9 @@ def _tensors(tensors: Sequence[Mapping[str, Any]]) -> Table:
 
 def of_receipt(one: Evidence) -> list[Claim]:
     """That every tensor of a conversion has a source, and that copied ones kept their bits."""
-    content, tensors = one.content, one.content["tensors"]
-    unsourced = [one["name"] for one in tensors if not (one["sources"] and one["targets"])]
-    changed = [one["name"] for one in tensors if _copied(one) and not _same_bits(one)]
-    path = content["target"]["path"]
+    tensors, path = one.result.tensors, one.result.target.path
+    unsourced = [one.name for one in tensors if not (one.sources and one.targets)]
+    changed = [one.name for one in tensors if one.copied and not one.same_bits]
     name = "receipt.json" if path == "." else f"{path}.receipt.json"
     command = shlex.join(["parity", "convert", "--verify", f"DIR/{name}"])
     return [
@@ -147,43 +218,30 @@ def of_receipt(one: Evidence) -> list[Claim]:
         claim(
             "weights/bits",
             "Every tensor that is copied without a change of layout kept its bits",
-            Findings(sum(map(_copied, tensors)), changed),
+            Findings(sum(one.copied for one in tensors), changed),
             "sha256 of the tensor before and after, as the receipt records them",
             command,
         ),
     ]
 
 
-def _copied(one: Mapping[str, Any]) -> bool:
-    kept = one["rule"] == "same" and len(one["sources"]) == 1
-    return kept and all(
-        out["rule"] == "same" and out["dtype"] == one["sources"][0]["dtype"]
-        for out in one["targets"]
-    )
-
-
-def _same_bits(one: Mapping[str, Any]) -> bool:
-    return all(out["sha256"] == one["sources"][0]["sha256"] for out in one["targets"])
-
-
-def _detail(content: Mapping[str, Any]) -> str:
-    kind = content["target"]["kind"]
+def _detail(result: ReceiptResult) -> str:
+    kind = result.target.kind
     return f" to a {TARGETS.get(kind, kind)}"
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: ReceiptResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    source = content["source"]
     return {
-        "config_sha256": content["config"]["digest"],
-        "source": [source["kind"], *files(source["files"])],
-        "target": content["target"]["kind"],
-        **content["options"],
+        "config_sha256": result.config["digest"],
+        "source": [result.source.kind, *files(result.source.files)],
+        "target": result.target.kind,
+        **result.options,
     }
 
 
 KIND = Kind(
-    schema=RECEIPT,
+    result=ReceiptResult,
     name="receipt",
     title="Conversion",
     detail=_detail,

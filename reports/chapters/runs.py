@@ -4,21 +4,24 @@ import math
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from maskformer.family import MASKFORMER
 from maskformer.metrics import panoptic_quality, semantic_iou
 from maskformer.metrics.run_scores import ImageCounts
+from maskformer.metrics.statistics import Missing
 from maskformer.model import zoo
 from maskformer.runs.run_record import SCHEMA, SCORES, SENTINELS
 from maskformer.runs.run_settings import training_words
 from parity.claims import Claim, claim
 from parity.measurements import Findings, Relative
+from parity.results import Result
 from reports import words
 from reports.changes import Change
-from reports.checks import EPSILON, ROUNDINGS, Content
+from reports.checks import EPSILON, ROUNDINGS
 from reports.document import (
     Block,
     Cell,
@@ -37,10 +40,10 @@ from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Scored, Special
 from reports.labels import label
-from reports.run_pairs import compared, pairs_of_runs
+from reports.run_pairs import Paired, compared, intervals, pairs_of_runs
 from reports.sections import scores
 from reports.sections.environment import FRAMEWORKS
-from reports.subjects import picked
+from reports.subjects import Subject, picked
 
 COLORS = {"torch": "a0", "tf": "a1", "imported": "a2"}
 COURSE = ("gradient_norm", "learning_rate/head", *SENTINELS)
@@ -49,9 +52,41 @@ SIZE = (360, 240)
 SENTINEL_LIMIT = 0.99  # share of queries that say no-object, above which a run has collapsed
 
 
-def chapter(runs: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Result):
+    """What a training run says of itself (`maskformer.runs.run_record`).
+
+    Hashes are those of the data, the initial weights and the configuration. `experiment` is the
+    Model Garden's, `source` are the files of an imported run, `resumed` the code that went on.
+    """
+
+    schema: ClassVar[str] = SCHEMA
+
+    verdict: str = ""
+    side: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str | None]
+    data_sha256: str | None
+    checkpoint_sha256: str | None
+    git_commit: str | None
+    model_sha256: str | None = None
+    command: str | None = None
+    replicas: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    experiment: Any = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    resumed: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def config(self) -> str | None:
+        """The configuration's name, where it was recorded."""
+        return self.settings.get("config")
+
+
+def chapter(runs: Sequence[Evidence], claims: Sequence[Claim]) -> Chapter:
     """One chapter for all runs of a config; they differ in side, seed or settings."""
-    verdicts = {claim["verdict"] for claim in claims}
+    verdicts = {one.verdict for one in claims}
     failing = "fails" in verdicts
     verdict = "fails" if failing else "holds" if "holds" in verdicts else "recorded"
     return Chapter(
@@ -73,7 +108,7 @@ def chapter(runs: Sequence[Evidence], claims: Sequence[Mapping[str, Any]]) -> Ch
 def _headline(runs: Sequence[Evidence]) -> str:
     parts = []
     for side, name in SIDES.items():
-        own = [one for one in runs if one.content["side"] == side]
+        own = [one for one in runs if one.result.side == side]
         if not own:
             continue
         text = f"{name}: {len(own)} run{'s' if len(own) > 1 else ''}"
@@ -97,7 +132,7 @@ def series_of(runs: Sequence[Evidence], name: str, split: str) -> list[Series]:
         curves = [
             (steps.astype(float), values)
             for one in runs
-            if one.content["side"] == side
+            if one.result.side == side
             for steps, values in [one.run.column(name, split)]
             if len(steps) and np.isfinite(values).any()
         ]
@@ -142,7 +177,7 @@ def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple
     if found is None:
         return (Text("No run recorded any of these values."),)
     collapsed = [
-        _short(one.content)
+        _short(one.result)
         for one in runs
         if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
     ]
@@ -160,20 +195,20 @@ def _scores(runs: Sequence[Evidence]) -> tuple[Block, ...]:
 def _runs(runs: Sequence[Evidence]) -> Table:
     rows = []
     for one in runs:
-        settings = one.content["settings"]
+        settings = one.result.settings
         _, seconds = one.run.column("step_seconds")
         steps = max(row.step for row in one.run.rows)
         seed = settings.get("seed")
         rows.append(
             (
-                Cell(SIDES[one.content["side"]], one.content["side"]),
+                Cell(SIDES[one.result.side], one.result.side),
                 Cell("" if seed is None else number(seed), "" if seed is None else seed),
                 Cell(number(steps), steps),
                 _numeric(one.run.last("loss", "train")),
                 *(_numeric(one.run.last(score)) for score in SCORES),
                 _numeric(float(np.median(seconds)) if len(seconds) else None),
-                Cell((one.content["data_sha256"] or "not recorded")[:12]),
-                Cell((one.content["checkpoint_sha256"] or "not recorded")[:12]),
+                Cell((one.result.data_sha256 or "not recorded")[:12]),
+                Cell((one.result.checkpoint_sha256 or "not recorded")[:12]),
             )
         )
     columns = (
@@ -200,17 +235,15 @@ def _numeric(value: float | None) -> Cell:
     return Cell(number(value), value)
 
 
-def _short(content: Content) -> str:
+def _short(result: RunResult) -> str:
     """A run among others of its config: `PyTorch, seed 3`."""
-    seed = content["settings"].get("seed")
-    return SIDES[content["side"]] + ("" if seed is None else f", seed {seed}")
+    seed = result.settings.get("seed")
+    return SIDES[result.side] + ("" if seed is None else f", seed {seed}")
 
 
 def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     """What all runs share as facts, what differs as a table."""
-    flat = [
-        {name: describe(value) for name, value in one.content["settings"].items()} for one in runs
-    ]
+    flat = [{name: describe(value) for name, value in one.result.settings.items()} for one in runs]
     names = list(dict.fromkeys(name for settings in flat for name in settings))
     shared = [
         (name.replace("_", " "), flat[0][name])
@@ -223,7 +256,7 @@ def _settings(runs: Sequence[Evidence]) -> tuple[Block, ...]:
     blocks: list[Block] = [Facts(tuple(shared))]
     if differing:
         rows = tuple(
-            (Cell(_short(one.content)), *(Cell(settings.get(name, "")) for name in differing))
+            (Cell(_short(one.result)), *(Cell(settings.get(name, "")) for name in differing))
             for one, settings in zip(runs, flat, strict=True)
         )
         columns = (Column("Run"), *(Column(name.replace("_", " ")) for name in differing))
@@ -242,8 +275,8 @@ def _trained_rows(config: str, runs: Sequence[Evidence]) -> list[scores.Row]:
             if None in ends:
                 continue
             differences.append(ends[1] - ends[0])
-            one = compared(theirs.counts, ours.counts).get(score, {})
-            name = f"trained, seed {ours.content['settings']['seed']}"
+            one = compared(theirs.counts, ours.counts).get(score)
+            name = f"trained, seed {ours.result.settings['seed']}"
             rows.append(_score_row(config, title, name, ends, one))
         if len(differences) > 1:
             rows.append(
@@ -264,9 +297,9 @@ def _trained_rows(config: str, runs: Sequence[Evidence]) -> list[scores.Row]:
         for score, title in scores.SCORES.items():
             value = one.run.last(score)
             if value is not None:
-                ends = [None, value] if one.content["side"] == "tf" else [value, None]
-                name = "imported run" if one.content["side"] == "imported" else "trained"
-                rows.append(_score_row(config, title, name, ends, {}))
+                ends = [None, value] if one.result.side == "tf" else [value, None]
+                name = "imported run" if one.result.side == "imported" else "trained"
+                rows.append(_score_row(config, title, name, ends, None))
     return rows
 
 
@@ -280,14 +313,16 @@ def _score_row(
     title: str,
     weights: str,
     ends: Sequence[float | None],
-    one: Mapping[str, Any],
+    one: Paired | Missing | None,
 ) -> scores.Row:
     difference = ends[1] - ends[0] if None not in ends else None
-    interval = one.get("difference")
-    bounds = one.get("reason", "")
-    if interval is not None:
-        bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-    shown = one.get("equivalence")
+    bounds, shown = "", Cell("")
+    if isinstance(one, Missing):
+        bounds = one.reason
+    elif one is not None:
+        bounds = f"{100 * one.difference.low:+.2f} to {100 * one.difference.high:+.2f}"
+        found = one.equivalence
+        shown = scores.equivalence(found.holds, found.margin, found.p_value)
     return (
         Cell(title),
         Cell(weights),
@@ -296,7 +331,7 @@ def _score_row(
         scores.percent(ends[1]),
         scores.difference(difference),
         Cell(bounds),
-        Cell("") if shown is None else scores.equivalence(shown.holds, shown.margin, shown.p_value),
+        shown,
     )
 
 
@@ -318,7 +353,7 @@ def _class_plots(found: Sequence[Evidence]) -> list[Plot]:
                     )
                     if not (np.isnan(a) or np.isnan(b))
                 ]
-                seed = ours.content["settings"]["seed"]
+                seed = ours.result.settings["seed"]
                 plots += scores.scatter(points, f"{key}, trained, seed {seed}")
     return plots
 
@@ -337,18 +372,18 @@ def _values(one: Evidence) -> list[float | None]:
     return [] if one.counts is None else [one.run.last(name) for name in one.counts.values()]
 
 
-def _surroundings(content: Content) -> Iterator[tuple[str, str, Any]]:
+def _surroundings(result: RunResult) -> Iterator[tuple[str, str, Any]]:
     """What a run says of its side: framework and packages, then the device."""
-    side = content["side"]
+    side = result.side
     if side not in FRAMEWORKS:
         return
-    for name, value in content["versions"].items():
+    for name, value in result.versions.items():
         if name in FRAMEWORKS.values():
             yield side, "framework", f"{name} {value}"
         else:
             yield side, name, value
     for name in ("device", "replicas", "threads"):
-        yield side, name, content.get(name)
+        yield side, name, getattr(result, name)
 
 
 def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
@@ -357,7 +392,7 @@ def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
         values = [100 * each.counts.samples()[name].value for each in (before, after)]
         if values[0] == values[1]:
             continue
-        interval = one.get("difference")
+        interval = one.difference if isinstance(one, Paired) else None
         below = interval is not None and interval.high < 0
         reason = ""
         if interval is not None:
@@ -386,24 +421,24 @@ def of_run(one: Evidence) -> list[Claim]:
         claim(
             "metric_code/run",
             "The scores that the run recorded follow from the counts of its images "
-            f"({_short(one.content)})",
+            f"({_short(one.result)})",
             Relative(pairs, ROUNDINGS * EPSILON),
             f"largest relative gap; {ROUNDINGS} roundings of a float64 number",
-            run_command(one.content),
+            run_command(one.result),
         )
     ]
 
 
 def _of_seed(one: Evidence) -> str:
     """Tells a pair of runs from others."""
-    seed = one.content["settings"].get("seed")
+    seed = one.result.settings.get("seed")
     return "" if seed is None else f" (seed {seed})"
 
 
 def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
     """What a run of each side with the same settings shows: the same data, scores alike."""
-    command = pair_command(theirs.content, ours.content)
-    digests = [one.content["data_sha256"] for one in (theirs, ours)]
+    command = pair_command(theirs.result, ours.result)
+    digests = [one.result.data_sha256 for one in (theirs, ours)]
     different = [] if digests[0] is not None and digests[0] == digests[1] else digests
     found = [
         claim(
@@ -414,15 +449,14 @@ def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
             command,
         )
     ]
-    judged = compared(theirs.counts, ours.counts)
-    intervals = {name: one["difference"] for name, one in judged.items() if "difference" in one}
-    if intervals:
-        away = [name for name, one in intervals.items() if not one.low <= 0 <= one.high]
+    judged = intervals(theirs.counts, ours.counts)
+    if judged:
+        away = [name for name, one in judged.items() if not one.low <= 0 <= one.high]
         found.append(
             claim(
                 "metric_trained/scores",
                 f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
-                Findings(len(intervals), away),
+                Findings(len(judged), away),
                 "paired bootstrap over images, bias-corrected and accelerated; a score differs "
                 "where the interval of port - reference leaves 0 out; it is about these two "
                 "models, and says nothing of what another seed would give",
@@ -432,24 +466,24 @@ def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
     return found
 
 
-def run_command(content: Mapping[str, Any]) -> str:
+def run_command(result: RunResult) -> str:
     """The command that makes such a run again, as it was recorded, or from what was recorded."""
-    if content.get("command"):
-        return content["command"]
-    if content["side"] == "imported":
-        source = next(iter(content.get("source", {"metrics.json": ""})))
-        config = content["settings"]["config"]
+    if result.command:
+        return result.command
+    if result.side == "imported":
+        source = next(iter(result.source or {"metrics.json": ""}))
+        config = result.settings["config"]
         return shlex.join(
             ["parity", "import-run", source, *zoo.config_words(config), "--out", "DIR"]
         )
-    return _training_command(content["settings"], content["side"])
+    return _training_command(result.settings, result.side)
 
 
-def pair_command(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def pair_command(theirs: RunResult, ours: RunResult) -> str:
     """The command that trains both of a pair again; the reference reads the data set itself."""
-    if theirs.get("command") and theirs["command"] == ours.get("command"):
-        return theirs["command"]
-    return _training_command(theirs["settings"], "both")
+    if theirs.command and theirs.command == ours.command:
+        return theirs.command
+    return _training_command(theirs.settings, "both")
 
 
 def _training_command(settings: Mapping[str, Any], side: str) -> str:
@@ -470,18 +504,18 @@ WRITTEN = ("keep", "checkpoint_every")
 """Settings of a run that say what is kept beside its record."""
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
-    settings = content["settings"]
+def _subject(result: RunResult) -> Subject:
+    settings = result.settings
     asked = [name for name in settings if name not in (*HASHED, *WRITTEN, "config")]
     recorded = ("model_sha256", "data_sha256", "checkpoint_sha256", "replicas")
-    return {"side": content["side"], **picked(settings, asked), **picked(content, recorded)}
+    return {"side": result.side, **picked(settings, asked), **picked(result, recorded)}
 
 
 KIND = Kind(
-    schema=SCHEMA,
+    result=RunResult,
     name="run",
     title="Training run",
-    detail=lambda content: f", {_short(content)}",
+    detail=lambda result: f", {_short(result)}",
     subject=_subject,
     rungs={"": "metric_trained"},
     chapter=chapter,

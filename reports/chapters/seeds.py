@@ -1,73 +1,125 @@
 """The sections of training from several seeds: the scores' differences, and their spread."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from parity.results import TRAINING_SEEDS
+from parity.claims import Claim
+from parity.results import Result
 from reports import words
-from reports.chapters.training_runs import run_subject
-from reports.checks import Content, Difference, differ, differing_verdict
+from reports.chapters.training_runs import RunsResult, run_subject
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
+from reports.subjects import Subject
+
+CONTROL = (
+    "Two runs of one side differ as well when their seeds differ. The last columns say by how "
+    "much: a difference between the sides below that is no sign of another function."
+)
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """An interval that holds the mean with probability `confidence`."""
+
+    confidence: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """How far every two seeds of one side are apart: the mean and the largest gap."""
+
+    mean: float
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A score over seeds, in percent: differences in the order of the seeds, and their spread.
+
+    `scores` and `between_seeds` are by side.
+    """
+
+    differences: tuple[float, ...]
+    mean: float
+    standard_deviation: float
+    interval: Bounds
+    between_seeds: Mapping[str, Control]
+    scores: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsResult(Result):
+    """Both sides trained from several seeds.
+
+    Args:
+        of: which side is subtracted from which, as "tf - torch".
+        margin: in points; `p_value` and `alpha` are of the test for equivalence within it.
+        scores: by name; `seeds` are the comparisons of both runs by seed.
+        files: sha256 of what was compared.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/training-seeds/2"
+
+    config: str
+    steps: int
+    of: str
+    margin: float
+    alpha: float
+    p_value: float
+    scores: Mapping[str, Spread]
+    seeds: Mapping[str, RunsResult]
+    files: Mapping[str, str]
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """The chapter of a comparison over seeds: all that the result holds."""
-    result = one.content
-    judged = claims[0]["verdict"]
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=words.tone(judged),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (words.table(claims),)),
-            Section("Differences over seeds", (Text(_explained(result)), _differences(result))),
-            Section("Every seed", (_seeds(result),)),
-            Section("Files that were compared", (Facts(tuple(result["files"].items())),)),
-        ),
+    result = one.result
+    return words.chapter(
+        one,
+        claims,
+        _headline(result),
+        Section("Differences over seeds", (Text(CONTROL), _differences(result))),
+        Section("Every seed", (_seeds(result),)),
+        Section("Files that were compared", (Facts(tuple(result.files.items())),)),
     )
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    one = result["scores"]["panoptic_quality"]
-    interval = one["interval"]
-    shown = "shown" if result["verdict"] == "equivalent" else "not shown"
-    if not any(value for side in one["scores"].values() for value in side):
+    one = result.scores["panoptic_quality"]
+    interval = one.interval
+    shown = "shown" if result.verdict == "equivalent" else "not shown"
+    if not any(value for side in one.scores.values() for value in side):
         shown += ", as every run scores 0"
     return (
-        f"{difference(result['of'])} over {len(result['seeds'])} seeds of "
-        f"{number(result['steps'])} steps: PQ {one['mean']:+.2f} points, "
-        f"{100 * interval['confidence']:.0f} % interval {interval['low']:+.2f} to "
-        f"{interval['high']:+.2f}; equivalence within {result['margin']:g} points {shown} "
-        f"(p {number(result['p_value'])})."
-    )
-
-
-def _explained(result: Mapping[str, Any]) -> str:
-    return (
-        "Two runs of one side differ as well when their seeds differ. The last columns say by how "
-        "much: a difference between the sides below that is no sign of another function."
+        f"{difference(result.of)} over {len(result.seeds)} seeds of "
+        f"{number(result.steps)} steps: PQ {one.mean:+.2f} points, "
+        f"{100 * interval.confidence:.0f} % interval {interval.low:+.2f} to "
+        f"{interval.high:+.2f}; equivalence within {result.margin:g} points {shown} "
+        f"(p {number(result.p_value)})."
     )
 
 
 def _differences(result: Mapping[str, Any]) -> Table:
-    sides = list(next(iter(result["scores"].values()))["between_seeds"])
+    sides = list(next(iter(result.scores.values())).between_seeds)
     rows = tuple(
         (
             Cell(label(name)),
-            Cell(f"{one['mean']:+.2f}", one["mean"]),
-            Cell(f"{one['standard_deviation']:.2f}", one["standard_deviation"]),
-            Cell(f"{one['interval']['low']:+.2f} to {one['interval']['high']:+.2f}"),
+            Cell(f"{one.mean:+.2f}", one.mean),
+            Cell(f"{one.standard_deviation:.2f}", one.standard_deviation),
+            Cell(f"{one.interval.low:+.2f} to {one.interval.high:+.2f}"),
             *(
-                Cell(f"{one['between_seeds'][side][key]:.2f}", one["between_seeds"][side][key])
+                Cell(f"{value:.2f}", value)
                 for side in sides
-                for key in ("mean", "largest")
+                for value in (one.between_seeds[side].mean, one.between_seeds[side].largest)
             ),
         )
-        for name, one in result["scores"].items()
+        for name, one in result.scores.items()
     )
     columns = (
         Column("Score"),
@@ -80,16 +132,16 @@ def _differences(result: Mapping[str, Any]) -> Table:
             for what in ("mean gap", "largest gap")
         ),
     )
-    return Table(f"{difference(result['of'])}, in points", columns, rows)
+    return Table(f"{difference(result.of)}, in points", columns, rows)
 
 
 def _seeds(result: Mapping[str, Any]) -> Table:
-    sides = list(next(iter(result["scores"].values()))["scores"])
+    sides = list(next(iter(result.scores.values())).scores)
     rows = []
-    for name, one in result["scores"].items():
-        for index, seed in enumerate(result["seeds"]):
-            values = [one["scores"][side][index] for side in sides]
-            apart = one["differences"][index]
+    for name, one in result.scores.items():
+        for index, seed in enumerate(result.seeds):
+            values = [one.scores[side][index] for side in sides]
+            apart = one.differences[index]
             rows.append(
                 (
                     Cell(label(name), name),
@@ -107,21 +159,21 @@ def _seeds(result: Mapping[str, Any]) -> Table:
     return Table("Scores in percent", columns, tuple(rows), interactive=True)
 
 
-def recheck_training_seeds(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "equivalent", "not shown")
-    (claim,) = content["claims"]
-    yield from differ("p_value", claim["value"], content["p_value"])
-    yield from differ("margin", claim["measured"]["margin"], content["margin"])
+def recheck_training_seeds(result: SeedsResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "equivalent", "not shown")
+    (claim,) = result.claims
+    yield from differ("p_value", claim.value, result.p_value)
+    yield from differ("margin", claim.measured.margin, result.margin)
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: SeedsResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    first = next(iter(content["seeds"].values()))
-    return {**run_subject(first), "seeds": list(content["seeds"]), "margin": content["margin"]}
+    first = next(iter(result.seeds.values()))
+    return {**run_subject(first), "seeds": list(result.seeds), "margin": result.margin}
 
 
 KIND = Kind(
-    schema=TRAINING_SEEDS,
+    result=SeedsResult,
     name="training-seeds",
     title="Training from several seeds",
     detail=None,

@@ -1,17 +1,19 @@
 """The sections of a training step: two models compared from the losses to the next weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from parity.results import TRAINING_STEP
-from reports import words as claims
+from parity.claims import Claim
+from parity.results import Result
+from reports import words
 from reports.checks import equal
 from reports.document import Chapter, Facts, Items, Section, Text, flatten, number
 from reports.drawing import network
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 EXPLANATION = (
     "Both sides make one float64 training step from the same weights, on the same image and "
@@ -20,59 +22,72 @@ EXPLANATION = (
 )
 
 
-def chapter(one: Evidence, recorded: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class StepResult(Result):
+    """One training step of both models, on one synthetic image of `size` ("HxW").
+
+    Args:
+        timings: seconds by part of the audit.
+        not_verified: what the audit leaves open, a sentence each.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/training/2"
+
+    config: str
+    size: str
+    timings: Mapping[str, float]
+    not_verified: tuple[str, ...]
+
+
+def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
     """A training step's chapter: all that the result holds."""
-    result = one.content
+    result = one.result
     drawn = network.blocks(recorded)
-    return Chapter(
-        title=one.title,
-        verdict=result["verdict"],
-        tone=claims.tone(result["verdict"]),
-        headline=_headline(result),
-        sections=(
-            Section("Claims", (Text(EXPLANATION), claims.table(recorded))),
-            *([Section("Map of the network", drawn)] if drawn else []),
-            Section("What is not verified", (Items(tuple(result["not_verified"])),)),
-            Section(
-                "How it was run",
-                (
-                    Facts((("config", result["config"]), ("image size", result["size"]))),
-                    Text("Time, in seconds:"),
-                    Facts(tuple(flatten(result["timings"]))),
-                ),
+    return words.chapter(
+        one,
+        recorded,
+        _headline(result),
+        *([Section("Map of the network", drawn)] if drawn else []),
+        Section("What is not verified", (Items(tuple(result.not_verified)),)),
+        Section(
+            "How it was run",
+            (
+                Facts((("config", result.config), ("image size", result.size))),
+                Text("Time, in seconds:"),
+                Facts(tuple(flatten(result.timings))),
             ),
-            Section("Versions and hashes", (Facts(tuple(flatten(result["provenance"]))),)),
         ),
+        Section("Versions and hashes", (Facts(tuple(flatten(result.provenance))),)),
+        about=EXPLANATION,
     )
 
 
 def _headline(result: Mapping[str, Any]) -> str:
     """The verdict in one line: the first claim that fails and its place, or how many hold."""
-    failed = [claim for claim in result["claims"] if claim["verdict"] == "fails"]
+    failed = result.failing
     if not failed:
-        cases = sum(claim["cases"] for claim in result["claims"])
+        cases = sum(claim.cases for claim in result.claims)
         return (
             f"The port learns what the reference learns from this step: "
-            f"{number(len(result['claims']))} claims on {number(cases)} cases hold."
+            f"{number(len(result.claims))} claims on {number(cases)} cases hold."
         )
     first = failed[0]
-    cause = f", likely cause: {first['cause']}" if first.get("cause") else ""
-    place = f" ({first['place']})" if first.get("place") else ""
-    return f"Does not hold: {first['title']}{place}{cause}; {number(len(failed))} claims fail."
+    cause = f", likely cause: {first.cause}" if first.cause else ""
+    place = f" ({first.place.text})" if first.place else ""
+    return f"Does not hold: {first.title}{place}{cause}; {number(len(failed))} claims fail."
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: StepResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    claims = [one["id"] for one in content["claims"]]
     return {
-        "size": content["size"],
-        **picked(content["provenance"], WEIGHTS),
-        "isolated": "train_gradients_isolated" in claims,
+        "size": result.size,
+        **picked(result.provenance, WEIGHTS),
+        "isolated": any(one.id == "train_gradients_isolated" for one in result.claims),
     }
 
 
 KIND = Kind(
-    schema=TRAINING_STEP,
+    result=StepResult,
     name="training-step",
     title="Training step",
     detail=None,

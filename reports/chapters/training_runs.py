@@ -2,35 +2,114 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from maskformer.metrics import statistics
 from maskformer.model import zoo
 from parity.claims import Claim, claim
 from parity.measurements import Findings
-from parity.results import TRAINING_RUNS
+from parity.results import Result
 from reports import words
-from reports.checks import Content, Difference, differ
+from reports.checks import Difference, differ
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
-from reports.subjects import command_words
+from reports.subjects import Subject, command_words
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """What one run reached: its last scores in percent, and where its time went, in seconds.
+
+    `data_wait_share` is the share of its time in which it waited for data.
+    """
+
+    folder: str
+    metrics_sha256: str
+    scores: Mapping[str, float | None]
+    seconds: float
+    step_seconds: float
+    data_wait_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossGap:
+    """How far two curves of a loss are apart over the steps that both have, relative.
+
+    At the first step, as median, at most, and at most where both are smoothed; `end` is the last
+    smoothed value of each.
+    """
+
+    steps: int
+    first_gap: float
+    median_gap: float
+    largest_gap: float
+    smoothed_gap: float
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Two runs compared; `of` says which is subtracted from which, as "tf - torch"."""
+
+    of: str
+    same_data: bool
+    losses: Mapping[str, LossGap]
+    scores: Mapping[str, statistics.Comparison | statistics.Missing]
+
+    @property
+    def intervals(self) -> dict[str, statistics.Interval]:
+        """The intervals of the scores' differences, of those scores that have one."""
+        return {
+            name: one.interval
+            for name, one in self.scores.items()
+            if isinstance(one, statistics.Comparison)
+        }
+
+    @property
+    def away(self) -> list[str]:
+        """The scores whose interval leaves 0 out."""
+        return [name for name, one in self.intervals.items() if not one.low <= 0 <= one.high]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsResult(Result):
+    """What one training run reached, or two and how far they are apart."""
+
+    schema: ClassVar[str] = "maskformer-replication/training-runs/1"
+
+    config: str
+    steps: int
+    sides: Mapping[str, Reached]
+    comparison: RunComparison | None = None
+    command: str | None
+
+    @property
+    def judged(self) -> str:
+        """The verdict: two runs agree where every score's interval holds 0."""
+        if self.comparison is None:
+            return "trained"
+        if not self.comparison.intervals:
+            return "not judged"
+        return "different" if self.comparison.away else "agree"
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A comparison's chapter: all that the result holds."""
-    result = one.content
+    result = one.result
     compared = []
-    if "comparison" in result:
+    if result.comparison is not None:
         compared = [
-            Section("How far the losses are apart", _losses(result["comparison"])),
-            Section("Scores compared", _scores(result["comparison"])),
+            Section("How far the losses are apart", _losses(result.comparison)),
+            Section("Scores compared", _scores(result.comparison)),
         ]
     return words.chapter(
         one,
         claims,
         _headline(result),
-        Section("What each run reached", (_reached(result["sides"]),)),
+        Section("What each run reached", (_reached(result.sides),)),
         *compared,
     )
 
@@ -40,25 +119,25 @@ def _headline(result: Mapping[str, Any]) -> str:
     parts = [
         f"{SIDES.get(side, side)}: "
         + ", ".join(
-            f"{short} {one['scores'][key]:.2f}"
+            f"{short} {one.scores[key]:.2f}"
             for key, short in names.items()
-            if one["scores"].get(key) is not None
+            if one.scores.get(key) is not None
         )
-        for side, one in result["sides"].items()
+        for side, one in result.sides.items()
     ]
-    return f"{number(result['steps'])} steps of {result['config']}; {'; '.join(parts)}."
+    return f"{number(result.steps)} steps of {result.config}; {'; '.join(parts)}."
 
 
-def _reached(sides: Mapping[str, Mapping[str, Any]]) -> Table:
-    scores = list(dict.fromkeys(name for one in sides.values() for name in one["scores"]))
+def _reached(sides: Mapping[str, Reached]) -> Table:
+    scores = list(dict.fromkeys(name for one in sides.values() for name in one.scores))
     rows = tuple(
         (
             Cell(SIDES.get(side, side)),
-            *(_numeric(one["scores"].get(name)) for name in scores),
-            _numeric(one["seconds"]),
-            _numeric(one["step_seconds"]),
-            Cell(f"{100 * one['data_wait_share']:.1f} %", one["data_wait_share"]),
-            Cell(one["metrics_sha256"]),
+            *(_numeric(one.scores.get(name)) for name in scores),
+            _numeric(one.seconds),
+            _numeric(one.step_seconds),
+            Cell(f"{100 * one.data_wait_share:.1f} %", one.data_wait_share),
+            Cell(one.metrics_sha256),
         )
         for side, one in sides.items()
     )
@@ -77,17 +156,17 @@ def _numeric(value: float | None) -> Cell:
     return Cell("", "") if value is None else Cell(number(value), value)
 
 
-def _losses(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
+def _losses(comparison: RunComparison) -> tuple[Block, ...]:
     rows = tuple(
         (
             Cell(label(name)),
-            _numeric(one["first_gap"]),
-            _numeric(one["median_gap"]),
-            _numeric(one["largest_gap"]),
-            _numeric(one["smoothed_gap"]),
-            *map(_numeric, one["end"]),
+            _numeric(one.first_gap),
+            _numeric(one.median_gap),
+            _numeric(one.largest_gap),
+            _numeric(one.smoothed_gap),
+            *map(_numeric, one.end),
         )
-        for name, one in comparison["losses"].items()
+        for name, one in comparison.losses.items()
     )
     columns = (
         Column("Loss"),
@@ -98,26 +177,26 @@ def _losses(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("Reference ends at", numeric=True),
         Column("Port ends at", numeric=True),
     )
-    same = "the same data" if comparison["same_data"] else "other data"
+    same = "the same data" if comparison.same_data else "other data"
     text = f"Both runs read {same}. Gaps are relative to the mean of both losses."
     return (Text(text), Table("Relative gaps of the loss curves", columns, rows))
 
 
-def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
+def _scores(comparison: RunComparison) -> tuple[Block, ...]:
     rows = []
-    for name, one in comparison["scores"].items():
+    for name, one in comparison.scores.items():
         score = Cell(label(name))
-        if "reason" in one:
-            rows.append((score, Cell(""), Cell(f"none: {one['reason']}"), Cell("")))
+        if isinstance(one, statistics.Missing):
+            rows.append((score, Cell(""), Cell(f"none: {one.reason}"), Cell("")))
             continue
-        interval = one["interval"]
-        bounds = f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
+        interval = one.interval
+        bounds = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
         rows.append(
             (
                 score,
-                Cell(f"{100 * interval['value']:+.2f}", interval["value"]),
+                Cell(f"{100 * interval.value:+.2f}", interval.value),
                 Cell(bounds),
-                _numeric(one["p_value"]),
+                _numeric(one.p_value),
             )
         )
     if not rows:
@@ -128,56 +207,41 @@ def _scores(comparison: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("95 % interval"),
         Column("p", numeric=True),
     )
-    caption = f"{difference(comparison['of'])} on the same images, in points"
+    caption = f"{difference(comparison.of)} on the same images, in points"
     return (Table(caption, columns, tuple(rows)),)
 
 
-def recheck_training_runs(content: Content) -> Iterator[Difference]:
-    comparison = content.get("comparison")
-    if comparison is None:
-        yield from differ("verdict", "trained", content["verdict"])
-        return
-    intervals = [one["interval"] for one in comparison["scores"].values() if "interval" in one]
-    agree = all(one["low"] <= 0 <= one["high"] for one in intervals)
-    expected = ("agree" if agree else "different") if intervals else "not judged"
-    yield from differ("verdict", expected, content["verdict"])
+def recheck_training_runs(result: RunsResult) -> Iterator[Difference]:
+    yield from differ("verdict", result.judged, result.verdict)
 
 
 def of_training_runs(one: Evidence) -> list[Claim]:
-    content = one.content
-    comparison = content.get("comparison")
-    if comparison is None:
+    result = one.result
+    comparison = result.comparison
+    if comparison is None or not comparison.intervals:
         return []
-    intervals = {
-        name: one["interval"] for name, one in comparison["scores"].items() if "interval" in one
-    }
-    if not intervals:
-        return []
-    away = [name for name, one in intervals.items() if not one["low"] <= 0 <= one["high"]]
     return [
         claim(
             "metric_trained/summary",
             "No score of the trained models differs beyond its 95 % interval, as was recorded",
-            Findings(len(intervals), away),
+            Findings(len(comparison.intervals), comparison.away),
             "intervals of the paired difference over images, as recorded at the end of training",
-            content.get("command")
-            or shlex.join(
-                ["parity", "train", *zoo.config_words(content["config"]), "--side", "both"]
-            ),
+            result.command
+            or shlex.join(["parity", "train", *zoo.config_words(result.config), "--side", "both"]),
         )
     ]
 
 
-def run_subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def run_subject(result: RunsResult) -> Subject:
     return {
-        "steps": content["steps"],
-        "sides": sorted(content["sides"]),
-        "settings": command_words(content.get("command")),
+        "steps": result.steps,
+        "sides": sorted(result.sides),
+        "settings": command_words(result.command),
     }
 
 
 KIND = Kind(
-    schema=TRAINING_RUNS,
+    result=RunsResult,
     name="training-runs",
     title="Comparison of two training runs",
     detail=None,

@@ -1,13 +1,16 @@
 """The sections of a trajectory: many updates on both sides, and how far the two come apart."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.results import TRAJECTORY
+from parity.claims import Claim
+from parity.results import Result
+from parity.training.trajectory import Update, column
 from reports import words
-from reports.checks import Content, Difference, by_id, differ, differing_verdict
+from reports.checks import Difference, differ, differing_verdict
 from reports.document import (
     Block,
     Cell,
@@ -25,7 +28,7 @@ from reports.document import (
 from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
-from reports.subjects import WEIGHTS, picked
+from reports.subjects import WEIGHTS, Subject, picked
 
 MEASURES = {
     "weight_gap": "all weights, relative gap",
@@ -42,9 +45,45 @@ PORT, OTHER, REFERENCE = "a1", "a0", "a2"
 SIZE = (360, 260)
 
 
-def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
+@dataclass(frozen=True)
+class Worst:
+    """The largest value of a measure, and the first step that has it."""
+
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryResult(Result):
+    """Both models trained side by side.
+
+    Args:
+        dtype: of the port; the reference is in float64.
+        size: of the `batch` images, "HxW"; `execution` is how TensorFlow ran a step.
+        beside: what the port is held to, "twin" or "torch" as in `Update`.
+        worst: by measure, then by "port" and `beside`.
+    """
+
+    schema: ClassVar[str] = "maskformer-replication/trajectory/2"
+
+    config: str
+    dtype: str
+    base_lr: float
+    batch: int
+    size: str
+    execution: str
+    beside: str
+    worst: Mapping[str, Mapping[str, Worst]]
+    steps: tuple[Update, ...]
+
+    def column(self, side: str, measure: str) -> dict[str, float]:
+        """A measure of "port" or `beside` by step."""
+        return column(self.steps, side, measure)
+
+
+def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A trajectory's chapter: all that the result holds."""
-    result = one.content
+    result = one.result
     return words.chapter(
         one,
         claims,
@@ -57,16 +96,16 @@ def chapter(one: Evidence, claims: Sequence[Mapping[str, Any]]) -> Chapter:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    worst = result["worst"]["weight_gap"]
-    ours, theirs = worst["port"]["value"], worst[result["beside"]]["value"]
+    worst = result.worst["weight_gap"]
+    ours, theirs = worst["port"].value, worst[result.beside].value
     return (
-        f"{number(len(result['steps']))} updates in {result['dtype']}: the weights come apart by "
-        f"at most {number(ours)}; {BESIDE[result['beside']]}: {number(theirs)}."
+        f"{number(len(result.steps))} updates in {result.dtype}: the weights come apart by "
+        f"at most {number(ours)}; {BESIDE[result.beside]}: {number(theirs)}."
     )
 
 
 def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
-    beside = result["beside"]
+    beside = result.beside
     plots = []
     for measure, title in MEASURES.items():
         series = [
@@ -91,8 +130,8 @@ def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
                 cell
                 for side in ("port", beside)
                 for cell in (
-                    _numeric(result["worst"][measure][side]["value"]),
-                    _numeric(result["worst"][measure][side]["step"]),
+                    _numeric(result.worst[measure][side].value),
+                    _numeric(result.worst[measure][side].step),
                 )
             ),
         )
@@ -114,17 +153,16 @@ def _gaps(result: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _curve(result: Mapping[str, Any], key: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = result["steps"]
-    values = np.array([float(row[key][measure]) for row in rows])
+    values = np.array([*result.column(key, measure).values()], float)
     # On a logarithmic axis a gap of zero has no place; a count keeps it.
     if measure != "pairs_differ":
         values[values == 0] = np.nan
-    return np.array([row["step"] for row in rows], float), values
+    return np.array([row.step for row in result.steps], float), values
 
 
 def _losses(result: Mapping[str, Any]) -> Figure:
-    steps = np.array([row["step"] for row in result["steps"]], float)
-    values = np.array([float(row["total"]) for row in result["steps"]])
+    steps = np.array([row.step for row in result.steps], float)
+    values = np.array([row.total for row in result.steps])
     series = [Series("reference", REFERENCE, ((steps, values),))]
     drawn = curve_plot(series, "total loss", described(series, "Total loss"), (360, 220))
     plots = () if drawn is None else (Plot("total loss", drawn),)
@@ -137,14 +175,18 @@ def _losses(result: Mapping[str, Any]) -> Figure:
 
 
 def _steps(result: Mapping[str, Any]) -> Table:
-    beside = result["beside"]
+    beside = result.beside
     rows = tuple(
         (
-            _numeric(row["step"]),
-            _numeric(row["total"]),
-            *(_numeric(row[side][measure]) for side in ("port", beside) for measure in MEASURES),
+            _numeric(row.step),
+            _numeric(row.total),
+            *(
+                _numeric(getattr(getattr(row, side), measure))
+                for side in ("port", beside)
+                for measure in MEASURES
+            ),
         )
-        for row in result["steps"]
+        for row in result.steps
     )
     short = {
         "weight_gap": "weights",
@@ -170,7 +212,7 @@ def _numeric(value: float) -> Cell:
 
 def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     facts = [
-        (name, number(result[key]))
+        (name, number(getattr(result, key)))
         for name, key in (
             ("command", "command"),
             ("config", "config"),
@@ -180,46 +222,42 @@ def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             ("TensorFlow runs as", "execution"),
         )
     ]
-    return tuple(facts) + tuple(flatten(result["provenance"]))
+    return tuple(facts) + tuple(flatten(result.provenance))
 
 
-def recheck_trajectory(content: Content) -> Iterator[Difference]:
-    yield from differing_verdict(content, "holds", "fails")
-    steps, beside = content["steps"], content["beside"]
-
-    def column(side: str, measure: str) -> dict[str, Any]:
-        return {str(row["step"]): row[side][measure] for row in steps}
-
-    for identity, one in by_id(content).items():
-        measured, place = one["measured"], f"claims ({identity}).measured"
-        measure = identity.removeprefix(f"{beside}_")
-        if measure != identity:
-            yield from differ(f"{place}.port", column("port", measure), measured["port"])
-            yield from differ(f"{place}.beside", column(beside, measure), measured["beside"])
+def recheck_trajectory(result: TrajectoryResult) -> Iterator[Difference]:
+    yield from differing_verdict(result, "holds", "fails")
+    column, beside = result.column, result.beside
+    for one in result.claims:
+        measured, place = one.measured, f"claims ({one.id}).measured"
+        measure = one.id.removeprefix(f"{beside}_")
+        if measure != one.id:
+            yield from differ(f"{place}.port", column("port", measure), measured.port)
+            yield from differ(f"{place}.beside", column(beside, measure), measured.beside)
         else:
-            name = {"loss": "loss_gap", "pairs": "pairs_differ"}[identity]
-            yield from differ(f"{place}.values", column("port", name), measured["values"])
-    for measure, sides in content["worst"].items():
+            name = {"loss": "loss_gap", "pairs": "pairs_differ"}[one.id]
+            yield from differ(f"{place}.values", column("port", name), measured.values)
+    for measure, sides in result.worst.items():
         for side, worst in sides.items():
             largest = max(column(side, measure).values())
-            yield from differ(f"worst.{measure}.{side}.value", largest, worst["value"])
+            yield from differ(f"worst.{measure}.{side}.value", largest, worst.value)
 
 
-def _subject(content: Mapping[str, Any]) -> dict[str, Any]:
+def _subject(result: TrajectoryResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("dtype", "base_lr", "batch", "size", "execution")
     return {
-        **picked(content, asked),
-        "steps": len(content["steps"]),
-        **picked(content["provenance"], WEIGHTS),
+        **picked(result, asked),
+        "steps": len(result.steps),
+        **picked(result.provenance, WEIGHTS),
     }
 
 
 KIND = Kind(
-    schema=TRAJECTORY,
+    result=TrajectoryResult,
     name="trajectory",
     title="Trajectory",
-    detail=lambda content: f", {content['dtype']}",
+    detail=lambda result: f", {result.dtype}",
     subject=_subject,
     rungs={"": "trajectory"},
     chapter=chapter,

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from parity.claims import Claim
 from parity.judge import Verdict
-from parity.measurements import verdicts_of
+from parity.measurements import Margins
 from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
 from reports.drawing.layer_map import LEGEND, Module, groups, layer_map, part_of
@@ -69,17 +69,17 @@ EMPTY = (
 )
 
 
-def blocks(claims: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+def blocks(claims: Sequence[Claim]) -> tuple[Block, ...]:
     """The maps that these claims allow, and one sortable table of all modules; maybe nothing.
 
     A map is of the modules' own errors where these were measured, else of errors in place, and
     then says so.
     """
-    by_id = {one["id"]: one for one in claims if one.get("measured")}
+    measured = {one.id: one.measured for one in claims if isinstance(one.measured, Margins)}
     found: list[tuple[Way, list[Module], list[Module]]] = []
     for way in WAYS:
         own, in_place = (
-            modules_of(verdicts_of(by_id[identity]["measured"])) if identity in by_id else []
+            modules_of(measured[identity].verdicts()) if identity in measured else []
             for identity in (way.own, way.in_place)
         )
         if own or in_place:

@@ -26,10 +26,9 @@ def kept(name: str, content: bytes) -> tuple[str, bytes]:
         return name, content
     from PIL import Image
 
-    try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{name} is no picture: {error}") from error
+    from maskformer.data import image_files
+
+    image = Image.fromarray(image_files.photograph(content, name))
     if image.width > WIDEST:
         height = round(image.height * WIDEST / image.width)
         image = image.resize((WIDEST, height), Image.Resampling.LANCZOS)
@@ -51,11 +50,11 @@ def embedded(name: str, content: bytes) -> "Picture":
     kind = _type(content)
     if kind is None:
         raise ValueError(f"{name} is neither PNG nor JPEG")
-    from PIL import Image
-
+    from maskformer.data import image_files
     from reports.document import Picture
 
-    width, height = Image.open(io.BytesIO(content)).size
+    with image_files.opened(content, name, "picture") as picture:
+        width, height = picture.size
     uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     return Picture(PurePosixPath(name).stem, uri, width, height)
 

@@ -35,13 +35,13 @@ def _sides(found: Sequence[Evidence]) -> dict[str, dict[str, list[str]]]:
 
     for one in found:
         if one.kind.special.environment is not None:
-            for side, name, value in one.kind.special.environment(one.content):
+            for side, name, value in one.kind.special.environment(one.result):
                 add(side, name, value)
             continue
-        provenance = one.content.get("provenance")
-        if not isinstance(provenance, Mapping):
+        provenance = one.result.provenance
+        if not provenance:
             for side, name in FRAMEWORKS.items():
-                add(side, "framework", _named(name, one.content.get("versions", {})))
+                add(side, "framework", _named(name, getattr(one.result, "versions", {})))
             continue
         for side, name in FRAMEWORKS.items():
             add(side, "framework", _named(name, provenance.get("packages", {})))
@@ -83,10 +83,10 @@ def _results_table(found: Sequence[Evidence]) -> Table | None:
     """Facts that should be one and are not, such as the commit; None where all results agree."""
     by_fact: dict[str, dict[str, list[str]]] = {}
     for one in found:
-        provenance = one.content.get("provenance") or {}
+        provenance = one.result.provenance
         facts = {key: provenance.get(key) for key in SHARED}
-        facts["commit"] = (provenance.get("git") or {}).get("commit") or one.content.get(
-            "git_commit"
+        facts["commit"] = (provenance.get("git") or {}).get("commit") or getattr(
+            one.result, "git_commit", None
         )
         facts["files changed since the commit"] = (provenance.get("git") or {}).get("dirty")
         facts["numpy"] = (provenance.get("packages") or {}).get("numpy")

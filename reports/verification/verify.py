@@ -8,15 +8,13 @@ byte for byte. No model runs; of numerical packages NumPy and SciPy's statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from parity.errors import InputError
 from parity.judge import DEFAULT, Limits
-from parity.measurements import judge
 from parity.reading import bounds
 from parity.reading.content import read_json
 from reports import evidence
-from reports.derived import all_claims
+from reports.derived import BROKEN, Stated, all_claims
 from reports.evidence import Evidence
 from reports.kind import Kind
 from reports.kinds import KINDS
@@ -24,8 +22,6 @@ from reports.loading import load
 from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
 from reports.verification.differences import Problem, differences, shown
 from reports.verification.recheck import recheck
-
-BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -203,12 +199,12 @@ def _judged(found: list[Evidence], limits: Limits) -> tuple[Rejudged, ...]:
     return tuple(_again(one, limits) for one in claims)
 
 
-def _again(one: Mapping[str, Any], limits: Limits) -> Rejudged:
-    names = (one["file"], one["id"], one["title"], one["verdict"])
-    if one.get("measured") is None:
+def _again(one: Stated, limits: Limits) -> Rejudged:
+    names = (one.file, one.id, one.title, one.verdict)
+    if one.measured is None:
         return Rejudged(*names, None, None, None)
     try:
-        judged = judge(one["measured"], limits)
+        judged = one.measured.judge(limits)
     except BROKEN:
         return Rejudged(*names, None, None, None)
     return Rejudged(*names, judged.verdict, judged.value, judged.limit)

@@ -1,7 +1,7 @@
 """Taps of models that compute with JAX, eager and under `jit`."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 from parity import calls
 from parity.calls import Call, Collector, Sink, Slot, Watch, fill, flatten, is_array, largest_gap
 from parity.frameworks.jax.masks import fed_masks
+from parity.frameworks.jax.reordered import reordered
+from parity.frameworks.shared.floors import Moving
 from parity.masks import Drawn, Keeps, Masks
 from parity.names import Naming
 from parity.provenance import provenance
@@ -29,15 +31,16 @@ class _Program:
     outputs: Any = None
     places: list[tuple[Call, str, str, str, int, str | None]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    changes: list[Callable[[Any], None]] = field(default_factory=list)
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
 
-class Recorder(calls.Recorder):
+class Recorder(Moving, calls.Recorder):
     """Runs a model and records its taps; one trace per signature of the inputs.
 
-    The model is run as a pure function of its state and its inputs, so that nothing that it changes
-    stays. Under `jit` the taps are results of the same function as the outputs. Subclasses say how
-    a model of theirs is found, held and called.
+    The model is run as a pure function of its state and its inputs; what a run changes, such as
+    batch statistics, is given to the model afterwards. Under `jit` the taps are results of the same
+    function as the outputs. Subclasses say how a model of theirs is found, held and called.
 
     Args:
         model: as its framework gives it, with its weights.
@@ -47,6 +50,8 @@ class Recorder(calls.Recorder):
         masks: the dropout masks of captured runs; by default the framework draws its own.
         naming: which modules and tensors are recorded, and under which names; by default all.
     """
+
+    reordered = staticmethod(reordered)
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class Recorder(calls.Recorder):
         self.execution = execution
         self._programs: dict[Any, _Program] = {}
         self._paths: dict[int, str] = {}
+        self.changed: list[tuple[Callable[[Any], None], Any]] = []
 
     @abstractmethod
     def _found(self, inputs: tuple | dict) -> Mapping[str, Any]:
@@ -81,7 +87,7 @@ class Recorder(calls.Recorder):
     def _applied(
         self, watch: Watch | None, state: Any, module: Any, args: tuple, kwargs: dict
     ) -> Any:
-        """What `module` returns where the model holds `state`; nothing that it changes stays."""
+        """What `module` returns where the model holds `state`; `changed` gets what it changes."""
 
     def modules_of(self, inputs: tuple | dict) -> dict[str, Any]:
         """The modules by the path they are recorded under; a model that is not built yet is built
@@ -96,9 +102,12 @@ class Recorder(calls.Recorder):
         self.modules_of(inputs)
         if self.execution == "eager":
             args, kwargs = calls.split_inputs(to_tensors(inputs))
-            return _numpy(self._applied(None, self._state(), self.model, args, kwargs))
+            outputs = _numpy(self._applied(None, self._state(), self.model, args, kwargs))
+            self._keep(self.changed)
+            return outputs
         program, arguments = self._program(inputs, taps=False)
-        outputs, _ = program.function(self._state(), arguments)
+        outputs, _, changed = program.function(self._state(), arguments)
+        self._keep(zip(program.changes, changed, strict=True))
         return _filled(program.outputs, outputs)
 
     plain = forward
@@ -113,9 +122,9 @@ class Recorder(calls.Recorder):
         """
         self.modules_of(inputs)
         trace = Trace(provenance=provenance(framework="jax", execution=self.execution))
-        found = self._viewed(sink or trace.add)
+        found = self.viewed(sink or trace.add)
         if self.execution == "eager":
-            collect = Collector(self.axes, found, self._eager_array, keep=sink is None)
+            collect = Collector(self.axes, found, to_array, keep=sink is None)
 
             def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
                 if self._selected(call.path):
@@ -124,15 +133,27 @@ class Recorder(calls.Recorder):
             watch = self._watch(emit)
             args, kwargs = calls.split_inputs(to_tensors(inputs))
             outputs = _numpy(self._run(watch, self.model, args, kwargs))
+            self._keep(self.changed)
             self.calls, self.drawn = watch.calls, watch.drawn
             return outputs, trace
         program, arguments = self._program(inputs, taps=True)
-        outputs, fetched = program.function(self._state(), arguments)
+        outputs, fetched, changed = program.function(self._state(), arguments)
+        self._keep(zip(program.changes, changed, strict=True))
         self.calls, self.drawn = list(program.calls), program.drawn
         arrays = [to_array(tensor) for tensor in fetched]
         for call, kind, name, axes, fetch, same_as in program.places:
             found(Tap(call.path, kind, name, call.call, axes, arrays[fetch], same_as))
         return _filled(program.outputs, outputs), trace
+
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether layers of dropout return what they are given."""
+        return self.masks is not None and self.masks.seed is None
+
+    @staticmethod
+    def _keep(changed: Iterable[tuple[Callable[[Any], None], Any]]) -> None:
+        for assign, value in changed:
+            assign(value)
 
     def _program(self, inputs: tuple | dict, *, taps: bool) -> tuple[_Program, list[jax.Array]]:
         template, tensors = flatten(to_tensors(inputs), is_tensor)
@@ -143,7 +164,7 @@ class Recorder(calls.Recorder):
         return self._programs[key], arguments
 
     def _traced(self, template: Any, names: list[str], taps: bool) -> _Program:
-        def run(state: Any, arguments: list[Any]) -> tuple[list[Any], list[Any]]:
+        def run(state: Any, arguments: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
             given = dict(zip(names, arguments, strict=True))
             args, kwargs = calls.split_inputs(fill(template, lambda slot: given[slot.name]))
             met: dict[int, tuple[int, str]] = {}
@@ -168,7 +189,8 @@ class Recorder(calls.Recorder):
                     outputs = self._applied(watch, state, self.model, args, kwargs)
                 program.calls, program.drawn = watch.calls, watch.drawn
             program.outputs, results = flatten(outputs, is_tensor)
-            return [tensor for _, tensor in results], fetched
+            program.changes = [assign for assign, _ in self.changed]
+            return [one for _, one in results], fetched, [value for _, value in self.changed]
 
         program = _Program(jax.jit(run))
         return program
@@ -197,12 +219,10 @@ class Recorder(calls.Recorder):
             return self._applied(watch, self._state(), module, args, kwargs)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self._viewed(sink), to_array, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> jax.Array:
         return jnp.asarray(array, None if slot is None else slot.dtype)
-
-    _eager_array = staticmethod(lambda tensor: to_array(tensor))
 
 
 def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:

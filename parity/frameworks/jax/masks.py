@@ -13,13 +13,14 @@ from parity.masks import Keeps
 def fed_masks(keeps: Keeps) -> Iterator[None]:
     """Inside it every draw of `jax.random.bernoulli` takes what `keeps` gives.
 
-    In a traced function the masks become constants. Functions that JAX has traced before keep what
-    they were traced with.
+    In a traced function the masks become constants.
     """
     original = jax.random.bernoulli
 
     def bernoulli(key: Any, p: Any = 0.5, shape: Any = None, **options: Any) -> jax.Array:
-        return jax.numpy.asarray(keeps(tuple(shape or ()), float(p)))
+        kept = keeps(tuple(shape or ()), float(p))
+        # Attention multiplies by what is kept, divided by `p`; layers of dropout are told apart.
+        return jax.numpy.full(shape, p) if kept is None else jax.numpy.asarray(kept)
 
     jax.random.bernoulli = bernoulli
     try:

@@ -1,22 +1,20 @@
 """The layers of a Keras 3 model by path, whatever backend it computes with."""
 
 import inspect
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 
+from parity.frameworks.shared.layers import TRACKED
+
 # Attributes in which Keras keeps its own books; `_functional` is the graph of a Sequential.
 BOOKS = (
     *("_tracker", "_layers", "_functional", "_metrics", "_compile", "_operations", "_nodes"),
-    *(
-        "_self_setattr_",
-        "_self_tracked_",
-        "_self_unconditional_",
-        "_self_saveable_",
-        "_torch_params",
-    ),
-    *("_self_update_uid", "_self_name_based_", "_self_extra_"),  # those of its backends
+    *TRACKED,  # those of its backends
+    "_torch_params",
 )
+TRAINING: ContextVar[bool] = ContextVar("training", default=False)
 TRAINER = ("optimizer", "loss")
 
 
@@ -86,9 +84,9 @@ def call_signature(layer: keras.Layer) -> inspect.Signature:
 
 
 def called(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
-    """What a layer returns that no other layer calls, in inference unless `kwargs` say otherwise.
+    """What a layer returns that no other layer calls; it trains as `kwargs` or `TRAINING` say.
 
     Keras hands `training` on to every layer below, whether or not those in between take it; without
     it some layers train by default.
     """
-    return layer(*args, **{"training": False, **kwargs})
+    return layer(*args, **{"training": TRAINING.get(), **kwargs})

@@ -27,7 +27,7 @@ def variables(model: keras.Layer) -> dict[str, Variable]:
                     last = _shown(layer, inner)
                     key = f"{path}.{last}" if path else last
                     called = last.rpartition(".")[2]
-                    layout = layout_of(keras.layers, layer, variable)
+                    layout = layout_of(layer, called, tuple(variable.shape))
                     found[key] = _variable(variable, path, NAMES.get(called, called), layout)
     for variable in model.variables:
         if id(variable) not in met and is_float(variable):
@@ -59,4 +59,4 @@ def _variable(variable: keras.Variable, owner: str | None, name: str, layout: La
         with computing_in(variable.dtype):
             variable.assign(array.astype(np.float64))
 
-    return Variable(owner, name, layout, tuple(variable.shape), read, assign)
+    return Variable(owner, name, layout, tuple(variable.shape), read, assign, variable)

@@ -1,10 +1,15 @@
 """What layers of Keras hold, of either Keras: what PyTorch calls it, and in which layout it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from parity.weights import CONVOLUTIONS, LINEAR, SAME, Layout, depthwise
+from parity.weights import Layout, of_kind
 
+# Attributes in which TensorFlow tracks what an object has; `_self_attention` is somebody's layer.
+TRACKED = tuple(
+    f"_self_{one}"
+    for one in ("extra", "name_based", "saveable", "setattr", "tracked", "unconditional", "update")
+)
 NAMES = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
@@ -28,21 +33,16 @@ def variables_in(
                 yield f"{name}.{index}", one
 
 
-def layout_of(layers: Any, owner: Any, variable: Any) -> Layout:
-    """The layout that the kind of layer gives a variable; other layers hold it as it is.
+def layout_of(owner: Any, name: str, shape: Sequence[int]) -> Layout:
+    """The layout that the kind of layer gives the variable that it calls `name`; other layers hold
+    it as it is."""
+    kinds = {one.__name__ for one in type(owner).__mro__}
+    return of_kind(kinds, name, shape, _summed(getattr(owner, "equation", None)))
 
-    Args:
-        layers: the module `layers` of the Keras that `owner` is of.
-    """
-    rank = len(variable.shape)
-    if variable is getattr(owner, "depthwise_kernel", None):
-        return depthwise(variable.shape[-1])
-    if variable is not getattr(owner, "kernel", None):
-        return SAME
-    if isinstance(owner, layers.DepthwiseConv2D):
-        return depthwise(variable.shape[-1])
-    if isinstance(owner, layers.Dense) or (isinstance(owner, layers.EinsumDense) and rank == 2):
-        return LINEAR
-    convolutions = (getattr(layers, f"Conv{n}D{way}") for n in "123" for way in ("", "Transpose"))
-    # Those that run the other way round have [in, out, ...], which becomes [..., out, in].
-    return CONVOLUTIONS[rank] if isinstance(owner, tuple(convolutions)) else SAME
+
+def _summed(equation: str | None) -> int:
+    """How many axes of its kernel an `EinsumDense` sums over."""
+    if not equation:
+        return 1
+    given, result = equation.split("->")
+    return sum(axis not in result for axis in given.split(",")[1])

@@ -21,6 +21,7 @@ from parity.calls import (
     largest_gap,
     watching,
 )
+from parity.frameworks.shared.floors import Moving
 from parity.frameworks.tensorflow.masks import fed_masks
 from parity.frameworks.tensorflow.modules import (
     at_rest,
@@ -29,6 +30,8 @@ from parity.frameworks.tensorflow.modules import (
     named_modules,
     takes_training,
 )
+from parity.frameworks.tensorflow.reordered import reordered
+from parity.frameworks.tensorflow.weights import variables
 from parity.masks import Drawn, Keeps, Masks
 from parity.metrics import Gap, gap
 from parity.names import Naming
@@ -65,7 +68,7 @@ class _Program:
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
 
-class Recorder(calls.Recorder):
+class Recorder(Moving, calls.Recorder):
     """Runs a TensorFlow model and records its taps; one trace per signature of the inputs.
 
     The taps are results of the same function as the outputs, so that they come out alike in eager
@@ -88,6 +91,8 @@ class Recorder(calls.Recorder):
     named_modules = staticmethod(named_modules)
     call_signature = staticmethod(call_signature)
     is_symbolic = staticmethod(is_symbolic)
+    variables = staticmethod(variables)
+    reordered = staticmethod(reordered)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import tensorflow as tf
 
-from parity.errors import InputError
+from parity.frameworks.shared.floors import measure_floors as measure_floors
 from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.tensorflow.capture import Recorder
@@ -21,19 +21,10 @@ from parity.trace import Axes
 NAME = "TensorFlow"
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 kept_in_building = kept_in  # layers fix their precision when they are built
-measure_floors = None
 explain = None
-
+mend = None
+copied = None
 trainer = training
-
-
-def copied(model: tf.Module, dtype: str) -> tf.Module:
-    """Raises InputError: what is built computes in the precision that it was built in."""
-    raise InputError(
-        f"a {type(model).__name__} of TensorFlow was given, not what builds it",
-        "its layers cannot change their precision",
-        "give a function that builds it, such as `lambda: Model()`",
-    )
 
 
 def converted(model: tf.Module, dtype: str) -> tf.Module:

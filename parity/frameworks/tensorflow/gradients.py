@@ -1,6 +1,6 @@
 """Gradients of a TensorFlow model between its layers and of its variables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,21 @@ import tensorflow as tf
 from parity import calls
 from parity.calls import Call, Sink, fill, flatten
 from parity.frameworks.tensorflow import capture as capture_tf
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
 
-Parameters = Mapping[str, tuple[tf.Variable, Callable[[np.ndarray], np.ndarray]]]
 _Place = tuple[str, str, str, int, str]
 
 
@@ -28,8 +36,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         model: a tf_keras layer or model that is built.
         axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
         loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
-        parameters: trainable variables by the reference's key, each with what turns its gradient
-            into the reference's layout.
+        parameters: the trainable variables that hold a tensor of the reference, by its key, with
+            what makes of their gradients that of the tensor.
         execution: `eager`, `graph` or `xla`.
         masks: the dropout masks; by default the framework draws its own.
         naming: which modules and tensors are recorded, and under which names; by default all but
@@ -82,12 +90,16 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         self.terms = {name: float(term) for name, term in terms.items()}
         trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
         viewed = self.viewed(sink or trace.add)
+        held: dict[str, np.ndarray] = {}
         for place, gradient in zip(places, found, strict=True):
             array = capture_tf.to_array(gradient)
             if isinstance(place, str):
-                (sink or trace.add)(parameter_tap(place, self.parameters[place][1](array)))
+                held[place] = array
             else:
                 viewed(Tap(*place, array))
+        for key, gradient in by_key(self.parameters, held).items():
+            if gradient is not None:
+                (sink or trace.add)(parameter_tap(key, gradient))
         return sum(self.terms.values()), trace
 
     def _differentiate(
@@ -108,8 +120,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             total = tf.add_n(list(terms.values()))
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
-        variables = [variable for variable, _ in self.parameters.values()]
-        found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables])
+        variables = holders(self.parameters)
+        found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables.values()])
         places.clear()
         kept = []
         for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
@@ -117,7 +129,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
                 axes = self.axes(call.path, kind, name, tensor.shape.rank)
                 places.append((call.path, f"grad_{kind}", name, call.call, axes))
                 kept.append(tf.convert_to_tensor(gradient))
-        for key, gradient in zip(self.parameters, found[len(met) :], strict=True):
+        for key, gradient in zip(variables, found[len(met) :], strict=True):
             if gradient is not None:
                 places.append(key)
                 kept.append(tf.convert_to_tensor(gradient))
@@ -129,10 +141,10 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         with tf.GradientTape() as self._tape:
             leaves, pairs, received = self._run_alone(alone, call)
-        variables = [variable for variable, _ in own.values()]
+        variables = holders(own)
         found = self._tape.gradient(
             [tensor for tensor, _ in pairs],
-            [*leaves.values(), *variables, *self._seeds],
+            [*leaves.values(), *variables.values(), *self._seeds],
             output_gradients=[gradient for _, gradient in pairs],
         )
         self._tape = None
@@ -140,12 +152,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
-            {
-                name: None if array is None else turned(array)
-                for (name, (_, turned)), array in zip(
-                    own.items(), arrays[len(leaves) :], strict=False
-                )
-            },
+            by_key(own, dict(zip(variables, arrays[len(leaves) :], strict=False))),
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
 

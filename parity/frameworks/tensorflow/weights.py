@@ -1,6 +1,5 @@
 """The float variables of a TensorFlow model: whose they are, what they are called, how laid out."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,10 @@ def variables(model: tf.Module) -> dict[str, Variable]:
                     met.add(id(variable))
                     called = last.rpartition(".")[2]
                     found[f"{path}.{last}" if path else last] = _variable(
-                        variable, path, NAMES.get(called, called), _layout(module, variable)
+                        variable,
+                        path,
+                        NAMES.get(called, called),
+                        layout_of(module, called, tuple(variable.shape)),
                     )
     for variable in model.variables:
         if id(variable) not in met and variable.dtype.is_floating:
@@ -43,8 +45,3 @@ def _variable(variable: tf.Variable, owner: str | None, name: str, layout: Layou
 
 def _is_variable(value: Any) -> bool:
     return isinstance(value, tf.Variable)
-
-
-def _layout(owner: tf.Module, variable: tf.Variable) -> Layout:
-    keras = sys.modules.get("tf_keras")
-    return SAME if keras is None else layout_of(keras.layers, owner, variable)

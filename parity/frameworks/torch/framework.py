@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 
 from parity.calls import largest_gap
 from parity.causes.explain import explain as explain
+from parity.causes.explain import mend as mend
 from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
 from parity.frameworks.torch.float64 import kept_in as kept_in
 from parity.frameworks.torch.float64 import rebuild_constants
+from parity.frameworks.torch.weights import variables as variables
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
-from parity.weights import SAME, Variable
 
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
@@ -53,24 +53,6 @@ def in_training(model: torch.nn.Module) -> bool:
 def modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Every module by path."""
     return dict(model.named_modules())
-
-
-def variables(model: torch.nn.Module) -> dict[str, Variable]:
-    """Every float tensor of the state dict by key."""
-    return {
-        key: _variable(key, value)
-        for key, value in model.state_dict().items()
-        if value.is_floating_point()
-    }
-
-
-def _variable(key: str, tensor: torch.Tensor) -> Variable:
-    def assign(array: np.ndarray) -> None:
-        with torch.no_grad():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(array)))
-
-    owner, _, name = key.rpartition(".")
-    return Variable(owner, name, SAME, tuple(tensor.shape), tensor.detach().numpy, assign)
 
 
 def recorder(

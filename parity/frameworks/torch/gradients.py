@@ -1,6 +1,6 @@
 """Gradients of a PyTorch model between its modules and of its parameters."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,13 +11,20 @@ from parity.calls import Call, Sink, Watch, watching
 from parity.causes.source import Mistake
 from parity.causes.torch_gradients import stopped
 from parity.frameworks.torch import capture as capture_torch
-from parity.gradients import GradientWatch, Isolated, IsolatedRun, parameter_tap, terms_of
+from parity.gradients import (
+    GradientWatch,
+    Isolated,
+    IsolatedRun,
+    Parameters,
+    by_key,
+    holders,
+    parameter_tap,
+    terms_of,
+)
 from parity.masks import Masks
 from parity.names import Naming
 from parity.provenance import provenance
 from parity.trace import Axes, Tap, Trace
-
-Parameters = Mapping[str, tuple[torch.nn.Parameter, Callable[[np.ndarray], np.ndarray]]]
 
 
 class GradientRecorder(IsolatedRun, capture_torch.Recorder):
@@ -27,8 +34,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         model: any module, in the mode (train or eval) it is to be run in.
         axes: axes(path, kind, name, rank) gives the axis names of an activation's gradient.
         loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
-        parameters: by the reference's key, each with what turns its gradient into the reference's
-            layout; by default all that require gradients, under their own.
+        parameters: what holds a tensor of the reference, by its key, with what makes of their
+            gradients that of the tensor; by default all that require gradients, under their own.
         execution: `eager`.
         masks: the dropout masks; by default the framework draws its own.
         naming: which modules and tensors are recorded, and under which names; by default all.
@@ -47,7 +54,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         super().__init__(model, axes, execution, masks=masks, naming=naming)
         self.loss = loss
         self.parameters = parameters or {
-            key: (one, lambda gradient: gradient)
+            key: ((one,), lambda gradient: gradient)
             for key, one in model.named_parameters()
             if one.requires_grad
         }
@@ -73,8 +80,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         self.terms = {name: float(term.detach()) for name, term in terms.items()}
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
-        parameters = [parameter for parameter, _ in self.parameters.values()]
-        tensors = [tensor for *_, tensor in met] + parameters
+        parameters = holders(self.parameters)
+        tensors = [tensor for *_, tensor in met] + [*parameters.values()]
         found = torch.autograd.grad(total, tensors, allow_unused=True)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         put = self.viewed(sink or trace.add)
@@ -82,11 +89,11 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.dim())
                 put(Tap(call.path, f"grad_{kind}", name, call.call, axes, gradient.numpy()))
-        for (key, (_, turned)), gradient in zip(
-            self.parameters.items(), found[len(met) :], strict=True
-        ):
+        for key, gradient in by_key(
+            self.parameters, dict(zip(parameters, map(_numpy, found[len(met) :]), strict=True))
+        ).items():
             if gradient is not None:
-                (sink or trace.add)(parameter_tap(key, turned(gradient.numpy())))
+                (sink or trace.add)(parameter_tap(key, gradient))
         return float(total.detach()), trace
 
     def perturbed(self, seed: int) -> AbstractContextManager:
@@ -99,7 +106,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         leaves, pairs, received = self._run_alone(alone, call)
         own = {name: self.parameters[name] for name in alone.parameters if name in self.parameters}
         pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
-        wanted = [*leaves.values(), *(parameter for parameter, _ in own.values()), *self._seeds]
+        held = holders(own)
+        wanted = [*leaves.values(), *held.values(), *self._seeds]
         if not pairs or not wanted:
             return {}
         found = torch.autograd.grad(
@@ -108,12 +116,11 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             [gradient for _, gradient in pairs],
             allow_unused=True,
         )
-        arrays = [None if g is None else g.numpy() for g in found]
-        turned = zip(own.items(), arrays[len(leaves) :], strict=False)
+        arrays = list(map(_numpy, found))
         return self._taps(
             call,
             dict(zip(leaves, arrays, strict=False)),
-            {name: None if g is None else turn(g) for (name, (_, turn)), g in turned},
+            by_key(own, dict(zip(held, arrays[len(leaves) :], strict=False))),
             {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
         )
 
@@ -168,6 +175,10 @@ class _StandIn(torch.autograd.Function):
                 ctx.receive(index, gradient)
         seed = torch.zeros((), dtype=torch.float64)
         return (None, None, None, seed, *ctx.gradients, *[None] * ctx.outputs)
+
+
+def _numpy(gradient: torch.Tensor | None) -> np.ndarray | None:
+    return None if gradient is None else gradient.numpy()
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

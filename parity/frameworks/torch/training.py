@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from parity.calls import fill, flatten, is_array
+from parity.frameworks.shared.recipes import Recipe
 from parity.frameworks.torch.gradients import GradientRecorder as GradientRecorder
 from parity.gradients import terms_of
-from parity.training.recipes import Recipe
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -36,8 +36,8 @@ def differentiated(
     """The terms of the loss, and the gradient of their sum by each float output."""
     template, arrays = flatten(outputs, is_array, records=True)
     leaves = {name: torch.tensor(array) for name, array in arrays}
-    for tensor in leaves.values():
-        tensor.requires_grad_(tensor.is_floating_point())
+    for leaf in leaves.values():
+        leaf.requires_grad_(leaf.is_floating_point())
     given = fill(template, lambda slot: leaves[slot.name])
     with torch.enable_grad():
         terms = terms_of(loss(given, *map(tensor, targets)))
@@ -51,7 +51,7 @@ def differentiated(
         for name, gradient in zip(wanted, found, strict=True)
         if gradient is not None
     }
-    return {name: np.asarray(float(term)) for name, term in terms.items()}, gradients
+    return {name: np.asarray(float(term.detach())) for name, term in terms.items()}, gradients
 
 
 def tensor(value: Any) -> Any:

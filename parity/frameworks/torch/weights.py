@@ -1,7 +1,9 @@
-"""Random weights for a PyTorch model that is built, not trained."""
+"""The weights of a PyTorch model: read, assigned, and drawn for one that is not trained."""
 
 import numpy as np
 import torch
+
+from parity.weights import SAME, Variable
 
 SPREAD = 0.3
 
@@ -27,3 +29,21 @@ def vary(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 moves = rng.uniform(-SPREAD, SPREAD, tuple(tensor.shape))
                 tensor.add_(torch.from_numpy(moves).to(tensor.dtype))
     return model
+
+
+def variables(model: torch.nn.Module) -> dict[str, Variable]:
+    """Every float tensor of the state dict by key."""
+    return {
+        key: _variable(key, value)
+        for key, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
+
+
+def _variable(key: str, tensor: torch.Tensor) -> Variable:
+    def assign(array: np.ndarray) -> None:
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+    owner, _, name = key.rpartition(".")
+    return Variable(owner, name, SAME, tuple(tensor.shape), tensor.detach().numpy, assign)

@@ -15,9 +15,11 @@ from maskformer.metrics.run_scores import COUNTS, ImageCounts
 from maskformer.metrics.semantic_iou import SemanticCounts
 from maskformer.runs.run_record import REQUIRED, RunRecord, read_run
 from parity.errors import InputError
+from parity.records import json_text
 from replication.runs import trainers as training_runs
 from replication.runs.comparison import compare_runs, loss_gap
 from replication.runs.trainers import Request, last_message, last_row
+from reports.chapters.training_runs import RunsResult
 from torch_reference.train import command_line
 
 IMAGES, CLASSES = 24, 4
@@ -48,14 +50,14 @@ def test_equal_runs_agree(tmp_path):
     curve = np.linspace(10, 1, 60)
     folders = {name: recorded(tmp_path / name, name, curve, 0.7) for name in ("torch", "tf")}
     result = compare_runs(folders, resamples=200)
-    assert result["verdict"] == "agree"
-    assert result["comparison"]["same_data"]
-    assert result["comparison"]["losses"]["loss"]["largest_gap"] == 0
-    assert result["comparison"]["scores"]["panoptic_quality"]["interval"]["value"] == 0
-    assert result["sides"]["torch"]["scores"]["panoptic_quality"] == pytest.approx(
+    assert result.verdict == "agree"
+    assert result.comparison.same_data
+    assert result.comparison.losses["loss"].largest_gap == 0
+    assert result.comparison.scores["panoptic_quality"].interval.value == 0
+    assert result.sides["torch"].scores["panoptic_quality"] == pytest.approx(
         read_run(folders["torch"]).last("panoptic_quality")
     )
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert RunsResult.from_json(json.loads(json_text(result.to_json()))) == result
 
 
 def test_a_worse_run_is_different(tmp_path):
@@ -65,24 +67,24 @@ def test_a_worse_run_is_different(tmp_path):
         "tf": recorded(tmp_path / "tf", "tf", curve, 0.5),
     }
     result = compare_runs(folders, resamples=200)
-    assert result["verdict"] == "different"
-    assert result["comparison"]["scores"]["panoptic_quality"]["interval"]["high"] < 0
+    assert result.verdict == "different"
+    assert result.comparison.scores["panoptic_quality"].interval.high < 0
 
 
 def test_one_run_is_trained(tmp_path):
     folder = recorded(tmp_path / "torch", "torch", [3.0, 2.0], 0.7)
     result = compare_runs({"torch": folder})
-    assert result["verdict"] == "trained"
-    assert "comparison" not in result
+    assert result.verdict == "trained"
+    assert result.comparison is None
 
 
 def test_the_gap_of_two_curves_is_the_defined_one(tmp_path):
     a = read_run(recorded(tmp_path / "a", "torch", [10.0, 4.0, 2.0], 0.7))
     b = read_run(recorded(tmp_path / "b", "tf", [10.0, 6.0, 2.0, 1.0], 0.7))
     gap = loss_gap(a, b, "loss")
-    assert gap["steps"] == 3
-    assert (gap["first_gap"], gap["median_gap"], gap["largest_gap"]) == (0, 0, 2 / 5)
-    assert gap["end"] == [2.0, 2.0]
+    assert gap.steps == 3
+    assert (gap.first_gap, gap.median_gap, gap.largest_gap) == (0, 0, 2 / 5)
+    assert gap.end == (2.0, 2.0)
 
 
 def test_curves_without_a_common_step_are_refused(tmp_path):

@@ -102,7 +102,7 @@ PANOPTIC = {
         r"train2017 is not a folder",
     ),
     "png missing": (lambda f: _png(f).unlink(), rf"{NAME}.png does not exist"),
-    "png cut off": (_cut(_png), rf"{NAME}.png cannot be read as an image"),
+    "png cut off": (_cut(_png), rf"{NAME}.png: the panoptic PNG cannot be read"),
     "png grey": (_resave(_png, lambda p: p.convert("L")), rf"{NAME}.png has mode L"),
     "png size": (_resave(_png, _smaller), rf"image 1: {NAME}.png is \d+x\d+"),
     "png id not in json": (
@@ -218,7 +218,7 @@ SEMANTIC = {
     ),
     "categories are no list": (
         lambda f: (f / "ADEChallengeData2016" / "categories.json").write_text("{"),
-        r"is not a list of categories",
+        r"list of categories .* cannot be read as JSON",
     ),
 }
 

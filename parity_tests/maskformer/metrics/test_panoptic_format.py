@@ -217,9 +217,9 @@ def read_all(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not an image", "cannot be read as an image"),
-        (b"", "cannot be read as an image"),
-        ("cut", "cannot be read as an image"),
+        (b"not an image", "the panoptic PNG cannot be read"),
+        (b"", "the panoptic PNG cannot be read"),
+        ("cut", "the panoptic PNG cannot be read"),
         ("L", "has mode L"),
         ("RGBA", "has mode RGBA"),
         ("P", "has mode P"),

@@ -169,7 +169,7 @@ BAD = {
     "an object": ("A: !!python/object/apply:os.system ['true']", "cannot be understood"),
     "broken text": ("MODEL: [", "cannot be understood"),
     "a list": ("- 1", "is not a config"),
-    "missing base": ("_BASE_: none.yaml", "cannot be read"),
+    "missing base": ("_BASE_: none.yaml", "does not exist"),
     "circle": ("_BASE_: bad.yaml", "in a circle: bad.yaml -> bad.yaml"),
 }
 

@@ -67,7 +67,7 @@ ERRORS = {
     ),
     "missing receipt": (
         ("convert", "--verify", "receipt.json"),
-        ("receipt receipt.json cannot be read", "No such file or directory"),
+        ("receipt.json does not exist", "expected: a receipt"),
     ),
 }
 

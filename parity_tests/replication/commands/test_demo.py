@@ -10,6 +10,7 @@ import pytest
 from maskformer.runs.run_record import REQUIRED, RunRecord
 from parity.errors import InputError
 from parity.files import kept_folder
+from parity.records import write_json
 from parity_tests.reports import recorded
 from replication.commands import demo
 from replication.story import FULL, SHORT, STAGES, Stage
@@ -23,7 +24,7 @@ TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")
 def stage(name, result, seconds=(30.0, 10.0)):
     def run(story):
         with story.steps(f"{name} of {story.scale.config}"):
-            return [story.record(result, f"{name}.json")] if result else []
+            return [write_json(result, story.kept, f"{name}.json")] if result else []
 
     return Stage(name, f"{name} of {{config}}", 1, *seconds, run)
 

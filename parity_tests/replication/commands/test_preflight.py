@@ -86,11 +86,10 @@ def test_a_batch_that_cannot_be_judged_is_not_said_to_be_too_large():
 def test_schedule_counts_the_published_images():
     request = Request(zoo.get("coco_r50"), ("v3:2x2",), (640, 640), 2, replicas=8)
     plan = schedule(request, "v3:2x2", 0.5)
-    assert plan["images"] == 554_400 * 64
-    assert plan["steps"] == 554_400 * 4
-    assert plan["hours"] == pytest.approx(554_400 * 4 * 0.5 / 3600)
-    assert plan["chip_hours"] == pytest.approx(4 * plan["hours"])  # 8 cores are 4 chips
-    assert "estimate" in plan
+    assert plan.images == 554_400 * 64
+    assert plan.steps == 554_400 * 4
+    assert plan.hours == pytest.approx(554_400 * 4 * 0.5 / 3600)
+    assert plan.chip_hours == pytest.approx(4 * plan.hours)  # 8 cores are 4 chips
 
 
 def test_matching_is_bounded_by_the_number_of_targets():
@@ -98,10 +97,10 @@ def test_matching_is_bounded_by_the_number_of_targets():
         matcher_bound(Request(zoo.get("coco_r50"), (), (640, 640), targets=count), 819e9)
         for count in (40, 100)
     )
-    assert few["most_steps"] == 40 * (2 * 40 + 1) + 2 * 40
-    assert few["seconds"] < many["seconds"] < 0.01
+    assert few.most_steps == 40 * (2 * 40 + 1) + 2 * 40
+    assert few.seconds < many.seconds < 0.01
     per_pixel = Request(zoo.get("ade20k_pp"), (), (512, 512))
-    assert matcher_bound(per_pixel, 819e9)["most_steps"] == 0
+    assert matcher_bound(per_pixel, 819e9).most_steps == 0
 
 
 @pytest.fixture

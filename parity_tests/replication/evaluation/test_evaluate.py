@@ -268,8 +268,20 @@ def test_predict_refuses_what_it_cannot_read(parity: Parity, scenes: Path, tmp_p
     shutil.copy(good, small)
     words = ("predict", "--config", "scenes_tiny", "--out", tmp_path / "out")
     kept = {"broken.jpg", "000000000001.jpg"}
-    _refused(parity, (*words, good, broken), "broken.jpg cannot be read", tmp_path, kept)
-    _refused(parity, (*words, good, tmp_path / "no.jpg"), "no.jpg cannot be read", tmp_path, kept)
+    _refused(
+        parity,
+        (*words, good, broken),
+        "image broken.jpg: the photograph cannot be read",
+        tmp_path,
+        kept,
+    )
+    _refused(
+        parity,
+        (*words, good, tmp_path / "no.jpg"),
+        "image no.jpg: the photograph is missing",
+        tmp_path,
+        kept,
+    )
     _refused(parity, (*words, good, small), "two images are called 000000000001", tmp_path, kept)
 
 

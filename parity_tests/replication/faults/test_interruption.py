@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from replication.cli import app
 from replication.faults import clean as clean_audits
 from replication.faults import runs as fault_runs
+from reports.chapters.clean import CleanOutcome
 
 CLEAN = ("faults", "clean", "--execution", "eager")
 
@@ -35,8 +36,15 @@ def interrupted(*args, **kwargs):
 
 def test_clean_audits_that_are_interrupted_say_where_the_finished_ones_are(tmp_path, monkeypatch):
     first, second = clean_audits.cases(2, "tiny", ("eager",), 0)
-    known = {"case": first, "verdict": "equal", "failed": [], "float64": 0.1, "seconds": 1.0}
-    known["float32"] = {"eager": 1.0}
+    known = CleanOutcome(
+        case=first,
+        verdict="equal",
+        failed=(),
+        claims=10,
+        float64=0.1,
+        float32={"eager": 1.0},
+        seconds=1.0,
+    )
     left = []
 
     def one_more(cases):

@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
 from maskformer.model import zoo
+from parity.auditing.result import Unpaired
+from parity.claims import claim
+from parity.measurements import Findings
 from replication.forward import every_architecture as audit_all
+from reports.chapters.architectures import Architecture, NearestRatio
 
 
 def test_every_entry_is_covered_once():
@@ -58,38 +63,34 @@ def test_all_is_audited_in_processes_of_their_own(parity, monkeypatch):
 def test_a_fault_makes_its_architecture_different(another_epsilon):
     """The twin: one epsilon in the port, and the row says which module differs first."""
     path = another_epsilon(1, "norm1")
-    row = audit_all.audit_one("tiny", "seeded:0", "64x96", None)
-    assert row["verdict"] == "different"
-    assert row["first_divergence"] == path
-    json.dumps(row, allow_nan=False)
+    row, _ = audit_all.audit_one("tiny", "seeded:0", "64x96", None)
+    assert row.verdict == "different"
+    assert row.first_divergence == path
 
 
-ROW = {
-    "config": "tiny",
-    "taps": 434,
-    "unpaired": {"reference": [], "port": []},
-    "worst_gap": 1e-14,
-    "worst_tap": "a:output",
-    "nearest": {"tap": "a:output", "metric": "l2", "value": 1e-14, "limit": 1e-13, "ratio": 3.2},
-    "first_divergence": None,
-    "verdict": "equal",
-    "seconds": 5.0,
-    "peak_memory_gb": 2.0,
-}
+ROW = Architecture(
+    config="tiny",
+    covers=("tiny",),
+    taps=434,
+    unpaired=Unpaired((), ()),
+    worst_gap=1e-14,
+    worst_tap="a:output",
+    nearest=NearestRatio("a:output", "l2", 1e-14, 1e-13, 3.2),
+    first_divergence=None,
+    verdict="equal",
+    seconds=5.0,
+    peak_memory_gb=2.0,
+    provenance={},
+)
 
 
 @pytest.mark.parametrize(("verdict", "expected"), [("equal", 0), ("different", 1)])
 def test_one_different_architecture_decides(parity, monkeypatch, verdict, expected):
-    said = {"equal": "holds", "different": "fails"}[verdict]
+    found = Findings(1, [] if verdict == "equal" else ["b"])
+    other = replace(ROW, config="coco_r50", verdict=verdict, first_divergence="b")
     rows = {
-        "tiny": ROW | {"claims": [{"id": "tiny/same_function", "verdict": "holds"}]},
-        "coco_r50": ROW
-        | {
-            "config": "coco_r50",
-            "verdict": verdict,
-            "claims": [{"id": "coco_r50/same_function", "verdict": said}],
-            "first_divergence": "b",
-        },
+        "tiny": (ROW, (claim("tiny/same_function", "same", Findings(1, []), "why", "run"),)),
+        "coco_r50": (other, (claim("coco_r50/same_function", "same", found, "why", "run"),)),
     }
     monkeypatch.setattr(audit_all, "architectures", lambda: {name: [name] for name in rows})
     monkeypatch.setattr(audit_all, "run_apart", lambda name, *rest: rows[name])

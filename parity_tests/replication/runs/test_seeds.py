@@ -9,10 +9,12 @@ from scipy import stats
 
 from parity.errors import InputError
 from parity.measurements import judge
+from parity.records import json_text
 from parity_tests.implementations.trainer.test_train_verb import recorded
 from replication.runs.curves import draw_curves, smoothed
 from replication.runs.seeds import compare_seeds, train_seeds
 from replication.runs.trainers import Request
+from reports.chapters.seeds import Control, SeedsResult
 from reports.loading import of_result
 from reports.subjects import difference, subject
 
@@ -47,31 +49,32 @@ def p_of(differences, margin):
 )
 def test_sides_that_are_alike_are_equivalent_and_a_worse_one_is_not(tmp_path, qualities, verdict):
     result = compare_seeds(pairs(tmp_path, qualities), 6.0)
-    assert result["verdict"] == verdict
-    differences = result["scores"]["panoptic_quality"]["differences"]
-    assert result["p_value"] == pytest.approx(p_of(differences, 6.0), rel=1e-9)
-    interval = result["scores"]["panoptic_quality"]["interval"]
+    assert result.verdict == verdict
+    differences = result.scores["panoptic_quality"].differences
+    assert result.p_value == pytest.approx(p_of(differences, 6.0), rel=1e-9)
+    interval = result.scores["panoptic_quality"].interval
     low, high = stats.t.interval(
         0.9, 3, np.mean(differences), np.std(differences, ddof=1) / math.sqrt(4)
     )
-    assert (interval["low"], interval["high"]) == pytest.approx((low, high), rel=1e-9)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
     assert (verdict == "equivalent") == (low > -6 and high < 6)  # the same test, the other way
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    (claim,) = result["claims"]
-    judged = judge(claim["measured"])
-    assert (judged.value, judged.verdict) == (claim["value"], claim["verdict"])
-    assert claim["verdict"] == {"equivalent": "holds"}.get(verdict, verdict)
-    assert len(result["files"]) == 4 * 2 * 3
+    again = SeedsResult.from_json(json.loads(json_text(result.to_json())))
+    assert again.to_json() == result.to_json()
+    (claim,) = again.claims
+    judged = claim.measured.judge()
+    assert (judged.value, judged.verdict) == (claim.value, claim.verdict)
+    assert claim.verdict == {"equivalent": "holds"}.get(verdict, verdict)
+    assert len(result.files) == 4 * 2 * 3
 
 
 def test_the_control_is_every_two_seeds_of_one_side(tmp_path):
     result = compare_seeds(pairs(tmp_path, [(0.7, 0.7), (0.5, 0.7), (0.8, 0.7)]), 3.0)
-    found = result["scores"]["panoptic_quality"]
-    a, b, c = found["scores"]["torch"]
-    assert found["between_seeds"]["torch"] == pytest.approx(
-        {"mean": (abs(a - b) + abs(a - c) + abs(b - c)) / 3, "largest": abs(b - c)}
-    )
-    assert found["between_seeds"]["tf"] == {"mean": 0, "largest": 0}
+    found = result.scores["panoptic_quality"]
+    a, b, c = found.scores["torch"]
+    control = found.between_seeds["torch"]
+    assert control.mean == pytest.approx((abs(a - b) + abs(a - c) + abs(b - c)) / 3)
+    assert control.largest == pytest.approx(abs(b - c))
+    assert found.between_seeds["tf"] == Control(0, 0)
 
 
 def test_one_difference_more_or_a_spread_of_none_is_judged():

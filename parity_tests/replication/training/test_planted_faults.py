@@ -75,7 +75,7 @@ def test_every_claim_holds_without_a_fault(sound):
         (
             planted.decay_on_norms,
             "sem_seg_head.pixel_decoder.adapter_1.norm:update.weight",
-            "norms and embeddings are decayed too",
+            "what should not decay is decayed too, such as norms and biases",
         ),
     ],
 )

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from parity.claims import Claim, Place, claim
+from parity.claims import Place, claim
 from parity.measurements import Multiple, Relative
 from replication.faults.catalogue import planted_steps as planted
-from replication.training.step import SCHEMA, summary
+from reports.chapters.training import StepResult
 from reports.render import render
 
 COMMAND = ("audit", "--train", "--config", "tiny", "--size", "64x64", "--execution", "eager")
@@ -37,17 +37,16 @@ def recorded(holds):
     measured = Relative(pairs, Multiple("loss_gap", 1))
     one = claim("train_losses", "Every loss is the same", measured, "why", "run")
     one = one.located(Place.at("criterion", "loss_mask"), "focal alpha and 1 - alpha are swapped")
-    return {
-        "schema": SCHEMA,
-        "title": "One training step of tiny",
-        "verdict": "equal" if holds else "different",
-        "config": "tiny",
-        "size": "64x96",
-        "claims": [one.to_json()],
-        "timings": {"training step of the port, float64": 1.5},
-        "not_verified": ["execution on a TPU"],
-        "provenance": {"config": "tiny"},
-    }
+    return StepResult(
+        title="One training step of tiny",
+        verdict="equal" if holds else "different",
+        config="tiny",
+        size="64x96",
+        claims=(one,),
+        timings={"training step of the port, float64": 1.5},
+        not_verified=("execution on a TPU",),
+        provenance={"config": "tiny"},
+    )
 
 
 def test_a_training_result_is_a_chapter_of_the_report():
@@ -69,8 +68,7 @@ def test_a_failed_claim_shows_its_place_and_its_cause():
         "fails: Every loss is the same [criterion: loss_mask], "
         "likely: focal alpha and 1 - alpha are swapped"
     )
-    assert Claim.from_json(result["claims"][0]).failure == line
-    assert summary(result)[-1] == line
+    assert result.claims[0].failure == line
 
 
 @pytest.mark.slow
@@ -104,4 +102,4 @@ def test_audit_names_a_fault_in_the_training_step(parity, monkeypatch):
     planted.decay_on_norms(monkeypatch, None)
     status, out, _ = parity(*COMMAND)
     assert status == 1
-    assert "likely: norms and embeddings are decayed too" in out
+    assert "likely: what should not decay is decayed too" in out

@@ -7,10 +7,12 @@ import math
 import pytest
 
 from maskformer.model import zoo
+from parity.training.trajectory import Gaps, Update, compare_step
 from replication.commands.trajectory import summary
 from replication.faults.catalogue import planted_steps as planted
 from replication.training import trajectory
-from replication.training.trajectory import CALM_RATE, Request, compare_step, solver_for
+from replication.training.trajectory import CALM_RATE, Request, solver_for
+from reports.chapters.trajectory import TrajectoryResult
 
 SHORT = ("trajectory", "--config", "tiny", "--size", "64x64", "--execution", "eager", "--json")
 
@@ -35,7 +37,7 @@ def test_both_stay_together_at_a_calm_rate(parity):
         assert row["port"].keys() >= {"loss_gap", "norm_gap", "weight_gap", "pairs_differ"}
     assert 0 < result["worst"]["loss_gap"]["port"]["value"] < 1e-9
     assert "[2/2]" in err
-    text = summary(result)
+    text = summary(TrajectoryResult.from_json(result))
     assert text.startswith("verdict: holds (2 steps of tiny, float64, base learning rate 1e-06")
     assert "gap of the total loss, relative: " in text
 
@@ -67,14 +69,14 @@ def test_wrong_usage_is_told(parity, words, fact):
     assert "Traceback" not in err
 
 
+def gaps(value):
+    return Gaps(loss_gap=value, worst_loss="loss", norm_gap=value, pairs_differ=0, weight_gap=value)
+
+
 def rows(port, beside, name):
     """Steps whose gaps of loss and weights are those given."""
     return [
-        {
-            "step": step,
-            "port": {"loss_gap": ours, "weight_gap": ours, "pairs_differ": 0},
-            name: {"loss_gap": own, "weight_gap": own, "pairs_differ": 0},
-        }
+        Update(step=step, total=1.0, losses={}, norm=1.0, port=gaps(ours), **{name: gaps(own)})
         for step, (ours, own) in enumerate(zip(port, beside, strict=True))
     ]
 
@@ -109,10 +111,10 @@ def test_what_cannot_be_compared_is_infinitely_far(change):
     import numpy as np
 
     sound = {"total": 2.0, "losses": {"loss_ce": 2.0}, "norm": 1.0, "pairs": np.zeros((1, 1, 3))}
-    assert compare_step(sound, sound, 0.0)["loss_gap"] == 0.0
+    assert compare_step(sound, sound, 0.0).loss_gap == 0.0
     found = compare_step({**sound, **change}, sound, math.nan)
-    assert math.inf in (found["loss_gap"], found["norm_gap"])
-    assert found["weight_gap"] == math.inf
+    assert math.inf in (found.loss_gap, found.norm_gap)
+    assert found.weight_gap == math.inf
 
 
 @pytest.mark.slow
@@ -123,4 +125,4 @@ def test_100_steps_stay_together(rate, dtype):
     request = dataclasses.replace(REQUEST, solver=solver_for("tiny", rate), steps=100, dtype=dtype)
     result = trajectory.trajectory(request)
     print(summary(result))
-    assert failed(result) == set()
+    assert result.failing == ()

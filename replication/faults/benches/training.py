@@ -14,6 +14,7 @@ from parity.auditing.port import Port, given
 from parity.auditing.reference import Reference, measure_reference
 from parity.audits import judge_port
 from parity.faults import Named, conventional
+from parity.training.trajectory import Update, compare_step, weight_gap
 from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.faults.benches.model import places_of, quietly
 from replication.forward.run import Case, Request, prepare
@@ -157,11 +158,12 @@ class StepsBench:
             return broken("training step", error)
         steps = []
         for number, (theirs, after) in enumerate(self._expected):
-            row = {"step": number, "total": theirs["total"], "losses": theirs["losses"]}
-            for name, found in (("twin", self._twin), ("port", ours)):
-                gap = trajectory.weight_gap(found[number][1], after)
-                row[name] = trajectory.compare_step(found[number][0], theirs, gap)
-            steps.append(row)
+            gaps = {
+                name: compare_step(found[number][0], theirs, weight_gap(found[number][1], after))
+                for name, found in (("twin", self._twin), ("port", ours))
+            }
+            parts = {name: theirs[name] for name in ("total", "losses", "norm")}
+            steps.append(Update(step=number, **parts, **gaps))
         claims = trajectory.float64_claims(self._request, steps)
         failed = [one for one in claims if one.verdict == "fails"]
         if not failed:

@@ -1,5 +1,7 @@
 """Faults that one image, one step, one replica or inference does not show."""
 
+from typing import Any
+
 import tensorflow as tf
 
 import tf_impl.criterion as criterion
@@ -8,7 +10,7 @@ import tf_impl.model_garden.task as task
 import tf_impl.modeling.swin as swin
 import tf_impl.optimizer as optimizer
 import tf_impl.train_step as train_step
-from parity.faults import Fault, Plant
+from parity.faults import Fault
 from replication.faults.catalogue.forward import DECODER, ENCODER, PIXELS, PORT
 from replication.faults.catalogue.planting import (
     attribute,
@@ -17,25 +19,18 @@ from replication.faults.catalogue.planting import (
     function,
     inside,
     line,
+    maker,
     method,
 )
 from tf_impl.layers import _dilated_conv2d
 
 INPUT = ("model", "backbone:input")
 
+_made = maker("bench id stage what plant places causes imitates family")
 
-def _fault(
-    bench: str,
-    id: str,
-    stage: str,
-    what: str,
-    plant: Plant,
-    places: tuple[str, ...],
-    causes: tuple[str, ...] = (),
-    imitates: str = "",
-    family: str = "",
-) -> Fault:
-    return Fault(id, family or bench, stage, what, bench, plant, places, causes, imitates)
+
+def _fault(bench: str, *given: Any) -> Fault:
+    return _made(bench, *given, **({} if len(given) == 8 else {"family": bench}))
 
 
 def _over_the_batch(original, module):

@@ -7,7 +7,6 @@ import tf_impl.modeling.pixel_decoder as pixel_decoder
 import tf_impl.modeling.position_encoding as position_encoding
 import tf_impl.modeling.predictor as predictor
 import tf_impl.modeling.resnet as resnet
-from parity.faults import Fault
 from replication.faults.catalogue.planting import (
     assigned,
     attribute,
@@ -15,6 +14,7 @@ from replication.faults.catalogue.planting import (
     constant,
     function,
     line,
+    maker,
     together,
     weights,
 )
@@ -28,11 +28,7 @@ PREDICTOR = "sem_seg_head.predictor"
 DECODER = f"{PREDICTOR}.transformer.decoder"
 SAME = ("padding=_explicit(self.padding)", 'padding="SAME"')
 
-
-def _fault(id, family, stage, what, plant, places, causes, imitates="", bench="model"):
-    places = (places,) if isinstance(places, str) else tuple(places)
-    causes = (causes,) if isinstance(causes, str) else tuple(causes)
-    return Fault(id, family, stage, what, bench, plant, places, causes, imitates)
+_fault = maker("id family stage what plant places causes imitates bench", bench="model")
 
 
 def epsilon(value):

@@ -1,6 +1,7 @@
 """Faults on the host: the input pipeline, post-processing, evaluation, metrics: edited copies."""
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ from replication.faults.catalogue.planting import (
     copied,
     copied_beneath,
     function,
+    maker,
     method,
     settings,
 )
@@ -25,18 +27,14 @@ from replication.faults.catalogue.planting import (
 ROUNDED = "int(new_height + 0.5), int(new_width + 0.5)"
 SIGMOID = 'tf.sigmoid(_apply(plan["mask_rows"], masks, plan["mask_columns"]))'
 
+_made = maker("stage id what plant places causes imitates")
+
 
 def _fault(
-    stage: str,
-    id: str,
-    what: str,
-    plant: Plant,
-    places: tuple[str, ...],
-    causes: tuple[str, ...] = (),
-    imitates: str = "",
+    stage: str, id: str, what: str, plant: Plant, places: tuple[str, ...], *given: Any
 ) -> Fault:
     named = tuple(f"{stage}: {place}" for place in places)
-    return Fault(id, stage, stage, what, stage, plant, named, causes, imitates)
+    return _made(stage, id, what, plant, named, *given, bench=stage)
 
 
 def _edited(module: ModuleType, old: str, new: str) -> Plant:

@@ -9,8 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.faults import Plant
+from parity.faults import Fault, Plant
 from parity.planting import changed_method, edited, replaced, rewritten
+
+
+def maker(order: str, **usual: str) -> Callable[..., Fault]:
+    """A function that makes faults of arguments in this order; `usual` are those not given."""
+    names = order.split()
+
+    def make(*given: Any, **more: Any) -> Fault:
+        told = dict(zip(names[: len(given)], given, strict=True))
+        return Fault(**{**usual, **told, **more})
+
+    return make
 
 
 class Models(Protocol):

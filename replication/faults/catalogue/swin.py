@@ -6,23 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 import tf_impl.modeling.swin as swin
-from parity.faults import Fault, Plant
 from replication.faults.catalogue.forward import epsilon
-from replication.faults.catalogue.planting import constant, function, line, weights
+from replication.faults.catalogue.planting import constant, function, line, maker, weights
 
 BLOCK = "backbone.layers.0.blocks"
 ATTENTION = f"{BLOCK}.1.attn"
 
-
-def _fault(
-    id: str,
-    what: str,
-    plant: Plant,
-    places: tuple[str, ...],
-    causes: tuple[str, ...],
-    imitates: str = "",
-) -> Fault:
-    return Fault(id, "swin", "backbone", what, "swin", plant, places, causes, imitates)
+_fault = maker(
+    "id what plant places causes imitates", family="swin", stage="backbone", bench="swin"
+)
 
 
 FAULTS = (

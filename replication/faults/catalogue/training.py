@@ -8,7 +8,6 @@ import tf_impl.matcher as matcher
 import tf_impl.optimizer as optimizer
 import tf_impl.schedule as schedule
 import tf_impl.train_step as train_step
-from parity.faults import Fault, Plant
 from replication.faults.catalogue import planted_steps as planted
 from replication.faults.catalogue.forward import DECODER, KERAS, PORT, PREDICTOR
 from replication.faults.catalogue.planting import (
@@ -18,6 +17,7 @@ from replication.faults.catalogue.planting import (
     function,
     inside,
     line,
+    maker,
     method,
 )
 from tf_impl.layers import resize_bilinear
@@ -25,19 +25,7 @@ from tf_impl.layers import resize_bilinear
 TOTAL_MASKS = "tf.maximum(total / _replicas(tf.float32), 1.0)"
 ADAM = (optimizer.TorchAdamW, "_update")
 
-
-def _fault(
-    stage: str,
-    id: str,
-    what: str,
-    plant: Plant,
-    places: tuple[str, ...],
-    causes: tuple[str, ...] = (),
-    imitates: str = "",
-    bench: str = "training",
-    family: str = "",
-) -> Fault:
-    return Fault(id, family or stage, stage, what, bench, plant, places, causes, imitates)
+_fault = maker("stage id what plant places causes imitates bench family", bench="training")
 
 
 def _bilinear_masks(targets, size, dtype):
@@ -322,7 +310,7 @@ UPDATES = (
     ),
     _fault(
         "update", "adam-epsilon-1e-7", "epsilon is 1e-7",
-        method(*ADAM, "+ self.epsilon", "+ 1e-7"), OPTIMIZER, ("epsilon is 1e-7",), KERAS,
+        method(*ADAM, "+ self.epsilon", "+ 1e-7"), OPTIMIZER, ("epsilon is 1e-07",), KERAS,
     ),
     _fault(
         "update", "adam-epsilon-hat", "epsilon is added before the bias correction",
@@ -346,14 +334,14 @@ UPDATES = (
         constant(optimizer, "parameter_group",
                  lambda kind, path, solver: (
                      _group(kind, path, solver)[0], solver.weight_decay)),
-        OPTIMIZER, ("norms and embeddings are decayed too",), PORT,
+        OPTIMIZER, ("is decayed too",), PORT,
     ),
     _fault(
         "update", "backbone-at-full-rate", "the backbone learns at the head's rate",
         constant(optimizer, "parameter_group",
                  lambda kind, path, solver: (
                      solver.base_lr, _group(kind, path, solver)[1])),
-        OPTIMIZER, ("the backbone learns at the head's rate",), "no layer-wise rate in the port",
+        OPTIMIZER, ("learn at the largest rate",), "no layer-wise rate in the port",
     ),
     _fault(
         "update", "clip-0.1", "gradients are clipped to 0.1 instead of 0.01",

@@ -9,7 +9,6 @@ import tf_impl.matcher as matcher
 import tf_impl.modeling.position_encoding as position_encoding
 import tf_impl.optimizer as optimizer
 import tf_impl.train_step as train_step
-from parity.faults import Fault, Plant
 from replication.faults.catalogue.forward import (
     DECODER,
     ENCODER,
@@ -25,6 +24,7 @@ from replication.faults.catalogue.planting import (
     constant,
     function,
     line,
+    maker,
     method,
     together,
     weights,
@@ -32,20 +32,9 @@ from replication.faults.catalogue.planting import (
 
 STEM = ("backbone.stem.conv1", "backbone.stem.conv1.norm:input")
 
-
-def _fault(
-    id: str,
-    stage: str,
-    what: str,
-    plant: Plant,
-    places: str | tuple[str, ...],
-    causes: tuple[str, ...],
-    imitates: str = "",
-    family: str = "wiring",
-    bench: str = "model",
-) -> Fault:
-    places = (places,) if isinstance(places, str) else places
-    return Fault(id, family, stage, what, bench, plant, places, causes, imitates)
+_fault = maker(
+    "id stage what plant places causes imitates family bench", family="wiring", bench="model"
+)
 
 
 def _scaled_gradient(factor):

@@ -6,7 +6,7 @@ Adam: Kingma and Ba, 2015, arXiv:1412.6980, algorithm 1; decoupled decay: Loshch
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Recipe:
         clip: the norm of all gradients that they are clipped to.
         clip_value: the size that each element is clipped to.
         clip_each: whether each parameter is clipped by its own norm.
+        clip_epsilon: what is added to the norm that is divided by.
         clip_up: whether shorter gradients are brought to the clip's length as well.
         times: what gradients are multiplied by.
         repeated: how many updates are made at once.
@@ -58,6 +59,7 @@ class Recipe:
     clip: float | None = None
     clip_value: float | None = None
     clip_each: bool = False
+    clip_epsilon: float = CLIP_EPSILON
     clip_up: bool = False
     times: float = 1.0
     repeated: int = 1
@@ -68,11 +70,12 @@ class Recipe:
 @dataclass(frozen=True)
 class Given:
     """Gradients of one update: some elements [N], the norm of all, and for each that of its own
-    parameter [N]."""
+    parameter [N]; and the rate of the update, in units of that of the first."""
 
     elements: np.ndarray
     norm: float
     own: np.ndarray
+    rate: float = 1.0
 
 
 def moved(recipe: Recipe, weights: np.ndarray, updates: Sequence[Given]) -> list[np.ndarray]:
@@ -80,8 +83,9 @@ def moved(recipe: Recipe, weights: np.ndarray, updates: Sequence[Given]) -> list
     x, state, found = weights.copy(), _State(np.zeros_like(weights), np.zeros_like(weights)), []
     for given in updates:
         gradient = clipped(recipe, given)
+        now = replace(recipe, rate=given.rate * recipe.rate)
         for _ in range(recipe.repeated):
-            x = _step(recipe, x, gradient, state)
+            x = _step(now, x, gradient, state)
         found.append(x.copy())
     return found
 
@@ -99,7 +103,7 @@ def clipped(recipe: Recipe, given: Given) -> np.ndarray:
     gradient = recipe.times * given.elements
     if recipe.clip is not None:
         norm: Any = given.own if recipe.clip_each else given.norm
-        scale = recipe.clip / (abs(recipe.times) * norm + CLIP_EPSILON)
+        scale = recipe.clip / (abs(recipe.times) * norm + recipe.clip_epsilon)
         gradient = gradient * (scale if recipe.clip_up else np.minimum(1.0, scale))
     if recipe.clip_value is not None:
         gradient = np.clip(gradient, -recipe.clip_value, recipe.clip_value)

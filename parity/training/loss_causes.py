@@ -1,0 +1,285 @@
+"""Which mistakes explain that the port's loss differs on the reference's outputs.
+
+A cause has to give every term of the loss and every gradient that it passes to the outputs: a
+number that is fitted is never accepted on one number alone.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from parity.causes.source import Mistake, explained
+from parity.pairing import align
+from parity.trace import Tap, tap_key
+from parity.training.measured import ReferenceStep
+
+EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
+DIRECTIONS, STEP, SLOPE = 2, 1e-4, 1e-6  # in which, and how far, outputs are moved; relative
+NEAR = 1e-6  # relative; within which a fitted number is taken for a round one
+
+
+def causes(
+    step: ReferenceStep, terms: Mapping[str, Any], gradients: Mapping[str, Tap]
+) -> tuple[str, ...]:
+    """The likeliest mistake, where one is found."""
+    ours = _values(terms, gradients, step)
+    if ours is None:
+        return ()
+
+    def run() -> dict[str, np.ndarray]:
+        found, passed = step.side.alone(step.forward, step.outputs, "eager")
+        return _values(found, passed, step) or {}
+
+    exact = run()
+
+    def same(found: Mapping[str, np.ndarray]) -> bool:
+        return far(ours, found) <= EXPLAINED
+
+    for text in _by_arguments(run, ours):
+        return (text,)
+    text = scaled(exact, ours) or in_float32(ours, exact)
+    if text is not None:
+        return (text,)
+    for text in itertools.chain(_in_stops(run, ours), _in_operations(step, ours, gradients)):
+        return (text,)
+    loss = step.side.loss
+    found = explained(run, same, [loss]) if hasattr(loss, "__code__") else []
+    return tuple(found[:1])
+
+
+def _values(
+    terms: Mapping[str, Any], gradients: Mapping[str, Tap], step: ReferenceStep
+) -> dict[str, np.ndarray] | None:
+    """Terms and gradients by name, axes as the reference has them."""
+    found = {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
+    for key, tap in gradients.items():
+        theirs = step.by_output.values.get(key)
+        array = tap.array if theirs is None else align(tap, theirs.axes)
+        if array is None:
+            return None
+        found[key] = array
+    return found
+
+
+def far(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> float:
+    """The largest relative gap (l2) of any name; what one side lacks counts as zeros."""
+    worst = 0.0
+    for name in {**ours, **theirs}:
+        one, other = ours.get(name), theirs.get(name)
+        if one is None or other is None:
+            if np.any(one if other is None else other):
+                return math.inf
+            continue
+        if one.shape != other.shape:
+            return math.inf
+        size = float(np.linalg.norm(other)) or 1.0
+        distance = float(np.linalg.norm(one - other)) / size
+        worst = max(worst, distance if math.isfinite(distance) else math.inf)
+    return worst
+
+
+def scaled(exact: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> str | None:
+    """The factor on a term of the loss, on some or on all; it must have shown in two numbers."""
+    names = [name for name in exact if name in ours]
+    factors = {}
+    for name in names:
+        theirs, own = exact[name], ours[name]
+        if theirs.shape != own.shape or not np.any(theirs):
+            continue
+        factor = float(np.vdot(theirs, own) / np.vdot(theirs, theirs))
+        if np.linalg.norm(own - factor * theirs) > EXPLAINED * np.linalg.norm(own):
+            return None
+        factors[name] = factor
+    counted = sum(np.count_nonzero(exact[name]) for name in factors)
+    texts = {name: f"{factor:.9g}" for name, factor in factors.items()}
+    if counted < 2 or not texts:
+        return None
+    terms = {name: text for name, text in texts.items() if name.startswith("term ")}
+    passed = {name: text for name, text in texts.items() if name not in terms}
+    if len(set(texts.values())) == 1:
+        return f"the loss is multiplied by {_named_factor(exact, next(iter(factors.values())))}"
+    if set(terms.values()) == {"1"} and len(set(passed.values())) == 1:
+        factor = next(iter(passed.values()))
+        if factor == "2":
+            return "the gradient is doubled"
+        return f"the gradient is multiplied by {factor}, the loss is not"
+    return None
+
+
+def _named_factor(exact: Mapping[str, np.ndarray], factor: float) -> str:
+    """A factor with what it may be: a sum in place of a mean, or the other way round."""
+    for name, array in exact.items():
+        if name.startswith("term ") or array.ndim == 0:
+            continue
+        sizes = {array.size: "elements", math.prod(array.shape[:-1]): "rows"}
+        sizes |= {array.shape[0]: "examples", array.shape[-1]: "classes"}
+        for count, what in sizes.items():
+            if count > 1 and abs(factor - count) <= EXPLAINED * count:
+                return f"{count}: a sum instead of a mean over {count} {what}"
+            if count > 1 and abs(factor * count - 1) <= EXPLAINED:
+                return f"1/{count}: a mean instead of a sum over {count} {what}"
+    return f"{factor:.9g}"
+
+
+def in_float32(ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> str | None:
+    """That all of the port's values are numbers of float32, as the reference's are not."""
+
+    def single(values: Mapping[str, np.ndarray]) -> bool:
+        return all(np.array_equal(one, one.astype(np.float32)) for one in values.values())
+
+    if far(ours, exact) <= 1e-5 and single(ours) and not single(exact):
+        return "the loss is rounded to float32"
+    return None
+
+
+def _in_operations(
+    step: ReferenceStep, ours: Mapping[str, np.ndarray], passed: Mapping[str, Tap]
+) -> Iterator[str]:
+    """Mistakes of single operations of a PyTorch loss.
+
+    They are made below what PyTorch differentiates, so that only the terms show them. That the
+    gradients are theirs too is seen from how the sum of the terms moves with the outputs.
+    """
+    from parity.causes.torch_mistakes import operations
+
+    def run(outputs: Mapping[str, Tap] = step.outputs) -> dict[str, np.ndarray]:
+        terms, _ = step.side.alone(step.forward, outputs, "eager")
+        return {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
+
+    terms = {name: value for name, value in ours.items() if name.startswith("term ")}
+    _, mistakes = operations(run)
+    for mistake in mistakes:
+        try:
+            with mistake.planted():
+                found = run()
+            same = far(terms, found) <= EXPLAINED and _moves_so(step, mistake, run, passed)
+        except Exception:  # a mistake that breaks the loss is none that the port has made
+            continue
+        if same:
+            yield mistake.text
+
+
+def _moves_so(
+    step: ReferenceStep,
+    mistake: Mistake,
+    run: Callable[[Mapping[str, Tap]], Mapping[str, np.ndarray]],
+    passed: Mapping[str, Tap],
+) -> bool:
+    """Whether the loss with a mistake moves with the outputs as the port's gradients say."""
+    for seed in range(DIRECTIONS):
+        rng = np.random.default_rng(seed)
+        expected, sums = 0.0, []
+        directions = {
+            key: rng.normal(size=tap.array.shape)
+            for key, tap in step.outputs.items()
+            if tap.array.dtype.kind == "f"
+        }
+        for key, tap in step.by_output.values.items():
+            gradient = passed.get(key)
+            array = None if gradient is None else align(gradient, tap.axes)
+            if array is not None:
+                expected += float(np.vdot(array, directions[tap_key("", "output", tap.name)]))
+        for sign in (1, -1):
+            moved = {
+                key: replace(tap, array=tap.array + sign * STEP * directions[key])
+                if key in directions
+                else tap
+                for key, tap in step.outputs.items()
+            }
+            with mistake.planted():
+                sums.append(math.fsum(map(float, run(moved).values())))
+        slope = (sums[0] - sums[1]) / (2 * STEP)
+        if not abs(slope - expected) <= SLOPE * max(abs(slope), abs(expected)):
+            return False
+    return True
+
+
+def _in_stops(
+    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Gradients that are stopped within the loss."""
+    from parity.causes.torch_gradients import stopped
+
+    for mistake in stopped(run):
+        if _made(mistake, run, ours):
+            yield mistake.text
+
+
+def _made(mistake: Mistake, run: Callable[[], Any], ours: Mapping[str, np.ndarray]) -> bool:
+    try:
+        with mistake.planted():
+            return far(ours, run()) <= EXPLAINED
+    except Exception:  # a mistake that breaks the loss is none that the port has made
+        return False
+
+
+def _by_arguments(
+    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Other arguments of the loss functions that a PyTorch loss calls, and other targets."""
+    from parity.causes.torch_losses import argument_mistakes, fitted_arguments, target_mistakes
+
+    for mistake in (*argument_mistakes(run), *target_mistakes(run)):
+        if _made(mistake, run, ours):
+            yield mistake.text
+    for text, plant, start in fitted_arguments(run):
+        number = fitted(lambda value, plant=plant: _planted(plant(value), run), ours, start)
+        if number is not None:
+            yield text.format(_round(number))
+
+
+def _planted(planted: Any, run: Callable[[], Any]) -> Mapping[str, np.ndarray]:
+    with planted:
+        return run()
+
+
+def fitted(
+    run: Callable[[float], Mapping[str, np.ndarray]],
+    ours: Mapping[str, np.ndarray],
+    start: float,
+) -> float | None:
+    """The number with which `run` gives the port's values, by Gauss and Newton's method.
+
+    None where none is found, and where fewer than two of the values move with it.
+    """
+    value, step = start, 1e-4
+    for _ in range(12):
+        try:
+            here, there = _vector(run(value), ours), _vector(run(value + step), ours)
+        except Exception:  # a number that breaks the loss is none that the port has
+            return None
+        if here is None or there is None:
+            return None
+        slope = (there - here) / step
+        if np.count_nonzero(slope) < 2:
+            return None
+        wanted = _vector(ours, ours) - here
+        move = float(np.vdot(slope, wanted) / np.vdot(slope, slope))
+        if not math.isfinite(move):
+            return None
+        value += move
+        if abs(move) <= 1e-13 * max(1.0, abs(value)):
+            break
+    try:
+        return value if far(ours, run(value)) <= EXPLAINED else None
+    except Exception:  # as above
+        return None
+
+
+def _vector(values: Mapping[str, np.ndarray], names: Mapping[str, Any]) -> np.ndarray | None:
+    """All values in one vector, each name in units of the port's own size."""
+    if any(name not in values or values[name].shape != names[name].shape for name in names):
+        return None
+    parts: Sequence[np.ndarray] = [
+        values[name].ravel() / (float(np.linalg.norm(names[name])) or 1.0) for name in names
+    ]
+    return np.concatenate(parts) if parts else None
+
+
+def _round(value: float) -> str:
+    short = f"{value:.3g}"
+    return short if abs(float(short) - value) <= NEAR * max(abs(value), 1e-3) else f"{value:.9g}"

@@ -1,0 +1,208 @@
+"""Training side by side: how far the port comes apart from the reference, beside its own twin."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from parity.claims import Claim, claim
+from parity.judge import FUNCTION_FACTOR
+from parity.measurements import Multiple, Running
+from parity.training.sides import Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps:
+    """How far one step is from that of the float64 reference; gaps are relative.
+
+    `worst_loss` is the loss that is furthest; `pairs_differ` counts queries matched otherwise, None
+    where nothing is matched.
+    """
+
+    loss_gap: float
+    worst_loss: str
+    norm_gap: float
+    weight_gap: float
+    pairs_differ: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One update: the reference's losses and the norm of its gradients, and how far others are.
+
+    Beside the port stands the reference's `twin`, or the reference in float32 (`torch`).
+    """
+
+    step: int
+    total: float
+    losses: Mapping[str, float]
+    norm: float
+    port: Gaps
+    twin: Gaps | None = None
+    torch: Gaps | None = None
+
+
+def column(steps: Sequence[Update], side: str, measure: str) -> dict[str, float]:
+    """A measure of one side's gaps, by step."""
+    return {str(row.step): getattr(getattr(row, side), measure) for row in steps}
+
+
+class Run(Protocol):
+    """One side in training, one update at a time."""
+
+    def step(self, number: int) -> Mapping[str, Any]:
+        """Makes update `number`: `losses` by name, their `total`, and the gradients' `norm`."""
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The parameters by the reference's keys, valid until the next step."""
+
+
+class SideRun:
+    """A side of a pair with this `port` in training; `masks` gives each update's dropout masks."""
+
+    def __init__(self, side: Side, masks: Callable[[int], Any], port: Side) -> None:
+        self.side, self._masks, self._port = side, masks, port
+        self._optimizer = side.optimizer()
+        self._advance = side.scheduled(self._optimizer)
+
+    def step(self, number: int) -> dict[str, Any]:
+        """One update by the gradients of its own loss."""
+        recorder = self.side.gradient_recorder("eager", self._masks(number))
+        gradients: dict[str, np.ndarray | None] = dict.fromkeys(self.side.parameters())
+
+        def keep(tap: Any) -> None:
+            if tap.kind == "param_grad":
+                gradients[f"{tap.path}.{tap.name}" if tap.path else tap.name] = tap.array
+
+        with self.side.built.precision():
+            with self.side.trainer.training(self.side.model, self.side.inputs) as inputs:
+                recorder(inputs, keep)
+            self.side.update(self._optimizer, gradients)
+        self._advance()
+        sizes = [float(np.linalg.norm(one)) for one in gradients.values() if one is not None]
+        return {
+            "losses": dict(recorder.terms),
+            "total": sum(recorder.terms.values()),
+            "norm": math.hypot(*sizes),
+        }
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters, as the port could have them."""
+        return self._port.seen(self.side.state(self.side.tensors))
+
+
+def followed(
+    runs: Mapping[str, Run], steps: int, advance: Callable[[Update], None] = lambda row: None
+) -> list[Update]:
+    """What each step is on each side, beside "reference"; only the current weights are in memory.
+
+    The other runs are called as the sides of an `Update`.
+    """
+    rows = []
+    for number in range(steps):
+        found = {name: run.step(number) for name, run in runs.items()}
+        after = {name: run.weights() for name, run in runs.items()}
+        theirs = found["reference"]
+        gaps = {
+            name: compare_step(found[name], theirs, weight_gap(after[name], after["reference"]))
+            for name in runs
+            if name != "reference"
+        }
+        parts = {key: theirs[key] for key in ("total", "losses", "norm")}
+        row = Update(step=number, **parts, **gaps)
+        rows.append(row)
+        advance(row)
+    return rows
+
+
+def weight_gap(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> float:
+    """||ours - theirs|| / ||theirs|| over all parameters together, in float64."""
+    squares = total = 0.0
+    for key, reference in theirs.items():
+        wanted = reference.astype(np.float64).ravel()
+        gap = ours[key].astype(np.float64).ravel() - wanted
+        squares += float(np.einsum("i,i->", gap, gap))
+        total += float(np.einsum("i,i->", wanted, wanted))
+    return math.sqrt(squares / total)
+
+
+def compare_step(ours: Mapping[str, Any], theirs: Mapping[str, Any], gap: float) -> Gaps:
+    """How far one step is from that of the reference; gaps are relative, infinite where NaN.
+
+    A loss that only one side has is infinitely far. Where the steps match `pairs`, those that
+    differ are counted.
+    """
+    names = {*ours["losses"], *theirs["losses"]}
+    missing = math.inf if ours["losses"].keys() != theirs["losses"].keys() else 0.0
+    by_loss = {
+        name: _relative(ours["losses"].get(name, math.nan), theirs["losses"].get(name, math.nan))
+        for name in sorted(names)
+    }
+    paired = "pairs" in theirs
+    return Gaps(
+        loss_gap=max(missing, _relative(ours["total"], theirs["total"])),
+        worst_loss=max(by_loss, key=by_loss.__getitem__),
+        norm_gap=_relative(ours["norm"], theirs["norm"]),
+        weight_gap=gap if math.isfinite(gap) else math.inf,
+        pairs_differ=int((ours["pairs"] != theirs["pairs"]).sum()) if paired else None,
+    )
+
+
+def _relative(value: float, reference: float) -> float:
+    if not (math.isfinite(value) and math.isfinite(reference)):
+        return math.inf
+    return abs(value - reference) / abs(reference) if reference else abs(value)
+
+
+def twin_claims(steps: Sequence[Update], command: str, prefix: str = "twin") -> list[Claim]:
+    """The port stays as near to the reference as the reference's own twin does, in float64."""
+    return [
+        running_claim(
+            steps,
+            (measure, "twin", "the reference's twin"),
+            f"{prefix}_{measure}",
+            "floor_factor",
+            f"The {measure.replace('_', ' ')} stays within {FUNCTION_FACTOR:g} times that of the "
+            "reference to itself, started one unit in the last place away",
+            sys.float_info.epsilon,
+            command,
+        )
+        for measure in ("weight_gap", "loss_gap")
+    ]
+
+
+def running_claim(
+    steps: Sequence[Update],
+    measured: tuple[str, str, str],
+    identity: str,
+    limit: str,
+    title: str,
+    least: float,
+    command: str,
+) -> Claim:
+    """The port's largest gap up to each step, in units of that of another run up to there.
+
+    Args:
+        measured: which gap, of which run beside the port, and that run in words.
+        least: the rounding of one number, below which no gap is counted.
+    """
+    measure, beside, words = measured
+    running = Running(
+        column(steps, "port", measure),
+        column(steps, beside, measure),
+        least,
+        Multiple(limit, 1),
+    )
+    one = claim(
+        identity,
+        title,
+        running,
+        f"the port's largest gap up to a step in units of that of {words} up to "
+        f"there, which counts as no less than the rounding of one number, {least:.2g}",
+        command,
+    )
+    _, place = running.worst()
+    return one.decided_by(None if place is None else int(place))

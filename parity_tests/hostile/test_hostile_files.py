@@ -1,0 +1,103 @@
+"""Every hostile file gives one error of three lines, or the right result, in time and memory.
+
+Each is read in a process of its own, forked from this one, so that what it costs can be measured.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import reports.loading  # noqa: F401
+from parity.errors import InputError
+from parity_tests.hostile.checkpoint_files import CHECKPOINTS, read_all
+from parity_tests.hostile.other_files import OTHERS
+
+SECONDS = 2
+MEGABYTES = 500
+_KILLED = 60  # seconds: a machine that is busy is no fault
+
+
+def measured(read: Callable[[], object], seconds: float = SECONDS) -> str:
+    """What `read` ends with: "right", or the error's text; and that it stays within the bounds."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(_KILLED)
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.close(reader)
+            os.write(writer, _outcome(read).encode("utf-8", "backslashreplace")[:60_000])
+            status = 0
+        os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        text = stream.read().decode()
+    _, status, usage = os.wait4(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, f"it ended with {status}: {text}"
+    assert usage.ru_utime + usage.ru_stime < seconds, f"{usage.ru_utime:.1f} s: {text}"
+    assert usage.ru_maxrss - before < MEGABYTES * 1024, f"{usage.ru_maxrss / 1024:.0f} MB: {text}"
+    return text
+
+
+def _outcome(read: Callable[[], object]) -> str:
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    except BaseException:
+        return f"TRACEBACK {traceback.format_exc()}"
+    return "right"
+
+
+def judged(text: str, message: str | None) -> None:
+    if message is None:
+        assert text == "right"
+        return
+    assert message in text, text
+    lines = text.splitlines()
+    assert len(lines) <= 4, text
+    assert len(text) < 10_000, text
+    assert "refused" not in lines[0] or "obtain the file again" not in text
+    text.encode("utf-8")
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_hostile_checkpoint_gives_one_error(name: str, tmp_path: Path) -> None:
+    make, message = CHECKPOINTS[name]
+    make(tmp_path / "file.any")
+    judged(measured(lambda: read_all(tmp_path / "file.any")), message)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_hostile_file_gives_one_error(name: str, tmp_path: Path) -> None:
+    make, read, message = OTHERS[name]
+    make(tmp_path / "file.any")
+    judged(measured(lambda: read(tmp_path / "file.any")), message)
+
+
+def test_there_are_many_hostile_files() -> None:
+    assert len(CHECKPOINTS) + len(OTHERS) >= 60
+
+
+def test_what_takes_too_long_is_noticed() -> None:
+    with pytest.raises(AssertionError, match=" s: "):
+        measured(lambda: sum(range(10**8)), seconds=0.2)
+
+
+def test_what_takes_too_much_memory_is_noticed() -> None:
+    with pytest.raises(AssertionError, match=" MB: "):
+        measured(lambda: bytearray(b"x" * (MEGABYTES << 20)))
+
+
+def test_a_crash_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="it ended with"):
+        measured(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert "TRACEBACK" in measured(lambda: sys.modules["nothing of this name"])

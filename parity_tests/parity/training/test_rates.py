@@ -1,0 +1,37 @@
+"""Why learning rates differ, from the numbers alone."""
+
+import numpy as np
+import pytest
+
+from parity.training.rates import schedule_causes
+
+PLACES = (0, 1, 3, 4, 5, 7, 8, 9)
+
+
+def rate(step: int) -> float:
+    """1e-3, a tenth from 4 on, a hundredth from 8 on."""
+    return 1e-3 * 0.1 ** ((step >= 4) + (step >= 8))
+
+
+def first_cause(ours) -> str | None:
+    every = {step: rate(step) for step in range(max(PLACES) + 2)}
+    return next(schedule_causes({at: rate(at) for at in PLACES}, ours, every), None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (lambda at: rate(max(at - 1, 0)), "the rate is that of the update before"),
+        (lambda at: rate(at + 1), "the rate is that of the update after"),
+        (lambda at: 1e-3, "the schedule does not reach the optimizer"),
+        (lambda at: 0.5 * rate(at), "the rate is 0.5 times as large"),
+        (lambda at: float(np.float32(rate(at))), "the rate is computed in float32"),
+    ],
+)
+def test_a_mistake_of_a_schedule_is_named(changed, text):
+    assert first_cause({at: changed(at) for at in PLACES}) == text
+
+
+def test_what_fits_nothing_is_not_explained():
+    rng = np.random.default_rng(0)
+    assert first_cause({at: float(rng.uniform(1e-4, 1e-3)) for at in PLACES}) is None
