@@ -33,9 +33,9 @@ class Weights:
     Args:
         variables: the port's path, such as `encoder.layers.*.scale`, to the reference's key.
         layouts: the reference's key to its `Layout` in the port.
-        joints: what else is not one to one, such as a norm that is folded into a kernel.
         reference_only: the reference's key that no variable holds, to the reason.
         port_only: path of a variable that no tensor fits, to the reason; it keeps its value.
+        joints: what else is not one to one, such as a norm that is folded into a kernel.
 
     Example:
         >>> weights = parity.Weights(
@@ -48,9 +48,9 @@ class Weights:
 
     variables: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
-    joints: Sequence[Joint] = ()
     reference_only: Mapping[str, str] = field(default_factory=dict)
     port_only: Mapping[str, str] = field(default_factory=dict)
+    joints: Sequence[Joint] = ()
 
     @property
     def reasons(self) -> list[str]:
