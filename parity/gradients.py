@@ -419,7 +419,7 @@ class IsolatedRun:
         leaves: dict[str, Any] = {}
 
         def made(path: str, kind: str, tap: Tap, dtype: Any, needed: bool = False) -> Any:
-            array = self.fed_array(path, kind, Slot(tap.name, dtype), tap)
+            array = self.fed_array(path, kind, Slot(tap.name, dtype), {tap.name: tap})
             if array is None:
                 axes = self.axes(path, kind, tap.name, tap.array.ndim)
                 raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")

@@ -20,6 +20,8 @@ from replication.commands import (
     import_run,
     initial_weights,
     inspect,
+    match,
+    new_pair,
     predict,
     preflight,
     report,
@@ -71,6 +73,8 @@ def parity(
 for verb in (
     demo,
     audit,
+    match,
+    new_pair,
     trajectory,
     initial_weights,
     zoo,

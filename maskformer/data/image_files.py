@@ -8,25 +8,28 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from parity.errors import InputError
 from parity.reading import bounds
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """Decoders that may look at a file, whatever its name; none of them starts another program."""
 
 _EXIF_ORIENTATION = 274
 _TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
 _COLOURS = frozenset(
     ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -35,13 +38,15 @@ _COLOURS = frozenset(
 
 
 @contextlib.contextmanager
-def opened(source: Path | bytes, name: str, what: str = "photograph") -> Iterator[Image.Image]:
+def opened(source: Path | bytes, name: str, what: str = "photograph") -> "Iterator[Image.Image]":
     """The picture, its size checked, its pixels not yet decoded; errors while it is used as well.
 
     Args: source: a path, or the bytes of a file; name of the image for messages; what it is.
     Raises InputError for a file that is missing, empty, no image of `FORMATS`, broken, or larger
     than `bounds.PIXELS`.
     """
+    from PIL import Image, UnidentifiedImageError  # reports are judged without Pillow
+
     place = source if isinstance(source, Path) else "its record"
     try:
         if isinstance(source, Path) and not source.is_file():
@@ -93,10 +98,12 @@ def photograph(source: Path | bytes, name: str) -> np.ndarray:
     grey of 16 bits, whose upper 8 are taken, where detectron2 makes almost all of it white.
     Raises InputError as `opened` does, and for modes that are no certain colours.
     """
+    from PIL.Image import Transpose
+
     with opened(source, name) as picture:
         picture.load()
         turn = _TRANSPOSITIONS.get(picture.getexif().get(_EXIF_ORIENTATION))
-        upright = picture if turn is None else picture.transpose(turn)
+        upright = picture if turn is None else picture.transpose(Transpose[turn])
         # Pillow opens some PNGs of 16 bits as 32-bit integers
         if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PNG"):
             grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)

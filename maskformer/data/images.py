@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from maskformer.data.image_files import photograph
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 
@@ -16,6 +15,8 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises InputError as `image_files.photograph` does.
     """
+    from maskformer.data.image_files import photograph
+
     return photograph(Path(path), f"image {Path(path).name}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.arranging import Arranged, known
+from parity.auditing.declared import check_kinds
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
 from parity.auditing.reference import Reference
@@ -181,7 +182,10 @@ def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
         recorder, inputs = recorder_of(reference, built, built.framework.EXECUTIONS[0], None)
         with built.precision():
             recorder.modules_of(inputs)
-    return built, load(built.framework, built.model, reference.state, pair.names, pair.weights)
+    framework, model = built.framework, built.model
+    variables, modules = framework.variables(model), framework.modules(model)
+    check_kinds(pair.names, pair.weights, reference.state, variables, modules)
+    return built, load(framework, model, reference.state, pair.names, pair.weights)
 
 
 def _changed(reference: Reference, built: Built) -> None:

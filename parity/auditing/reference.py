@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.declared import check_sides
 from parity.auditing.options import Options
 from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
@@ -27,7 +28,8 @@ class Reference:
     `built` is its float64 model, `trace` and `outputs` are those in float64, `floors` how far
     rounding moves each tap; `moved` is what was kept of the outputs of the runs with moved
     roundings. `errors32` and `floors32` are the same of the float32 reference, empty where only
-    float64 is audited. `state` are its weights.
+    float64 is audited. `state` are its weights; `first` is the float32 model that has them, where
+    each build might have others.
     """
 
     pair: Pair
@@ -41,6 +43,11 @@ class Reference:
     outputs32: Any = None
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    first: Built | None = None
+
+    def built_in(self, dtype: str) -> Built:
+        """Its model in one precision, which may be one that serves for this alone."""
+        return _built(self.pair, dtype, self.first)
 
     @property
     def framework(self) -> Framework:
@@ -68,6 +75,7 @@ def measure_reference(
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
     """
+    check_sides(pair.names)
     if first is None:
         pair, first = given_reference(pair)
     with steps("reference, float64"):
@@ -88,7 +96,8 @@ def measure_reference(
             recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
         )
     give_back()
-    found = Reference(pair, built, _state(pair, first), recorder, outputs, trace, floors, moved)
+    state = _state(pair, first)
+    found = Reference(pair, built, state, recorder, outputs, trace, floors, moved, first=first)
     if options.float32:
         with steps("reference and rounding floor, float32"):
             built32, recorder32 = _recorder(pair, options, "float32", first)
@@ -136,7 +145,7 @@ def _built_by_a_call(pair: Pair, built: Built) -> None:
 def _recorder(
     pair: Pair, options: Options, dtype: str, first: Built | None
 ) -> tuple[Built, Recorder]:
-    built = build(pair.reference, dtype) if first is None or dtype != first.dtype else first
+    built = _built(pair, dtype, first)
     evaluating(built)
     framework = built.framework
     if framework.measure_floors is None:
@@ -145,12 +154,20 @@ def _recorder(
             "how far rounding moves its tensors cannot be measured",
             "make it the port, and the other model the reference",
         )
-    if first is not None and built is not first:
-        _built_by_a_call(pair, built)
-        weights = framework.variables(first.model)
-        for path, one in framework.variables(built.model).items():
-            one.assign(weights[path].read())
     return built, _new_recorder(pair, built, options.only)
+
+
+def _built(pair: Pair, dtype: str, first: Built | None) -> Built:
+    """The reference in one precision, with the weights of the first model where there is one."""
+    if first is not None and dtype == first.dtype:
+        return first
+    built = build(pair.reference, dtype)
+    if first is not None:
+        _built_by_a_call(pair, built)
+        weights = first.framework.variables(first.model)
+        for path, one in built.framework.variables(built.model).items():
+            one.assign(weights[path].read())
+    return built
 
 
 def _new_recorder(pair: Pair, built: Built, only: str | None) -> Recorder:

@@ -273,10 +273,15 @@ class _Search:
         )
         if not free[0] or not free[1]:
             return
-        pairs, unsure = aligned(*tokens)
-        guessed = [
-            (sequences[0][i], sequences[1][j]) for i, j in pairs if sequences[0][i] in free[0]
-        ]
+        guessed: list[tuple[str, str]] = []
+        for theirs, ours in self._between(sequences, tokens, free):
+            kinds = [sizes[0][p] for p in theirs], [sizes[1][p] for p in ours]
+            pairs, unsure = aligned(*kinds)
+            if len(pairs) == min(len(theirs), len(ours)) and not unsure:
+                guessed += [(theirs[i], ours[j]) for i, j in pairs]
+            elif set(kinds[0]) & set(kinds[1]):
+                why = "alike in shape, and other layers are called between them on each side"
+                self.questions.append(Question(tuple(theirs), tuple(ours), why))
         crossed = {
             index
             for both in misnamed(
@@ -292,15 +297,25 @@ class _Search:
                     "alike in shape, and the order of calls says something else than the names",
                 )
             )
-        doubtful = [sequences[0][i] for i in unsure if sequences[0][i] in free[0]]
-        if doubtful:
-            kinds = {sizes[0][p] for p in doubtful}
-            candidates = [p for p in sequences[1] if p in free[1] and sizes[1][p] in kinds]
-            why = "alike in shape, and another number of them is called on each side"
-            self.questions.append(Question(tuple(doubtful), tuple(candidates), why))
         for index, (theirs, ours) in enumerate(guessed):
             if index not in crossed:
                 self._pair_owners(theirs, ours, ORDER)
+
+    @staticmethod
+    def _between(
+        sequences: Sequence[Sequence[str]],
+        tokens: Sequence[Sequence[object]],
+        free: Sequence[set[str]],
+    ) -> Iterable[tuple[list[str], list[str]]]:
+        """The free layers of both sides between the same layers that are paired."""
+        fixed = [(i, j) for i, j in aligned(*tokens)[0] if sequences[0][i] not in free[0]]
+        start = (0, 0)
+        for end in [*fixed, (len(sequences[0]), len(sequences[1]))]:
+            yield tuple(
+                [p for p in sequence[start[n] : end[n]] if p in free[n]]
+                for n, sequence in enumerate(sequences)
+            )
+            start = end
 
     def _told_apart(self, theirs: list[str], ours: list[str], shared: bool) -> None:
         if not theirs or not ours:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
+from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
 from parity.calls import Recorder, fill, is_array, needed
@@ -257,7 +257,7 @@ class Side:
 def reference_side(reference: Reference, training: Training, dtype: str) -> Side:
     """The reference in one precision; raises InputError where its framework cannot be trained."""
     pair = reference.pair
-    built = build(pair.reference, dtype)
+    built = reference.built_in(dtype)
     _check(built, "reference")
     variables = built.framework.variables(built.model)
     return Side(

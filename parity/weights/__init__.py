@@ -14,6 +14,7 @@ from parity.weights.layouts import turned as turned
 from parity.weights.loading import Held as Held
 from parity.weights.loading import Loaded as Loaded
 from parity.weights.loading import Returned as Returned
+from parity.weights.loading import State as State
 from parity.weights.loading import Variable as Variable
 from parity.weights.loading import Weights as Weights
 from parity.weights.loading import key_of as key_of

@@ -146,4 +146,4 @@ def test_a_model_that_keeps_its_precision_is_given_as_what_builds_it():
     with pytest.raises(InputError, match="a Sequential of TensorFlow was given, not what builds"):
         audit(Pair(perceptron(nn.ReLU()), dense(), (IMAGES,)), quiet=True)
     result = audit(Pair(dense, nn.Sequential(nn.Linear(6, 3)), (IMAGES,)), quiet=True)
-    assert result["verdict"] == "equal"
+    assert result.verdict == "equal"

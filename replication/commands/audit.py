@@ -89,6 +89,40 @@ def _audit_all(
     options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 
+def _audit_pair(
+    source: str,
+    excluded: list[str],
+    execution: str,
+    isolate: bool,
+    only: str | None,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> NoReturn:
+    """Runs `parity audit --pair` and ends the program; `excluded` options were given beside it."""
+    from parity.auditing.options import Options
+    from parity.audits import audit_with
+    from replication.commands.pair_source import load_pair
+
+    if excluded:
+        raise InputError(
+            f"--pair does not go with {', '.join(excluded)}",
+            "models, weights and inputs are those of the pair",
+            "give --execution, --isolate, --only, --threads, --out or --json only",
+        )
+    set_threads(threads)
+    pair = load_pair(source)
+    names = [part.strip() for part in execution.split(",") if part.strip()]
+    asked = Options(
+        None if execution == EVERY else names, isolate, only, command=options.command_line()
+    )
+    result = {**audit_with(pair, asked, Steps(quiet=as_json)), "title": source}
+    options.keep(result, out, "audit.json")
+    causes = [f"{one['path']}: {one['cause']}" for one in result["localisations"] if one["cause"]]
+    equal = result["verdict"] == "equal"
+    options.end(result, as_json, lambda: "\n".join([summary(result), *causes]), equal)
+
+
 def register(app: typer.Typer) -> None:
     """Adds `parity audit`."""
 
@@ -138,30 +172,48 @@ def register(app: typer.Typer) -> None:
                 "--all", help="Audit each architecture of the zoo in float64, one by one."
             ),
         ] = False,
+        pair: Annotated[
+            str | None,
+            typer.Option(
+                "--pair",
+                help="FILE.py:name or module:name: any two models, a parity.Pair.",
+                metavar="PAIR",
+            ),
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
     ) -> None:
-        """Compare the TensorFlow model with the PyTorch reference, every layer, on real inputs.
+        """Compare two models, every layer, on real inputs: those of --pair, or of a configuration.
 
         Without --config the one that fits --weights is taken. The synthetic image is 128x160, with
         --all 64x96.
 
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
+        of_a_zoo = {
+            "--config": config,
+            "--config-file": config_file,
+            "--port-weights": port_weights,
+            "--images": images or more_images,
+            "--batch": batch != 1,
+            "--short-side": short_side,
+            "--reference": reference != "builtin",
+            "--train": train,
+        }
+        if pair is not None:
+            given = of_a_zoo | {
+                "--weights": weights != "seeded:0",
+                "--size": size,
+                "--all": every,
+            }
+            excluded = [name for name, value in given.items() if value]
+            _audit_pair(pair, excluded, execution, isolate, only, threads, out, as_json)
         if every:
-            given = {
-                "--config": config,
-                "--config-file": config_file,
-                "--port-weights": port_weights,
-                "--images": images or more_images,
-                "--batch": batch != 1,
-                "--short-side": short_side,
+            given = of_a_zoo | {
                 "--execution": execution != EVERY,
-                "--reference": reference != "builtin",
                 "--only": only,
                 "--isolate": isolate,
-                "--train": train,
             }
             excluded = [name for name, value in given.items() if value]
             _audit_all(excluded, weights, size, threads, out, as_json)

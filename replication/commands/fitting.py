@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskformer.model import zoo
-from maskformer.model.detectron2_config import resolve
 from parity.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ def entry_that_fits(source: Path, choice: "Choice | None" = None) -> zoo.Entry:
     with open_source(source, choice) as opened:
         fits = fitting(opened)
     if not fits and (source / "config.json").is_file():
+        from maskformer.model.detectron2_config import resolve
+
         return resolve(None, source)
     if not fits:
         raise InputError(

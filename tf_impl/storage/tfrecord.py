@@ -463,10 +463,9 @@ def _read_manifest(folder: Path | BucketPath) -> dict[str, Any]:
     try:
         manifest = _json(path)
         known = manifest["format"]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a manifest", f"{type(error).__name__}: {error}", "Write it again."
-        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path} is not a manifest", reason, "Write it again.") from None
     if known != FORMAT:
         raise InputError(
             f"{path} has the format {known!r}", f"expected: {FORMAT}", "Write the records again."
@@ -492,7 +491,7 @@ def _read_index(path: Path | BucketPath, entry: dict[str, Any]) -> dict[str, Any
     try:
         index = _json(beside)
         consistent = len(index["records"]) == entry["images"]
-    except (KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         consistent = False
     if not consistent:
         raise InputError(

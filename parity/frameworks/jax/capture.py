@@ -145,6 +145,11 @@ class Recorder(Moving, calls.Recorder):
             found(Tap(call.path, kind, name, call.call, axes, arrays[fetch], same_as))
         return _filled(program.outputs, outputs), trace
 
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether layers of dropout return what they are given."""
+        return self.masks is not None and self.masks.seed is None
+
     @staticmethod
     def _keep(changed: Iterable[tuple[Callable[[Any], None], Any]]) -> None:
         for assign, value in changed:

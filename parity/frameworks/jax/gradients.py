@@ -5,6 +5,7 @@ these zeros and by the variables at once.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -84,8 +85,8 @@ class Gradients(IsolatedRun):
     Args:
         model, axes, execution, masks, naming: as of the recorder.
         loss: loss(outputs) is the scalar that is differentiated, or the terms by name whose sum is.
-        parameters: what gives the array of each variable, by the reference's key, each with what
-            turns its gradient into the reference's layout.
+        parameters: what gives the arrays of the variables that hold a tensor of the reference, by
+            its key, with what makes of their gradients that of the tensor.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class Gradients(IsolatedRun):
         jax.eval_shape(lambda given: run(jax.tree.unflatten(tree, leaves), None, given), arguments)
         shapes = list(self._zeros.shapes)
 
-        def gradients(leaves: list[Any], given: list[Any]) -> Any:
+        def all_of(leaves: list[Any], given: list[Any]) -> Any:
             def of(chosen: list[Any], zeros: list[Any]) -> Any:
                 held = list(leaves)
                 for at, value in zip(index, chosen, strict=True):
@@ -201,14 +202,13 @@ class Gradients(IsolatedRun):
             return terms, *back(jnp.ones((), total.dtype))
 
         try:
-            closed, shape = jax.make_jaxpr(gradients, return_shape=True)(leaves, arguments)
+            closed, shape = jax.make_jaxpr(all_of, return_shape=True)(leaves, arguments)
         finally:
             self._held = None
-        flat = [*leaves, *arguments]
+        evaluate = partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
         if self.execution == "jit":
-            found = jax.jit(jax.core.jaxpr_as_fun(closed))(*flat)
-        else:
-            found = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *flat)
+            evaluate = jax.jit(evaluate)
+        found = evaluate(*leaves, *arguments)
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
         known = {at: to_array(one) for at, one, used in zip(index, own, moved, strict=True) if used}

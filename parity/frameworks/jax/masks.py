@@ -19,7 +19,7 @@ def fed_masks(keeps: Keeps) -> Iterator[None]:
 
     def bernoulli(key: Any, p: Any = 0.5, shape: Any = None, **options: Any) -> jax.Array:
         kept = keeps(tuple(shape or ()), float(p))
-        # A layer divides what is kept by `p`: where nothing is dropped, it is kept `p` times.
+        # Attention multiplies by what is kept, divided by `p`; layers of dropout are told apart.
         return jax.numpy.full(shape, p) if kept is None else jax.numpy.asarray(kept)
 
     jax.random.bernoulli = bernoulli

@@ -1,10 +1,12 @@
 """Keras 3 on its JAX backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
 import keras
+from keras.src.backend.jax import random
 
 from parity import calls
 from parity.calls import Watch, watching
@@ -17,6 +19,7 @@ from parity.frameworks.jax.training import differentiated as differentiated
 from parity.frameworks.jax.training import tensor as tensor
 from parity.frameworks.keras import modules
 from parity.frameworks.keras.weights import variables
+from parity.masks import Keeps
 
 
 class Recorder(capture.Recorder):
@@ -25,6 +28,9 @@ class Recorder(capture.Recorder):
     call_signature = staticmethod(modules.call_signature)
     variables = staticmethod(variables)
     is_symbolic = staticmethod(modules.is_symbolic)
+
+    def _fed(self, keeps: Keeps) -> AbstractContextManager:
+        return _dropping(keeps)
 
     def _found(self, inputs: tuple | dict) -> dict[str, keras.Layer]:
         if not self.model.built:
@@ -51,6 +57,26 @@ class Recorder(capture.Recorder):
             if value is not before
         ]
         return outputs
+
+
+@contextmanager
+def _dropping(keeps: Keeps) -> Iterator[None]:
+    """Inside it the dropout of Keras' JAX backend takes what `keeps` gives."""
+    original = random.dropout
+
+    def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> jax.Array:
+        shape = [
+            size if asked is None else asked
+            for size, asked in zip(inputs.shape, noise_shape or inputs.shape, strict=True)
+        ]
+        kept = keeps(tuple(shape), 1.0 - rate)
+        return inputs if kept is None else jax.numpy.where(kept, inputs / (1.0 - rate), 0.0)
+
+    random.dropout = dropout
+    try:
+        yield
+    finally:
+        random.dropout = original
 
 
 class GradientRecorder(Gradients, Recorder):

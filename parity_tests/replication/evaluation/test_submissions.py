@@ -89,9 +89,8 @@ def test_scores_are_panopticapi_s(tmp_path: Path) -> None:
     ours = scores(truth, mine).predictions[str(mine)]
     for group in ("All", "Things", "Stuff"):
         for key in ("pq", "sq", "rq"):
-            assert getattr(ours.panoptic[group], key) == pytest.approx(
-                theirs[group][key], rel=1e-12
-            )
+            found = getattr(ours.panoptic[group], key)
+            assert found == pytest.approx(theirs[group][key], rel=1e-12)
     assert 0 < theirs["All"]["pq"] < 1
 
 

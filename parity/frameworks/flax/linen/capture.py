@@ -72,6 +72,10 @@ def _above(path: tuple[str, ...]) -> Iterator[str]:
     yield from (".".join(path[: index + 1]) for index in range(len(path)))
 
 
+def _given(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    return inputs
+
+
 def taken(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
     for part in path:
         tree = tree[part]
@@ -128,6 +132,8 @@ class Recorder(capture.Recorder):
         alive = []
 
         def watched(proceed: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+            if self.drops_nothing and isinstance(context.module, linen.Dropout):
+                proceed = _given
             path = paths.get(".".join((*root, *context.module.path)))
             if context.method_name != "__call__" or path is None:
                 return proceed(*args, **kwargs)

@@ -80,6 +80,9 @@ class Recorder(capture.Recorder):
         # What was given stays as it is: a model of its own is run.
         held = modules(nnx.merge(self._graph, state))
         module = held[self._own[id(module)]]
+        for one in held.values() if self.drops_nothing else ():
+            if isinstance(one, nnx.Dropout):
+                one.deterministic = True
         if watch is None:
             outputs = module(*args, **kwargs)
         else:

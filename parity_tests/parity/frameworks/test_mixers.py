@@ -1,0 +1,110 @@
+"""One model in every framework: the same verdict, places and causes, in every execution."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from parity_tests.docs.documents import ROOT, text_of
+from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING
+
+EXECUTIONS = {
+    "tf_keras": ["eager", "graph", "xla"],
+    "keras tensorflow": ["eager", "graph", "xla"],
+    "keras jax": ["eager", "jit"],
+    "keras torch": ["eager"],
+    "nnx": ["eager", "jit"],
+    "linen": ["eager", "jit"],
+    "torch": ["eager"],
+}
+PLANTED = ("keras tensorflow", "keras jax", "nnx")  # where all faults are planted
+EACH = ("epsilon", "no residual")  # those that are planted everywhere
+
+
+@functools.cache
+def outcomes(kind: str) -> dict[str, Any]:
+    """What an audit says of a kind and each of its faults, from a process of its own."""
+    _, _, backend = kind.partition(" ")
+    environment = os.environ | {"KERAS_BACKEND": backend or "jax", "JAX_PLATFORMS": "cpu"}
+    faults = [CLEAN, *FORWARD, *TRAINING] if kind in PLANTED else [CLEAN, *EACH]
+    run = subprocess.run(
+        [sys.executable, "-m", "parity_tests.parity.frameworks.mixers", kind, *faults],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mixer_is_equal_in_every_execution(kind):
+    found = outcomes(kind)[CLEAN]
+    assert (found["verdict"], found["failing"]) == ("equal", {})
+    assert found["executions"] == EXECUTIONS[kind]
+    # The training step is compared in each as well.
+    assert {one for one, _ in TRAINING.values()} <= set(found["claims"])
+
+
+@pytest.mark.parametrize("fault", EACH)
+def test_every_framework_gives_the_same_places_and_causes(fault):
+    found = {
+        kind: (
+            one[fault]["verdict"],
+            tuple(one[fault]["places"]),
+            tuple(one[fault]["causes"]),
+        )
+        for kind in KINDS
+        if (one := outcomes(kind))
+    }
+    assert len(set(found.values())) == 1, found
+    verdict, places, causes = found["torch"]
+    assert (verdict, list(places)) == ("different", FORWARD[fault])
+    assert all(causes)
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("fault", FORWARD)
+def test_a_fault_is_found_at_its_place(kind, fault):
+    found = outcomes(kind)[fault]
+    assert (found["verdict"], found["places"]) == ("different", FORWARD[fault])
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("fault", TRAINING)
+def test_a_fault_of_training_is_found_at_its_place(kind, fault):
+    found = outcomes(kind)[fault]
+    claim, place = TRAINING[fault]
+    assert found["verdict"] == "different"
+    assert found["failing"][claim][0].startswith(place), found["failing"]
+
+
+def table() -> str:
+    """The table of the guide: what an audit found of the Mixer in each framework."""
+    rows = ["| model | executions | as it is | faults found |", "| --- | --- | --- | --- |"]
+    for kind in KINDS:
+        found = outcomes(kind)
+        planted = [fault for fault in found if fault != CLEAN]
+        right = [
+            fault
+            for fault in planted
+            if found[fault]["places"] == FORWARD.get(fault)
+            or (
+                fault in TRAINING
+                and TRAINING[fault][0] in found[fault]["failing"]
+                and found[fault]["failing"][TRAINING[fault][0]][0].startswith(TRAINING[fault][1])
+            )
+        ]
+        executions = ", ".join(found[CLEAN]["executions"])
+        count = f"{len(right)} of {len(planted)}"
+        rows.append(f"| {kind} | {executions} | {found[CLEAN]['verdict']} | {count} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_table_of_the_guide_is_what_was_found():
+    assert table() in text_of("docs/frameworks.md"), table()
