@@ -12,6 +12,8 @@ import pytest
 from parity_tests.docs.documents import ROOT, text_of
 from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING
 
+pytestmark = pytest.mark.slow  # seven processes, each with a framework and many audits
+
 EXECUTIONS = {
     "tf_keras": ["eager", "graph", "xla"],
     "keras tensorflow": ["eager", "graph", "xla"],
@@ -39,7 +41,8 @@ def outcomes(kind: str) -> dict[str, Any]:
         env=environment,
     )
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return {fault: found for line in lines for fault, found in line.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
