@@ -467,6 +467,7 @@ def outcome(kind: str, fault: str) -> dict[str, Any]:
     ).to_json()
     return {
         "verdict": found["verdict"],
+        "seconds": sum(found["timings"].values()),
         "executions": list(found["float32"]),
         "places": [one["path"] for one in found["localisations"]],
         "causes": [one["cause"] for one in found["localisations"]],
