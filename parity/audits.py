@@ -24,6 +24,7 @@ from parity.auditing.result import (
 from parity.auditing.state import put_back, state_before
 from parity.calls import Call, Recorder
 from parity.errors import InputError
+from parity.frameworks.shared.interceptions import noting
 from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
 from parity.localise import Localisation, locate
 from parity.matching.search import completed
@@ -32,7 +33,7 @@ from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.records import write_json
 from parity.results import Result
-from parity.steps import Steps, Telling, give_back
+from parity.steps import ENDLESS, Budget, Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
 from parity.training.declared import Training as Training
 from parity.training.step import training_claims
@@ -47,6 +48,7 @@ def audit(
     training: Training | None = None,
     executions: Sequence[str] | None = None,
     isolate: bool = False,
+    search: str | None = None,
     title: str = "Audit",
     command: str = Options.command,
     quiet: bool = False,
@@ -58,6 +60,8 @@ def audit(
         executions: how the port is run in float32, by default in every way that its framework has;
             without any, only float64 is compared.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
+        search: how long causes are searched for, such as `60s` in all or `60s,5s` with at most 5 s
+            at one place; by default as long as it takes.
         title, command: what the report calls it, and what measures it again.
         quiet: print no progress.
     Raises: InputError where the pair cannot be compared: the reference in training mode, an unknown
@@ -71,8 +75,16 @@ def audit(
         >>> result.verdict
         'equal'
     """
+    budget = ENDLESS if search is None else Budget.of_text(search)
     left = NOT_VERIFIED if training is None else NOT_VERIFIED[1:]
-    options = Options(executions, isolate, command=command, training=training, not_verified=left)
+    options = Options(
+        executions,
+        isolate,
+        search=budget,
+        command=command,
+        training=training,
+        not_verified=left,
+    )
     return replace(audit_with(pair, options, Steps(quiet=quiet)), title=title)
 
 
@@ -170,10 +182,11 @@ def _judge_float64(
     recorder, inputs = recorder_of(reference, built, execution, options.only)
     with steps("port, float64"):
         comparison = Comparison(trace)
-        with usable(built, execution):
+        with usable(built, execution), noting() as kept:
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+        measured.kept = {"reference": reference.kept, "port": {**port.kept, **kept}}
         measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
         measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps

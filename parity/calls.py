@@ -388,7 +388,7 @@ def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, list[Tap]]
 
 def _seen(naming: Naming, tap: Tap) -> Tap:
     """A tap of this side as the reference has it."""
-    found = naming.view(tap.path, tap.kind, tap.name)
+    found = naming.view(tap.path, tap.kind.removeprefix("grad_"), tap.name)
     if found is None:
         return tap
     array = found.to_reference(tap.array)
@@ -559,7 +559,10 @@ class Recorder(ABC):
         return view
 
     def fed_array(self, path: str, kind: str, slot: Slot, taps: Feeds) -> np.ndarray | None:
-        """The reference's tap as this side has it; None where its axes have other names."""
+        """The reference's tap as this side has it, or several in one; see `needed`.
+
+        None where axes have other names.
+        """
         one = whole(slot.name)
         if one is not None:
             view = self.naming.view(path, kind, slot.name)

@@ -2,8 +2,8 @@
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,9 +89,15 @@ class Built:
     dtype: str
     told: bool = True
 
-    def precision(self) -> AbstractContextManager:
-        """Inside it the model runs."""
-        return nullcontext() if self.told else self.framework.precision(self.dtype)
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Inside it the model runs, and in float64 stays there whatever it casts to."""
+        if self.told:
+            yield
+            return
+        kept = getattr(self.framework, "kept_in", nullcontext)
+        with self.framework.precision(self.dtype), kept(self.dtype):
+            yield
 
 
 def build(source: Source, dtype: str) -> Built:

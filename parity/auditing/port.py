@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from parity.auditing.reference import Reference
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
+from parity.frameworks.shared.interceptions import Found, noting
 from parity.steps import Steps
 from parity.trace import Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
@@ -42,6 +43,7 @@ class Port:
     returned: Returned | None = None
     held: Sequence[Held] = ()
     held32: Sequence[Held] = ()
+    kept: Found = field(default_factory=dict)
     reasons: Sequence[str] = ()
 
     @property
@@ -86,7 +88,8 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
     port that cannot be built or run in float64.
     """
     with steps("build the port"):
-        built, held = _loaded(reference, "float64")
+        with noting() as kept:
+            built, held = _loaded(reference, "float64")
         known = built.framework.EXECUTIONS
         unknown = [name for name in options.executions or () if name not in known]
         if unknown:
@@ -94,7 +97,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
                 f"{built.framework.NAME} has no `{unknown[0]}` execution",
                 f"there are {', '.join(known)}",
             )
-        port = Port(built, held=held)
+        port = Port(built, held=held, kept=kept)
         if isinstance(reference.pair.weights, Weights):
             keys = {key for one in held for key in one.keys}
             given_to = {key: one for key, one in reference.state.items() if key in keys}

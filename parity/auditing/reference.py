@@ -14,6 +14,7 @@ from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
+from parity.frameworks.shared.interceptions import Found, noting
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
@@ -29,7 +30,7 @@ class Reference:
     rounding moves each tap; `moved` is what was kept of the outputs of the runs with moved
     roundings. `errors32` and `floors32` are the same of the float32 reference, empty where only
     float64 is audited. `state` are its weights; `first` is the float32 model that has them, where
-    each build might have others.
+    each build might have others. `kept` are the casts to float32 that its float64 run would make.
     """
 
     pair: Pair
@@ -44,6 +45,7 @@ class Reference:
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
     first: Built | None = None
+    kept: Found = field(default_factory=dict)
 
     def built_in(self, dtype: str) -> Built:
         """Its model in one precision, which may be one that serves for this alone."""
@@ -79,10 +81,11 @@ def measure_reference(
     if first is None:
         pair, first = given_reference(pair)
     with steps("reference, float64"):
-        built, recorder = _recorder(pair, options, "float64", first)
-        inputs64 = cast(pair.inputs, "float64")
-        with built.precision():
-            outputs, trace = recorder(inputs64)
+        with noting() as kept:
+            built, recorder = _recorder(pair, options, "float64", first)
+            inputs64 = cast(pair.inputs, "float64")
+            with built.precision():
+                outputs, trace = recorder(inputs64)
         if options.only is not None and not len(trace):
             raise InputError(
                 f"--only {options.only!r} selects nothing",
@@ -98,6 +101,7 @@ def measure_reference(
     give_back()
     state = _state(pair, first)
     found = Reference(pair, built, state, recorder, outputs, trace, floors, moved, first=first)
+    found.kept = kept
     if options.float32:
         with steps("reference and rounding floor, float32"):
             built32, recorder32 = _recorder(pair, options, "float32", first)

@@ -42,7 +42,8 @@ class Measured:
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
     make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
     variables of the port that have other values after a run. `assumed` says of each place where
-    tensors were paired by their shapes alone how.
+    tensors were paired by their shapes alone how. `kept` are, by side, the casts to float32 that
+    were kept in float64, as (line of source, what) to how often.
     """
 
     places: Mapping[str, Site]
@@ -63,6 +64,7 @@ class Measured:
     not_finite: Mapping[str, Any] = field(default_factory=dict)
     changed_by_running: Sequence[str] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
 
     @property
     def remarks(self) -> list[str]:
@@ -254,6 +256,8 @@ class AuditResult(Result):
         not_verified: what the audit leaves open, a sentence each.
         witness: what only the caller measured beside, by name.
         not_finite: the module that makes the first NaN or infinite numbers that both have.
+        kept_in_float64: the casts to float32 that were kept from leaving float64: side, line of
+            source, what, and how often.
     """
 
     schema: ClassVar[str] = "maskformer-replication/audit/2"
@@ -273,6 +277,7 @@ class AuditResult(Result):
     not_verified: tuple[str, ...]
     witness: Mapping[str, Any] = field(default_factory=dict)
     not_finite: Mapping[str, Any] = field(default_factory=dict)
+    kept_in_float64: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def localisation(self) -> Localisation | None:
@@ -321,6 +326,11 @@ def build_result(
         not_verified=tuple(about.not_verified),
         provenance=dict(about.provenance),
         not_finite=dict(measured.not_finite),
+        kept_in_float64=tuple(
+            {"side": side, "line": line, "what": what, "times": times}
+            for side, found in measured.kept.items()
+            for (line, what), times in found.items()
+        ),
     )
 
 

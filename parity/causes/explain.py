@@ -481,6 +481,8 @@ def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanatio
     """What the port's tensor is, in terms of the reference's tensors."""
     expected = case.expected[case.key]
     port = align(case.port[case.key], expected.axes)
+    if port is not None and port.dtype.kind in "biu" and port.shape == expected.array.shape:
+        yield from _exact_relations(judge, port, expected.array)
     if port is None or port.dtype.kind != "f" or not np.isfinite(port).all():
         return
     if port.shape == expected.array.shape:
@@ -491,6 +493,23 @@ def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanatio
     yield from _elsewhere(case, judge, port)
     yield from _joined(case, judge, port)
     yield from _passed_through(reference, case, judge)
+
+
+def _exact_relations(judge: _Judge, port: np.ndarray, theirs: np.ndarray) -> Iterator[Explanation]:
+    """What a tensor of booleans or integers is, such as a mask that hides nothing."""
+    tried = []
+    if port.size and (port == port.flat[0]).all():
+        tried.append(
+            (f"the port's tensor is {port.flat[0]} everywhere", np.full_like(theirs, port.flat[0]))
+        )
+    if theirs.dtype.kind == "b":
+        tried.append(("the port's tensor is the opposite of the reference's", ~theirs))
+    else:
+        tried += [(f"the reference's tensor plus {one}", theirs + one) for one in (1, -1)]
+    for text, array in tried:
+        found = judge.observation(text, array)
+        if found is not None:
+            yield found
 
 
 def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -570,9 +589,15 @@ def _elsewhere(case: Case, judge: _Judge, port: np.ndarray) -> Iterator[Explanat
         if abs(float(np.linalg.norm(tap.array)) - norm) > 1e-6 * norm:
             continue
         array = align(tap, expected.axes)
+        text = f"the port has {key} here"
         if array is None or array.shape != port.shape:
-            continue
-        found = judge.observation(f"the port has {key} here", array)
+            if tap.array.dtype.kind != "f":
+                continue
+            # The same values in another arrangement, such as a map as a sequence.
+            array = np.empty(port.size)
+            array[np.argsort(port, axis=None)] = np.sort(tap.array, axis=None)
+            array, text = array.reshape(port.shape), f"{text}, in another arrangement"
+        found = judge.observation(text, array)
         if found is not None:
             yield found
 

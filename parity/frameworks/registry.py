@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,9 @@ def built(build: Callable[[], Any], dtype: str) -> tuple[Framework, Any]:
     loaded = [one for one in ENTRIES.values() if one.package in sys.modules]
     with ExitStack() as stack:
         for one in loaded:
-            stack.enter_context(one.open().precision(dtype))
+            framework = one.open()
+            stack.enter_context(framework.precision(dtype))
+            stack.enter_context(getattr(framework, "kept_in_building", nullcontext)(dtype))
         model = build()
     framework = of(model)
     if entry_of(model) not in loaded:

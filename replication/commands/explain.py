@@ -110,6 +110,7 @@ def story(result: AuditResult) -> list[str]:
     if places:
         lines += _largest(result)
         lines.append(_count(len(places)))
+        lines += alike(places)
     weights = [one for one in failed if one.id == "weights" and one.place]
     changed = [str(name) for one in weights for name in getattr(one.measured, "found", ())]
     for number, one in enumerate(places, 1):
@@ -146,6 +147,21 @@ def _count(places: int) -> str:
         f"{places} places have errors of their own, each found with the others' results replaced "
         "by the reference's; what differs elsewhere is inherited."
     )
+
+
+def alike(places: Sequence[Localisation]) -> list[str]:
+    """A line for each cause that several places have: how many, what, and where."""
+    found: dict[str, list[str]] = {}
+    for one in places:
+        if one.explanations and one.explanations[0].exact:
+            found.setdefault(one.explanations[0].generic, []).append(one.path)
+    lines = []
+    for cause, paths in found.items():
+        if len(paths) > 1:
+            last = dict.fromkeys(path.rpartition(".")[2] for path in paths)
+            where = ", ".join(f"`*.{name}`" for name in last)
+            lines.append(f"{len(paths)} \N{MULTIPLICATION SIGN} {cause}, at {where}.")
+    return lines
 
 
 def _place(number: int, one: Localisation, changed: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ import keras
 from parity.calls import Recorder
 from parity.frameworks.keras import backend, training
 from parity.frameworks.keras.backend import BACKEND, TITLES
+from parity.frameworks.keras.float64 import kept_in as kept_in
 from parity.frameworks.keras.modules import named_modules
 from parity.frameworks.keras.precision import computing_in
 from parity.frameworks.keras.weights import variables as variables
@@ -24,6 +25,7 @@ IMAGES: Mapping[int, str] = (
     if keras.config.image_data_format() == "channels_last"
     else {5: "NCDHW", 4: "NCHW"}
 )
+kept_in_building = kept_in  # layers fix their precision when they are built
 explain = None
 mend = None
 copied = None

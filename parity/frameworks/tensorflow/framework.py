@@ -11,6 +11,7 @@ from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.tensorflow.capture import Recorder
 from parity.frameworks.tensorflow.capture import capture_effects as capture_effects
+from parity.frameworks.tensorflow.float64 import kept_in as kept_in
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.frameworks.tensorflow.weights import variables as variables
 from parity.masks import Masks
@@ -19,6 +20,7 @@ from parity.trace import Axes
 
 NAME = "TensorFlow"
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
+kept_in_building = kept_in  # layers fix their precision when they are built
 explain = None
 mend = None
 copied = None

@@ -13,6 +13,8 @@ from parity.causes.explain import mend as mend
 from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
+from parity.frameworks.torch.float64 import kept_in as kept_in
+from parity.frameworks.torch.float64 import rebuild_constants
 from parity.frameworks.torch.weights import variables as variables
 from parity.masks import Masks
 from parity.names import Naming
@@ -32,7 +34,10 @@ def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 
 def converted(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
     """The model itself, made to compute in `dtype`."""
-    return model.to(getattr(torch, dtype))
+    model = model.to(getattr(torch, dtype))
+    if dtype == "float64":
+        rebuild_constants(model)
+    return model
 
 
 def precision(dtype: str) -> AbstractContextManager:

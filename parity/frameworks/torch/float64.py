@@ -1,0 +1,105 @@
+"""Keeps PyTorch models in float64 that cast to float32 inside: rotary tables, norms, softmax."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from parity.frameworks.shared.interceptions import note
+
+FLOAT32_TYPES = ("torch.FloatTensor", torch.FloatTensor)
+ROUNDED = 32 * torch.finfo(torch.float32).eps  # two computations of one constant in float32
+
+
+@contextmanager
+def kept_in(dtype: str) -> Iterator[None]:
+    """Inside it a model in float64 stays there, whatever it casts to float32; others do as they do.
+
+    Numbers that become tensors are float64 as well.
+    """
+    if dtype != "float64":
+        yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Kept():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Kept(TorchFunctionMode):
+    """Gives every operation that is asked for float32 float64 instead."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.Tensor.float:
+            note(".float() keeps float64")
+            return args[0].double()
+        if any(_asks(one) for one in (*args, *kwargs.values())):
+            name = getattr(function, "__name__", str(function))
+            note(f"{name}(float32) keeps float64")
+            args = tuple(map(_kept, args))
+            kwargs = {key: _kept(value) for key, value in kwargs.items()}
+        return function(*args, **kwargs)
+
+
+def _asks(value: Any) -> bool:
+    if isinstance(value, torch.dtype):
+        return value is torch.float32
+    return isinstance(value, str | type) and value in FLOAT32_TYPES
+
+
+def _kept(value: Any) -> Any:
+    return torch.float64 if _asks(value) else value
+
+
+def rebuild_constants(model: torch.nn.Module) -> None:
+    """Tables that modules computed in float32 when they were built, computed again in float64.
+
+    Those are buffers that are not in the state dict. A module is built again where it holds the
+    arguments of its constructor under their names, and its tables count only where they are the
+    same to float32's rounding.
+    """
+    for path, module in model.named_modules():
+        names = [
+            name
+            for name in module._non_persistent_buffers_set
+            if module._buffers.get(name) is not None and module._buffers[name].is_floating_point()
+        ]
+        again = _built_again(module) if names else None
+        for name in names if again is not None else ():
+            old, new = module._buffers[name], again._buffers.get(name)
+            if new is None or new.shape != old.shape or new.dtype != torch.float64:
+                continue
+            size = float(torch.linalg.vector_norm(old))
+            if float(torch.linalg.vector_norm(new - old)) <= ROUNDED * size:
+                note(f"{path}.{name} is computed in float64")
+                module._buffers[name] = new
+
+
+def _built_again(module: torch.nn.Module) -> torch.nn.Module | None:
+    """A new module of the same class and settings, in float64; None where it cannot be built."""
+    arguments = {}
+    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
+        if name in ("self", "device"):
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if hasattr(module, name):
+            arguments[name] = getattr(module, name)
+        elif parameter.default is parameter.empty:
+            return None
+    if any(isinstance(one, torch.nn.Module) for one in arguments.values()):
+        return None
+    try:
+        with torch.random.fork_rng(devices=()), kept_in("float64"):
+            return type(module)(**arguments)
+    except Exception:  # whatever a constructor needs that the module does not hold
+        return None

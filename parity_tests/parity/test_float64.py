@@ -1,0 +1,152 @@
+"""Models that cast to float32 inside stay in float64 while a float64 run lasts, and say where."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+import torch
+from torch import nn
+
+from parity.causes.resizing import weights
+from parity_tests.parity.strangers import compared, numbers, places, varied
+
+K = tf_keras.layers
+
+
+class Rotary(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.dim = dim
+        table = 1.0 / (1000.0 ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, x):
+        steps = torch.arange(x.shape[1], dtype=torch.float32)
+        angles = steps[:, None] * self.table
+        return torch.cat([angles.cos(), angles.sin()], -1).to(x.dtype)
+
+
+class Norm(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x):
+        given = x.dtype
+        x = x.to(torch.float32)
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.weight * x.to(given)
+
+
+class Llama(nn.Module):
+    def __init__(self, dim=8):
+        super().__init__()
+        self.rotary, self.norm = Rotary(dim), Norm(dim)
+        self.inner, self.act = nn.Linear(dim, dim), nn.LeakyReLU(0.1)
+
+    def forward(self, x):
+        x = self.norm(x) + self.rotary(x)
+        x = torch.softmax(x.float(), dim=-1, dtype=torch.float32).type_as(x)
+        return self.act(torch.nn.functional.gelu(self.inner(x)) + torch.tensor(0.1) * x)
+
+
+class PortRotary(K.Layer):
+    def __init__(self, dim):
+        super().__init__()
+        self.dim = dim
+
+    def call(self, x):
+        half = tf.range(0, self.dim, 2, dtype=tf.float32) / self.dim
+        table = 1.0 / tf.pow(tf.constant(1000.0, tf.float32), half)
+        steps = tf.cast(tf.range(tf.shape(x)[1]), tf.float32)
+        angles = steps[:, None] * table
+        return tf.cast(tf.concat([tf.cos(angles), tf.sin(angles)], -1), x.dtype)
+
+
+class PortNorm(K.Layer):
+    def build(self, shape):
+        self.weight = self.add_weight("weight", shape[-1:])
+
+    def call(self, x):
+        y = tf.cast(x, "float32")
+        y = y * tf.math.rsqrt(tf.reduce_mean(tf.square(y), -1, keepdims=True) + 1e-6)
+        return self.weight * tf.cast(y, x.dtype)
+
+
+class PortLlama(tf_keras.Model):
+    def __init__(self, dim=8, slope=0.1):
+        super().__init__()
+        self.rotary, self.norm = PortRotary(dim), PortNorm()
+        self.inner, self.act = K.Dense(dim), K.LeakyReLU(slope)
+        self.soft = K.Softmax(dtype="float32")
+
+    def call(self, x):
+        x = self.norm(x) + self.rotary(x)
+        x = tf.cast(self.soft(x), x.dtype)
+        return self.act(tf.nn.gelu(self.inner(x)) + tf.cast(0.1, x.dtype) * x)
+
+
+MODULES = {name: name for name in ("rotary", "norm", "inner", "act")}
+
+
+def test_casts_on_both_sides_keep_float64_and_are_listed_with_their_lines():
+    result = compared(
+        varied(Llama), PortLlama, (numbers(2, 5, 8),), MODULES, executions=("eager", "graph")
+    )
+    assert (result["verdict"], places(result)) == ("equal", [])
+    kept = result["kept_in_float64"]
+    lines = {(one["side"], one["line"].partition(": ")[2]) for one in kept}
+    assert ("reference", "`x = x.to(torch.float32)`") in lines
+    assert ("port", '`y = tf.cast(x, "float32")`') in lines
+    assert any("slope in float64" in one["what"] for one in kept)
+    assert any("rotary.table is computed in float64" in one["what"] for one in kept)
+    assert any("Softmax that fixes float32" in one["what"] for one in kept)
+
+
+def test_a_difference_of_less_than_float32_shows_behind_the_casts():
+    result = compared(
+        varied(Llama), lambda: PortLlama(slope=0.1 * (1 + 1e-9)), (numbers(2, 5, 8),), MODULES
+    )
+    assert [path for path, _ in places(result)] == ["act"]
+
+
+def test_what_lowers_precision_otherwise_is_still_found():
+    class Low(PortNorm):
+        def call(self, x):
+            return tf.cast(tf.cast(super().call(x), tf.bfloat16), x.dtype)
+
+    class Lowered(PortLlama):
+        def __init__(self):
+            super().__init__()
+            self.norm = Low()
+
+    result = compared(varied(Llama), Lowered, (numbers(2, 5, 8),), MODULES)
+    assert places(result) == [("norm", "the port's numbers are rounded to bfloat16")]
+
+
+def test_float32_runs_are_untouched():
+    from parity.frameworks.tensorflow.float64 import kept_in as tensorflow
+    from parity.frameworks.torch.float64 import kept_in as pytorch
+
+    for kept in (tensorflow, pytorch):
+        before = tf.cast, tf.image.resize, torch.get_default_dtype()
+        with kept("float32"):
+            assert (tf.cast, tf.image.resize, torch.get_default_dtype()) == before
+            assert torch.ones(2).double().float().dtype == torch.float32
+        with kept("float64"):
+            pass
+        assert (tf.cast, tf.image.resize, torch.get_default_dtype()) == before
+        assert tf.cast(1.0, tf.float32).dtype == tf.float32
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("sizes", [(7, 13), (13, 7), (8, 16), (16, 4), (5, 5)])
+def test_resizing_in_float64_is_the_kernels(method, antialias, sizes):
+    before, after = sizes
+    images = numbers(1, before, 1, 2)
+    found = tf.image.resize(images, (after, 1), method, antialias=antialias).numpy()
+    expected = np.einsum("ip,npqc->niqc", weights(before, after, method, antialias), images)
+    # TensorFlow looks the cubic up in a table of 1024 steps.
+    near = 2e-3 if method == "bicubic" else 1e-6
+    np.testing.assert_allclose(found, expected, atol=near)
