@@ -189,7 +189,7 @@ class Gradients(IsolatedRun):
         jax.eval_shape(lambda given: run(jax.tree.unflatten(tree, leaves), None, given), arguments)
         shapes = list(self._zeros.shapes)
 
-        def all_of(leaves: list[Any], given: list[Any]) -> Any:
+        def all_of(leaves: list[Any], given: list[Any], one: Any) -> Any:
             def of(chosen: list[Any], zeros: list[Any]) -> Any:
                 held = list(leaves)
                 for at, value in zip(index, chosen, strict=True):
@@ -199,16 +199,17 @@ class Gradients(IsolatedRun):
             chosen = [leaves[at] for at in index]
             zeros = [jnp.zeros(one.shape, one.dtype) for one in shapes]
             total, back, terms = jax.vjp(of, chosen, zeros, has_aux=True)
-            return terms, *back(jnp.ones((), total.dtype))
+            return terms, *back(one.astype(total.dtype))
 
         try:
-            closed, shape = jax.make_jaxpr(all_of, return_shape=True)(leaves, arguments)
+            everything = (leaves, arguments, jnp.ones(()))
+            closed, shape = jax.make_jaxpr(all_of, return_shape=True)(*everything)
         finally:
             self._held = None
         evaluate = partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
         if self.execution == "jit":
             evaluate = jax.jit(evaluate)
-        found = evaluate(*leaves, *arguments)
+        found = evaluate(*jax.tree.leaves(everything))
         terms, own, zeros = jax.tree.unflatten(jax.tree.structure(shape), found)
         moved = jax.tree.unflatten(jax.tree.structure(shape), _dependent(closed.jaxpr))[1]
         known = {at: to_array(one) for at, one, used in zip(index, own, moved, strict=True) if used}
@@ -259,8 +260,8 @@ class Gradients(IsolatedRun):
 
 
 def _dependent(jaxpr: Any) -> list[bool]:
-    """Which results of a program depend on what it is given."""
-    met = set(map(id, jaxpr.invars))
+    """Which results of a program depend on the last of what it is given."""
+    met = {id(jaxpr.invars[-1])}
     for equation in jaxpr.eqns:
         if any(id(one) in met for one in equation.invars):
             met |= set(map(id, equation.outvars))

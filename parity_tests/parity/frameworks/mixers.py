@@ -1,8 +1,8 @@
 """The Mixer of docs/port_your_model.md in each framework, with switches that plant faults.
 
 Run as a program, `python -m parity_tests.parity.frameworks.mixers KIND FAULT...`, it audits one
-kind beside PyTorch and prints what was found of each fault as JSON: each backend of Keras needs a
-process of its own.
+kind beside PyTorch and prints what was found of each fault, a line of JSON each: every backend of
+Keras needs a process of its own.
 """
 
 import json
@@ -467,6 +467,7 @@ def outcome(kind: str, fault: str) -> dict[str, Any]:
     ).to_json()
     return {
         "verdict": found["verdict"],
+        "seconds": sum(found["timings"].values()),
         "executions": list(found["float32"]),
         "places": [one["path"] for one in found["localisations"]],
         "causes": [one["cause"] for one in found["localisations"]],
@@ -481,5 +482,6 @@ def outcome(kind: str, fault: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     faults = sys.argv[2:] or [CLEAN, *FORWARD, *TRAINING]
-    print(json.dumps({fault: outcome(sys.argv[1], fault) for fault in faults}), flush=True)
+    for one in faults:
+        print(json.dumps({one: outcome(sys.argv[1], one)}), flush=True)
     os._exit(0)  # what frameworks do at their end takes seconds

@@ -89,6 +89,14 @@ def test_gradients_are_those_of_jax(execution):
     assert "model:grad_output.y" in trace
 
 
+def test_a_gradient_that_no_number_changes_is_one():
+    recorder = gradients(at_rest())
+    recorder.loss = lambda outputs: outputs["y"].sum()
+    _, trace = recorder((X,))
+    np.testing.assert_array_equal(trace["mlp.b:param_grad.bias"].array, np.full(3, len(X)))
+    assert not any("norm:param_grad" in key for key in trace)
+
+
 def test_a_stopped_gradient_is_found_in_its_module():
     with jax.enable_x64(True):
         exact = of_nnx.copied(at_rest(), "float64")

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from parity_tests.docs.documents import ROOT, text_of
+from parity_tests.docs.documents import ROOT
 from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING
+
+pytestmark = pytest.mark.slow  # seven processes, each with a framework and many audits
 
 EXECUTIONS = {
     "tf_keras": ["eager", "graph", "xla"],
@@ -39,7 +41,8 @@ def outcomes(kind: str) -> dict[str, Any]:
         env=environment,
     )
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return {fault: found for line in lines for fault, found in line.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,27 +87,28 @@ def test_a_fault_of_training_is_found_at_its_place(kind, fault):
     assert found["failing"][claim][0].startswith(place), found["failing"]
 
 
-def table() -> str:
-    """The table of the guide: what an audit found of the Mixer in each framework."""
-    rows = ["| model | executions | as it is | faults found |", "| --- | --- | --- | --- |"]
+def rows() -> list[tuple[str, str, str, int, int]]:
+    """A row for each kind: executions, the verdict without a fault, faults found and planted."""
+    found = []
     for kind in KINDS:
-        found = outcomes(kind)
-        planted = [fault for fault in found if fault != CLEAN]
-        right = [
-            fault
-            for fault in planted
-            if found[fault]["places"] == FORWARD.get(fault)
-            or (
-                fault in TRAINING
-                and TRAINING[fault][0] in found[fault]["failing"]
-                and found[fault]["failing"][TRAINING[fault][0]][0].startswith(TRAINING[fault][1])
-            )
-        ]
-        executions = ", ".join(found[CLEAN]["executions"])
-        count = f"{len(right)} of {len(planted)}"
-        rows.append(f"| {kind} | {executions} | {found[CLEAN]['verdict']} | {count} |")
-    return "\n".join(rows) + "\n"
+        one = outcomes(kind)
+        planted = [fault for fault in one if fault != CLEAN]
+        right = [fault for fault in planted if _placed(one[fault], fault)]
+        executions = ", ".join(one[CLEAN]["executions"])
+        found.append((kind, executions, one[CLEAN]["verdict"], len(right), len(planted)))
+    return found
 
 
-def test_the_table_of_the_guide_is_what_was_found():
-    assert table() in text_of("docs/frameworks.md"), table()
+def _placed(found: dict[str, Any], fault: str) -> bool:
+    """Whether a fault was found where it was planted."""
+    if fault in FORWARD:
+        return found["places"] == FORWARD[fault]
+    claim, place = TRAINING[fault]
+    return (found["failing"].get(claim) or [""])[0].startswith(place)
+
+
+def test_the_table_of_all_frameworks():
+    print("| model | executions | as it is | faults found |", "| --- | --- | --- | --- |", sep="\n")
+    for kind, executions, verdict, right, planted in rows():
+        print(f"| {kind} | {executions} | {verdict} | {right} of {planted} |")
+        assert (verdict, right) == ("equal", planted)
