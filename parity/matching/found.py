@@ -32,8 +32,7 @@ class Match:
         pieces: by key of the reference, what holds the tensor.
         views: by place, how the port holds a tensor, as `names` has it.
         layouts: the same of weights.
-        sizes: how many modules with weights either side calls, reference first.
-        paths: of all modules, and of all weights, of the reference and of the port.
+        paths: of all modules, of the reference and of the port.
 
     Example:
         >>> import numpy, torch

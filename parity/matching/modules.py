@@ -69,7 +69,7 @@ def pair_modules(
     activation inside belongs to the module around the layer and its activation. Modules without
     weights are paired by what goes through them, inside modules that are paired.
     """
-    lines = [Line(one, other, DECLARED, True) for one, other in declared.items()]
+    lines = [Line(one, other, DECLARED, True) for one, other in declared.items() if one]
     search = _Search(theirs, ours, together, values)
     taken = {line.theirs for line in lines}, {line.ours for line in lines}
     for line in [*search.weighted()]:

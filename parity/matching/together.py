@@ -16,6 +16,7 @@ from parity.matching.fingerprints import (
     ordered,
     parts_of,
 )
+from parity.matching.rearrangement import nearest
 from parity.matching.seen import Side, Weight
 from parity.matching.sequences import aligned, misnamed
 
@@ -481,8 +482,6 @@ class _Search:
 
     def _closer(self, theirs: str, ours: str) -> bool:
         """Whether two weights are near each other place by place, in some layout."""
-        from parity.matching.rearrangement import nearest
-
         one, other = self.free[0][theirs], self.free[1][ours]
         if one.held.shape == other.array.shape:
             scale = float(np.linalg.norm(one.held)) or 1.0
