@@ -22,6 +22,7 @@ from parity.auditing.result import (
     isolated_claim,
 )
 from parity.auditing.state import put_back, state_before
+from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.frameworks.shared.interceptions import noting
@@ -35,7 +36,6 @@ from parity.records import write_json
 from parity.results import Result
 from parity.steps import ENDLESS, Budget, Steps, Telling, give_back
 from parity.trace import Tap, module_of, shown, tap_key
-from parity.training.declared import Training as Training
 from parity.training.step import training_claims
 from parity.weights import Loaded, state_digest
 

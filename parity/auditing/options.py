@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from parity.auditing.training import Training
 from parity.claims import Claim
 from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
-from parity.training.declared import Training
 
 if TYPE_CHECKING:
     from parity.auditing.result import Input, Measured

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.training import Training
 from parity.causes.source import explained
 from parity.claims import Claim, Place, claim, margin_claim
 from parity.gradients import gradient_verdict
@@ -13,7 +14,6 @@ from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.trace import module_of, tap_key
-from parity.training.declared import Training
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.sides import Side
 from parity.training.updates import given_gradients

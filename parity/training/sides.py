@@ -11,13 +11,13 @@ import numpy as np
 from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
+from parity.auditing.training import Training
 from parity.calls import Recorder, fill, flatten, is_array, needed, slots
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes, Tap, tap_key
-from parity.training.declared import Training
 from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]

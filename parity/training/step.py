@@ -6,6 +6,7 @@ from typing import Any
 from parity.auditing.options import Options
 from parity.auditing.port import Port
 from parity.auditing.reference import Reference
+from parity.auditing.training import Training
 from parity.claims import Claim, Place
 from parity.gradients import parameter_key
 from parity.masks import Masks
@@ -14,7 +15,6 @@ from parity.pairing import Comparison
 from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
 from parity.training.buffers import buffers_claim
-from parity.training.declared import Training
 from parity.training.dropout import Replayed, dropout_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step

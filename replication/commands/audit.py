@@ -1,7 +1,8 @@
 """`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -92,34 +93,34 @@ def _audit_all(
 def _audit_pair(
     source: str,
     excluded: list[str],
-    execution: str,
-    isolate: bool,
-    only: str | None,
+    how: dict[str, Any],
+    train: bool,
     threads: int | None,
     out: Path | None,
     as_json: bool,
 ) -> NoReturn:
-    """Runs `parity audit --pair` and ends the program; `excluded` options were given beside it."""
-    from parity.auditing.options import Options
+    """Runs `parity audit --pair` and ends the program; `excluded` options were given beside it.
+
+    With `train` what is called `training` beside the pair says how both are trained.
+    """
+    from parity.auditing.options import NOT_VERIFIED, Options
     from parity.audits import audit_with
-    from replication.commands.pair_source import load_pair
+    from replication.commands.pair_source import load_pair, load_training
 
     if excluded:
         raise InputError(
             f"--pair does not go with {', '.join(excluded)}",
             "models, weights and inputs are those of the pair",
-            "give --execution, --isolate, --only, --threads, --out or --json only",
+            "give --execution, --isolate, --only, --train, --threads, --out or --json only",
         )
     set_threads(threads)
-    pair = load_pair(source)
-    names = [part.strip() for part in execution.split(",") if part.strip()]
-    asked = Options(
-        None if execution == EVERY else names, isolate, only, command=options.command_line()
-    )
-    result = {**audit_with(pair, asked, Steps(quiet=as_json)), "title": source}
+    pair, training = load_pair(source), load_training(source) if train else None
+    left = NOT_VERIFIED[1:] if train else NOT_VERIFIED
+    asked = Options(**how, training=training, command=options.command_line(), not_verified=left)
+    result = replace(audit_with(pair, asked, Steps(quiet=as_json)), title=source)
     options.keep(result, out, "audit.json")
-    causes = [f"{one['path']}: {one['cause']}" for one in result["localisations"] if one["cause"]]
-    equal = result["verdict"] == "equal"
+    causes = [f"{one.path}: {one.cause}" for one in result.localisations if one.cause]
+    equal = result.verdict == "equal"
     options.end(result, as_json, lambda: "\n".join([summary(result), *causes]), equal)
 
 
@@ -199,7 +200,6 @@ def register(app: typer.Typer) -> None:
             "--batch": batch != 1,
             "--short-side": short_side,
             "--reference": reference != "builtin",
-            "--train": train,
         }
         if pair is not None:
             given = of_a_zoo | {
@@ -208,9 +208,16 @@ def register(app: typer.Typer) -> None:
                 "--all": every,
             }
             excluded = [name for name, value in given.items() if value]
-            _audit_pair(pair, excluded, execution, isolate, only, threads, out, as_json)
+            names = [part.strip() for part in execution.split(",") if part.strip()]
+            how = {
+                "executions": None if execution == EVERY else names,
+                "isolate": isolate,
+                "only": only,
+            }
+            _audit_pair(pair, excluded, how, train, threads, out, as_json)
         if every:
             given = of_a_zoo | {
+                "--train": train,
                 "--execution": execution != EVERY,
                 "--only": only,
                 "--isolate": isolate,

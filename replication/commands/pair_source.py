@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from parity import Pair
+from parity import Pair, Training
 from parity.errors import InputError
 
 EXAMPLE = "for example port/compare.py:pair or port.compare:pair"
@@ -26,6 +26,23 @@ def load_pair(source: str) -> Pair:
             f"{source} is no pair",
             f"it is a {type(found).__name__}",
             "name a `parity.Pair`, or a function that returns one",
+        )
+    return found
+
+
+def load_training(source: str) -> Training:
+    """What is called `training` beside the pair that `source` names; a function is called.
+
+    Raises InputError where there is none.
+    """
+    beside = f"{source.rpartition(':')[0]}:training"
+    found = load(beside)
+    found = found if isinstance(found, Training) else found()
+    if not isinstance(found, Training):
+        raise InputError(
+            f"{beside} is no training",
+            f"it is a {type(found).__name__}",
+            "name a `parity.Training`, or a function that returns one, `training`",
         )
     return found
 
