@@ -1,5 +1,6 @@
 """`parity audit`: proves or refutes, layer by layer, that both models compute the same function."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -7,7 +8,7 @@ import typer
 
 from parity.auditing.result import AuditResult
 from parity.errors import InputError
-from parity.steps import Steps
+from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
 from replication.forward.run import EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
@@ -95,6 +96,7 @@ def _audit_pair(
     execution: str,
     isolate: bool,
     only: str | None,
+    search: Budget,
     threads: int | None,
     out: Path | None,
     as_json: bool,
@@ -114,12 +116,16 @@ def _audit_pair(
     pair = load_pair(source)
     names = [part.strip() for part in execution.split(",") if part.strip()]
     asked = Options(
-        None if execution == EVERY else names, isolate, only, command=options.command_line()
+        None if execution == EVERY else names,
+        isolate,
+        only,
+        search=search,
+        command=options.command_line(),
     )
-    result = {**audit_with(pair, asked, Steps(quiet=as_json)), "title": source}
+    result = replace(audit_with(pair, asked, Steps(quiet=as_json)), title=source)
     options.keep(result, out, "audit.json")
-    causes = [f"{one['path']}: {one['cause']}" for one in result["localisations"] if one["cause"]]
-    equal = result["verdict"] == "equal"
+    causes = [f"{one.path}: {one.cause}" for one in result.localisations if one.cause]
+    equal = result.verdict == "equal"
     options.end(result, as_json, lambda: "\n".join([summary(result), *causes]), equal)
 
 
@@ -180,6 +186,13 @@ def register(app: typer.Typer) -> None:
                 metavar="PAIR",
             ),
         ] = None,
+        search: Annotated[
+            str | None,
+            typer.Option(
+                help="How long causes are searched for: 60s in all, or 60s,5s with 5 s at a place.",
+                metavar="TIME",
+            ),
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -191,6 +204,7 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
+        budget = ENDLESS if search is None else Budget.of_text(search)
         of_a_zoo = {
             "--config": config,
             "--config-file": config_file,
@@ -208,7 +222,7 @@ def register(app: typer.Typer) -> None:
                 "--all": every,
             }
             excluded = [name for name, value in given.items() if value]
-            _audit_pair(pair, excluded, execution, isolate, only, threads, out, as_json)
+            _audit_pair(pair, excluded, execution, isolate, only, budget, threads, out, as_json)
         if every:
             given = of_a_zoo | {
                 "--execution": execution != EVERY,
@@ -252,6 +266,7 @@ def register(app: typer.Typer) -> None:
             reference=reference,
             only=only,
             isolate=isolate,
+            search=budget,
             train=chosen.solver if train else None,
             command=options.command_line(),
         )
