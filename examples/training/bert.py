@@ -257,7 +257,11 @@ def pair(settings: Settings = Settings()) -> parity.Pair:
     """Both models."""
     inputs, _ = batch()
     return parity.Pair(
-        reference, lambda: (settings.port or PortBert)(settings), inputs, names=NAMES
+        reference,
+        lambda: (settings.port or PortBert)(settings),
+        inputs,
+        names=NAMES,
+        weights=parity.Weights(),
     )
 
 

@@ -183,6 +183,7 @@ def pair(settings: Settings = Settings()) -> parity.Pair:
         names=parity.Names(
             reference_only={"lstm:output.1.*": "Keras returns the sequence alone"},
         ),
+        weights=parity.Weights(),
     )
 
 

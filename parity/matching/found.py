@@ -139,6 +139,7 @@ class FoundNames:
                     f"{one.ours} = {one.theirs}" for one in guessed if one.evidence == evidence
                 ]
                 told.append(f"{len(pairs)} {what} paired by {evidence}: {_few(pairs)}")
+        told += exchanged(match.modules)
         for what, one in (("tensors", match.names), ("weights", match.weights)):
             for side in ("reference", "port"):
                 only = getattr(one, f"{side}_only", {})
@@ -160,6 +161,30 @@ class FoundNames:
     def port_side(self, places: Places) -> Naming | None:
         """As the names that were found."""
         return self.match.names.port_side(places)
+
+
+def exchanged(modules: Sequence[Line]) -> list[str]:
+    """Layers that hold the weights of each other's counterparts.
+
+    Most layers inside one module of the port belong into one of the reference; two that belong into
+    each other's are out of place.
+    """
+    inside: dict[str, Counter[str]] = {}
+    for line in modules:
+        around, other = (path.rpartition(".")[0] for path in (line.ours, line.theirs))
+        inside.setdefault(around, Counter())[other] += 1
+    usual = {around: counts.most_common(1)[0][0] for around, counts in inside.items()}
+    astray: dict[tuple[str, str], list[Line]] = {}
+    for line in modules:
+        around, other = (path.rpartition(".")[0] for path in (line.ours, line.theirs))
+        if line.sure and usual[around] != other:
+            astray.setdefault((usual[around], other), []).append(line)
+    return [
+        f"{line.ours} has the weights of {line.theirs}, as if the two were exchanged"
+        for (own, other), lines in astray.items()
+        if (other, own) in astray
+        for line in lines
+    ]
 
 
 def condensed(

@@ -63,7 +63,9 @@ class Held:
             if owner is None or key != (f"{owner}.{one.name}" if owner else one.name):
                 variables.setdefault(path, key)
         layouts = {key: one.layout() for key, one in self.found.items()}
-        return Weights(variables, {**layouts, **declared.layouts}, *self.only)
+        return Weights(
+            variables, {**layouts, **declared.layouts}, *self.only, joints=declared.joints
+        )
 
 
 def hold(theirs: Side, ours: Side, weighed: Weighed, declared: Weights) -> Held:

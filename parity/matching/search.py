@@ -13,6 +13,7 @@ from parity.frameworks import registry
 from parity.matching.activations import Tensors, pair_tensors
 from parity.matching.found import FoundNames, Match
 from parity.matching.holding import Held, hold
+from parity.matching.jointly import joints_between, left_to, without
 from parity.matching.modules import Values, pair_modules
 from parity.matching.seen import Side, see
 from parity.matching.together import Line, weigh
@@ -86,12 +87,15 @@ def matched_sides(
     partial = names is None or (isinstance(names, Names) and not names.complete)
     owners = _owners(names, theirs, ours)
     variables = _variables(declared, ours)
-    left_out = (
-        matched(declared.reference_only, theirs.weights, "reference", "tensor", "reference_only"),
-        matched(declared.port_only, ours.weights, "port", "variable", "port_only"),
-    )
-    weighed = weigh(theirs, ours, variables, owners, left_out)
+    weighed = weigh(theirs, ours, variables, owners, _left_out(theirs, ours, declared))
     held = hold(theirs, ours, weighed, declared)
+    if held.questions and not weighed.shared:
+        joints = joints_between(theirs, ours, owners)
+        rest = left_to(joints, declared)
+        weighed = weigh(theirs, ours, variables, owners, _left_out(theirs, ours, rest))
+        held = hold(theirs, ours, weighed, rest)
+        without(held, joints, declared)
+        declared = dataclasses.replace(declared, joints=(*declared.joints, *joints))
     if move is not None and not weighed.shared and not held.questions:
         ours = move(held)
     modules, found = (), Tensors()
@@ -112,6 +116,14 @@ def matched_sides(
         found.views,
         held.found,
         (theirs.modules, ours.modules),
+    )
+
+
+def _left_out(theirs: Side, ours: Side, declared: Weights) -> tuple[dict, dict]:
+    """The weights that are declared to be on one side only, of each side."""
+    return (
+        matched(declared.reference_only, theirs.weights, "reference", "tensor", "reference_only"),
+        matched(declared.port_only, ours.weights, "port", "variable", "port_only"),
     )
 
 

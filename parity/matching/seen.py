@@ -29,6 +29,11 @@ class Weight:
     layout: Layout = SAME
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """As it is held."""
+        return self.held.shape
+
+    @property
     def array(self) -> np.ndarray:
         """Its numbers as a reference has them."""
         return self.layout.to_reference(self.held)

@@ -50,6 +50,15 @@ def rate_claims(
     return claims
 
 
+def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
+    """Whether the first `count` rates of the port are others, beyond the digits of float32."""
+    theirs, ours = _reference_rates(step.side, range(count)), _port_rates(port, range(count))
+    most = max(map(abs, theirs.values())) or 1.0
+    return ours is not None and any(
+        abs(ours[at] - rate) > SINGLE * most for at, rate in theirs.items()
+    )
+
+
 def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
     """Why rates differ, from `every` rate of the reference by update; also where they have the
     digits of float32 alone."""
@@ -69,7 +78,7 @@ def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
         wrong = [at for at in ours if not alike(theirs, [at])]
         for shift, text, late in ((1, "after", "early"), (-1, "before", "late")):
             moved = {at: every[max(at + shift, 0)] for at in ours if max(at + shift, 0) in every}
-            if alike(moved):
+            if alike(moved, [at for at in ours if at + shift >= 0]):
                 yield f"the rate is that of the update {text}{beside}"
             elif wrong and alike(moved, wrong):
                 yield f"a change acts one update {late}{beside}"

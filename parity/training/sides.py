@@ -11,7 +11,7 @@ import numpy as np
 from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
-from parity.calls import Recorder, fill, is_array, needed
+from parity.calls import Recorder, fill, flatten, is_array, needed, slots
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
@@ -242,12 +242,16 @@ class Side:
         self, recorder: Recorder, taps: Mapping[str, Tap], execution: str
     ) -> tuple[Arrays, dict[str, Tap]]:
         """The terms of the loss on the reference's outputs, and its gradients by output."""
+        outputs = self.outputs(recorder, taps)
         with self.built.precision():
             terms, gradients = self.trainer.differentiated(
-                self.loss, self.outputs(recorder, taps), self.targets, execution
+                self.loss, outputs, self.targets, execution
             )
+        own = [name for name, _ in flatten(outputs, is_array)[1]]
+        names = dict(zip(own, slots(recorder.calls[0].results), strict=True))
         found: dict[str, Tap] = {}
-        for name, gradient in gradients.items():
+        for place, gradient in gradients.items():
+            name = names[place].name
             axes = self.axes("", "output", name, gradient.ndim)
             tap = Tap("", "grad_output", name, 0, axes, gradient)
             recorder.viewed(lambda seen: found.update({seen.key: seen}))(tap)

@@ -19,10 +19,10 @@ from parity.training.dropout import Replayed, dropout_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step
 from parity.training.precision import measure_float32, precision_claims
-from parity.training.rates import rate_claims
+from parity.training.rates import begins_otherwise, rate_claims
 from parity.training.sides import Side, port_side, reference_side
 from parity.training.trajectory import SideRun, followed, twin_claims
-from parity.training.updates import update_claim, update_precision_claim
+from parity.training.updates import LENGTHS, update_claim, update_precision_claim
 
 SEED = 0  # of the dropout masks that both sides are fed
 
@@ -42,7 +42,8 @@ def training_claims(
     with steps("training step of the port, float64"):
         dropout = _dropout(reference, theirs, ours, command)
         claims = _step_claims(step, ours, options)
-        update = update_claim(step, ours, command)
+        other = begins_otherwise(step, ours, len(LENGTHS))
+        update = update_claim(step, ours, other, command)
         rates = rate_claims(training, step, ours, update, command)
     claims = [*claims, *([dropout] if dropout is not None else []), update, *rates]
     with steps(f"{training.steps} updates of both sides and of the reference's twin"):

@@ -65,6 +65,7 @@ class SideRun:
 
     def __init__(self, side: Side, masks: Callable[[int], Any], port: Side) -> None:
         self.side, self._masks, self._port = side, masks, port
+        self._trained = set(port.parameters())
         self._optimizer = side.optimizer()
         self._advance = side.scheduled(self._optimizer)
 
@@ -91,7 +92,8 @@ class SideRun:
 
     def weights(self) -> dict[str, np.ndarray]:
         """The parameters, as the port could have them."""
-        return self._port.seen(self.side.state(self.side.tensors))
+        found, trained = self._port.seen(self.side.state(self.side.tensors)), self._trained
+        return {key: value for key, value in found.items() if key in trained}
 
 
 def followed(

@@ -61,8 +61,11 @@ def updated(
     return after, left, told
 
 
-def update_claim(step: ReferenceStep, port: Side, command: str) -> Claim:
-    """The weights after each of some updates by the same gradients, float64."""
+def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: str) -> Claim:
+    """The weights after each of some updates by the same gradients, float64.
+
+    With `other_rates` the schedule is at fault, whatever else is.
+    """
     gradients, trained = given_gradients(step), set(step.side.parameters())
     found, left, told = updated(step.side, gradients, step.before)
     exact, before = [port.seen(one) for one in found], port.seen(step.before)
@@ -90,6 +93,8 @@ def update_claim(step: ReferenceStep, port: Side, command: str) -> Claim:
     )
     if one.holds:
         return one
+    if other_rates:
+        return one.located(Place.inherits("the schedule"))
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed] or missing
     names = list(dict.fromkeys(map(module_of, wrong)))
     count = f"{len(names)} modules, such as {names[0]}" if len(names) > 1 else names[0]

@@ -5,7 +5,7 @@ known here holds for PyTorch, Keras and Flax, whichever is the reference.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,42 @@ class Sides:
     state: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
     modules: Mapping[str, Any]
+
+
+def between(
+    variables: Mapping[str, Any],
+    paths: Sequence[str],
+    state: Mapping[str, np.ndarray],
+    keys: Sequence[str],
+    layers: tuple[str, str],
+    modules: Mapping[str, Any],
+) -> Sides:
+    """What is left of one pair of layers.
+
+    Args:
+        variables: the port's by path, each with owner, name, layout and shape.
+        paths, keys: the variables and the tensors of `state` that are left.
+        layers: the path of the port's layer, and that of the reference's.
+        modules: the port's layers by path.
+    """
+    named = {
+        f"{one.owner}.{one.name}" if one.owner else one.name: path
+        for path in paths
+        if (one := variables[path]).owner is not None
+    }
+    ours = _within(named, layers[0])
+    shapes = {}
+    for path in ours.values():
+        one = variables[path]
+        shapes[path] = one.layout.to_reference(np.broadcast_to(0.0, one.shape)).shape
+    theirs = _within(dict(zip(keys, keys, strict=True)), layers[1])
+    return Sides(theirs, ours, state, shapes, _within(modules, layers[0]))
+
+
+def _within(names: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """What is below a path, by the names within."""
+    start = f"{path}." if path else ""
+    return {name[len(start) :]: one for name, one in names.items() if name.startswith(start)}
 
 
 @dataclass(frozen=True)

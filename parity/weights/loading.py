@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.errors import InputError
 from parity.names import Declared, filled, matched, reasons
-from parity.weights.by_layer import Sides, joints_of
+from parity.weights.by_layer import between, joints_of
 from parity.weights.joints import Joint, alone
 from parity.weights.layouts import Layout
 
@@ -33,9 +33,9 @@ class Weights:
     Args:
         variables: the port's path, such as `encoder.layers.*.scale`, to the reference's key.
         layouts: the reference's key to its `Layout` in the port.
-        joints: what else is not one to one, such as a norm that is folded into a kernel.
         reference_only: the reference's key that no variable holds, to the reason.
         port_only: path of a variable that no tensor fits, to the reason; it keeps its value.
+        joints: what else is not one to one, such as a norm that is folded into a kernel.
 
     Example:
         >>> weights = parity.Weights(
@@ -48,9 +48,9 @@ class Weights:
 
     variables: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
-    joints: Sequence[Joint] = ()
     reference_only: Mapping[str, str] = field(default_factory=dict)
     port_only: Mapping[str, str] = field(default_factory=dict)
+    joints: Sequence[Joint] = ()
 
     @property
     def reasons(self) -> list[str]:
@@ -307,7 +307,11 @@ class _Loading:
                 self._free([key], paths)
         self._take([alone(key, paths[0]) for key, paths in by_key.items() if len(paths) == 1])
         for path, theirs in layers.items():
-            joints, problems = joints_of(self._sides(path, theirs))
+            joints, problems = joints_of(
+                between(
+                    self.variables, self.paths, self.state, self.keys, (path, theirs), self.modules
+                )
+            )
             for one in problems:
                 self.problems.append(one.text)
                 self._free(one.keys, one.paths)
@@ -358,26 +362,6 @@ class _Loading:
             found |= {path: filled(key, parts) for path, parts in fitting.items()}
         return found
 
-    def _sides(self, path: str, theirs: str) -> Sides:
-        """What is left of one pair of layers."""
-        named = {
-            key_of(one.owner, one.name): place
-            for place, one in self.variables.items()
-            if place in self.paths and one.owner is not None
-        }
-        ours = _within(named, path)
-        shapes = {}
-        for place in ours.values():
-            one = self.variables[place]
-            shapes[place] = one.layout.to_reference(np.broadcast_to(0.0, one.shape)).shape
-        return Sides(
-            _within(dict(zip(self.keys, self.keys, strict=True)), theirs),
-            ours,
-            self.state,
-            shapes,
-            _within(self.modules, path),
-        )
-
     def _take_tied(self) -> None:
         """Names of tensors that are held already under another one, in the same memory."""
         for index, one in enumerate(self.held):
@@ -396,12 +380,6 @@ def _layers(modules: Mapping[str, Any], names: Declared) -> dict[str, str]:
     naming = names.port_side({})
     own = {path: path for path in modules}
     return {path: name for name, path in (own if naming is None else naming.modules(own)).items()}
-
-
-def _within(names: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """What is below a path, by the names within."""
-    start = f"{path}." if path else ""
-    return {name[len(start) :]: one for name, one in names.items() if name.startswith(start)}
 
 
 def _memory(array: np.ndarray) -> tuple:

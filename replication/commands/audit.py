@@ -232,7 +232,7 @@ def register(app: typer.Typer) -> None:
             excluded = [name for name, value in given.items() if value]
             _audit_all(excluded, weights, size, threads, out, as_json)
         from maskformer.model import zoo
-        from replication.commands.fitting import entry_that_fits
+        from replication.sides.fitting import entry_that_fits
         from replication.sides.torch_side import REFERENCES
 
         options.one_of("--reference", reference, REFERENCES)

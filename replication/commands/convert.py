@@ -7,7 +7,7 @@ import typer
 
 from parity.errors import InputError
 from replication.commands import options
-from replication.commands.fitting import entry_that_fits
+from replication.sides.fitting import entry_that_fits
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig

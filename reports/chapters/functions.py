@@ -36,7 +36,7 @@ def _headline(result: FunctionsResult) -> str:
         ties = sum(bool(one.tie) for one in result.outputs)
         more = f", {number(ties)} of them by decisions that cost the same" if ties else ""
         return f"{text} are the same{more}."
-    return f"{text}; the first that differs is {result.get('first') or 'one that a side lacks'}."
+    return f"{text}; the first that differs is {result.first or 'one that a side lacks'}."
 
 
 def _outputs(outputs: Sequence[Output]) -> Table:

@@ -36,9 +36,9 @@ FORWARD = {  # fault to the modules of the reference where it is found
     "kernel rounded": ["blocks.0.tokens.fc1"],
 }
 TRAINING = {  # fault to the claim that fails, and what its place begins with
-    "stopped gradient": ("train_gradients_isolated", "blocks.1"),
+    "stopped gradient": ("train_gradients", "blocks.1"),
     "sum of losses": ("train_losses_alone", "loss"),
-    "no decay": ("train_update", "optimizer"),
+    "half the rate": ("train_update", "optimizer"),
 }
 NAMES = {  # the ports' paths to the reference's
     "patches": "stem",
@@ -119,8 +119,8 @@ class Planted:
         return total(losses) if self.fault == "sum of losses" else mean(losses)
 
     @property
-    def decay(self) -> float:
-        return 0.0 if self.fault == "no decay" else 0.01
+    def rate(self) -> float:
+        return 0.05 if self.fault == "half the rate" else 0.1
 
 
 class Mlp(nn.Module):
@@ -211,7 +211,7 @@ def torch_port(planted: Planted) -> tuple[Callable, Callable, Callable]:
 
     def optimizer(parameters: Any) -> Any:
         kept = [parameter for _, parameter in parameters]
-        return torch.optim.AdamW(kept, 1e-3, weight_decay=planted.decay)
+        return torch.optim.SGD(kept, planted.rate, momentum=0.9)
 
     return lambda: PortMixer().eval(), loss, optimizer
 
@@ -268,7 +268,7 @@ def keras_port(planted: Planted, keras: Any, ops: Any) -> tuple[Callable, Callab
         return planted.loss(losses, ops.mean, ops.sum)
 
     def optimizer(model: Any) -> Any:
-        return keras.optimizers.AdamW(1e-3, weight_decay=planted.decay, epsilon=1e-8)
+        return keras.optimizers.SGD(planted.rate, momentum=0.9)
 
     return PortMixer, loss, optimizer
 
@@ -395,7 +395,7 @@ def _jax_training(planted: Planted) -> tuple[Callable, Callable]:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return planted.loss(losses, jnp.mean, jnp.sum)
 
-    return loss, lambda model: optax.adamw(1e-3, weight_decay=planted.decay)
+    return loss, lambda model: optax.sgd(planted.rate, momentum=0.9)
 
 
 def port(kind: str, fault: str) -> tuple[Callable, Callable, Callable]:
@@ -444,7 +444,7 @@ def training(kind: str, fault: str = CLEAN) -> parity.Training:
     _, loss, optimizer = port(kind, fault)
 
     def theirs(parameters: Any) -> Any:
-        return torch.optim.AdamW([one for _, one in parameters], 1e-3, weight_decay=0.01)
+        return torch.optim.SGD([one for _, one in parameters], 0.1, momentum=0.9)
 
     return parity.Training(
         (LABELS,),

@@ -269,6 +269,12 @@ def test_layers_that_hold_their_weights_otherwise_are_equal(name):
     assert len(reasons) == case.one_way
 
 
+@pytest.mark.parametrize("name", ["packed to heads", "lstm", "gru", "separable"])
+def test_they_are_moved_without_a_map(name):
+    result = audited(CASES[name].pair(names=None, weights=None))
+    assert result.verdict == "equal", (result.unpaired, result.localisations)
+
+
 def gates_exchanged(first: int, second: int, count: int) -> Callable[[Port], None]:
     """A port whose cell has two of its gates exchanged, in all its variables."""
 

@@ -5,7 +5,7 @@ import pytest
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity_tests.weight_conversion.samples import write_safetensors
-from replication.commands.fitting import entry_that_fits
+from replication.sides.fitting import entry_that_fits
 from replication.sides.weights import load_weights
 
 
