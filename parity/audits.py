@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from parity.auditing.advice import easy
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
+from parity.auditing.pair import InDtype, described
 from parity.auditing.pair import Pair as Pair
-from parity.auditing.pair import described
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
 from parity.auditing.result import (
@@ -91,6 +92,9 @@ def audit(
 def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
     pair, first = completed(pair, steps)
+    if not isinstance(pair.reference, InDtype):
+        for text in easy(pair.inputs):
+            steps.note(text)
     reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)

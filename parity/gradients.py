@@ -27,7 +27,8 @@ from parity.calls import (
     slots,
 )
 from parity.judge import Verdict, gradient_verdict
-from parity.localise import NO_FLOOR, Localisation, Observe
+from parity.judging.calls import NO_FLOOR, Observe
+from parity.localise import Localisation
 from parity.metrics import Gap, failed, perturb_ulp, worst
 from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.calls import Call, Slot, slots
+from parity.causes.relations import exactly_related, related
 from parity.judge import function_verdict
 from parity.metrics import Gap
 from parity.pairing import align, tap_gap
@@ -27,8 +28,6 @@ KEPT = 3
 FACTORS = (0.5, 2.0, 0.25, 4.0, math.sqrt(0.5), math.sqrt(2.0), 0.125, 8.0, -1.0)
 BASES, MOST_PAIRS = 3, 1000
 MOST_JOINED = 24  # tensors of which sums of two are looked at
-ROLLS = (1, -1, 2, -2)
-NORM_EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3)
 NO_WEIGHTS: Mapping[str, np.ndarray] = {}
 
 
@@ -482,74 +481,20 @@ def _relations(reference: Any, case: Case, judge: _Judge) -> Iterator[Explanatio
     expected = case.expected[case.key]
     port = align(case.port[case.key], expected.axes)
     if port is not None and port.dtype.kind in "biu" and port.shape == expected.array.shape:
-        yield from _exact_relations(judge, port, expected.array)
+        for text, array in exactly_related(port, expected.array):
+            found = judge.observation(text, array)
+            if found is not None:
+                yield found
     if port is None or port.dtype.kind != "f" or not np.isfinite(port).all():
         return
     if port.shape == expected.array.shape:
-        for text, array in _related(port, expected.array):
+        for text, array in related(port, expected.array):
             found = judge.observation(text, array)
             if found is not None:
                 yield found
     yield from _elsewhere(case, judge, port)
     yield from _joined(case, judge, port)
     yield from _passed_through(reference, case, judge)
-
-
-def _exact_relations(judge: _Judge, port: np.ndarray, theirs: np.ndarray) -> Iterator[Explanation]:
-    """What a tensor of booleans or integers is, such as a mask that hides nothing."""
-    tried = []
-    if port.size and (port == port.flat[0]).all():
-        tried.append(
-            (f"the port's tensor is {port.flat[0]} everywhere", np.full_like(theirs, port.flat[0]))
-        )
-    if theirs.dtype.kind == "b":
-        tried.append(("the port's tensor is the opposite of the reference's", ~theirs))
-    else:
-        tried += [(f"the reference's tensor plus {one}", theirs + one) for one in (1, -1)]
-    for text, array in tried:
-        found = judge.observation(text, array)
-        if found is not None:
-            yield found
-
-
-def _related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    if not port.any():
-        yield "the port's tensor is all zeros", np.zeros_like(theirs)
-    size = float((theirs * theirs).sum())
-    if size > 0.0:
-        factor = float((theirs * port).sum()) / size
-        yield f"the reference's tensor times {factor:.10g}", factor * theirs
-    offset = float((port - theirs).mean())
-    yield f"the reference's tensor plus {offset:.6g}", theirs + offset
-    yield "the reference's tensor through a sigmoid", 1.0 / (1.0 + np.exp(-theirs))
-    yield "the reference's tensor through a ReLU", np.maximum(theirs, 0.0)
-    powers = np.exp(theirs - theirs.max(-1, keepdims=True)) if theirs.ndim else np.ones(())
-    yield "the reference's tensor through a softmax", powers / powers.sum(-1, keepdims=True)
-    if theirs.ndim and theirs.shape[-1] > 2:
-        centred = theirs - theirs.mean(-1, keepdims=True)
-        variance = (centred * centred).mean(-1, keepdims=True)
-        for epsilon in NORM_EPSILONS:
-            text = (
-                f"the reference's tensor through a layer norm without scale (epsilon {epsilon:g})"
-            )
-            yield text, centred / np.sqrt(variance + epsilon)
-    for axis in range(theirs.ndim):
-        if theirs.shape[axis] > 1:
-            first = np.take(theirs, [0], axis)
-            text = f"the reference's tensor with the first of axis {axis} in place of all"
-            yield text, np.broadcast_to(first, theirs.shape)
-            yield f"the reference's tensor reversed along axis {axis}", np.flip(theirs, axis)
-            for shift in ROLLS:
-                yield (
-                    f"the reference's tensor rolled by {shift} along axis {axis}",
-                    np.roll(theirs, shift, axis),
-                )
-    for first, second in itertools.combinations(range(theirs.ndim), 2):
-        a, b = theirs.shape[first], theirs.shape[second]
-        if a > 1 and b > 1:
-            turned = np.swapaxes(theirs, first, second)
-            text = f"the reference's tensor with axes {first} and {second} transposed"
-            yield text, turned if a == b else np.ascontiguousarray(turned).reshape(theirs.shape)
 
 
 def _precision(port: np.ndarray, theirs: np.ndarray) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parity.causes.resizing import weights
+from parity.causes.torch_attention import FILLS, attention, other_fills
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 
@@ -23,9 +24,6 @@ ROOT_OF_HALF = float(np.float32(math.sqrt(0.5)))
 
 
 CUBIC = float(np.float32(0.044715))
-
-
-FILLS = (0.0, -1.0, -10.0, -100.0, -1e4, -1e9, -math.inf)
 
 
 _ATEN = torch.ops.aten
@@ -280,35 +278,6 @@ def _resize(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[
         )
 
 
-def _attention(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
-    """Attention in one operation: another scale, mask or order of positions."""
-    query, key, value = args[:3]
-    mask, causal = kwargs.get("attn_mask"), bool(args[4] if len(args) > 4 else False)
-    own = kwargs.get("scale") or 1.0 / math.sqrt(query.shape[-1])
-
-    def run(scale: float = own, mask: Any = mask, causal: bool = causal) -> Any:
-        scores = query @ key.transpose(-1, -2) * scale
-        if causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-            scores = scores.masked_fill(later, -math.inf)
-        scores = scores if mask is None else scores + mask
-        found = torch.softmax(scores, -1) @ value
-        return found if isinstance(result, Tensor) else (found, *result[1:])
-
-    for scale in (1.0, own * own, math.sqrt(own), own * math.sqrt(2.0), own / math.sqrt(2.0)):
-        if scale != own:
-            yield f"attention scaled by {scale:.6g} instead of {own:.6g}", partial(run, scale)
-    if mask is not None:
-        yield "nothing is masked", partial(run, mask=None)
-        for fill in FILLS:
-            hidden = mask < -1e3
-            if math.isfinite(fill) and bool(hidden.any()):
-                other = torch.where(hidden, torch.full_like(mask, fill), mask)
-                yield f"masked with {fill:g}", partial(run, mask=other)
-    turned = "later positions are seen" if causal else "later positions are masked"
-    yield turned, partial(run, causal=not causal)
-
-
 def _sum(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
     a, b = args[:2]
     if isinstance(b, Tensor) and isinstance(a, Tensor):
@@ -320,11 +289,8 @@ def _sum(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Var
             yield "ReLU of its first term", lambda: operation(F.relu(a), b, **kwargs)
             yield "ReLU of its second term", lambda: operation(a, F.relu(b), **kwargs)
             yield "a product instead of a sum", lambda: a * b
-        if b.is_floating_point() and b.numel() and float(b.min()) < -1e3:
-            hidden = b < -1e3
-            for fill in FILLS:
-                other = torch.where(hidden, torch.full_like(b, fill), b)
-                yield f"masked with {fill:g}", lambda other=other: a + other
+        if b.is_floating_point():
+            yield from other_fills(b, lambda other: a + other)
         for name, term, rest in (("second", b, a), ("first", a, b)):
             sides = term.shape[-2:]
             if len(sides) == 2 and sides[0] == sides[1] > 1:
@@ -631,7 +597,7 @@ VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.max_pool2d_with_indices: _max_pool,
     _ATEN.addmm: _added_product,
     _ATEN.baddbmm: _added_product,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: attention,
     _ATEN.mm: _product,
     _ATEN.bmm: _product,
     _ATEN._softmax: _softmax,

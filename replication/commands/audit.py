@@ -8,7 +8,7 @@ import typer
 
 from parity.auditing.result import AuditResult
 from parity.errors import InputError
-from parity.steps import Steps
+from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
 from replication.forward.run import EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
@@ -181,6 +181,13 @@ def register(app: typer.Typer) -> None:
                 metavar="PAIR",
             ),
         ] = None,
+        search: Annotated[
+            str | None,
+            typer.Option(
+                help="How long causes are searched for: 60s in all, or 60s,5s with 5 s at a place.",
+                metavar="TIME",
+            ),
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -192,6 +199,7 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 equal, 1 different, 2 wrong usage or input.
         """
+        budget = ENDLESS if search is None else Budget.of_text(search)
         of_a_zoo = {
             "--config": config,
             "--config-file": config_file,
@@ -213,6 +221,7 @@ def register(app: typer.Typer) -> None:
                 "executions": None if execution == EVERY else names,
                 "isolate": isolate,
                 "only": only,
+                "search": budget,
             }
             _audit_pair(pair, excluded, how, train, threads, out, as_json)
         if every:
@@ -259,6 +268,7 @@ def register(app: typer.Typer) -> None:
             reference=reference,
             only=only,
             isolate=isolate,
+            search=budget,
             train=chosen.solver if train else None,
             command=options.command_line(),
         )

@@ -11,7 +11,7 @@ from maskformer.family import family_of
 from parity.auditing.options import Options, Runs
 from parity.auditing.result import Input
 from parity.errors import InputError
-from parity.steps import Steps
+from parity.steps import ENDLESS, Budget, Steps
 from parity.trace import Tap
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Request:
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
-    `weights`, or those of a file of its own, `port_weights`.
+    `weights`, or those of a file of its own, `port_weights`. `search` is how long causes are
+    searched for.
     """
 
     config: "ModelConfig"
@@ -63,6 +64,7 @@ class Request:
     reference: str = "builtin"
     only: str | None = None
     isolate: bool = False
+    search: Budget = ENDLESS
     capture_effect: bool = False
     train: "SolverConfig | None" = None
     port_weights: str | None = None
@@ -178,6 +180,7 @@ def prepare(request: Request, steps: Steps) -> Case:
         request.capture_effect,
         decided=lambda tap: _is_output(tap) and tap.name.endswith(outputs.classes),
         kept=outputs.last,
+        search=request.search,
         command=request.command,
         inputs=described,
         provenance={

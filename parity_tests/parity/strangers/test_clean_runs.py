@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from parity_tests.parity.strangers import compared, numbers, places, varied
+from parity_tests.parity.strangers.models import compared, numbers, places, varied
 
 K = tf_keras.layers
 EXAMPLES = int(os.environ.get("PARITY_CLEAN_RUNS", "6"))

@@ -14,7 +14,7 @@ from parity.errors import InputError
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.frameworks.torch.weights import vary
 from parity.names import Names
-from parity_tests.parity.strangers import claims, compared, numbers, places, varied
+from parity_tests.parity.strangers.models import claims, compared, numbers, places, varied
 
 K = tf_keras.layers
 

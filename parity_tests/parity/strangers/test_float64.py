@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from parity.causes.resizing import weights
-from parity_tests.parity.strangers import compared, numbers, places, varied
+from parity_tests.parity.strangers.models import compared, numbers, places, varied
 
 K = tf_keras.layers
 
