@@ -357,7 +357,8 @@ class PortTied(tf_keras.Model):
 
 def tied(reference: nn.Module) -> parity.Pair:
     ids = np.array([[0, 3, 1], [4, 2, 8]])
-    return parity.Pair(reference.eval(), PortTied, (ids,), names=parity.Names({"words": "words"}))
+    names = parity.Names({"words": "words"})
+    return parity.Pair(reference.eval(), PortTied, (ids,), names=names, weights=Weights())
 
 
 def test_a_tied_weight_needs_one_variable():
