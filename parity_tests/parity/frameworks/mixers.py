@@ -23,6 +23,7 @@ KINDS = ("tf_keras", "keras tensorflow", "keras jax", "keras torch", "nnx", "lin
 CLEAN = "none"
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 24, 32)).astype(np.float32)
 LABELS = np.array([1, 3])
+RATE, MOMENTUM = 0.125, 0.875  # in float32 as they are: Keras rounds its momentum to that
 TOKENS, WIDTH, DEPTH, CLASSES = 12, 24, 2, 5
 FORWARD = {  # fault to the modules of the reference where it is found
     "epsilon": ["blocks.1.norm1"],
@@ -120,7 +121,7 @@ class Planted:
 
     @property
     def rate(self) -> float:
-        return 0.05 if self.fault == "half the rate" else 0.1
+        return RATE / 2 if self.fault == "half the rate" else RATE
 
 
 class Mlp(nn.Module):
@@ -211,7 +212,7 @@ def torch_port(planted: Planted) -> tuple[Callable, Callable, Callable]:
 
     def optimizer(parameters: Any) -> Any:
         kept = [parameter for _, parameter in parameters]
-        return torch.optim.SGD(kept, planted.rate, momentum=0.9)
+        return torch.optim.SGD(kept, planted.rate, momentum=MOMENTUM)
 
     return lambda: PortMixer().eval(), loss, optimizer
 
@@ -268,7 +269,7 @@ def keras_port(planted: Planted, keras: Any, ops: Any) -> tuple[Callable, Callab
         return planted.loss(losses, ops.mean, ops.sum)
 
     def optimizer(model: Any) -> Any:
-        return keras.optimizers.SGD(planted.rate, momentum=0.9)
+        return keras.optimizers.SGD(planted.rate, momentum=MOMENTUM)
 
     return PortMixer, loss, optimizer
 
@@ -395,7 +396,7 @@ def _jax_training(planted: Planted) -> tuple[Callable, Callable]:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return planted.loss(losses, jnp.mean, jnp.sum)
 
-    return loss, lambda model: optax.sgd(planted.rate, momentum=0.9)
+    return loss, lambda model: optax.sgd(planted.rate, momentum=MOMENTUM)
 
 
 def port(kind: str, fault: str) -> tuple[Callable, Callable, Callable]:
@@ -444,7 +445,7 @@ def training(kind: str, fault: str = CLEAN) -> parity.Training:
     _, loss, optimizer = port(kind, fault)
 
     def theirs(parameters: Any) -> Any:
-        return torch.optim.SGD([one for _, one in parameters], 0.1, momentum=0.9)
+        return torch.optim.SGD([one for _, one in parameters], RATE, momentum=MOMENTUM)
 
     return parity.Training(
         (LABELS,),
