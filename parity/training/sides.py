@@ -12,7 +12,7 @@ from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
 from parity.auditing.port import Port, places_of
 from parity.auditing.reference import Reference
 from parity.auditing.training import Training
-from parity.calls import Recorder, fill, is_array, needed
+from parity.calls import Recorder, fill, flatten, is_array, needed, slots
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
@@ -242,12 +242,17 @@ class Side:
         self, recorder: Recorder, taps: Mapping[str, Tap], execution: str
     ) -> tuple[Arrays, dict[str, Tap]]:
         """The terms of the loss on the reference's outputs, and its gradients by output."""
+        outputs = self.outputs(recorder, taps)
+        own = [name for name, _ in flatten(outputs, is_array, records=True)[1]]
+        theirs = [slot.name for slot in slots(recorder.calls[0].results)]
+        names = dict(zip(own, theirs, strict=True))
         with self.built.precision():
             terms, gradients = self.trainer.differentiated(
-                self.loss, self.outputs(recorder, taps), self.targets, execution
+                self.loss, outputs, self.targets, execution
             )
         found: dict[str, Tap] = {}
-        for name, gradient in gradients.items():
+        for own_name, gradient in gradients.items():
+            name = names[own_name]
             axes = self.axes("", "output", name, gradient.ndim)
             tap = Tap("", "grad_output", name, 0, axes, gradient)
             recorder.viewed(lambda seen: found.update({seen.key: seen}))(tap)
