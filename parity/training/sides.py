@@ -243,15 +243,16 @@ class Side:
     ) -> tuple[Arrays, dict[str, Tap]]:
         """The terms of the loss on the reference's outputs, and its gradients by output."""
         outputs = self.outputs(recorder, taps)
+        own = [name for name, _ in flatten(outputs, is_array, records=True)[1]]
+        theirs = [slot.name for slot in slots(recorder.calls[0].results)]
+        names = dict(zip(own, theirs, strict=True))
         with self.built.precision():
             terms, gradients = self.trainer.differentiated(
                 self.loss, outputs, self.targets, execution
             )
-        own = [name for name, _ in flatten(outputs, is_array)[1]]
-        names = dict(zip(own, slots(recorder.calls[0].results), strict=True))
         found: dict[str, Tap] = {}
-        for place, gradient in gradients.items():
-            name = names[place].name
+        for own_name, gradient in gradients.items():
+            name = names[own_name]
             axes = self.axes("", "output", name, gradient.ndim)
             tap = Tap("", "grad_output", name, 0, axes, gradient)
             recorder.viewed(lambda seen: found.update({seen.key: seen}))(tap)
