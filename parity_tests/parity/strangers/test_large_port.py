@@ -75,11 +75,7 @@ class Decoder(nn.Module):
 
 class Position(nn.Module):
     def forward(self, mask):
-        return (
-            mask.double().cumsum(1)[..., None] / 10
-            if mask.dtype != torch.bool
-            else (mask.to(torch.get_default_dtype()).cumsum(1)[..., None] / 10)
-        )
+        return mask.to(torch.get_default_dtype()).cumsum(1)[..., None] / 10
 
 
 class Embed(nn.Module):
