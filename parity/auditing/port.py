@@ -136,7 +136,7 @@ def usable(built: Built, execution: str) -> Iterator[None]:
     if built.told:
         yield
         return
-    with _usable(f"{built.dtype}, {execution}"), built.precision():
+    with own_errors(f"{built.dtype}, {execution}"), built.precision():
         yield
 
 
@@ -144,7 +144,8 @@ PRECISIONS = re.compile(r"float|double|half|dtype", re.IGNORECASE)
 
 
 @contextmanager
-def _usable(how: str) -> Iterator[None]:
+def own_errors(how: str) -> Iterator[None]:
+    """Inside it, what the user's model raises becomes an InputError that shows where."""
     try:
         yield
     except InputError:
@@ -178,7 +179,7 @@ def _users_frames(error: BaseException) -> list[str]:
 def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
     """The port in one precision, and what of it holds the reference's weights."""
     pair = reference.pair
-    with _usable(f"{dtype}, eager"):
+    with own_errors(f"{dtype}, eager"):
         built = build(pair.port, dtype)
         if not isinstance(pair.weights, Weights):
             return built, ()

@@ -259,7 +259,8 @@ class Judging:
                 if tried.fault is None or (later and fault.named):
                     outcome, inside, moved = tried, inside | {path}, True
                     break
-                if fault.named and tried.fault.gap < fault.gap:
+                same = self._place(tried.fault) >= self._place(fault)
+                if fault.named and same and tried.fault.gap < fault.gap:
                     across = (inside | {path}) - through
                     behind.append(replace(tried.fault, across=across))
         across = inside - through

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from parity.auditing.pair import Built, Pair, axes_of, build, inputs_of_port
-from parity.auditing.port import usable
+from parity.auditing.port import own_errors, usable
 from parity.auditing.reference import evaluating, given_reference
 from parity.errors import InputError
 from parity.frameworks import registry
@@ -130,7 +130,8 @@ def _left_out(theirs: Side, ours: Side, declared: Weights) -> tuple[dict, dict]:
 def _matched(pair: Pair, first: Built | None) -> tuple[Match, Side]:
     """What was found, and the reference as it was seen."""
     reference = first or build(pair.reference, "float32")
-    port = build(pair.port, "float32")
+    with own_errors("float32, eager"):
+        port = build(pair.port, "float32")
     evaluating(reference)
     theirs = see(reference, axes_of(pair.axes, reference.framework), pair.inputs, reference=True)
     inputs = inputs_of_port(pair, reference.framework, port.framework)
