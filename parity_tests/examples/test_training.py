@@ -43,7 +43,6 @@ def test_what_keras_does_otherwise_is_named():
     result = parity.audit(lstm.pair(settings), training=training, executions=(), quiet=True)
     found = failures(result)
     assert "divided by n instead of n - 1" in found["train_buffers"]
-    assert "momentum is 0.1 rounded to float32" in found["train_buffers"]
     assert "epsilon (1e-08) is added before the bias correction" in found["train_update"]
     assert "the clip divides by the norm alone" in found["train_update"]
     assert "the rate is that of the update before" in found["train_schedule"]
