@@ -165,7 +165,11 @@ def save(result: Result, folder: str | Path) -> Path:
         'audit.json'
     """
     try:
-        return write_json(result.to_json(), Path(folder), f"{result.schema.split('/')[-2]}.json")
+        return write_json(
+            result.to_json(),
+            Path(folder),
+            f"{result.schema.rpartition('/')[0].rpartition('/')[2]}.json",
+        )
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written",

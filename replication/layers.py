@@ -18,6 +18,9 @@ LAYERS = {  # the extras of pyproject.toml, by the packages that only they bring
     "pycocotools": "data",
     "sklearn": "data",
     "transformers": "hugging-face",
+    "keras": "keras",
+    "flax": "flax",
+    "optax": "flax",
 }
 
 

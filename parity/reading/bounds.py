@@ -30,7 +30,7 @@ DEEPEST = 100
 MOST_NAMES = 200_000
 """Names in one table: tensors of a checkpoint, members of an archive."""
 
-MOST_STEPS = 2_000_000
+MOST_STEPS = 1_000_000
 """Instructions of one pickle."""
 
 MOST_AXES = 32

@@ -23,7 +23,14 @@ def test_layers_of_a_port_are_paired(name):
     owners = {one.ours.rpartition(".")[0] for one in found.tensors}
     packed = {one.ours.rpartition(".")[0] for one in found.tensors if "parts" in one.evidence}
     paired = {one.ours for one in found.modules}
-    assert len(owners - packed - paired) <= 0.01 * len(owners), owners - packed - paired
+    # A layer may hold what is one parameter among others of a module of the reference.
+    holders: dict[str, set[str]] = {}
+    for one in found.tensors:
+        ours, theirs = (path.rpartition(".")[0] for path in (one.ours, one.theirs))
+        holders.setdefault(theirs, set()).add(ours)
+    several = {ours for one in holders.values() if len(one) > 1 for ours in one}
+    left = owners - packed - paired - several
+    assert len(left) <= 0.01 * len(owners), left
     # KerasHub names layers after transformers' blocks: their numbers must agree.
     for one in found.tensors:
         numbers = [[c for c in path if c.isdigit()] for path in (one.ours, one.theirs)]

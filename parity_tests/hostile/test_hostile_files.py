@@ -5,7 +5,7 @@ Each is read in a process of its own, forked from this one, so that what it cost
 
 import contextlib
 import os
-import resource
+import re
 import signal
 import sys
 import traceback
@@ -26,7 +26,6 @@ _KILLED = 60  # seconds: a machine that is busy is no fault
 
 def measured(read: Callable[[], object], seconds: float = SECONDS) -> str:
     """What `read` ends with: "right", or the error's text; and that it stays within the bounds."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -34,17 +33,28 @@ def measured(read: Callable[[], object], seconds: float = SECONDS) -> str:
         status = 1
         with contextlib.suppress(BaseException):
             os.close(reader)
-            os.write(writer, _outcome(read).encode("utf-8", "backslashreplace")[:60_000])
+            # What the process that was copied ever held is none of the reader's.
+            Path("/proc/self/clear_refs").write_text("5")
+            before = _most_held()
+            text = _outcome(read)
+            grown = f"{_most_held() - before}\n".encode()
+            os.write(writer, grown + text.encode("utf-8", "backslashreplace")[:60_000])
             status = 0
         os._exit(status)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        text = stream.read().decode()
+        grown, _, text = stream.read().decode().partition("\n")
     _, status, usage = os.wait4(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, f"it ended with {status}: {text}"
     assert usage.ru_utime + usage.ru_stime < seconds, f"{usage.ru_utime:.1f} s: {text}"
-    assert usage.ru_maxrss - before < MEGABYTES * 1024, f"{usage.ru_maxrss / 1024:.0f} MB: {text}"
+    assert int(grown) < MEGABYTES * 1024, f"{int(grown) / 1024:.0f} MB: {text}"
     return text
+
+
+def _most_held() -> int:
+    """The most memory that this process has held, in KiB."""
+    (line,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return int(line)
 
 
 def _outcome(read: Callable[[], object]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from parity.errors import InputError
+from replication.commands import options
 
 TEXT = '''"""{reference} beside {port}.
 
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
         ],
         port: Annotated[str, typer.Argument(help="The port's.", metavar="PORT")],
         out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path("pair.py"),
+        as_json: options.AsJson = False,
     ) -> None:
         """Write a commented file that pairs two models, given as module:Class or FILE.py:Class.
 
@@ -72,7 +74,8 @@ def register(app: typer.Typer) -> None:
         )
         with replacing(out) as path:
             path.write_text(text, encoding="utf-8")
-        print(f"{out}: complete it, then run parity audit --pair {out}:pair")
+        told = f"{out}: complete it, then run parity audit --pair {out}:pair"
+        options.end({"file": str(out), "pair": f"{out}:pair"}, as_json, lambda: told)
 
 
 def _import(source: str, name: str) -> str:

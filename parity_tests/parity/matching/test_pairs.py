@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ class Port(K.Layer):
         self.inner, self.outer = K.Dense(8, activation="relu"), K.Dense(8)
         self.swapped = swapped
 
-    def call(self, x: tf_keras.KerasTensor) -> tf_keras.KerasTensor:
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         if self.swapped:
             return x + self.inner(self.outer(self.scale(x)))
         return x + self.outer(self.inner(self.scale(x)))

@@ -19,11 +19,13 @@ from replication.commands import options
 MEASURING = {
     *("audit", "trajectory", "evaluate", "train", "preflight", "explain", "compare", "verify"),
     *("convert", "predict", "inspect", "demo", "report", "import-run"),
-    *("faults run", "faults clean", "data inspect", "score"),
+    *("faults run", "faults clean", "data inspect", "score", "initial-weights"),
 }
 """What measures, judges or predicts; `audit --all` and `convert --verify` are options of theirs."""
 
-OTHERS = {"zoo", "faults list", "data scenes", "data convert", "data tfrecord"}
+OTHERS = {"zoo", "faults list", "match", "new-pair"} | {
+    f"data {what}" for what in ("scenes", "convert", "tfrecord")
+}
 """What lists or makes something; it tells it as JSON too."""
 
 # The smallest model that a YAML file can name, of the classes of the procedural scenes.

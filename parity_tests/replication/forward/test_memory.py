@@ -33,7 +33,7 @@ def test_an_audit_that_is_made_once_lets_go_of_models_and_tensors():
     once = judge_port(reference, port, case.options, quiet, once=True)
     assert [one() for one in held] == [None] * len(held)
     for name in ("verdict", "taps", "layers", "claims"):
-        assert once[name] == kept[name]
+        assert getattr(once, name) == getattr(kept, name)
 
 
 @pytest.mark.slow

@@ -276,7 +276,7 @@ DATA = (
     ),
     _fault(
         "data", "data-labels-in-a-byte", "labels of more than 256 classes are cut to one byte",
-        function(dataset, "labels_of", "np.asarray(labels)", "np.asarray(labels) & 255"),
+        function(dataset, "labels_of", "labels=labels)", "labels=labels & 255)"),
         ("target map",), ("one byte",), PORT,
     ),
     _fault(
