@@ -42,7 +42,7 @@ def test_the_guide_does_what_it_says(tmp_path, monkeypatch, parity):
                     status, out, err = parity(*shlex.split(command)[1:])
                     assert status == EXIT[command], out + err
     assert set(run) == EXIT.keys() | LONG
-    assert names["result"]["verdict"] == "equal"
+    assert names["result"].verdict == "equal"
     assert (tmp_path / "report" / "report.html").is_file()
 
 

@@ -16,11 +16,6 @@ K = tf_keras.layers
 TOKENS = (np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32),)
 
 
-def audited(*pair, **how):
-    """The result of an audit, as it is recorded."""
-    return audit(*pair, **how).to_json()
-
-
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +65,7 @@ def loaded(model: nn.Module, change=lambda state: None, **settings):
 
 
 def audited(pair: Pair) -> dict:
-    return audited(pair, executions=(), quiet=True)
+    return audit(pair, executions=(), quiet=True).to_json()
 
 
 def claim_of(result: dict, identity: str) -> dict:
