@@ -136,7 +136,7 @@ def of_seed(one, seed):
 
 
 def test_runs_of_two_seeds_are_two_pairs():
-    (one,) = load([SAMPLE / "evidence" / "06-run"])
+    (one,) = load([SAMPLE / "evidence" / "07-run"])
     runs = [of_seed(one, 0), of_seed(one, 1)]
     result = compare(runs, runs[::-1])
     assert [pair.name for pair in result.pairs] == [
@@ -163,7 +163,7 @@ def test_what_nothing_tells_apart_is_refused_and_both_files_are_named(tmp_path, 
 def test_what_differs_in_its_subject_alone_is_refused_with_the_difference():
     with pytest.raises(InputError, match=r"differ in inputs \(china.jpg .*, flower.jpg .*\)"):
         compare([of_inputs(1.0, "china.jpg")], [of_inputs(1.0, "flower.jpg")])
-    (one,) = load([SAMPLE / "evidence" / "06-run"])
+    (one,) = load([SAMPLE / "evidence" / "07-run"])
     with pytest.raises(InputError, match=r"differ in seed \(0, 1\)"):
         compare([one], [of_seed(one, 1)])
 
