@@ -66,7 +66,7 @@ CASES = {
         "tokens",
         {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4},
     ),
-    "albert": Case("AlbertForMaskedLM", "segments", {**SIZES, "embedding_size": 16}),
+    "albert": Case("AlbertForPreTraining", "segments", {**SIZES, "embedding_size": 16}),
     "deit": Case("DeiTForImageClassification", "images", PATCHES),
     "qwen2": Case("Qwen2ForCausalLM", "tokens", SHARED_KEYS),
     "mixtral": Case("MixtralForCausalLM", "tokens", {**SHARED_KEYS, "num_local_experts": 3}),

@@ -46,6 +46,40 @@ class Rearrangement:
         return View(axes, self.to_reference, self.to_port)
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The reference's array, which the port has several times over, such as once for each image.
+
+    Args:
+        counts: how often, along each axis.
+    """
+
+    counts: tuple[int, ...]
+
+    def to_port(self, array: np.ndarray) -> np.ndarray:
+        """The reference's array as often as the port has it."""
+        return np.tile(array, self.counts)
+
+    def to_reference(self, array: np.ndarray) -> np.ndarray:
+        """The first copy; where any other is not like it, off by more than either can be."""
+        repeated = tuple(axis for axis, count in enumerate(self.counts) if count > 1)
+        first = array[tuple(slice(0, 1) if count > 1 else slice(None) for count in self.counts)]
+        return first + 2.0 * np.abs(array - first).max(axis=repeated, keepdims=True)
+
+    def view(self, axes: str) -> View:
+        """It as the view of a tensor whose axes are called `axes` in the reference."""
+        return View(axes, self.to_reference, self.to_port)
+
+
+def repeated(reference: tuple[int, ...], port: tuple[int, ...]) -> Repeated | None:
+    """How often the port has the reference's array along axes where that has it once."""
+    if len(reference) != len(port) or reference == port:
+        return None
+    if any(ours != theirs and theirs != 1 for ours, theirs in zip(port, reference, strict=True)):
+        return None
+    return Repeated(tuple(ours // theirs for ours, theirs in zip(port, reference, strict=True)))
+
+
 def possible(reference: tuple[int, ...], port: tuple[int, ...]) -> Iterator[Rearrangement]:
     """Those that turn the axes of one side and split or join them in that order.
 

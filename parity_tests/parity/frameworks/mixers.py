@@ -39,8 +39,9 @@ FORWARD = {  # fault to the modules of the reference where it is found
 TRAINING = {  # fault to the claim that fails, and what its place begins with
     "stopped gradient": ("train_gradients", "blocks.1"),
     "sum of losses": ("train_losses_alone", "loss"),
-    "half the rate": ("train_update", "optimizer"),
+    "half the rate": ("train_schedule", "schedule"),
 }
+UNASKED = {"half the rate": ("train_update", "optimizer")}  # Optax cannot be asked for its rate
 NAMES = {  # the ports' paths to the reference's
     "patches": "stem",
     "mixers.*": "blocks.*",
@@ -438,6 +439,11 @@ def pair(kind: str, fault: str = CLEAN) -> parity.Pair:
         weights=parity.Weights(variables={"offset": "bias"}),
         after_loading=plant,
     )
+
+
+def trained_place(kind: str, fault: str) -> tuple[str, str]:
+    """Which claim fails with a fault of training, and what its place begins with."""
+    return {**TRAINING, **(UNASKED if kind in ("nnx", "linen") else {})}[fault]
 
 
 def training(kind: str, fault: str = CLEAN) -> parity.Training:
