@@ -13,7 +13,7 @@ from parity.matching.holding import Piece
 from parity.matching.rearrangement import Rearrangement, Repeated
 from parity.matching.together import Line, Question
 from parity.names import Declared, Names, Naming, Places, filled, matched
-from parity.weights import Variable, Weights
+from parity.weights import Joint, Variable, Weights
 
 SHOWN = 4  # names in one sentence
 COLUMNS = 96
@@ -123,6 +123,7 @@ class Match:
         }
         lines += _table("variables", variables, end="")
         lines += _table("layouts", {key: f"{one!r}.layout()" for key, one in self.layouts.items()})
+        lines += _joints(self.weights.joints)
         for side in ("reference_only", "port_only"):
             only = {path: _quoted(why) for path, why in getattr(self.weights, side).items()}
             lines += _table(side, only)
@@ -236,6 +237,17 @@ def _table(name: str, entries: Mapping[str, str], end: str = ",") -> list[str]:
         return []
     rows = [f"        {_quoted(key)}: {value}{end}" for key, value in entries.items()]
     return [f"    {name}={{", *rows, "    },"]
+
+
+def _joints(joints: Sequence[Joint]) -> list[str]:
+    """The joints that can be declared again; others follow from the kinds of their layers."""
+    told = [f"        {one.how}," for one in joints if one.how]
+    others = [
+        f"    # {', '.join(one.reference)} with {', '.join(one.port)}: by the kinds of their layers"
+        for one in joints
+        if not one.how
+    ]
+    return [*(["    joints=[", *told, "    ],"] if told else []), *others]
 
 
 def _quoted(text: Any) -> str:
