@@ -119,7 +119,15 @@ def _one_sided(held: Held, theirs: Side, ours: Side, weighed: Weighed, declared:
         only[index].update(dict.fromkeys(left, NOWHERE))
     held.only = only
     if any(lost) and not weighed.shared:
-        why = "nothing of the other side has their size at their place; weights cannot be moved"
+        shapes = [
+            f"{path} {list(side.weights[path].shape)}"
+            for side, paths in zip((theirs, ours), lost, strict=True)
+            for path in paths
+        ]
+        why = (
+            f"nothing of the other side has their size at their place ({', '.join(shapes)}); what "
+            "several hold together is declared: `Weights(joints=[parity.Joint.packed(...)])`"
+        )
         held.questions.append(Question(*lost, why))
 
 

@@ -19,6 +19,7 @@ from parity.matching.fingerprints import (
 from parity.matching.rearrangement import nearest
 from parity.matching.seen import Side, Weight
 from parity.matching.sequences import aligned, misnamed
+from parity.trace import shown
 
 DECLARED = "declared"
 WEIGHTS = "equal weights"
@@ -64,10 +65,8 @@ class Question:
     why: str
 
     def __str__(self) -> str:
-        return (
-            f"{', '.join(self.theirs) or 'nothing'} of the reference and "
-            f"{', '.join(self.ours) or 'nothing'} of the port: {self.why}"
-        )
+        theirs, ours = (", ".join(map(shown, one)) or "nothing" for one in (self.theirs, self.ours))
+        return f"{theirs} of the reference and {ours} of the port: {self.why}"
 
 
 @dataclass(frozen=True)

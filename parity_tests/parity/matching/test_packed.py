@@ -92,3 +92,10 @@ def test_a_rule_with_two_parts_exchanged_is_noticed():
     weights = kept["weights"].__class__(kept["weights"].variables, joints=joints)
     pair = Pair(packed, Apart().eval(), TOKENS, names=kept["names"], weights=weights)
     assert audit(pair, executions=(), quiet=True).verdict == "different"
+
+
+def test_packed_weights_that_are_not_shared_are_asked_for_by_name_and_shape():
+    torch.manual_seed(1)
+    text = "\n".join(map(str, match(Pair(both()[0], Apart().eval(), TOKENS)).questions))
+    assert "weight [24, 8], bias [24]" in text
+    assert "`Weights(joints=[parity.Joint.packed(...)])`" in text
