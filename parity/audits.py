@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import InDtype, described
 from parity.auditing.pair import Pair as Pair
@@ -228,9 +229,10 @@ def _judge_float64(
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
         )
+        places = [*miscalled(reference, port), *found.places]
     measured.borders, measured.unjudged = found.borders, found.unjudged
     measured.function = _within(measured, measured.function)
-    return list(found.places), alone
+    return places, alone
 
 
 def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:
