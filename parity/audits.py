@@ -23,7 +23,7 @@ from parity.auditing.result import (
     build_result,
     isolated_claim,
 )
-from parity.auditing.state import put_back, state_before
+from parity.auditing.state import others_by_default, put_back, state_before
 from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
@@ -195,9 +195,10 @@ def _judge_float64(
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+            measured.changed_by_running = put_back(built, before)
+            measured.by_default = others_by_default(built, recorder, inputs, runs.port)
         measured.kept = {"reference": reference.kept, "port": {**port.kept, **kept}}
         measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
-        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:
