@@ -1,4 +1,4 @@
-"""How much of each port of `CASES` is paired with no map: `python -m examples.ports [NAME...]`."""
+"""How much of each port is paired with no map: `python -m examples.ports [NAME...]`."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from parity import match
 def main() -> None:
     """Prints a line for each port, and one for all."""
     layers = paired = made = compared = 0
-    for name in sys.argv[1:] or ports.CASES:
+    for name in sys.argv[1:] or ports.EVERY:
         found = match(ports.pair(name))
         one = found.coverage
         asked = f"; asks {len(found.questions)}" if found.questions else ""
