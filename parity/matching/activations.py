@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.matching.fingerprints import length
 from parity.matching.modules import ALIKE, CLEARLY, Values
 from parity.matching.rearrangement import Rearrangement, Repeated, nearest, repeated
 from parity.matching.seen import Side
@@ -160,6 +161,6 @@ class _Search:
 
 
 def _gap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    difference = float(np.linalg.norm(ours.astype(np.float64) - theirs))
-    scale = float(np.linalg.norm(theirs.astype(np.float64)))
+    difference = length(ours.astype(np.float64) - theirs)
+    scale = length(theirs.astype(np.float64))
     return difference / scale if scale else float(difference > 0)

@@ -13,6 +13,7 @@ from parity.matching.fingerprints import (
     digest,
     gap_of_ordered,
     is_constant,
+    length,
     ordered,
     parts_of,
 )
@@ -483,8 +484,8 @@ class _Search:
         """Whether two weights are near each other place by place, in some layout."""
         one, other = self.free[0][theirs], self.free[1][ours]
         if one.held.shape == other.array.shape:
-            scale = float(np.linalg.norm(one.held)) or 1.0
-            if float(np.linalg.norm(one.held - other.array)) <= BFLOAT16 * scale:
+            scale = length(one.held) or 1.0
+            if length(one.held - other.array) <= BFLOAT16 * scale:
                 return True
         return nearest(one.held, other.held)[1] <= BFLOAT16
 

@@ -8,6 +8,7 @@ Keras needs a process of its own.
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -464,7 +465,7 @@ def training(kind: str, fault: str = CLEAN) -> parity.Training:
 
 def outcome(kind: str, fault: str) -> dict[str, Any]:
     """What an audit says of one fault: its verdict, executions, places, causes, failing claims."""
-    trains = fault in TRAINING or fault == CLEAN
+    trains, start = fault in TRAINING or fault == CLEAN, time.process_time()
     found = parity.audit(
         pair(kind, fault),
         executions=None if fault == CLEAN else (),
@@ -475,6 +476,7 @@ def outcome(kind: str, fault: str) -> dict[str, Any]:
     return {
         "verdict": found["verdict"],
         "seconds": sum(found["timings"].values()),
+        "processor": time.process_time() - start,
         "executions": list(found["float32"]),
         "places": [one["path"] for one in found["localisations"]],
         "causes": [one["cause"] for one in found["localisations"]],
