@@ -97,6 +97,7 @@ WITHOUT_MODULES = {
     "onnxruntime.capi.onnxruntime_inference_collection.InferenceSession": "an ONNX session",
 }
 """Classes of programs, which have no modules that could be watched, in words."""
+COMPILED = "a compiled model"
 
 
 def refuse_programs(model: Any) -> None:
@@ -107,7 +108,8 @@ def refuse_programs(model: Any) -> None:
         raise InputError(
             f"{what} was given ({type(model).__name__}): it has no modules to watch",
             "models of Python code can be compared, whose modules are called one by one",
-            "give the model that it was made of, with the same weights",
+            "give the model that it was made of, with the same weights"
+            + ("; among `executions`, `compile` compiles it" if what == COMPILED else ""),
         )
 
 

@@ -1,6 +1,6 @@
 """What is known of one model of a pair before anything is paired: weights, calls, tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -52,13 +52,15 @@ class Called:
 class Side:
     """One model: its weights by path, modules in its own order, calls in that of execution.
 
-    `taps` are the tensors of one run by key.
+    `taps` are the tensors of one run by key, `trained` the paths of weights that training changes;
+    of a reference, it is not asked.
     """
 
     weights: Mapping[str, Weight]
     modules: Sequence[str]
     calls: Sequence[Called] = ()
     taps: Mapping[str, Tap] = field(default_factory=dict)
+    trained: Collection[str] = ()
 
     @cached_property
     def first_calls(self) -> dict[str, int]:
@@ -134,4 +136,6 @@ def see(built: Built, axes: Axes, inputs: Inputs, *, reference: bool) -> Side:
     calls = [
         Called(call.path, call.call, call.parent and call.parent.path) for call in recorder.calls
     ]
-    return Side(weights, list(recorder.modules), calls, trace)
+    trainer = framework.trainer
+    trained = () if reference or trainer is None else tuple(trainer.trained(built.model))
+    return Side(weights, list(recorder.modules), calls, trace, trained)

@@ -24,7 +24,7 @@ def vary(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             if (
                 tensor.is_floating_point()
                 and tensor.numel()
-                and bool((tensor == tensor.view(-1)[0]).all())
+                and bool((tensor == tensor.reshape(-1)[0]).all())
             ):
                 moves = rng.uniform(-SPREAD, SPREAD, tuple(tensor.shape))
                 tensor.add_(torch.from_numpy(moves).to(tensor.dtype))
