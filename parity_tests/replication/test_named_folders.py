@@ -139,7 +139,7 @@ WORK = {
     ),
     "demo": Work(set(), {"out"}, ("demo --small --out out/demo",)),
 }
-LONG = {"programs", "demo"}
+LONG = {"measuring", "programs", "demo"}
 GROUPS = ("data", "faults")
 
 
