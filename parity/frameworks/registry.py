@@ -21,12 +21,15 @@ class Entry:
         package: is imported wherever a model of it exists.
         base: full name of the class that all its models extend.
         open: gives the framework; it may import the package.
+        held: full name of the class of what stands for a model once it is built, where that is
+            another.
     """
 
     name: str
     package: str
     base: str
     open: Callable[[], Framework]
+    held: str = ""
 
 
 def _module(name: str) -> Callable[[], Any]:
@@ -64,6 +67,7 @@ register(
         "flax",
         "flax.linen.module.Module",
         _module("parity.frameworks.flax.linen.framework"),
+        "parity.frameworks.flax.linen.capture.Held",
     )
 )
 register(
@@ -116,7 +120,7 @@ def refuse_programs(model: Any) -> None:
 def entry_of(model: Any) -> Entry | None:
     """The entry of the framework that `model` is a model of, None where it is of none."""
     bases = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
-    return next((one for one in ENTRIES.values() if one.base in bases), None)
+    return next((one for one in ENTRIES.values() if {one.base, one.held} & bases), None)
 
 
 def of(model: Any) -> Framework:

@@ -93,7 +93,7 @@ def nnx_port(swapped: bool) -> Any:
     return Port()
 
 
-def linen_port(swapped: bool) -> Any:
+def linen_port(swapped: bool, params: dict[str, Any] | None = None) -> Any:
     import jax
     import jax.numpy as jnp
     from flax import linen
@@ -105,7 +105,7 @@ def linen_port(swapped: bool) -> Any:
         def __call__(self, x: Any) -> Any:
             return called(self, x, jnp.tanh, swapped)
 
-    return Port().bind(Port().init(jax.random.key(0), X[0]))
+    return Port().bind({"params": params} if params else Port().init(jax.random.key(0), X[0]))
 
 
 def built(kind: str, swapped: bool = False) -> Any:
@@ -156,6 +156,12 @@ def loaded(kind: str, fault: str) -> parity.Pair:
         layers["inner"], layers["outer"] = layers["outer"], layers["inner"]
 
     def build() -> Any:
+        if kind == "linen":  # whose layers are not known by their kinds before a run
+            params = {
+                ours: {"kernel": state[f"{theirs}.weight"].T, "bias": state[f"{theirs}.bias"]}
+                for ours, theirs in layers.items()
+            }
+            return linen_port(fault == "order swapped", params)
         port = built(kind, fault == "order swapped")
         for one in registry.of(port).variables(port).values():
             one.assign(one.layout.to_port(state[f"{layers[one.owner]}.{one.name}"]))

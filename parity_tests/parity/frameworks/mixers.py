@@ -429,8 +429,7 @@ def pair(kind: str, fault: str = CLEAN) -> parity.Pair:
         names = {path.replace("mixers.*", "mixers_*"): theirs for path, theirs in NAMES.items()}
 
     def plant(model: Any) -> None:
-        of = registry.of(build()) if kind == "linen" else registry.of(model)
-        Planted(fault).weights(of.variables(model))
+        Planted(fault).weights(registry.of(model).variables(model))
 
     return parity.Pair(
         reference(),
