@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from parity_tests.test_repository import ROOT
+from reports.evidence import SCHEMA
 from reports.kinds import kind_of
-from reports.render import SCHEMA
 
 SAMPLE = ROOT / "reports" / "samples" / "demo"
 LARGEST = 2_000_000  # bytes of all of it

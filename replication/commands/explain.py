@@ -11,8 +11,6 @@ from parity.claims import Claim
 from parity.errors import InputError
 from parity.localise import Localisation
 from parity.measurements import Matching
-from parity.reading import bounds
-from parity.reading.content import read_json
 from parity.records import plain
 from replication.commands import options
 from replication.forward.precision_place import less_exact
@@ -55,25 +53,33 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell where an audited port goes wrong first, and which mistakes explain it.
 
-        Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
+        Exit status: 0 the port is equal, 1 it differs, or the recording contradicts itself, 2 wrong
+        usage or input.
         """
-        result = _read(run)
+        result = _read(run, as_json)
         options.keep(_findings(result), out, "explanation.json", report=False)
         equal = result.verdict == "equal"
         options.end(_findings(result), as_json, lambda: "\n".join(story(result)), equal)
 
 
-def _read(run: Path) -> AuditResult:
+def _read(run: Path, as_json: bool) -> AuditResult:
+    """The audit in a folder or file, judged again; raises InputError where there is none."""
     path = run / AUDIT if run.is_dir() else run
     try:
-        content = read_json(path, bounds.RECORD_BYTES, "audit")
+        ((found,),) = options.sound([[path]], as_json)
     except InputError as error:
         raise InputError(
             f"{run} holds no audit",
             " ".join(str(error).split()),
             "give a folder that `parity audit --out` wrote",
         ) from None
-    return AuditResult.from_json(content, str(path))
+    if not isinstance(found.result, AuditResult):
+        raise InputError(
+            f"{run} holds no audit",
+            f"it is a result of the kind {found.kind.name}",
+            "give a folder that `parity audit --out` wrote",
+        )
+    return found.result
 
 
 def _findings(result: AuditResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 
 from maskformer.metrics.statistics import Missing
 from parity.claims import Claim, claim
-from parity.measurements import Findings, Largest, Relative
+from parity.measurements import Findings, Largest, Relative, relative_gap
 from reports import words as claims
 from reports.changes import Change
 from reports.chapters.evaluation_result import (
@@ -16,7 +16,7 @@ from reports.chapters.evaluation_result import (
     ScoreComparison,
     SideScores,
 )
-from reports.checks import EPSILON, ROUNDINGS, Difference, differ
+from reports.checks import EPSILON, ROUNDINGS, Difference, differ, near
 from reports.document import (
     Block,
     Cell,
@@ -335,6 +335,12 @@ def _run(result: EvaluationResult) -> tuple[Block, ...]:
 
 def recheck_evaluation(result: EvaluationResult) -> Iterator[Difference]:
     comparison = result.comparison
+    for name, side in result.sides.items():
+        for score, (recorded, again) in _recomputed(side).items():
+            if relative_gap(recorded, again) > ROUNDINGS * EPSILON:
+                yield f"sides.{name} ({score})", again, recorded
+        values = [row.accuracy for row in side.per_class if row.accuracy is not None]
+        yield from near(f"sides.{name}.macc", sum(values) / max(len(values), 1), side.macc)
     if comparison is None:
         yield from differ("verdict", "evaluated", result.verdict)
         return
@@ -548,6 +554,28 @@ KIND = Kind(
     rungs={"": "inference"},
     chapter=chapter,
     recheck=recheck_evaluation,
+    given={
+        **dict.fromkeys(
+            (
+                *("config", "config_sha256", "weights", "weights_sha256", "port_weights"),
+                *("port_weights_sha256", "data", "layout", "split", "images", "test_size"),
+                *("augmented", "versions", "pictures"),
+            ),
+            "what was evaluated",
+        ),
+        **dict.fromkeys(
+            (
+                *("sides.*.miou_2021", "sides.*.fwiou", "sides.*.pacc", "sides.*.intervals"),
+                *("sides.*.per_class.*.id", "sides.*.per_class.*.name"),
+                *("sides.*.per_class.*.isthing", "comparison.of", "comparison.pixels"),
+                "sides.*.panoptic.*.classes",
+                *("comparison.agreement", "comparison.disagreements.*.image"),
+                "comparison.scores",
+            ),
+            "classes, and what was resampled from images that are not in the recording",
+        ),
+        **dict.fromkeys(("seconds", "sides.*.seconds"), "times"),
+    },
     derived=of_evaluation,
     records_claims=False,
     changes=_changes,

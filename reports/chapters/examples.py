@@ -116,6 +116,9 @@ KIND = Kind(
     rungs={"": "data"},
     chapter=chapter,
     recheck=recheck,
+    given={
+        **dict.fromkeys(("count", "fields.*", "first", "picture"), "what is said of single arrays"),
+    },
     derived=None,
     records_claims=True,
     changes=None,

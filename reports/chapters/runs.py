@@ -520,6 +520,16 @@ KIND = Kind(
     rungs={"": "metric_trained"},
     chapter=chapter,
     recheck=None,
+    given={
+        **dict.fromkeys(
+            (
+                *("verdict", "side", "settings", "versions", "data_sha256", "checkpoint_sha256"),
+                *("git_commit", "model_sha256", "replicas", "threads", "device", "experiment"),
+                *("source", "resumed"),
+            ),
+            "settings, versions and hashes of training runs, and their curves",
+        ),
+    },
     derived=of_run,
     records_claims=False,
     changes=_changes,

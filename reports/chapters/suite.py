@@ -52,6 +52,7 @@ KIND = Kind(
     rungs={"": "activations"},
     chapter=chapter,
     recheck=equal,
+    given={},
     derived=None,
     records_claims=True,
     changes=None,
