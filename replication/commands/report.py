@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from parity.errors import printable
 from replication.commands import options
 
 
@@ -41,7 +42,7 @@ def command(
     document = json.loads(page.with_name(DATA).read_text(encoding="utf-8"))
     failed = [claim for claim in document["claims"] if claim["verdict"] == "fails"]
     lines = [
-        *(f"{Claim.from_json(claim).failure} ({claim['file']})" for claim in failed),
+        *(printable(f"{Claim.from_json(one).failure} ({one['file']})") for one in failed),
         f"Is the difference acceptable? {document['answer']}",
         f"report: {page}",
     ]
