@@ -152,7 +152,7 @@ def _versions(before: Evidence, after: Evidence) -> Iterator[Change]:
         facts.append(dict(flatten({**one.result.provenance, **recorded})))
     for name in dict.fromkeys((*facts[0], *facts[1])):
         old, new = (one.get(name, "not recorded") for one in facts)
-        if old != new:
+        if old != new and name != "date":
             yield Change("version", name, old, new, False)
 
 

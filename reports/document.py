@@ -172,11 +172,14 @@ class Chapter:
 class Summary:
     """What stands before all chapters: the verdict in one line, and sections about all results.
 
-    `answer` is what the verdict means to who asks whether a difference is acceptable.
+    `story` says what the results say of the two models, and `general` whether they are any two,
+    and not those of a configuration. `answer` is what that means to who asks whether a difference
+    is acceptable.
     """
 
-    verdict: str
+    story: Any
     tone: str
+    general: bool
     headline: str
     answer: str
     sections: tuple[Section, ...]

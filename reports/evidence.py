@@ -10,7 +10,7 @@ from maskformer.runs.run_record import Run
 from parity.records import json_text
 from reports.kind import Kind
 
-SCHEMA = "maskformer-replication/report/2"
+SCHEMA = "maskformer-replication/report/3"
 FOLDER, DATA = "evidence", "report.json"
 """Where a report keeps what it was made of, and the file that lists it."""
 

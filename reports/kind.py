@@ -58,6 +58,7 @@ class Special:
     environment: (side, fact, value) of what a result says of a side's surroundings; without it,
         that is read from its `provenance` or its `versions`.
     scored: what it shows of scores.
+    of_pairs: a result without a configuration is about any two models.
     left_open: what no result of the kind verifies, and what to do about it.
     """
 
@@ -68,6 +69,7 @@ class Special:
     together: Callable[[Sequence[Any]], Iterable[tuple[Any, Claim]]] | None = None
     environment: Callable[[Any], Iterable[tuple[str, str, Any]]] | None = None
     scored: Scored | None = None
+    of_pairs: bool = False
     left_open: str = ""
 
 

@@ -16,18 +16,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from parity.errors import InputError
-from parity.records import json_text
+from parity.records import json_text, plain
 from parity.results import Result
 from reports import evidence
 from reports.derived import BROKEN, Stated, all_claims, incomplete
 from reports.document import Cell, Chapter
 from reports.drawing.plots import stage_class
-from reports.escaping import in_code, in_html, in_markdown
+from reports.escaping import in_attribute, in_code, in_html, in_markdown, in_prose
 from reports.evidence import DATA, FOLDER, SCHEMA, Evidence, names
 from reports.kind import Kind
 from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.loading import of_result
 from reports.summary import nearest_to_limit, summary
+from reports.words import spoken, tone
 
 SHOWN = 0.051  # relative: what is left out of a number that is shown with two digits
 PAGE, TWIN = "report.html", "report.md"
@@ -88,6 +89,8 @@ def render(results: Sequence[Result | Mapping[str, Any] | Evidence]) -> dict[str
     environment.filters |= {
         "cell": in_markdown,
         "code": in_code,
+        "prose": in_prose,
+        "attribute": in_attribute,
         "stage": stage_class,
         "order": _order,
     }
@@ -107,7 +110,8 @@ def render(results: Sequence[Result | Mapping[str, Any] | Evidence]) -> dict[str
     twin = environment.get_template("report.md.j2").render(summary=top, chapters=chapters)
     document = {
         "schema": SCHEMA,
-        "verdict": top.verdict,
+        "verdict": top.story.verdict,
+        "story": plain(top.story),
         "headline": top.headline,
         "answer": top.answer,
         "chapters": [
@@ -180,7 +184,11 @@ def _chapters(found: Sequence[Evidence], claims: Sequence[Stated]) -> tuple[Chap
             chapter = one.kind.chapter(shown, own)
         except BROKEN as error:
             raise incomplete(one, error) from error
-        chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))
+        verdict = spoken(chapter.verdict)
+        chapter = dataclasses.replace(
+            chapter, verdict=verdict, tone=tone(verdict), file=", ".join(sorted(members))
+        )
+        chapters.append(chapter)
     return _told_apart(chapters)
 
 

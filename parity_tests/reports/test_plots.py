@@ -94,4 +94,5 @@ def test_hostile_labels_are_escaped():
 
 def test_stages_have_distinct_classes():
     assert stage_class("input") != stage_class("metric")
-    assert stage_class("anything else") == "sx"
+    assert stage_class("other") == stage_class("outputs") == "sx"
+    assert stage_class("blocks") == stage_class("blocks") != stage_class("stem")

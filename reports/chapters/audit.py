@@ -42,7 +42,7 @@ NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone,
 def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     result = one.result
-    drawn = network.blocks(recorded)
+    drawn = network.blocks(recorded, [one.path for one in result.localisations])
     return claims.chapter(
         one,
         recorded,
@@ -435,5 +435,5 @@ KIND = Kind(
     derived=None,
     records_claims=True,
     changes=_changes,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

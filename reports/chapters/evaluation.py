@@ -5,9 +5,9 @@ from pathlib import PurePath
 
 from markupsafe import Markup, escape
 
-from maskformer.metrics.statistics import Missing
+from maskformer.metrics.statistics import Equivalence, Missing
 from parity.claims import Claim, claim
-from parity.measurements import Findings, Largest, Relative, relative_gap
+from parity.measurements import Findings, Largest, Measurement, Relative, relative_gap
 from reports import words as claims
 from reports.changes import Change
 from reports.chapters.evaluation_result import (
@@ -425,16 +425,25 @@ def _equivalences(result: EvaluationResult) -> list[Claim]:
         claim(
             f"metric_converted/{name}",
             f"{name} of the converted weights is equivalent within {100 * shown.margin:g} points",
-            Largest({name: shown.p_value}, shown.alpha, otherwise="not shown"),
+            _equivalence(name, shown, [side.of(name) or 0.0 for side in result.sides.values()]),
             "p of two one-sided tests over paired images that the difference is as large as the "
             f"margin, at level {shown.alpha:g}; where they do not reject it, the images are too "
-            "few to tell",
+            "few to tell; scores within the margin are equivalent whatever made them, so that "
+            "nothing is decided",
             result.command,
         )
         for name, one in result.comparison.scores.items()
         if not isinstance(shown := one.equivalence, Missing)
         and any(side.of(name) for side in result.sides.values())
     ]
+
+
+def _equivalence(name: str, shown: Equivalence, values: Sequence[float]) -> Measurement:
+    """What a test for equivalence shows of a score; nothing where all scores are in the margin."""
+    if max(values) <= shown.margin:
+        reason = f"{name}: no score is above {100 * shown.margin:g} points"
+        return Findings(1, [reason], otherwise="not decided")
+    return Largest({name: shown.p_value}, shown.alpha, otherwise="not shown")
 
 
 def _evaluated_rows(config: str, found: Sequence[Evidence]) -> list[scores.Row]:

@@ -56,5 +56,5 @@ KIND = Kind(
     derived=None,
     records_claims=True,
     changes=None,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

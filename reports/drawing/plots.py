@@ -1,6 +1,7 @@
 """Draws values per layer on a log scale, as SVG whose colours come from the page's style sheet."""
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,12 @@ class Point:
 
 
 def stage_class(stage: str) -> str:
-    """The style sheet's class of a stage; stages that it does not know share one."""
-    return f"s{MASKFORMER.stages.index(stage)}" if stage in MASKFORMER.stages else "sx"
+    """The style sheet's class of a stage: a known one has its own, another one that of its name."""
+    if stage in MASKFORMER.stages:
+        return f"s{MASKFORMER.stages.index(stage)}"
+    if stage in ("", "other", "outputs"):
+        return "sx"
+    return f"s{zlib.crc32(stage.encode()) % len(MASKFORMER.stages)}"
 
 
 def layer_plot(

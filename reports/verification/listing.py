@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parity.reading import bounds
 from parity.reading.content import read_json
+from parity.results import written_as
 from reports import evidence
 from reports.derived import BROKEN
 from reports.evidence import DATA, FOLDER, SCHEMA
@@ -34,7 +35,7 @@ def listing(folder: Path) -> Listing:
     problems, digests = [], None
     try:
         document = read_json(folder / DATA, bounds.RECORD_BYTES)
-        if document["schema"] != SCHEMA:
+        if not written_as(document["schema"], SCHEMA):
             problems.append(Problem(DATA, "schema", shown(SCHEMA), shown(document["schema"])))
         digests = {one["file"]: one["sha256"] for one in document["evidence"]}
     except (OSError, *BROKEN) as error:
