@@ -32,6 +32,7 @@ from replication.commands import (
 )
 from replication.console import endings
 from replication.console.progress import without_notes
+from replication.console.reference import complete_help
 
 app = typer.Typer(
     name="parity",
@@ -85,6 +86,7 @@ for verb in (
     compare,
 ):
     verb.register(app)
+complete_help(app)
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def lines(found: "Evidence") -> list[str]:
     from reports.story import bare, story_of
 
     result = found.result
-    if result.verdict == "equal":
+    if not result.failing:
         return [
             f"Nothing to explain: the port is equal ({result.taps} tensors compared, "
             f"{len(result.claims)} claims hold)."

@@ -35,7 +35,7 @@ def show(
     with bytes_shown("reading", not as_json) as progress:
         found = inspect(file, choice=Choice(ema, key, prefix), progress=progress)
     options.keep(found, out, "inspection.json", report=False)
-    options.end(found, as_json, lambda: _print(found))
+    options.end(found, as_json, lambda: _print(found), name="checkpoint")
 
 
 def _print(found: dict[str, Any]) -> None:

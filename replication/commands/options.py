@@ -69,7 +69,7 @@ Seed = _option(int | None, "Of everything that is drawn.")
 Threads = _option(int | None, "Threads to compute with; all cores without it.")
 Workers = _option(int, "Threads or processes beside the model.")
 Out = _option(Path | None, "Folder for the result, and for its report.", metavar="DIR")
-OutFolder = _option(Path, "Folder to write.", metavar="DIR")
+OutFolder = _option(Path, "Folder for the result, and for its report.", metavar="DIR")
 Resume = _option(bool, "Continue what is in --out, instead of starting anew.", "--resume")
 AsJson = _option(bool, "Print one JSON object.", "--json")
 
@@ -201,16 +201,27 @@ def keep(
 
 
 def end(
-    result: Any, as_json: bool, tell: Callable[[], str | None], passed: bool = True
+    result: Any,
+    as_json: bool,
+    tell: Callable[[], str | None],
+    passed: bool = True,
+    name: str = "",
 ) -> NoReturn:
-    """Prints a result as strict JSON on one line, or what `tell` returns, and ends the verb.
+    """Prints a result as one JSON object on one line, or what `tell` returns, and ends the verb.
 
     A `tell` that prints for itself returns None. The exit status is 0 where it `passed`, else 1.
+    `name` is that of the object's format, of a result that names none itself. Raises ValueError
+    where nobody does.
     """
     if as_json:
         from parity.records import plain, strict
 
-        print(json.dumps(strict(plain(result)), allow_nan=False))
+        told = plain(result)
+        if "schema" not in told:
+            if not name:
+                raise ValueError("what is told as JSON names no schema")
+            told = {"schema": f"maskformer-replication/{name}/1", **told}
+        print(json.dumps(strict(told), allow_nan=False))
     elif (text := tell()) is not None:
         print(_lines(text))
     raise typer.Exit(0 if passed else 1)

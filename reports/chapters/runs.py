@@ -40,6 +40,7 @@ from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Scored, Special
 from reports.labels import label
+from reports.ladder import verdict_of
 from reports.run_pairs import Paired, compared, pairs_of_runs
 from reports.sections import scores
 from reports.sections.environment import FRAMEWORKS
@@ -86,9 +87,7 @@ class RunResult(Result):
 
 def chapter(runs: Sequence[Evidence], claims: Sequence[Claim]) -> Chapter:
     """One chapter for all runs of a config; they differ in side, seed or settings."""
-    verdicts = {one.verdict for one in claims}
-    failing = "fails" in verdicts
-    verdict = "fails" if failing else "holds" if "holds" in verdicts else "recorded"
+    verdict = verdict_of(claims) if claims else "recorded"
     return Chapter(
         title=f"Training runs of {runs[0].config}",
         verdict=verdict,
