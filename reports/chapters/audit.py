@@ -42,7 +42,7 @@ NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone,
 def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     result = one.result
-    drawn = network.blocks(recorded, [one.path for one in result.localisations])
+    drawn = network.blocks(recorded, {one.path: one.edge for one in result.localisations})
     return claims.chapter(
         one,
         recorded,
@@ -106,12 +106,12 @@ def _float64(result: AuditResult) -> tuple[Block, ...]:
     summary = f"{number(len(points))} tensors, {number(failed)} above their limit"
     plot = _plot(
         points,
-        "relative gap, float64",
+        "float64 gap in units of its limit",
         f"Float64 gap of every tensor against its limit: {summary}. Values: see Every tensor.",
         wide=True,
     )
     caption = (
-        f"Each dot is a tensor, the line is its limit: {summary}. "
+        f"Each dot is a tensor's gap divided by its limit, the line is at 1: {summary}. "
         "A cross marks a tensor above its limit."
     )
     return (Figure(caption, (plot,), _stages(layers)), _stage_table(layers))
@@ -168,7 +168,7 @@ def _float32(result: AuditResult) -> tuple[Block, ...]:
             f"Float32 error ratio of every tensor, execution {execution}: {number(len(points))} "
             f"tensors, {number(failed)} above the limit of {number(limit)}."
         )
-        plots.append(_plot(points, f"{execution}: error ratio", description, wide=False))
+        plots.append(_plot(points, f"{execution}: error ratio / limit", description, wide=False))
     rows = tuple(
         (
             Cell(execution),

@@ -9,6 +9,7 @@ from parity.judge import Verdict
 from parity.measurements import Margins
 from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
+from reports.drawing.boxes import HANDED, boxes
 from reports.drawing.layer_map import LEGEND, Module, colour, groups, layer_map, part_of
 
 NARROW, WIDE = 360, 1080
@@ -50,6 +51,8 @@ WAYS = (
     ),
 )
 
+NOWHERE: Mapping[str, str] = {}
+
 TEXT = (
     "Every cell is a module, in the order of the forward pass, coloured by its largest error as a "
     "share of that tensor's limit."
@@ -73,12 +76,12 @@ EMPTY = (
 )
 
 
-def blocks(claims: Sequence[Claim], places: Sequence[str] = ()) -> tuple[Block, ...]:
+def blocks(claims: Sequence[Claim], places: Mapping[str, str] = NOWHERE) -> tuple[Block, ...]:
     """The maps that these claims allow, and one sortable table of all modules; maybe nothing.
 
     A map is of the modules' own errors where these were measured, else of errors in place, and
-    then says so. `places` are the modules that differ when they run alone, where it was tried: all
-    others that differ in the forward pass inherit.
+    then says so. `places` are the modules that differ when they run alone, where it was tried, and
+    at which tensor: all others that differ in the forward pass inherit.
     """
     measured = {one.id: one.measured for one in claims if isinstance(one.measured, Margins)}
     found: list[tuple[Way, list[Module], list[Module]]] = []
@@ -104,7 +107,22 @@ def blocks(claims: Sequence[Claim], places: Sequence[str] = ()) -> tuple[Block, 
     if not figures:
         return ()
     alone = any(own for _, own, _ in found)
-    return (Text(TEXT), *texts, *figures, _table(found, order), *([Text(EMPTY)] if alone else []))
+    drawn = boxes(
+        {
+            f"{'own error' if own else 'error in place'}, {way.name}": own or in_place
+            for way, own, in_place in found
+        },
+        {
+            key: verdict
+            for way, *_ in found
+            if way.own in measured
+            for key, verdict in measured[way.own].verdicts().items()
+            if HANDED in key
+        },
+        places,
+    )
+    table = _table(found, order)
+    return (Text(TEXT), *texts, *figures, drawn, table, *([Text(EMPTY)] if alone else []))
 
 
 def modules_of(verdicts: Mapping[str, Verdict]) -> list[Module]:
