@@ -291,7 +291,7 @@ def test_boxes_of_the_network_are_opened_by_the_keyboard_and_show_what_is_at_fau
     fault = page.locator(".hands .bad")
     assert [text.split("wrongly")[0].split()[-1] for text in fault.all_text_contents()] == [
         "head:input",
-        "blocks.1.channels.fc2:input",
+        "fc2:input",
     ]
     assert all(one.is_visible() for one in fault.all())
     tokens = page.locator("details.box", has=page.locator("> summary code", has_text="tokens"))

@@ -151,7 +151,7 @@ def test_boxes_hold_every_module_and_what_they_hand_on():
     bad = {".".join(names[1:]) or "model" for names, box in every.items() if box.tone == "bad"}
     assert bad == {place.path for place in result.localisations}
     wrong = {hand.to for box in every.values() for hand in box.hands if hand.tone == "bad"}
-    assert wrong == {"head:input", "blocks.1.channels.fc2:input"}
+    assert wrong == {"head:input", "fc2:input"}
     for names, box in every.items():
         within = [other for path, other in every.items() if path[: len(names)] == names]
         assert box.open == any(other.tone == "bad" for other in within if other is not box) or any(

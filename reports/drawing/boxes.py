@@ -8,6 +8,10 @@ from reports.document import Box, Boxes, Hand, number
 from reports.drawing.layer_map import Module
 
 HANDED = ":handed to "
+CAPTION = (
+    "Modules in their order, one in another as the model has them, each with its error as a share "
+    "of its limit. What a module hands to another is judged when it runs alone."
+)
 
 
 def boxes(
@@ -27,10 +31,11 @@ def boxes(
     paths = dict.fromkeys(path for by_path in measured.values() for path in by_path)
     hands: dict[str, list[Hand]] = {}
     for key, verdict in handed.items():
-        hands.setdefault(module_of(key), []).append(_hand(key, verdict))
+        path = module_of(key)
+        hands.setdefault(path, []).append(_hand(path, key, verdict))
     for path, edge in faults.items():
         if path not in hands and module_of(edge) != path:
-            hands[path] = [Hand(edge, "differs", "bad")]
+            hands[path] = [Hand(edge.removeprefix(f"{path}."), "differs", "bad")]
     paths |= dict.fromkeys(hands)
     if not paths:
         return None
@@ -57,7 +62,7 @@ def boxes(
             inside or any(one.tone == "bad" for one in own),
         )
 
-    return Boxes("Modules in their order, one in another as the model has them.", box("model"))
+    return Boxes(CAPTION, box("model"))
 
 
 def _with_parents(paths: Mapping[str, None]) -> list[str]:
@@ -69,9 +74,10 @@ def _with_parents(paths: Mapping[str, None]) -> list[str]:
     return list(found)
 
 
-def _hand(key: str, verdict: Verdict) -> Hand:
+def _hand(path: str, key: str, verdict: Verdict) -> Hand:
     text = verdict.problem or f"{number(verdict.value)}, limit {number(verdict.threshold.value)}"
-    return Hand(key.partition(HANDED)[2], text, "good" if verdict.passed else "bad")
+    receiver = key.partition(HANDED)[2].removeprefix(f"{path}.")
+    return Hand(receiver, text, "good" if verdict.passed else "bad")
 
 
 def _tone(module: Module) -> str:
@@ -81,4 +87,4 @@ def _tone(module: Module) -> str:
 
 
 def _share(module: Module) -> str:
-    return f"{number(100 * module.share)} % of its limit"
+    return f"{number(100 * module.share)} %"

@@ -15,6 +15,7 @@ CHECKED = {
     "schema": "maskformer-replication/conversion-check/1",
     "verdict": "equal",
     "problems": [],
+    "notes": [],
 }
 
 

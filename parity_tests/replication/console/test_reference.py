@@ -42,9 +42,7 @@ def test_another_meaning_is_noticed():
 
 def test_the_document_is_what_the_code_says():
     path = ROOT / "docs" / "commands.md"
-    assert path.read_text(encoding="utf-8") == markdown(app), (
-        "made of other code: make commands"
-    )
+    assert path.read_text(encoding="utf-8") == markdown(app), "made of other code: make commands"
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
