@@ -11,7 +11,7 @@ import numpy as np
 from parity.auditing.advice import easy
 from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
-from parity.auditing.pair import InDtype, described
+from parity.auditing.pair import Built, InDtype, described
 from parity.auditing.pair import Pair as Pair
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
@@ -117,6 +117,7 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    models = {"reference": _called(reference.built), "port": _called(port.float64)}
     unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
     trained = []
@@ -139,16 +140,22 @@ def judge_port(
     left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     declared += port.reasons
+    known = options.provenance or {"weights_sha256": state_digest(reference.state)}
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
-        provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
+        provenance(models=models, **known),
         (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
     )
     return build_result(measured, localisations, about, claims)
+
+
+def _called(built: Built) -> str:
+    """A model as people tell it from others: its class, and its framework."""
+    return f"{type(built.model).__name__} ({built.framework.NAME})"
 
 
 def save(result: Result, folder: str | Path) -> Path:

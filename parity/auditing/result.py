@@ -294,7 +294,8 @@ def build_result(
     further_claims: Sequence[Claim] = (),
 ) -> AuditResult:
     """The audit's result, every figure from `measured`; `further_claims` are judged already."""
-    function = {v.key: v for v in same_function(measured.function, measured.floors)}
+    gaps = {key: measured.function[key] for key in measured.places if key in measured.function}
+    function = {v.key: v for v in same_function(gaps, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()

@@ -81,7 +81,7 @@ def convert(
         *(f"left out: {name} ({why})" for name, why in receipt.source.left_out.items()),
         f"receipt: {beside}",
     ]
-    options.end(result, as_json, lambda: "\n  ".join(lines))
+    options.end(result, as_json, lambda: "\n  ".join(lines), name="conversion")
 
 
 def _config(
@@ -110,4 +110,4 @@ def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:
     options.keep(result, out, "verification.json", report=False)
     told = "does not hold" if problems else "holds; every file, tensor and rule derived again"
     lines = [f"{path}: {told}", *problems, *notes]
-    options.end(result, as_json, lambda: "\n  ".join(lines), not problems)
+    options.end(result, as_json, lambda: "\n  ".join(lines), not problems, name="conversion-check")

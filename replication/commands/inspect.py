@@ -40,7 +40,7 @@ def show(
         found = inspect(file, choice=Choice(ema, key, prefix), progress=progress)
     result = parts(found)
     options.keep(result, out, "inspection.json", report=False)
-    options.end(result, as_json, lambda: _print(found))
+    options.end(result, as_json, lambda: _print(found), name="checkpoint")
 
 
 def _print(found: "Inspection") -> None:

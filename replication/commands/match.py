@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         from replication.commands.pair_source import load_pair
 
         found = parity.match(load_pair(pair))
-        options.end(as_data(found), as_json, lambda: str(found), not found.questions)
+        options.end(as_data(found), as_json, lambda: str(found), not found.questions, name="match")
 
 
 def as_data(found: Any) -> dict[str, Any]:

@@ -176,6 +176,14 @@ KIND = Kind(
     rungs={"": "weights"},
     chapter=chapter,
     recheck=None,
+    given={
+        **dict.fromkeys(("format", "verdict"), "the format's version"),
+        **dict.fromkeys(
+            ("code", "config", "options", "source", "target", "tensors"),
+            "files, tensors and their hashes, as the converter saw them "
+            "(parity convert --verify reads them again)",
+        ),
+    },
     derived=of_receipt,
     records_claims=False,
     changes=None,
