@@ -50,14 +50,19 @@ def _is_approximate(function: Callable[[Any], Any]) -> bool:
 
 
 def rope_scaling(factor: float) -> Mend:
-    """Positions of rotary embeddings are divided by this factor."""
+    """Rotary embeddings turn as many times slower as this; Llama's of KerasHub 0.32 computes its
+    frequencies without the factor that it is given."""
 
     def mend(model: Any) -> None:
         for layer in _layers(model):
-            if type(layer).__name__ == "RotaryEmbedding":
-                layer.scaling_factor = factor
+            if hasattr(layer, "_get_inverse_freq"):
+                layer._get_inverse_freq = _slower(layer._get_inverse_freq, factor)
 
     return mend
+
+
+def _slower(frequencies: Callable[[int], Any], factor: float) -> Callable[[int], Any]:
+    return lambda size: frequencies(size) / factor
 
 
 def every(*mends: Mend) -> Mend:

@@ -35,7 +35,7 @@ class Study:
 HALF_AS_FAST = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
 CASES = {
     "bert": Study("bert", differs="GELU is approximated", mend=mends.exact_gelu),
-    "bert, exact GELU mended, another epsilon": Study(
+    "bert, epsilon of 1e-5": Study(
         "bert",
         {"layer_norm_eps": 1e-5},
         differs="GELU is approximated, the epsilon of norms is not read",
