@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import Built, InDtype, described
 from parity.auditing.pair import Pair as Pair
@@ -22,7 +23,7 @@ from parity.auditing.result import (
     build_result,
     isolated_claim,
 )
-from parity.auditing.state import put_back, state_before
+from parity.auditing.state import others_by_default, put_back, state_before
 from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
@@ -201,9 +202,10 @@ def _judge_float64(
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+            measured.changed_by_running = put_back(built, before)
+            measured.by_default = others_by_default(built, recorder, inputs, runs.port)
         measured.kept = {"reference": reference.kept, "port": {**port.kept, **kept}}
         measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
-        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:
@@ -235,9 +237,10 @@ def _judge_float64(
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
         )
+        places = [*miscalled(reference, port), *found.places]
     measured.borders, measured.unjudged = found.borders, found.unjudged
     measured.function = _within(measured, measured.function)
-    return list(found.places), alone
+    return places, alone
 
 
 def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:

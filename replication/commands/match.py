@@ -37,6 +37,7 @@ def as_data(found: Any) -> dict[str, Any]:
         "modules": [_line(one) for one in found.modules],
         "weights": [_line(one) for one in found.tensors],
         "questions": [str(one) for one in found.questions],
+        "coverage": None if found.coverage is None else str(found.coverage),
         "python": str(found),
     }
 
