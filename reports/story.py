@@ -173,7 +173,7 @@ def _places(found: Sequence[Evidence], failing: Sequence[Stated]) -> tuple[Told,
     for one in failing:
         if one.place is not None and not one.place.inherited and one.place.part not in known:
             parts = _of_claim(one)
-            told.setdefault((parts["where"], parts["cause"]), parts)
+            told.setdefault((one.place.part, parts["cause"]), parts)
     return tuple(Told(index, **parts) for index, parts in enumerate(told.values(), 1))
 
 

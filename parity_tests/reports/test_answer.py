@@ -2,10 +2,15 @@
 
 import json
 
+import numpy as np
+import pytest
+
 from parity.claims import Place, claim
-from parity.measurements import Largest, of_json
+from parity.measurements import Equivalence, Largest, of_json
+from parity_tests.implementations.trainer.test_train_verb import recorded as recorded_run
 from parity_tests.reports import recorded
 from parity_tests.reports.page import Page
+from reports.loading import load
 from reports.render import render
 
 
@@ -73,3 +78,53 @@ def test_models_that_find_nothing_are_said_to_show_little():
     assert "no score is above 0.1 %" in files["report.md"]
     assert "metric_converted/PQ All" not in ids(files)
     assert "metric_converted/PQ All" in ids(render([recorded.evaluation()]))
+
+
+def trained(folder, quality, rate):
+    """The claims of a run of each side that finds segments with this probability, and whose queries
+    say no-object at this rate in the end."""
+    for side in ("torch", "tf"):
+        path = recorded_run(folder / side, side, np.linspace(10, 1, 40), quality)
+        description = json.loads((path / "run.json").read_text())
+        said = {"settings": {"config": "scenes_tiny", "seed": 0}, "command": "parity train"}
+        (path / "run.json").write_text(json.dumps(description | said))
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for row in rows:
+            if row["split"] == "train":
+                row["no_object_rate"] = rate
+        (path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    files = render(load([folder]))
+    claims = json.loads(files["report.json"])["claims"]
+    return next(one for one in claims if one["id"] == "metric_trained/scores"), files
+
+
+def test_runs_that_see_something_are_judged(tmp_path):
+    claim, files = trained(tmp_path, 0.7, 0.6)
+    assert claim["verdict"] == "holds"
+    assert "collapsed" not in files["report.md"]
+
+
+@pytest.mark.parametrize(
+    ("quality", "rate", "reason"),
+    [
+        (0.7, 0.999, "99.9 % of all queries say no-object"),
+        (0.0, 0.6, "both score below 0.1 points, which says nothing"),
+    ],
+)
+def test_runs_that_see_nothing_decide_nothing(tmp_path, quality, rate, reason):
+    claim, files = trained(tmp_path, quality, rate)
+    assert (claim["verdict"], claim["rung"]) == ("not decided", "metric_trained")
+    for name in ("report.html", "report.md"):
+        assert reason in files[name].replace("\\", "")
+    (rung,) = (
+        one for one in json.loads(files["report.json"])["ladder"] if one["rung"] == claim["rung"]
+    )
+    assert rung["verdict"] == "not decided"
+
+
+@pytest.mark.parametrize(
+    ("best", "verdict"), [(20.0, "holds"), (3.0, "not shown"), (0.0, "not shown")]
+)
+def test_scores_within_the_margin_are_no_equivalence(best, verdict):
+    measured = Equivalence({"0": 0.1, "1": -0.1, "2": 0.05}, 3.0, 0.05, best, otherwise="not shown")
+    assert measured.judge().verdict == verdict

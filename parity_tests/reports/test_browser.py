@@ -252,7 +252,7 @@ def test_axe_finds_no_violation_of_wcag_aa(opened, width, scheme, other):
 
 def test_axe_would_notice_text_without_contrast(opened):
     page = opened(bypass_csp=True)
-    page.evaluate("() => { document.querySelector('main p').style.color = '#cfe8d6'; }")
+    page.evaluate("() => { document.querySelector('main .headline').style.color = '#cfe8d6'; }")
     (found,) = violations(page, ["color-contrast"])
     assert found.startswith("color-contrast: 1 nodes")
 

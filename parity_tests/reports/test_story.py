@@ -11,6 +11,7 @@ from parity_tests.reports import recorded
 from parity_tests.reports.page import Page
 from parity_tests.reports.test_recordings import RECORDINGS
 from parity_tests.reports.test_samples import SAMPLE
+from reports.document import number
 from reports.loading import load, of_result
 from reports.render import render
 from reports.story import story_of
@@ -181,3 +182,36 @@ def test_a_training_that_collapsed_decides_nothing_and_says_why():
     for text in (text_of(files), files["report.md"].replace("\\", "")):
         assert "of all queries say no-object in the last batch" in text
         assert "collapsed: PyTorch" in text
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return load([MIXER / "training.json"])
+
+
+def test_a_fault_of_training_is_the_first_thing_said(trained):
+    story = story_of(trained)
+    assert story.sentence == "`loss: class` differs: cross_entropy: a sum instead of a mean."
+    assert len(story.places) == 1  # what the loss hands on is the same place
+    assert FOREIGN.findall(text_of(render(trained))) == []
+
+
+def test_the_training_of_a_pair_is_shown_tensor_by_tensor_and_step_by_step(trained):
+    files = render(trained)
+    tables = Page(files["report.html"]).tables
+    (steps,) = (one for one in tables if one[0] == ["Gap", "Step", "Port", "The reference's twin"])
+    claims = {one.id: one.measured for one in trained[0].result.claims}
+    weights = claims["train_steps_weight_gap"]
+    assert len(steps) == 1 + 2 * len(weights.port)
+    assert steps[1][:3] == ["steps weight gap", "0", number(float(weights.port["0"]))]
+    (each,) = (one for one in tables if one[0][:3] == ["What", "Tensor", "Verdict"])
+    updates = [row for row in each if row[0] == "update"]
+    assert len(updates) == len(claims["train_update"].cases)
+    assert {row[2] for row in updates} == {"holds"}
+    assert {row[2] for row in each if row[0] == "gradients"} == {"fails"}
+    assert "weights, relative gap" in files["report.html"]
+
+
+def test_a_pair_that_was_not_trained_has_no_chapter_of_training(files):
+    """The twin."""
+    assert "Losses, gradients and updates" not in files["report.html"]

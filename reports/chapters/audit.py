@@ -34,6 +34,7 @@ from reports.drawing.plots import Point, layer_plot
 from reports.evidence import Evidence
 from reports.kind import Kind, Special
 from reports.ladder import AUDITED
+from reports.sections import training
 from reports.subjects import WEIGHTS, Subject, files, picked
 
 NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone, and elsewhere
@@ -52,6 +53,7 @@ def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
         Section("Same precision: float32 error against the reference's own", _float32(result)),
         Section("Where a difference is, or would be, found", _where(result)),
         Section("Every tensor", (_layer_table(result.layers),)),
+        *training.sections(recorded),
         Section("What is not verified", _not_verified(result)),
         Section("How it was run", _run(result)),
         Section("Versions and hashes", (Facts(tuple(flatten(result.provenance))),)),

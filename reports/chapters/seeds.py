@@ -101,8 +101,8 @@ def _headline(result: Mapping[str, Any]) -> str:
     one = result.scores[SCORE]
     interval = one.interval
     shown = "shown" if result.verdict == "equivalent" else "not shown"
-    if not any(value for side in one.scores.values() for value in side):
-        shown += ", as every run scores 0"
+    if max(value for side in one.scores.values() for value in side) <= result.margin:
+        shown += ", as no run scores more than that"
     return (
         f"{difference(result.of)} over {len(result.seeds)} seeds of "
         f"{number(result.steps)} steps: PQ {one.mean:+.2f} points, "

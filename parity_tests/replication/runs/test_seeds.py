@@ -92,11 +92,12 @@ def test_one_difference_more_or_a_spread_of_none_is_judged():
     assert not judged(values, 1.0).holds
 
 
-def test_scores_that_are_all_0_show_no_equivalence():
+def test_scores_that_are_all_within_the_margin_show_no_equivalence():
     measured = {
         "rule": "equivalence", "differences": {"0": 0.0, "1": 0.0}, "margin": 3.0, "limit": 0.05
     }  # fmt: skip
-    assert judge({**measured, "best": 0.5}).holds
+    assert judge({**measured, "best": 3.5}).holds
+    assert not judge({**measured, "best": 0.5}).holds
     found = judge({**measured, "best": 0.0})
     assert (found.holds, found.value) == (False, 1.0)
 

@@ -1,9 +1,9 @@
 """A Mixer in PyTorch beside its port to Keras, without and with three mistakes.
 
-The recordings beside this file are what `parity audit --pair` said of them, from the root:
-
-    parity audit --pair parity_tests/reports/mixer/pair.py:faults --isolate --out DIR
-    parity audit --pair parity_tests/reports/mixer/pair.py:equal --isolate --out DIR
+The recordings beside this file are what `parity audit --pair` said of them, from the root,
+with `--execution eager --isolate --out DIR`: equal.json of `pair.py:equal`, faults.json of
+`pair.py:faults`, and training.json of `pair.py:equal` with `--train`, where the loss of the
+port sums over the batch.
 """
 
 import numpy as np
@@ -95,3 +95,23 @@ torch.manual_seed(0)
 images = np.random.default_rng(0).normal(size=(2, 3, 24, 32)).astype(np.float32)
 equal = parity.Pair(Mixer().eval(), PortMixer, (images,))
 faults = parity.Pair(Mixer().eval(), lambda: PortMixer(1e-3, True, True), (images,))
+
+
+def loss(logits, labels):
+    return {"class": nn.functional.cross_entropy(logits, labels)}
+
+
+def port_loss(logits, labels):
+    """The sum over the batch where the reference takes the mean."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return {"class": tf.reduce_sum(losses)}
+
+
+training = parity.Training(
+    (np.array([1, 3]),),
+    loss,
+    port_loss,
+    lambda parameters: torch.optim.SGD(parameters, 0.125),
+    lambda model: tf_keras.optimizers.SGD(0.125),
+    steps=6,
+)
