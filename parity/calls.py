@@ -357,7 +357,10 @@ def named_as_reference(
 
     def renamed(slot: Slot) -> Any:
         name = names[slot.name]
-        return values[slot.name] if name is None else Slot(name, slot.dtype)
+        if name is not None:
+            return Slot(name, slot.dtype)
+        value = values[slot.name]  # a constant where the module runs alone
+        return value.detach() if hasattr(value, "detach") else value
 
     kept = [(names[name], tensor) for name, tensor in tensors if names[name] is not None]
     return _refill(template, renamed), kept

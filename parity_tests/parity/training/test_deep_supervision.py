@@ -127,7 +127,7 @@ def failed(claims):
 def test_a_head_on_a_stack_is_the_same_as_one_for_each_layer(reference, port, of):
     claims = audited(reference, port, of)
     assert failed(claims) == {}
-    assert claims["train_gradients_isolated"].cases > 15
+    assert claims["train_gradients_isolated"].cases >= 12
 
 
 @pytest.mark.parametrize("reference", [Listed, Stacked], ids=["to one", "to itself"])
