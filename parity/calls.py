@@ -130,6 +130,13 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
 
 
+def each_array(value: Any, change: Callable[[np.ndarray], Any]) -> Any:
+    """The structure `value` with `change(array)` in place of each array; all else as it is."""
+    template, arrays = flatten(value, is_array, records=True)
+    changed = {name: change(array) for name, array in arrays}
+    return fill(template, lambda slot: changed[slot.name])
+
+
 def largest_gap(found: Any, expected: Any) -> float:
     """The largest l2 gap of any array of one structure from that of the same name in another."""
     ours, theirs = (dict(flatten(one, is_array)[1]) for one in (found, expected))
@@ -350,7 +357,10 @@ def named_as_reference(
 
     def renamed(slot: Slot) -> Any:
         name = names[slot.name]
-        return values[slot.name] if name is None else Slot(name, slot.dtype)
+        if name is not None:
+            return Slot(name, slot.dtype)
+        value = values[slot.name]  # a constant where the module runs alone
+        return value.detach() if hasattr(value, "detach") else value
 
     kept = [(names[name], tensor) for name, tensor in tensors if names[name] is not None]
     return _refill(template, renamed), kept
@@ -367,20 +377,20 @@ def _refill(template: Any, slot: Callable[[Slot], Any]) -> Any:
     return fill(template, slot)
 
 
-def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, list[Tap]]) -> Iterator[Tap]:
+def _unstacked(tap: Tap, naming: Naming, axes: Axes, parts: dict[str, dict]) -> Iterator[Tap]:
     """The taps that the reference has in place of one; those of a stack once all have come."""
-    one = whole(tap.name)
+    one, kind = whole(tap.name), tap.kind.removeprefix("grad_")
     if one is not None:
-        name, _, count = one
-        met = parts.setdefault(tap_key(tap.path, tap.kind, name, tap.call), [])
-        met.append(_seen(naming, tap))
+        name, index, count = one
+        met = parts.setdefault(tap_key(tap.path, tap.kind, name, tap.call), {})
+        met[index] = _seen(naming, tap).array
         if len(met) == count:
-            letters = naming.view(tap.path, tap.kind, name).axes
-            array = np.stack([each.array for each in met])
+            letters = naming.view(tap.path, kind, name).axes
+            array = np.stack([met[each] for each in range(count)])
             yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
     elif STACKED in tap.name:
         for name, array in zip(needed(tap.name), tap.array, strict=True):
-            letters = axes(tap.path, tap.kind, name, array.ndim)
+            letters = axes(tap.path, kind, name, array.ndim)
             yield Tap(tap.path, tap.kind, name, tap.call, letters, array)
     else:
         yield tap
@@ -550,7 +560,7 @@ class Recorder(ABC):
             return sink
         naming = self.naming
 
-        parts: dict[str, list[Tap]] = {}
+        parts: dict[str, dict[int, np.ndarray]] = {}
 
         def view(tap: Tap) -> None:
             for one in _unstacked(tap, naming, self.axes, parts):

@@ -24,7 +24,9 @@ from parity.calls import (
     flatten_result,
     named_arguments,
     named_as_reference,
+    needed,
     slots,
+    whole,
 )
 from parity.judge import Verdict, gradient_verdict
 from parity.judging.calls import NO_FLOOR, Observe
@@ -36,6 +38,8 @@ from parity.trace import Tap, module_of, shown, tap_key
 Arrays = Mapping[str, Tap]
 Parameters = Mapping[str, tuple[Sequence[Any], Callable[..., np.ndarray]]]
 """What holds each tensor of the reference, by key, and what makes of their gradients its own."""
+Received = dict[tuple[str, str, int], Any]
+"""Gradients that stand-ins receive, by path, name of the result, and ordinal of the call."""
 LETTERS = "ABCDEFGH"  # axes of parameters, in the reference's order
 MOST_STOPS = 400  # gradients that are stopped by way of trial in one module
 SCALED = 1e-11  # what a factor common to all elements leaves, relative
@@ -43,10 +47,11 @@ SCALED = 1e-11  # what a factor common to all elements leaves, relative
 
 @dataclass
 class GradientWatch(Watch):
-    """A `Watch` under which every tensor argument of every module is a tensor of its own.
+    """A `Watch` under which what every module is given and returns are tensors of their own.
 
     `own` copies a tensor on the tape, so that a tensor given to two modules has a gradient for
-    each. `stand_in(call, tensors, result)` may replace the result of a module that was not run.
+    each, and one that a module returns and uses itself has that of its use outside.
+    `stand_in(call, tensors, result)` may replace the result of a module that was not run.
     """
 
     own: Callable[[Any], Any] = lambda tensor: tensor
@@ -59,7 +64,13 @@ class GradientWatch(Watch):
         owned = {name: self.own(tensor) for name, tensor in tensors}
         args, kwargs = fill(template, lambda slot: owned[slot.name])
         before = len(self.calls)
-        result = super().__call__(original, module, args, kwargs)
+
+        def owning(*given: Any, **named: Any) -> Any:
+            parts, found = flatten(original(*given, **named), self.is_tensor, records=True)
+            copies = {name: self.own(tensor) for name, tensor in found}
+            return fill(parts, lambda slot: copies[slot.name])
+
+        result = super().__call__(owning, module, args, kwargs)
         if self.stand_in is None or len(self.calls) == before:
             return result
         call = self.calls[before]
@@ -187,7 +198,7 @@ def backward_places(
 
 @dataclass
 class _Judged:
-    """The isolated gradients of all calls of one module; those of parameters add up."""
+    """The isolated gradients of all calls of one module."""
 
     gaps: dict[str, Gap] = field(default_factory=dict)
     floors: dict[str, Gap] = field(default_factory=dict)
@@ -233,7 +244,8 @@ class _Judged:
             floors |= _isolated_floors(reference, alone, exact)
         wrong = []
         for key, found in gaps.items():
-            place = key if ":param_grad" in key else f"{key}#{theirs.call}"
+            first = ":param_grad" in key and key not in self.gaps
+            place = key if first else f"{key}#{theirs.call}"
             self.gaps[place], self.floors[place] = found, floors[key]
             if key in exact and not gradient_verdict(key, found, floors[key]).passed:
                 self.causes[place] = _cause(ours.get(key), exact[key])
@@ -410,21 +422,22 @@ class IsolatedRun:
 
     def _run_alone(
         self, alone: Isolated, call: Call
-    ) -> tuple[dict[str, Any], list[tuple[Any, Any]], dict[str, tuple[str, str, Any]]]:
+    ) -> tuple[dict[str, Any], list[tuple[Any, Any]], Received]:
         """Runs `call` on the reference's tensors.
 
         Returns: its leaf tensors by name; its results with their gradients, both tensors; and,
-        filled when these are propagated, what each stand-in receives: path, name, gradient by key.
+        filled when these are propagated, what each stand-in receives.
         """
-        received: dict[str, tuple[str, str, Any]] = {}
+        received: Received = {}
         leaves: dict[str, Any] = {}
 
-        def made(path: str, kind: str, tap: Tap, dtype: Any, needed: bool = False) -> Any:
-            array = self.fed_array(path, kind, Slot(tap.name, dtype), {tap.name: tap})
+        def made(path: str, kind: str, slot: Slot, taps: Arrays, wanted: bool = False) -> Any:
+            array = self.fed_array(path, kind, slot, _whole(slot.name, taps))
             if array is None:
-                axes = self.axes(path, kind, tap.name, tap.array.ndim)
+                tap = taps[needed(slot.name)[0]]
+                axes = self.axes(path, kind, slot.name, tap.array.ndim)
                 raise ValueError(f"{tap.key} has axes {tap.axes}, not {axes}")
-            return self._leaf(np.ascontiguousarray(array), dtype, needed)
+            return self._leaf(np.ascontiguousarray(array), slot.dtype, wanted)
 
         def results(path: str, value: Any) -> tuple[Any, list[tuple[str, Any]]]:
             template, tensors = flatten_result(value, watch.is_tensor)
@@ -440,7 +453,7 @@ class IsolatedRun:
             if known is None:
                 return None
             # What has results without a counterpart is run.
-            named = {slot.name for slot in slots(calls[place[1]].results)}
+            named = {one for slot in slots(calls[place[1]].results) for one in needed(slot.name)}
             return known if named <= set(known.outputs) else None
 
         def result(inner: Call) -> Replaced | None:
@@ -449,10 +462,7 @@ class IsolatedRun:
                 return None
             template = call.siblings(inner.path)[ordinal(inner)].results
             return Replaced(
-                fill(
-                    template,
-                    lambda slot: made(inner.path, "output", known.outputs[slot.name], slot.dtype),
-                )
+                fill(template, lambda slot: made(inner.path, "output", slot, known.outputs))
             )
 
         def stand_in(inner: Call, tensors: dict[str, Any], value: Any) -> Any:
@@ -463,26 +473,29 @@ class IsolatedRun:
 
             def receive(index: int, gradient: Any) -> None:
                 name = outputs[index][0]
-                if name in known.output_gradients:
-                    key = tap_key(inner.path, "grad_output", name, ordinal(inner))
-                    received[key] = (inner.path, name, gradient)
+                if any(one in known.output_gradients for one in needed(name)):
+                    received[inner.path, name, ordinal(inner)] = gradient
 
             gradients = [
-                made(inner.path, "input", known.input_gradients[name], tensor.dtype)
-                if name in known.input_gradients
+                made(inner.path, "input", Slot(name, tensor.dtype), known.input_gradients)
+                if any(one in known.input_gradients for one in needed(name))
                 else None
                 for name, tensor in tensors.items()
             ]
             values = [tensor for _, tensor in outputs]
+            for name, tensor in outputs:  # a part of a stack that is not used has zeros
+                if whole(name) is not None:
+                    received[inner.path, name, ordinal(inner)] = 0 * tensor
             copies = self._linked(list(tensors.values()), values, gradients, receive)
             named = {name: copy for (name, _), copy in zip(outputs, copies, strict=True)}
             return fill(template, lambda slot: named[slot.name])
 
         def leaf(slot: Slot) -> Any:
-            needed = slot.name in alone.around.input_gradients
-            tap = alone.around.inputs[slot.name]
-            leaves[slot.name] = made(call.path, "input", tap, slot.dtype, needed)
-            return leaves[slot.name]
+            wanted = any(one in alone.around.input_gradients for one in needed(slot.name))
+            leaf = made(call.path, "input", slot, alone.around.inputs, wanted)
+            if wanted:
+                leaves[slot.name] = leaf
+            return leaf
 
         watch = self._gradient_watch(replace=result)
         watch.stand_in = stand_in
@@ -490,45 +503,54 @@ class IsolatedRun:
         lacking = {
             name: None
             for name, part in call.arguments.values.items()
-            if isinstance(part, Slot) and part.name and part.name not in alone.around.inputs
+            if isinstance(part, Slot)
+            and part.name
+            and not set(needed(part.name)) <= set(alone.around.inputs)
         }
         args, kwargs = call.arguments.build(leaf, **lacking)
         value = self._run(watch, self.modules[call.path], args, kwargs)
         _, outputs = results(call.path, value)
+        passed = alone.around.output_gradients
         pairs = [
-            (tensor, made(call.path, "output", alone.around.output_gradients[name], tensor.dtype))
+            (tensor, made(call.path, "output", Slot(name, tensor.dtype), passed))
             for name, tensor in outputs
-            if name in alone.around.output_gradients
+            if any(one in passed for one in needed(name))
         ]
-        needed = {name: leaves[name] for name in alone.around.input_gradients if name in leaves}
-        return needed, pairs, received
+        return leaves, pairs, received
 
     def _taps(
         self,
         call: Call,
         leaves: Mapping[str, np.ndarray | None],
         parameters: Mapping[str, np.ndarray | None],
-        received: Mapping[str, tuple[str, str, np.ndarray]],
+        received: Received,
     ) -> dict[str, Tap]:
         """Taps of an isolated run by key; gradients that are None are left out."""
         found: dict[str, Tap] = {}
-
-        def put(key: str, tap: Tap) -> None:
-            self.viewed(lambda seen: found.update({key: seen}))(tap)
-
+        put = self.viewed(lambda seen: found.update({seen.key: seen}))
         for name, array in leaves.items():
             if array is not None:
                 axes = self.axes(call.path, "input", name, array.ndim)
-                tap = Tap(call.path, "grad_input", name, 0, axes, array)
-                put(tap.key, tap)
+                put(Tap(call.path, "grad_input", name, 0, axes, array))
         for name, array in parameters.items():
             if array is not None:
                 tap = parameter_tap(name, array)
                 found[tap.key] = tap
-        for key, (path, name, array) in received.items():
+        for (path, name, number), array in received.items():
             axes = self.axes(path, "output", name, array.ndim)
-            put(key, Tap(path, "grad_output", name, 0, axes, array))
+            put(Tap(path, "grad_output", name, number, axes, array))
         return found
+
+
+def _whole(name: str, taps: Arrays) -> Arrays:
+    """The reference's taps that a tensor called `name` is made of; a gradient that one of several
+    has not is zero."""
+    known = {one: taps[one] for one in needed(name) if one in taps}
+    like = next(iter(known.values()))
+    return {
+        one: known[one] if one in known else replace(like, name=one, array=0 * like.array)
+        for one in needed(name)
+    }
 
 
 def _argument_slots(call: Call) -> list[Slot]:

@@ -92,7 +92,8 @@ class Names:
         modules: the port's path to the reference's; None where both have the same paths.
         tensors: place with the port's name to the reference's name.
         calls: the reference's path to {the port's call: the reference's call}, counted from 0; a
-            call of the port that is not listed is not compared. Without an entry, the first
+            call of either side that is not listed is a part of the module that makes it, such as
+            one on a stack of what the other side makes in several. Without an entry, the first
             belongs to the first and so on.
         views: place with the reference's name to the `View` of the port's tensor.
         reference_only: place that has no counterpart in the port, to the reason.
@@ -177,8 +178,9 @@ class _ReferenceSide:
         only = self.names.reference_only
         return [None if _listed(only, tap_key(path, kind, name)) else name for name in names]
 
-    def call(self, path: str, count: int) -> int:
-        return count
+    def call(self, path: str, count: int) -> int | None:
+        calls = self.names.calls.get(path)
+        return count if calls is None or count in calls.values() else None
 
     def view(self, path: str, kind: str, name: str) -> None:
         return None

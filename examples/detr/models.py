@@ -48,8 +48,8 @@ class Differences:
     mask_rule: bool = False
 
 
-def reference(seed: int) -> DetrForObjectDetection:
-    """DETR of `transformers` with random weights, in eval mode."""
+def reference(seed: int, **settings: Any) -> DetrForObjectDetection:
+    """DETR of `transformers` with random weights and other `settings` of its own, in eval mode."""
     torch.manual_seed(seed)
     backbone = ResNetConfig(
         embedding_size=64,
@@ -70,21 +70,34 @@ def reference(seed: int) -> DetrForObjectDetection:
         encoder_ffn_dim=INTERMEDIATE,
         decoder_ffn_dim=INTERMEDIATE,
         num_labels=CLASSES,
+        **settings,
     )
     return vary(DetrForObjectDetection(config).eval(), seed)
 
 
-def port(differences: Differences) -> detr.DETR:
-    """The Model Garden's DETR, with those of its differences that are asked for."""
+def port(
+    differences: Differences,
+    decoder: type = transformer.TransformerDecoder,
+    **settings: Any,
+) -> detr.DETR:
+    """The Model Garden's DETR, with those of its differences that are asked for.
+
+    Args:
+        differences: these.
+        decoder: the class of its decoder.
+        settings: others of its backbone.
+    """
     backbone = resnet.ResNet(
         10,
         input_specs=tf_keras.layers.InputSpec(shape=[None, None, None, 3]),
         depth_multiplier=WIDTHS[0] / 64,
         scale_stem=False,
         norm_epsilon=1e-3 if differences.batch_norm_epsilon else 1e-5,
+        **settings,
     )
     return _Detr(
         differences,
+        decoder,
         backbone=backbone,
         backbone_endpoint_name="5",
         num_queries=QUERIES,
@@ -98,15 +111,16 @@ def port(differences: Differences) -> detr.DETR:
 class _Detr(detr.DETR):
     """The Model Garden's DETR, less the differences that are not asked for."""
 
-    def __init__(self, differences: Differences, **arguments: Any) -> None:
+    def __init__(self, differences: Differences, decoder: type, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._differences = differences
+        self._differences, self._decoder_class = differences, decoder
 
     def _build_detection_decoder(self) -> None:
         super()._build_detection_decoder()
         inner, differences = self._transformer, self._differences
         inner.build()
         inner.built = True
+        inner._decoder = self._decoder_class.from_config(inner._decoder.get_config())
         # Its encoder and decoder have these settings; its DETR leaves them at their defaults.
         for part in (inner._encoder, inner._decoder):
             part._use_bias = not differences.no_attention_bias

@@ -50,11 +50,12 @@ class AdamW(tf_keras.optimizers.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         clip: float | None = None,
         decayed: Callable[[Any], bool] = lambda variable: True,
+        slower: Callable[[Any], float] = lambda variable: 1.0,
     ) -> None:
         super().__init__("adamw")
         self._learning_rate = self._build_learning_rate(rate)
         self.decay, self.epsilon, self.betas, self.clip = decay, epsilon, betas, clip
-        self.decayed = decayed
+        self.decayed, self.slower = decayed, slower
 
     def build(self, variables: Sequence[Any]) -> None:
         """Two moments for each variable."""
@@ -76,7 +77,7 @@ class AdamW(tf_keras.optimizers.Optimizer):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """One update of one variable."""
         dtype, place = variable.dtype, self._index_dict[self._var_key(variable)]
-        rate = tf.cast(self.learning_rate, dtype)
+        rate = tf.cast(self.learning_rate, dtype) * self.slower(variable)
         count = tf.cast(self.iterations + 1, dtype)
         gradient = tf.convert_to_tensor(gradient)
         first, second = self.first[place], self.second[place]

@@ -20,8 +20,9 @@ from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.shared.interceptions import Found, noting
+from parity.names import Naming
 from parity.steps import Steps
-from parity.trace import Trace
+from parity.trace import Axes, Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
 
 ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
@@ -116,15 +117,22 @@ def recorder_of(
     """The recorder of the port in one execution, and the inputs in its precision."""
     pair = reference.pair
     axes = axes_of(pair.port_axes, built.framework)
-    naming = pair.names.port_side(places_of(reference.trace))
-    if naming is not None:
-        their_axes = axes_of(pair.axes, reference.framework)
-        naming = Arranged(naming, known(reference.trace), axes, their_axes)
+    naming = naming_of(reference, axes)
     recorder = built.framework.recorder(
         built.model, axes, execution, only=only, copies=True, naming=naming
     )
     inputs = inputs_of_port(pair, reference.framework, built.framework)
     return recorder, cast(inputs, built.dtype)
+
+
+def naming_of(reference: Reference, axes: Axes) -> Naming | None:
+    """How recorders of the port, whose axes are given, name what they see; None for by itself."""
+    pair = reference.pair
+    naming = pair.names.port_side(places_of(reference.trace))
+    if naming is None:
+        return None
+    their_axes = axes_of(pair.axes, reference.framework)
+    return Arranged(naming, known(reference.trace), axes, their_axes)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ class Training:
 
     Args:
         targets: what the reference's loss takes besides the outputs, NumPy arrays (floats in
-            float32) or whatever else it takes.
+            float32), structures of them such as one mapping for each image, or whatever else.
         loss: loss(outputs, *targets) of the reference, one scalar tensor or a mapping of named
             ones, the weighted terms whose sum is differentiated.
         port_loss: the same of the port.
@@ -52,5 +52,6 @@ class Training:
     steps: int = 1
     schedule: Callable[[Any], Any] | None = None
     turns: tuple[int, ...] = ()
+    port_schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
     port_decisions: Callable[..., Any] | None = None

@@ -6,7 +6,8 @@ the loss itself need be known.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ class Called:
 
     def changed(self, **changes: Any) -> Callable[[], Any]:
         """What plants other arguments."""
-        return partial(_Changed, self.number, changes)
+        return partial(_Changed, {self.number: changes})
 
 
 def calls_of(run: Callable[[], Any]) -> list[Called]:
@@ -66,61 +67,96 @@ def calls_of(run: Callable[[], Any]) -> list[Called]:
 
 
 def argument_mistakes(run: Callable[[], Any]) -> Iterator[Mistake]:
-    """Other values of the arguments of each call."""
-    for called in calls_of(run):
-        for text, changes in _otherwise(called):
-            yield Mistake(f"{called.name}: {text}", called.changed(**changes))
+    """Other values of the arguments of each call, and of all calls alike."""
+    yield from _each_and_all(calls_of(run), _otherwise)
+
+
+def _each_and_all(
+    calls: Iterable[Called], offered: Callable[[Called], Iterable[tuple[str, dict[str, Any]]]]
+) -> Iterator[Mistake]:
+    """Changes of the arguments of single calls, then those that all calls have alike, as the same
+    loss of several layers has."""
+    alike: dict[str, dict[int, dict[str, Any]]] = {}
+    for called in calls:
+        for text, changes in offered(called):
+            title = f"{called.name}: {text}"
+            alike.setdefault(title, {})[called.number] = changes
+            yield Mistake(title, called.changed(**changes))
+    for title, changes in alike.items():
+        if len(changes) > 1:
+            yield Mistake(f"{title}, in all {len(changes)} calls", partial(_Changed, changes))
 
 
 def target_mistakes(run: Callable[[], Any]) -> Iterator[Mistake]:
-    """Other targets of each call: shifted, turned, without the first."""
-    for called in calls_of(run):
-        target = called.arguments.get("target")
-        if not isinstance(target, torch.Tensor) or not target.dim():
-            continue
-        options = {
-            "each target is that of the example before": target.roll(1, 0),
-            "each target is that of the example after": target.roll(-1, 0),
-            "targets are in reverse": target.flip(0),
+    """Other targets of each call and of all: shifted, turned, without the first."""
+    yield from _each_and_all(calls_of(run), _other_targets)
+
+
+def _other_targets(called: Called) -> Iterator[tuple[str, dict[str, Any]]]:
+    target = called.arguments.get("target")
+    if not isinstance(target, torch.Tensor) or not target.dim():
+        return
+    options = {
+        "each target is that of the example before": target.roll(1, 0),
+        "each target is that of the example after": target.roll(-1, 0),
+        "targets are in reverse": target.flip(0),
+    }
+    if not target.is_floating_point():
+        classes = _classes(called)
+        options |= {
+            "classes are counted from 1": target + 1,
+            "classes are one less": target - 1,
+            "the class order is rolled by 1": (target + 1) % classes,
+            "the class order is rolled by -1": (target - 1) % classes,
+            "the class order is reversed": classes - 1 - target,
         }
-        if not target.is_floating_point():
-            classes = _classes(called)
-            options |= {
-                "classes are counted from 1": target + 1,
-                "classes are one less": target - 1,
-                "the class order is rolled by 1": (target + 1) % classes,
-                "the class order is rolled by -1": (target - 1) % classes,
-                "the class order is reversed": classes - 1 - target,
-            }
-        for text, other in options.items():
-            yield Mistake(f"{called.name}: {text}", called.changed(target=other))
+    for text, other in options.items():
+        yield text, {"target": other}
 
 
 def fitted_arguments(
     run: Callable[[], Any],
 ) -> Iterator[tuple[str, Callable[[float], Any], float]]:
-    """(text with a place for the number, what plants a number, where to start) of each call."""
+    """(text with a place for the number, what plants a number, where to start) of each call, and
+    of all calls alike."""
+    alike: dict[str, list[tuple[Callable[[float], Any], float]]] = {}
     for called in calls_of(run):
-        given = called.arguments
-        for name, start in (("label_smoothing", 0.05), ("beta", 1.0), ("delta", 1.0)):
-            if name in given:
-                own = given[name]
-                text = f"{called.name}: {name} is {{}} instead of {own:g}"
-                yield text, partial(_with, called, name), float(own) or start
-        for name in ("weight", "pos_weight"):
-            if name not in given:
-                continue
-            count = _weights(called, name)
-            if count is None or count > MOST_CLASSES:
-                continue
+        for text, plant, start in _fitted(called):
+            alike.setdefault(text, []).append((plant, start))
+            yield text, plant, start
+    for text, found in alike.items():
+        if len(found) > 1:
+            plants = [plant for plant, _ in found]
+            yield f"{text}, in all {len(found)} calls", partial(_at_all, plants), found[0][1]
+
+
+@contextmanager
+def _at_all(plants: Sequence[Callable[[float], Any]], value: float) -> Iterator[None]:
+    with ExitStack() as stack:
+        for plant in plants:
+            stack.enter_context(plant(value))
+        yield
+
+
+def _fitted(called: Called) -> Iterator[tuple[str, Callable[[float], Any], float]]:
+    given = called.arguments
+    for name, start in (("label_smoothing", 0.05), ("beta", 1.0), ("delta", 1.0)):
+        if name in given:
             own = given[name]
-            base = torch.ones(count, dtype=given["input"].dtype) if own is None else own
-            what = "class" if name == "weight" else "positive weight of class"
-            for index in range(count):
-                text = (
-                    f"{called.name}: {what} {index} weighs {{}} instead of {float(base[index]):g}"
-                )
-                yield text, partial(_with_entry, called, name, base, index), float(base[index])
+            text = f"{called.name}: {name} is {{}} instead of {own:g}"
+            yield text, partial(_with, called, name), float(own) or start
+    for name in ("weight", "pos_weight"):
+        if name not in given:
+            continue
+        count = _weights(called, name)
+        if count is None or count > MOST_CLASSES:
+            continue
+        own = given[name]
+        base = torch.ones(count, dtype=given["input"].dtype) if own is None else own
+        what = "class" if name == "weight" else "positive weight of class"
+        for index in range(count):
+            text = f"{called.name}: {what} {index} weighs {{}} instead of {float(base[index]):g}"
+            yield text, partial(_with_entry, called, name, base, index), float(base[index])
 
 
 def _otherwise(called: Called) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -212,13 +248,13 @@ def _weights(called: Called, name: str) -> int | None:
 
 
 def _with(called: Called, name: str, value: float) -> Any:
-    return _Changed(called.number, {name: value})
+    return _Changed({called.number: {name: value}})
 
 
 def _with_entry(called: Called, name: str, base: torch.Tensor, index: int, value: float) -> Any:
     weights = base.clone()
     weights[index] = value
-    return _Changed(called.number, {name: weights})
+    return _Changed({called.number: {name: weights}})
 
 
 class _Watching(TorchFunctionMode):
@@ -257,16 +293,17 @@ class _Seen(_Watching):
 
 
 class _Changed(_Watching):
-    """One call with other arguments; `scale` multiplies its result."""
+    """Numbered calls with other arguments; `scale` multiplies a result."""
 
-    def __init__(self, number: int, changes: dict[str, Any]) -> None:
+    def __init__(self, changes: Mapping[int, dict[str, Any]]) -> None:
         super().__init__()
-        self._changed, self._changes = number, changes
+        self._changes = changes
 
     def meet(self, number: int, function: Any, args: tuple, kwargs: dict) -> Any:
-        if number != self._changed:
+        changed = self._changes.get(number)
+        if changed is None:
             return function(*args, **kwargs)
-        changes = {name: value for name, value in self._changes.items() if name != "scale"}
+        changes = {name: value for name, value in changed.items() if name != "scale"}
         given = {**_bound(function, args, kwargs), **changes}
         by_example = given.get("reduction") == _BY_EXAMPLE
         if by_example:
@@ -274,4 +311,4 @@ class _Changed(_Watching):
         found = function(**given)
         if by_example:
             return found.reshape(len(found), -1).sum(1).mean()
-        return found * self._changes.get("scale", 1.0)
+        return found * changed.get("scale", 1.0)

@@ -62,14 +62,14 @@ class Trainer(Protocol):
         run alone do too."""
 
     def tensor(self, value: Any) -> Any:
-        """A tensor of an array; what is none stays as it is."""
+        """A structure, such as a list of mappings, with tensors in place of its arrays."""
 
     def differentiated(
         self, loss: Callable[..., Any], outputs: Any, targets: tuple, execution: str
     ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
         """The terms of loss(outputs, *targets), and the gradient of their sum by each float output.
 
-        `outputs` is a structure of arrays and `targets` are arrays, which become tensors; gradients
+        `outputs` and `targets` are structures of arrays, which become tensors; gradients
         are named as `parity.calls.flatten` names the outputs, and left out where there is none.
         """
 

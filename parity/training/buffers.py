@@ -1,6 +1,5 @@
 """What a training step makes of the tensors that no gradient changes, such as batch statistics."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from parity.metrics import gap
 from parity.training.measured import ReferenceStep
 from parity.training.sides import Arrays, Side
 
+UNBIASED, BIASED = "n - 1", "n"  # what a variance is divided by
 EXPLAINED = 1e-12  # relative to the change; what rounding leaves of two fitted numbers
 
 
@@ -85,6 +85,10 @@ def _owner(key: str) -> str:
     return key.rpartition(".")[0]
 
 
+def _is_variance(key: str) -> bool:
+    return "var" in key.rpartition(".")[2]
+
+
 def _place(wrong: list[str]) -> Place:
     return Place(_owner(wrong[0]) or "model", ", ".join(wrong[:3]))
 
@@ -92,11 +96,11 @@ def _place(wrong: list[str]) -> Place:
 def _causes(step: ReferenceStep, ours: Arrays, before: Arrays, wrong: list[str]) -> list[str]:
     """Why: each cause once, in the order in which it is found; those of a mean before a variance's.
 
-    Both sides move a statistic towards that of the batch: new = old + m (batch - old). The port's
-    m, and the factor of its variance, follow from two numbers or more.
+    Both sides move a statistic towards that of the batch: new = old + m (batch - old). What m each
+    has, and which variance, follows from two numbers or more.
     """
     found: dict[str, None] = {}
-    for key in sorted(wrong, key=lambda key: key.endswith("var")):
+    for key in sorted(wrong, key=_is_variance):
         if key not in step.buffers.values:
             found[f"{key} changes in the port, but not in the reference"] = None
             continue
@@ -111,41 +115,53 @@ def _causes(step: ReferenceStep, ours: Arrays, before: Arrays, wrong: list[str])
 
 def _moved_otherwise(step: ReferenceStep, ours: np.ndarray, key: str) -> str | None:
     old, new = step.before[key], step.buffers.values[key]
-    owner = _owner(key)
-    module = step.forward.modules.get(owner)
-    momentum = getattr(module, "momentum", None)
-    if old.size < 2 or not isinstance(momentum, float) or ours.shape != new.shape:
+    if old.size < 2 or ours.shape != new.shape:
         return None
-    batch = old + (new - old) / momentum
-    count = _count(step, owner, old.size)
-    factors: Mapping[str, float] = {"": 1.0}
-    if key.endswith("var") and count is not None:
-        factors = {"": 1.0, "the variance is biased: divided by n instead of n - 1": 1 - 1 / count}
-    for text, factor in factors.items():
-        towards = factor * batch - old
-        share = float(np.vdot(towards, ours - old) / np.vdot(towards, towards))
-        left = float(np.linalg.norm(ours - old - share * towards))
-        if left > EXPLAINED * float(np.linalg.norm(old) + np.linalg.norm(towards)):
-            continue
-        moved = None
-        if abs(share - momentum) > EXPLAINED:
-            moved = f"momentum {share:.6g} instead of {momentum:g}"
-            if abs(share - float(np.float32(momentum))) <= DEFAULT.loss_gap:
-                moved = f"momentum is {momentum:g} rounded to float32, {share:.12g}"
-            elif abs(share - float(np.float32(1) - np.float32(1 - momentum))) <= DEFAULT.loss_gap:
-                moved = f"momentum is 1 - {1 - momentum:g} in float32, {share:.12g}"
-        return "; ".join(one for one in (text, moved) if one) or None
+    batch = _of_batch(step, key, old.size)
+    theirs, own = _fitted(batch, old, new), _fitted(batch, old, ours)
+    if theirs is None or own is None:
+        return None
+    (way, momentum), (other, share) = theirs, own
+    text = None
+    if other != way:
+        kind = "biased" if other == BIASED else "unbiased"
+        text = f"the variance is {kind}: divided by {other} instead of {way}"
+    moved = None
+    if abs(share - momentum) > EXPLAINED:
+        moved = f"momentum {share:.6g} instead of {momentum:g}"
+        if abs(share - float(np.float32(momentum))) <= DEFAULT.loss_gap:
+            moved = f"momentum is {momentum:g} rounded to float32, {share:.12g}"
+        elif abs(share - float(np.float32(1) - np.float32(1 - momentum))) <= DEFAULT.loss_gap:
+            moved = f"momentum is 1 - {1 - momentum:g} in float32, {share:.12g}"
+    return "; ".join(one for one in (text, moved) if one) or None
+
+
+def _fitted(batch: Arrays, old: np.ndarray, new: np.ndarray) -> tuple[str, float] | None:
+    """Towards which statistic of the batch a buffer moved, and how much of the way."""
+    for way, array in batch.items():
+        towards = array.reshape(old.shape) - old
+        share = float(np.vdot(towards, new - old) / np.vdot(towards, towards))
+        left = float(np.linalg.norm(new - old - share * towards))
+        if left <= EXPLAINED * float(np.linalg.norm(old) + np.linalg.norm(towards)):
+            return way, share
     return None
 
 
-def _count(step: ReferenceStep, owner: str, channels: int) -> int | None:
-    """Over how many elements a channel's statistics are taken in the first call of a module."""
-    sizes = [
-        tap.array.size // channels
-        for tap in step.taps.values()
-        if tap.path == owner and tap.kind == "input" and tap.call == 0
-    ]
-    return sizes[0] if len(sizes) == 1 and sizes[0] > 1 else None
+def _of_batch(step: ReferenceStep, key: str, channels: int) -> Arrays:
+    """What a statistic of the reference may be moved towards: of the channels of what its module is
+    given, in its only call, the mean, or the variance in both ways; empty where it is not seen."""
+    given = [tap for tap in step.taps.values() if tap.path == _owner(key) and tap.kind == "input"]
+    if len(given) != 1:
+        return {}
+    array = given[0].array
+    axes = [axis for axis, size in enumerate(array.shape) if size == channels]
+    axes = [axis for axis in axes if given[0].axes[axis] == "C"] or axes
+    if not axes or array.size == channels:
+        return {}
+    rows = np.moveaxis(array, axes[-1], -1).reshape(-1, channels)
+    if not _is_variance(key):
+        return {"": rows.mean(0)}
+    return {UNBIASED: rows.var(0, ddof=1), BIASED: rows.var(0)}
 
 
 def after_step(side: Side, recorder: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

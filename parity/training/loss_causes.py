@@ -7,48 +7,105 @@ number that is fitted is never accepted on one number alone.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from parity.causes.source import Mistake, explained
+from parity.gradients import terms_of
 from parity.pairing import align
 from parity.trace import Tap, tap_key
 from parity.training.measured import ReferenceStep
+from parity.training.sides import Side
 
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 DIRECTIONS, STEP, SLOPE = 2, 1e-4, 1e-6  # in which, and how far, outputs are moved; relative
 NEAR = 1e-6  # relative; within which a fitted number is taken for a round one
 
 
+@dataclass(frozen=True)
+class Alone:
+    """The loss of one side on the reference's outputs, in which mistakes are made.
+
+    Args:
+        step: the reference's step.
+        side, recorder: the side, and the recorder of its forward pass.
+        wanted, passed: the other side's terms and gradients by name, and its gradients' taps.
+    """
+
+    step: ReferenceStep
+    side: Side
+    recorder: Any
+    wanted: Mapping[str, np.ndarray]
+    passed: Mapping[str, Tap]
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Its terms and gradients by name."""
+        found, passed = self.side.alone(self.recorder, self.step.outputs, "eager")
+        return _values(found, passed, self.step) or {}
+
+    def terms(self, outputs: Mapping[str, Tap] | None = None) -> dict[str, np.ndarray]:
+        """Its terms by name, on other outputs of the reference."""
+        given = self.step.outputs if outputs is None else outputs
+        terms, _ = self.side.alone(self.recorder, given, "eager")
+        return {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
+
+    def agrees(self, mistake: Mistake) -> bool:
+        """Whether it gives what the other side gives, having made a mistake."""
+        try:
+            with mistake.planted():
+                return far(self.wanted, self.run()) <= EXPLAINED
+        except Exception:  # a mistake that breaks the loss is none that the port has made
+            return False
+
+
 def causes(
-    step: ReferenceStep, terms: Mapping[str, Any], gradients: Mapping[str, Tap]
+    step: ReferenceStep,
+    port: Side,
+    recorder: Any,
+    terms: Mapping[str, Any],
+    gradients: Mapping[str, Tap],
 ) -> tuple[str, ...]:
-    """The likeliest mistake, where one is found."""
+    """The likeliest mistake, where one is found: in the reference, or mended in the port.
+
+    `recorder`, `terms` and `gradients` are the port's.
+    """
     ours = _values(terms, gradients, step)
     if ours is None:
         return ()
-
-    def run() -> dict[str, np.ndarray]:
-        found, passed = step.side.alone(step.forward, step.outputs, "eager")
-        return _values(found, passed, step) or {}
-
-    exact = run()
+    theirs = Alone(step, step.side, step.forward, ours, gradients)
+    exact = theirs.run()
+    said, planted = _where(theirs, Alone(step, port, recorder, exact, step.by_output.values))
+    for text in itertools.chain.from_iterable(map(_by_arguments, planted)):
+        return (said.format(text),)
+    text = scaled(exact, ours) or in_float32(ours, exact)
+    if text is not None:
+        return (text,)
+    loss = step.side.loss
+    edited = [loss] if hasattr(loss, "__code__") else []
 
     def same(found: Mapping[str, np.ndarray]) -> bool:
         return far(ours, found) <= EXPLAINED
 
-    for text in _by_arguments(run, ours):
-        return (text,)
-    text = scaled(exact, ours) or in_float32(ours, exact)
+    text = _by_terms(step, exact, ours)
     if text is not None:
-        return (text,)
-    for text in itertools.chain(_in_stops(run, ours), _in_operations(step, ours, gradients)):
-        return (text,)
-    loss = step.side.loss
-    found = explained(run, same, [loss]) if hasattr(loss, "__code__") else []
-    return tuple(found[:1])
+        found = explained(theirs.run, same, edited)
+        return (f"{found[0]}; {text}" if found else text,)
+    for text in itertools.chain.from_iterable(
+        tried(one) for one in planted for tried in (_in_stops, _in_operations)
+    ):
+        return (said.format(text),)
+    return tuple(explained(theirs.run, same, edited)[:1])
+
+
+def _where(theirs: Alone, ours: Alone) -> tuple[str, list[Alone]]:
+    """The side in which mistakes can be made, if any, and what is said of one that is found."""
+    if theirs.side.built.framework.explain is not None:
+        return "{}", [theirs]
+    if ours.side.built.framework.mend is not None:
+        return "mended in the port by {}", [ours]
+    return "", []
 
 
 def _values(
@@ -110,6 +167,38 @@ def scaled(exact: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> s
     return None
 
 
+def _by_terms(
+    step: ReferenceStep, exact: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]
+) -> str | None:
+    """The factor on each of several terms, which the gradients have to show as well."""
+    names = [name for name in exact if name.startswith("term ")]
+    factors = {
+        name: float(ours.get(name, 0.0) / exact[name]) if exact[name] else 1.0 for name in names
+    }
+    factors = {name: one for name, one in factors.items() if abs(one - 1) > EXPLAINED}
+    if len(names) < 2 or not factors:
+        return None
+
+    def loss(*given: Any) -> dict[str, Any]:
+        found = terms_of(step.side.loss(*given))
+        return {name: factors.get(f"term {name}", 1.0) * term for name, term in found.items()}
+
+    side = replace(step.side, loss=loss)
+    found = _values(*side.alone(step.forward, step.outputs, "eager"), step) or {}
+    gradients = {name: one for name, one in exact.items() if name not in names}
+    moved = {name: one for name, one in found.items() if name not in names}
+    if far(ours, found) > EXPLAINED or far(moved, gradients) <= EXPLAINED:
+        return None
+    alike: dict[str, list[str]] = {}
+    for name, one in factors.items():
+        text = "left out" if one == 0 else f"multiplied by {_named_factor(exact, one)}"
+        alike.setdefault(text, []).append(name.removeprefix("term "))
+    return "; ".join(
+        f"{', '.join(some)} {'is' if len(some) == 1 else 'are'} {text}"
+        for text, some in alike.items()
+    )
+
+
 def _named_factor(exact: Mapping[str, np.ndarray], factor: float) -> str:
     """A factor with what it may be: a sum in place of a mean, or the other way round."""
     for name, array in exact.items():
@@ -136,40 +225,30 @@ def in_float32(ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) 
     return None
 
 
-def _in_operations(
-    step: ReferenceStep, ours: Mapping[str, np.ndarray], passed: Mapping[str, Tap]
-) -> Iterator[str]:
+def _in_operations(alone: Alone) -> Iterator[str]:
     """Mistakes of single operations of a PyTorch loss.
 
     They are made below what PyTorch differentiates, so that only the terms show them. That the
-    gradients are theirs too is seen from how the sum of the terms moves with the outputs.
+    gradients are the other side's too is seen from how the sum of the terms moves with the outputs.
     """
     from parity.causes.torch_mistakes import operations
 
-    def run(outputs: Mapping[str, Tap] = step.outputs) -> dict[str, np.ndarray]:
-        terms, _ = step.side.alone(step.forward, outputs, "eager")
-        return {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
-
-    terms = {name: value for name, value in ours.items() if name.startswith("term ")}
-    _, mistakes = operations(run)
+    terms = {name: value for name, value in alone.wanted.items() if name.startswith("term ")}
+    _, mistakes = operations(alone.terms)
     for mistake in mistakes:
         try:
             with mistake.planted():
-                found = run()
-            same = far(terms, found) <= EXPLAINED and _moves_so(step, mistake, run, passed)
+                found = alone.terms()
+            same = far(terms, found) <= EXPLAINED and _moves_so(alone, mistake)
         except Exception:  # a mistake that breaks the loss is none that the port has made
             continue
         if same:
             yield mistake.text
 
 
-def _moves_so(
-    step: ReferenceStep,
-    mistake: Mistake,
-    run: Callable[[Mapping[str, Tap]], Mapping[str, np.ndarray]],
-    passed: Mapping[str, Tap],
-) -> bool:
-    """Whether the loss with a mistake moves with the outputs as the port's gradients say."""
+def _moves_so(alone: Alone, mistake: Mistake) -> bool:
+    """Whether the loss with a mistake moves with the outputs as the other's gradients say."""
+    step = alone.step
     for seed in range(DIRECTIONS):
         rng = np.random.default_rng(seed)
         expected, sums = 0.0, []
@@ -179,7 +258,7 @@ def _moves_so(
             if tap.array.dtype.kind == "f"
         }
         for key, tap in step.by_output.values.items():
-            gradient = passed.get(key)
+            gradient = alone.passed.get(key)
             array = None if gradient is None else align(gradient, tap.axes)
             if array is not None:
                 expected += float(np.vdot(array, directions[tap_key("", "output", tap.name)]))
@@ -191,50 +270,38 @@ def _moves_so(
                 for key, tap in step.outputs.items()
             }
             with mistake.planted():
-                sums.append(math.fsum(map(float, run(moved).values())))
+                sums.append(math.fsum(map(float, alone.terms(moved).values())))
         slope = (sums[0] - sums[1]) / (2 * STEP)
         if not abs(slope - expected) <= SLOPE * max(abs(slope), abs(expected)):
             return False
     return True
 
 
-def _in_stops(
-    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
-) -> Iterator[str]:
+def _in_stops(alone: Alone) -> Iterator[str]:
     """Gradients that are stopped within the loss."""
     from parity.causes.torch_gradients import stopped
 
-    for mistake in stopped(run):
-        if _made(mistake, run, ours):
+    for mistake in stopped(alone.run):
+        if alone.agrees(mistake):
             yield mistake.text
 
 
-def _made(mistake: Mistake, run: Callable[[], Any], ours: Mapping[str, np.ndarray]) -> bool:
-    try:
-        with mistake.planted():
-            return far(ours, run()) <= EXPLAINED
-    except Exception:  # a mistake that breaks the loss is none that the port has made
-        return False
-
-
-def _by_arguments(
-    run: Callable[[], Mapping[str, np.ndarray]], ours: Mapping[str, np.ndarray]
-) -> Iterator[str]:
+def _by_arguments(alone: Alone) -> Iterator[str]:
     """Other arguments of the loss functions that a PyTorch loss calls, and other targets."""
     from parity.causes.torch_losses import argument_mistakes, fitted_arguments, target_mistakes
 
-    for mistake in (*argument_mistakes(run), *target_mistakes(run)):
-        if _made(mistake, run, ours):
+    for mistake in (*argument_mistakes(alone.run), *target_mistakes(alone.run)):
+        if alone.agrees(mistake):
             yield mistake.text
-    for text, plant, start in fitted_arguments(run):
-        number = fitted(lambda value, plant=plant: _planted(plant(value), run), ours, start)
+    for text, plant, start in fitted_arguments(alone.run):
+
+        def planted(value: float, plant: Callable = plant) -> Mapping[str, np.ndarray]:
+            with plant(value):
+                return alone.run()
+
+        number = fitted(planted, alone.wanted, start)
         if number is not None:
             yield text.format(_round(number))
-
-
-def _planted(planted: Any, run: Callable[[], Any]) -> Mapping[str, np.ndarray]:
-    with planted:
-        return run()
 
 
 def fitted(

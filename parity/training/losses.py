@@ -1,6 +1,6 @@
 """The claims on a loss: in place, alone on the reference's outputs, and what it passes back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def loss_claims(
     )
     found = ()
     if not (alone.holds and passed.holds):
-        found = causes(step, terms, gradients)
+        found = causes(step, port, recorder, terms, gradients)
     alone = alone.located(Place.at(LOSS, _wrong(alone)), *found)
     passed = passed.located(Place.at(LOSS, f"gradient of {_wrong(passed)}"), *found)
     if not alone.holds:
@@ -72,6 +72,17 @@ def decisions_claim(step: ReferenceStep, ours: Mapping[str, np.ndarray], command
         command,
     )
     return one.located(Place.at("decisions", ", ".join(wrong[:3])))
+
+
+def with_decisions(losses: Sequence[Claim], decisions: Claim) -> list[Claim]:
+    """The claims on a loss and on what it decides: what is decided otherwise is the source of a
+    loss that differs, and has its cause."""
+    if decisions.holds:
+        return [*losses, decisions]
+    causes = tuple(dict.fromkeys(cause for one in losses for cause in one.causes))
+    decided = decisions.located(decisions.place or Place.at("decisions"), *causes)
+    source = Place.inherits("what is decided")
+    return [*(one.located(source, *one.causes) for one in losses), decided]
 
 
 def _terms(

@@ -35,9 +35,9 @@ def rate_claims(
 ) -> list[Claim]:
     """The schedule itself, and its rates applied; nothing where neither side has a schedule."""
     turns = turns_of(training)
-    theirs, ours = _reference_rates(step.side, turns), _port_rates(port, turns)
+    theirs, ours = _rates(step.side, turns), _rates(port, turns)
     claims = []
-    if ours is not None:
+    if ours is not None and theirs is not None:
         claims.append(_schedule_claim(step.side, ours, theirs, command))
     changing = training.schedule is not None or bool(training.turns)
     if changing:
@@ -52,11 +52,11 @@ def rate_claims(
 
 def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
     """Whether the first `count` rates of the port are others, beyond the digits of float32."""
-    theirs, ours = _reference_rates(step.side, range(count)), _port_rates(port, range(count))
+    theirs, ours = _rates(step.side, range(count)), _rates(port, range(count))
+    if theirs is None or ours is None:
+        return False
     most = max(map(abs, theirs.values())) or 1.0
-    return ours is not None and any(
-        abs(ours[at] - rate) > SINGLE * most for at, rate in theirs.items()
-    )
+    return any(abs(ours[at] - rate) > SINGLE * most for at, rate in theirs.items())
 
 
 def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _schedule_claim(side: Side, ours: Rates, theirs: Rates, command: str) -> Cla
         return one
     wrong = [at for at in ours if far(ours[at], theirs[at], most)]
     text = ", ".join(f"{at} ({ours[at]:.6g} instead of {theirs[at]:.6g})" for at in wrong[:4])
-    every = _reference_rates(side, range(max(ours) + 2))
+    every = _rates(side, range(max(ours) + 2))
     found = next(schedule_causes(theirs, ours, every), None)
     return one.located(Place.at("schedule", f"update {text}"), found or _edited(side, ours, most))
 
@@ -130,29 +130,26 @@ def _edited(side: Side, ours: Rates, most: float) -> str | None:
     functions = [side.schedule, *getattr(scheduler, "lr_lambdas", ())]
     functions = [one for one in functions if hasattr(one, "__code__")]
     found = explained(
-        lambda: _reference_rates(side, ours),
+        lambda: _rates(side, ours),
         lambda rates: all(not far(ours[at], rates[at], most) for at in ours),
         functions,
     )
     return found[0] if found else None
 
 
-def _reference_rates(side: Side, turns: Iterable[int]) -> Rates:
-    """The rate of the first group before each of these updates."""
+def _rates(side: Side, turns: Iterable[int]) -> Rates | None:
+    """The rate of the first group before each of these updates; None where it cannot be asked."""
     optimizer = side.optimizer()
     advance, wanted, found = side.scheduled(optimizer), set(turns), {}
-    for at in range(max(wanted) + 1):
-        if at in wanted:
-            found[at] = side.trainer.rates(optimizer, at)[0]
-        advance()
+    with side.built.precision():
+        for at in range(max(wanted) + 1):
+            if at in wanted:
+                rates = side.trainer.rates(optimizer, at)
+                if not rates:
+                    return None
+                found[at] = rates[0]
+            advance()
     return found
-
-
-def _port_rates(port: Side, turns: Sequence[int]) -> Rates | None:
-    optimizer = port.optimizer()
-    with port.built.precision():
-        found = {at: port.trainer.rates(optimizer, at) for at in turns}
-    return {at: one[0] for at, one in found.items()} if all(found.values()) else None
 
 
 def _applied_claim(step: ReferenceStep, port: Side, turns: Sequence[int], command: str) -> Claim:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.pair import Built, Inputs, axes_of, cast, inputs_of_port
-from parity.auditing.port import Port, places_of
+from parity.auditing.port import Port, naming_of
 from parity.auditing.reference import Reference
 from parity.auditing.training import Training
-from parity.calls import Recorder, fill, flatten, is_array, needed, slots
+from parity.calls import Recorder, each_array, fill, flatten, is_array, needed, slots, whole
 from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
@@ -243,19 +243,22 @@ class Side:
     ) -> tuple[Arrays, dict[str, Tap]]:
         """The terms of the loss on the reference's outputs, and its gradients by output."""
         outputs = self.outputs(recorder, taps)
-        own = [name for name, _ in flatten(outputs, is_array, records=True)[1]]
+        arrays = dict(flatten(outputs, is_array, records=True)[1])
         theirs = [slot.name for slot in slots(recorder.calls[0].results)]
-        names = dict(zip(own, theirs, strict=True))
+        names = dict(zip(arrays, theirs, strict=True))
         with self.built.precision():
             terms, gradients = self.trainer.differentiated(
                 self.loss, outputs, self.targets, execution
             )
         found: dict[str, Tap] = {}
-        for own_name, gradient in gradients.items():
-            name = names[own_name]
-            axes = self.axes("", "output", name, gradient.ndim)
-            tap = Tap("", "grad_output", name, 0, axes, gradient)
-            recorder.viewed(lambda seen: found.update({seen.key: seen}))(tap)
+        put = recorder.viewed(lambda seen: found.update({seen.key: seen}))
+        for own, name in names.items():
+            gradient = gradients.get(own)
+            if gradient is None and whole(name) is not None:  # the stack has zeros there
+                gradient = 0 * arrays[own]
+            if gradient is not None:
+                axes = self.axes("", "output", name, gradient.ndim)
+                put(Tap("", "grad_output", name, 0, axes, gradient))
         return terms, found
 
 
@@ -304,6 +307,7 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
             "declare them, or leave `training` out",
         )
     targets = training.targets if training.port_targets is None else training.port_targets
+    axes = axes_of(pair.port_axes, built.framework)
     return Side(
         built,
         cast(inputs_of_port(pair, reference.framework, built.framework), dtype),
@@ -311,9 +315,9 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
         training.port_loss,
         training.port_optimizer,
         [_holding(one, reference.state) for one in held],
-        axes_of(pair.port_axes, built.framework),
-        pair.names.port_side(places_of(reference.trace)),
-        None,
+        axes,
+        naming_of(reference, axes),
+        training.port_schedule,
         training.port_decisions or training.decisions,
     )
 
@@ -368,6 +372,6 @@ def _check(built: Built, side: str) -> None:
 
 
 def _cast(targets: tuple, dtype: str) -> tuple:
-    return tuple(
-        one.astype(dtype) if is_array(one) and one.dtype.kind == "f" else one for one in targets
+    return each_array(
+        targets, lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
     )

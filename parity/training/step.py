@@ -16,7 +16,7 @@ from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
 from parity.training.buffers import buffers_claim
 from parity.training.dropout import Replayed, dropout_claim
-from parity.training.losses import LOSS, decisions_claim, loss_claims
+from parity.training.losses import LOSS, decisions_claim, loss_claims, with_decisions
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step
 from parity.training.precision import measure_float32, precision_claims
 from parity.training.rates import begins_otherwise, rate_claims
@@ -78,7 +78,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
         claims = loss_claims(step, port, forward, recorder.terms, options.command)
         if step.side.decisions is not None:
             decided = decided_by(port, forward, step.outputs)
-            claims.append(decisions_claim(step, decided, options.command))
+            claims = with_decisions(claims, decisions_claim(step, decided, options.command))
         backward = Backward(
             step.forward,
             step.backward,

@@ -14,11 +14,12 @@ from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.sides import Side
-from parity.training.update_causes import causes, chosen
+from parity.training.update_causes import Update, causes, chosen
 
 LENGTHS = (1.0, 0.01, 100.0)  # of the gradients of each update, in units of the step's own
 Gradients = Mapping[str, np.ndarray | None]
 State = Mapping[str, np.ndarray]
+Groups = Mapping[str, tuple[float, float]]  # rate and decay by key
 
 
 def given_gradients(step: ReferenceStep) -> list[dict[str, np.ndarray | None]]:
@@ -53,12 +54,41 @@ def updated(
         optimizer = side.optimizer()
         advance = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
-            told.append(side.trainer.recipe(optimizer, side.model))
+            told.append(_rule(side, optimizer))
             found = side.update(optimizer, one, execution)
             left = found if number == 0 else left
             after.append(side.state(side.tensors))
             advance()
     return after, left, told
+
+
+def _rule(side: Side, optimizer: Any) -> tuple[Recipe, Groups] | None:
+    """The optimizer's rule now, with the rate and decay of each of the reference's tensors."""
+    found = side.trainer.recipe(optimizer, side.model)
+    if found is None:
+        return None
+    rule, groups = found
+    return rule, {
+        key: groups[one.paths[0]]
+        for one in side.holdings
+        for key in one.keys
+        if one.paths[0] in groups
+    }
+
+
+def _update(
+    told: Sequence[tuple[Recipe, Groups]],
+    left: Gradients,
+    gradients: Sequence[Gradients],
+    before: State,
+    after: Sequence[State],
+) -> Update:
+    """What one side's optimizer, by what it `told`, was given, and what the other made of it."""
+    recipe, groups = told[0]
+    rule = clipped_as(recipe, gradients[0], left)
+    rates = [_largest(groups_then) / (_largest(groups) or 1.0) for _, groups_then in told]
+    shared = {key: group for key, group in groups.items() if key in after[0]}
+    return chosen(rule, shared, before, gradients, after, rates)
 
 
 def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: str) -> Claim:
@@ -69,7 +99,7 @@ def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: st
     gradients, trained = given_gradients(step), set(step.side.parameters())
     found, left, told = updated(step.side, gradients, step.before)
     exact, before = [port.seen(one) for one in found], port.seen(step.before)
-    ours, _, _ = updated(port, gradients, before)
+    ours, left_of_port, told_by_port = updated(port, gradients, before)
     floors = _floors(step, port, gradients, exact)
     verdicts = {
         _key(key, number): gradient_verdict(
@@ -100,11 +130,7 @@ def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: st
     count = f"{len(names)} modules, such as {names[0]}" if len(names) > 1 else names[0]
     texts: tuple[str, ...] = ()
     if told[0] is not None:
-        recipe, groups = told[0]
-        rule = clipped_as(recipe, gradients[0], left)
-        rates = [_largest(groups_then) / (_largest(groups) or 1.0) for _, groups_then in told]
-        shared = {key: group for key, group in groups.items() if key in ours[0]}
-        update = chosen(rule, shared, before, gradients, ours, rates)
+        update = _update(told, left, gradients, before, ours)
         texts = causes(update)
         both = trained & port.hidden()
         if both and update.explains(update.recipe):
@@ -112,11 +138,14 @@ def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: st
                 f"{', '.join(sorted(both))} and what it is added to are both trained, where the "
                 "port has one tensor, which learns half as fast",
             )
+    elif told_by_port[0] is not None:
+        update = _update(told_by_port, left_of_port, gradients, before, exact)
+        texts = tuple(f"mended in the port by {text}" for text in causes(update))
     place = Place.at("optimizer", count)
     return one.located(place, "; ".join(texts) or None)
 
 
-def _largest(groups: Mapping[str, tuple[float, float]]) -> float:
+def _largest(groups: Groups) -> float:
     return max(rate for rate, _ in groups.values())
 
 

@@ -21,6 +21,7 @@ from parity.gradients import (
     Isolated,
     IsolatedRun,
     Parameters,
+    Received,
     by_key,
     holders,
     parameter_tap,
@@ -154,7 +155,7 @@ class Gradients(IsolatedRun):
         """What one call passes back, alone, by key; see `parity.gradients.backward_places`."""
         held = {key: self.parameters[key] for key in alone.parameters if key in self.parameters}
         leaves: dict[str, int] = {}
-        heard: dict[str, tuple[str, str, Any]] = {}
+        heard: Received = {}
 
         def run(state: Any, zeros: list[Any] | None, given: list[Any]) -> Any:
             self._zeros, self._held, self._passed, self._receivers = _Zeros(zeros), state, [], []
@@ -171,7 +172,7 @@ class Gradients(IsolatedRun):
             call,
             {name: to_array(found[number]) for name, number in leaves.items()},
             own,
-            {key: (path, name, to_array(g)) for key, (path, name, g) in heard.items()},
+            {place: to_array(gradient) for place, gradient in heard.items()},
         )
 
     def _differentiated(

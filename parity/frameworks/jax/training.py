@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.calls import fill, flatten, is_array
+from parity.calls import each_array, fill, flatten, is_array
 from parity.frameworks.jax.capture import to_array
 from parity.frameworks.jax.precision import is_float
 from parity.gradients import terms_of
@@ -38,5 +38,5 @@ def differentiated(
 
 
 def tensor(value: Any) -> Any:
-    """An array of JAX of one of NumPy; what is none stays as it is."""
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    """A structure with arrays of JAX in place of those of NumPy."""
+    return each_array(value, jnp.asarray)

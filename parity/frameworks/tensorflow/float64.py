@@ -16,6 +16,7 @@ from parity.frameworks.shared.interceptions import note
 
 MADE = ("zeros", "ones", "eye", "one_hot", "zeros_like", "ones_like", "sequence_mask", "constant")
 MADE += ("convert_to_tensor", "range", "linspace", "fill")
+MATCHED = ("pow", "maximum", "minimum")  # in a graph the first argument sets the type
 
 
 @contextmanager
@@ -37,6 +38,10 @@ def kept_in(dtype: str) -> Iterator[None]:
             function = getattr(tf, made)
             for owner, name in _names_of(function):
                 stack.enter_context(_set(owner, name, _kept_result(function)))
+        for matched in MATCHED:
+            function = getattr(tf, matched)
+            for owner, name in _names_of(function):
+                stack.enter_context(_set(owner, name, _matched(function)))
         for function, kept in ((tf.image.resize, _resize), (tf.nn.leaky_relu, _leaky_relu)):
             for owner, name in _names_of(function):
                 stack.enter_context(_set(owner, name, kept(function)))
@@ -45,6 +50,7 @@ def kept_in(dtype: str) -> Iterator[None]:
             base = keras.src.engine.base_layer.Layer
             changed = _policy(base._set_dtype_policy)
             stack.enter_context(_set(base, "_set_dtype_policy", changed))
+            stack.enter_context(_set(base, "add_weight", _kept_weight(base.add_weight)))
         yield
 
 
@@ -137,6 +143,18 @@ def _kept_result(function: Callable) -> Callable:
     return made
 
 
+def _matched(own: Callable) -> Callable:
+    """A function of two tensors, of which the first may be a number: then of the second's type."""
+
+    @wraps(own)
+    def matched(x: Any, y: Any, name: Any = None) -> Any:
+        if _is_number(x) and getattr(y, "dtype", None) == tf.float64:
+            x = _constant(x, tf.float64)
+        return own(x, y, name=name)
+
+    return matched
+
+
 def _resize(own: Callable) -> Callable:
     @wraps(own)
     def resize(images: Any, size: Any, method: Any = "bilinear", *args: Any, **kwargs: Any) -> Any:
@@ -180,3 +198,16 @@ def _policy(own: Callable) -> Callable:
         own(self, dtype)
 
     return set_dtype_policy
+
+
+def _kept_weight(own: Callable) -> Callable:
+    @wraps(own)
+    def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(own).bind(self, *args, **kwargs).arguments
+        if _is_float32(given.get("dtype")):
+            note(f"a weight of {type(self).__name__} that fixes float32 is made in float64")
+            given = {**given, "dtype": tf.float64}
+        others = given.pop("kwargs", {})
+        return own(**given, **others)
+
+    return add_weight

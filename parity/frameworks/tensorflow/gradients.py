@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from parity import calls
-from parity.calls import Call, Sink, fill, flatten
+from parity.calls import Call, Sink, fill, flatten, whole
 from parity.frameworks.tensorflow import capture as capture_tf
 from parity.gradients import (
     GradientWatch,
@@ -125,6 +125,8 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         places.clear()
         kept = []
         for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
+            if gradient is None and whole(name) is not None:  # the stack has zeros there
+                gradient = tf.zeros_like(tensor)
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.shape.rank)
                 places.append((call.path, f"grad_{kind}", name, call.call, axes))
@@ -153,7 +155,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             by_key(own, dict(zip(variables, arrays[len(leaves) :], strict=False))),
-            {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
+            {place: gradient.numpy() for place, gradient in received.items()},
         )
 
     def _gradient_watch(

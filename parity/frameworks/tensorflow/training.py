@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parity.calls import fill, flatten, is_array
+from parity.calls import each_array, fill, flatten, is_array
 from parity.frameworks.tensorflow.capture import to_array
 from parity.frameworks.tensorflow.gradients import GradientRecorder as GradientRecorder
 from parity.frameworks.tensorflow.modules import call_signature
@@ -75,8 +75,8 @@ def differentiated(
 
 
 def tensor(value: Any) -> Any:
-    """A tensor of an array; what is none stays as it is."""
-    return tf.constant(value) if isinstance(value, np.ndarray) else value
+    """A structure with tensors in place of its arrays."""
+    return each_array(value, tf.constant)
 
 
 def optimizer(make: Callable[[Any], Any], model: tf.Module) -> Any:
@@ -116,6 +116,8 @@ def arrive(optimizer: Any, step: int) -> None:
 def rates(optimizer: Any, step: int) -> list[float] | None:
     """The learning rate at `step`: of a schedule, which Keras asks for it, or of the optimizer."""
     rate = getattr(optimizer, "_learning_rate", None)
+    if rate is None:  # what Keras had before has it among its hyperparameters
+        rate = getattr(optimizer, "_hyper", {}).get("learning_rate")
     if rate is None:
         return None
     if callable(rate):

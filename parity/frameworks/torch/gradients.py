@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity.calls import Call, Sink, Watch, watching
+from parity.calls import Call, Sink, Watch, watching, whole
 from parity.causes.source import Mistake
 from parity.causes.torch_gradients import stopped
 from parity.frameworks.torch import capture as capture_torch
@@ -86,6 +86,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         put = self.viewed(sink or trace.add)
         for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
+            if gradient is None and whole(name) is not None:  # the stack has zeros there
+                gradient = torch.zeros_like(tensor)
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.dim())
                 put(Tap(call.path, f"grad_{kind}", name, call.call, axes, gradient.numpy()))
@@ -121,7 +123,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             by_key(own, dict(zip(held, arrays[len(leaves) :], strict=False))),
-            {key: (path, name, g.numpy()) for key, (path, name, g) in received.items()},
+            {place: gradient.numpy() for place, gradient in received.items()},
         )
 
     def stopped_gradients(self, alone: Isolated) -> Iterator[Mistake]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity.calls import fill, flatten, is_array
+from parity.calls import each_array, fill, flatten, is_array
 from parity.frameworks.shared.recipes import Recipe
 from parity.frameworks.torch.gradients import GradientRecorder as GradientRecorder
 from parity.gradients import terms_of
@@ -55,8 +55,8 @@ def differentiated(
 
 
 def tensor(value: Any) -> Any:
-    """A tensor of an array; what is none stays as it is."""
-    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+    """A structure with tensors in place of its arrays."""
+    return each_array(value, lambda array: torch.from_numpy(np.array(array)))
 
 
 def optimizer(make: Callable[[Any], Any], model: torch.nn.Module) -> Any:
