@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from parity.auditing.result import AuditResult
+from parity.auditing.unfinished import Unfinished, read_unfinished
 from parity.claims import Claim
 from parity.errors import InputError
 from parity.localise import Localisation
@@ -55,8 +56,13 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell where an audited port goes wrong first, and which mistakes explain it.
 
+        Of an audit that was ended it tells what was found until then.
+
         Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
         """
+        if run.is_dir() and (found := read_unfinished(run)) is not None:
+            options.keep(_left(found), out, "explanation.json", report=False)
+            options.end(_left(found), as_json, lambda: "\n".join(unfinished_story(found)), False)
         result = _read(run)
         options.keep(_findings(result), out, "explanation.json", report=False)
         equal = result.verdict == "equal"
@@ -94,6 +100,29 @@ def _in_training(result: AuditResult) -> list[Claim]:
     return [one for one in result.failing if one.id.startswith("train_") and one.place]
 
 
+def _left(found: Unfinished) -> dict[str, Any]:
+    return {
+        "verdict": "unfinished",
+        "differing": found.differing,
+        "told": found.told,
+        "places": plain(found.places),
+    }
+
+
+def unfinished_story(found: Unfinished) -> list[str]:
+    """What an audit that was ended had found, in sentences."""
+    lines = ["This audit was ended before its result was written. Until then it had found:"]
+    lines += [f"- {text}" for text in found.told]
+    if found.differing is None:
+        lines.append("- nothing was compared yet")
+    else:
+        lines.append(f"- {len(found.differing)} tensors that differ in float64")
+    lines += alike(found.places)
+    for number, one in enumerate(found.places, 1):
+        lines += ["", *_place(number, one, [])]
+    return [*lines, "", f"Measure it again: {found.command}"]
+
+
 def story(result: AuditResult) -> list[str]:
     """An audit's result in sentences: what fails, where it begins, own errors, likely causes."""
     failed = result.failing
@@ -116,7 +145,7 @@ def story(result: AuditResult) -> list[str]:
     for number, one in enumerate(places, 1):
         lines += ["", *_place(number, one, changed)]
     if weights:
-        texts = "; ".join(one.place.text for one in weights)
+        texts = "; ".join(one.cause or one.place.text for one in weights)
         lines += ["", f"Weights that come back otherwise: {texts}."]
     training = _in_training(result)
     if training:
