@@ -14,7 +14,7 @@ from parity.metrics import Gap
 from parity.names import BY_IDENTITY
 from parity.results import Result
 from parity.trace import Site, module_of, shown
-from parity.weights.standing import EXTRA, by_pattern, condensed
+from parity.weights.standing import EXTRA, ORDER, by_pattern, condensed
 
 Verdicts = Mapping[str, Verdict]
 NAMED = 3  # tensors that a claim's place names
@@ -425,9 +425,13 @@ def _weights_claim(
     command: str,
 ) -> Claim:
     """That the port has the reference's weights, bit for bit; where it fails, which it has not."""
-    wrong = {**measured.tensors_changed, **_needed(measured, function, places)}
+    changed = measured.tensors_changed
+    doubtful = {name: kind for name, kind in changed.items() if kind == ORDER}
+    lacking = _needed(measured.tensors_lacking, function, places)
+    wrong = {name: kind for name, kind in changed.items() if name not in doubtful}
+    wrong |= _needed(doubtful, function, places) | lacking
     weights = Findings(
-        (measured.tensors_converted or 0) + len(wrong) - len(measured.tensors_changed),
+        (measured.tensors_converted or 0) + len(lacking),
         list(wrong),
         beside_it={"returned_sha256": measured.returned_sha256},
     )
@@ -452,10 +456,12 @@ def _weights_claim(
 
 
 def _needed(
-    measured: Measured, function: Mapping[str, Verdict], places: Sequence[Localisation]
+    doubtful: Mapping[str, str],
+    function: Mapping[str, Verdict],
+    places: Sequence[Localisation],
 ) -> dict[str, str]:
-    """Of the weights without a counterpart those that the port lacks: the module that uses them,
-    or the nearest around it of which a tensor is compared, computes something else.
+    """Of weights without a counterpart, or in another order, those that are wrong: the module that
+    uses them, or the nearest around it of which a tensor is compared, computes something else.
 
     Where modules were judged alone that is a place at fault, else one whose tensors differ.
     """
@@ -468,7 +474,7 @@ def _needed(
         elif key.partition(":")[2].startswith("output"):
             passed[module] = passed.get(module, True) and verdict.passed
 
-    def is_lacked(name: str) -> bool:
+    def is_wrong(name: str) -> bool:
         path = name
         while path:
             path = path.rpartition(".")[0]
@@ -476,8 +482,7 @@ def _needed(
                 return not passed[shown(path)]
         return True
 
-    lacking = measured.tensors_lacking.items()
-    return {name: kind for name, kind in lacking if kind != EXTRA and is_lacked(name)}
+    return {name: kind for name, kind in doubtful.items() if kind != EXTRA and is_wrong(name)}
 
 
 def _state_claim(changed: Sequence[str], command: str) -> Claim:

@@ -1,5 +1,6 @@
 """A module of the port that differs, and what an explanation of it must remove."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,6 +13,7 @@ from parity.metrics import Gap
 from parity.pairing import tap_gap
 from parity.trace import Tap
 
+FACTORS = (0.5, 2.0, 0.25, 4.0, math.sqrt(0.5), math.sqrt(2.0), 0.125, 8.0, -1.0)
 PARTIAL = 0.5  # what removes less than half of a difference is no explanation
 
 

@@ -6,7 +6,6 @@ and related to those of the reference: a multiple, other axes, another module's 
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
@@ -14,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes.case import Case, Explanation, Judge, ran
+from parity.causes.arguments import made_otherwise
+from parity.causes.case import FACTORS, Case, Explanation, Judge, ran
 from parity.causes.tensors import called_otherwise, conditions, relations, taken_elsewhere
 from parity.pairing import align
 
 PARALLEL = 0.999  # least cosine between the effect of a scaled operation and the difference
 SCALE_STEP = 1e-3
 KEPT = 3
-FACTORS = (0.5, 2.0, 0.25, 4.0, math.sqrt(0.5), math.sqrt(2.0), 0.125, 8.0, -1.0)
 BASES, MOST_PAIRS = 3, 1000
 NO_WEIGHTS: Mapping[str, np.ndarray] = {}
 
@@ -58,7 +57,10 @@ def explain(
             break
     done = facts or any(one.exact and one.complete for one in tried)
     if not done and not case.over():
-        found = list(itertools.islice(taken_elsewhere(case, judge), KEPT))
+        further = itertools.chain(
+            taken_elsewhere(case, judge), made_otherwise(reference, case, judge)
+        )
+        found = list(itertools.islice(further, KEPT))
         tried += found or itertools.islice(_pairs(reference, case, judge, made), KEPT)
     exact = sorted((one for one in tried if one.exact), key=lambda one: not one.complete)
     if exact and all(one in facts for one in exact):

@@ -267,8 +267,26 @@ class Judging:
         if outcome.fault is not None:
             fault = replace(outcome.fault, across=across, behind=tuple(behind))
             outcome = replace(outcome, fault=fault)
+            later = self._later(theirs, call, inside, outcome)
+            self._cross(theirs, inside | later, later)
         self._cross(theirs, inside, across)
         return outcome
+
+    def _later(
+        self, theirs: Call, call: Call, inside: frozenset[str], outcome: _Outcome
+    ) -> frozenset[str]:
+        """The modules at fault after a fault that remains whose borders lie elsewhere too.
+
+        One of these, looked through, takes what differs away and adds nothing. The last comes
+        first, so that what one makes wrong itself is not hidden by the border of the next.
+        """
+        found: frozenset[str] = frozenset()
+        differing = _failed(outcome)
+        for path in reversed(self._faulty(theirs, inside)):
+            tried = self._alone(theirs, call, inside | found | {path})
+            if not isinstance(tried, str) and _failed(tried) < differing:
+                found, differing = found | {path}, _failed(tried)
+        return found
 
     def _exchanged(
         self, theirs: Call, call: Call, through: frozenset[str], outcome: _Outcome
@@ -314,6 +332,11 @@ class Judging:
 
     def _place(self, fault: Fault) -> int:
         return self._order.get(fault.edge, len(self._order))
+
+
+def _failed(outcome: _Outcome) -> set[str]:
+    """Keys of the taps that differ."""
+    return {one.key for one in outcome.verdicts if not one.passed}
 
 
 def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 MISSING, EXTRA, PACKED = "missing in the port", "in the port only", "packed otherwise"
 SHAPE, OTHER = "another shape", "other values"
+ORDER = "the same numbers in another order"
 ROUNDED = "rounded to {}"
 FLOAT16_DIGITS, BFLOAT16_DIGITS = 2.0**-10, 2.0**-7  # one unit in the last place, relative
 FLOAT16_LEAST = 2.0**-24
@@ -52,6 +53,8 @@ def kind_of(theirs: np.ndarray, ours: np.ndarray) -> str | None:
     is_brain = not (np.ascontiguousarray(numbers).view(np.uint32) & 0xFFFF).any()
     if is_brain and (off <= BFLOAT16_DIGITS * size).all():
         return ROUNDED.format("bfloat16")
+    if np.array_equal(np.sort(numbers, axis=None), np.sort(theirs.astype(np.float32), axis=None)):
+        return ORDER
     return OTHER
 
 

@@ -260,3 +260,32 @@ def test_sides_that_are_exchanged_or_taken_as_a_root_are_named(mistake, words):
 )
 def test_without_a_mistake_nothing_is_named(build, inputs):
     assert causes(build, inputs, "") == []
+
+
+class Turning(Mistaken):
+    """Uses tables of positions that its caller makes; the port makes its own, within."""
+
+    def forward(self, x, table):
+        if self.mistake:
+            steps = torch.arange(x.shape[1], dtype=x.dtype)
+            table = torch.sin(steps[:, None] * torch.arange(1, 7, dtype=x.dtype) / 7)
+        return torch.tanh(x * table)
+
+
+class Tables(Mistaken):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = Turning(), Turning(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        rates = torch.arange(1, 7, dtype=x.dtype) / 7
+        steps = torch.arange(x.shape[1], dtype=x.dtype)
+        table = torch.sin(steps[:, None] * (rates * 0.25))
+        self.first.mistake = self.second.mistake = self.mistake
+        return self.head(self.second(self.first(x, table), table))
+
+
+def test_a_mistake_in_what_a_caller_makes_for_a_module_is_named():
+    found = causes(Tables, (numbers(2, 5, 6),), "not scaled")
+    assert [path for path, _ in found] == ["first", "second"]
+    assert all(cause == "its second factor is left out" or "by 4" in cause for _, cause in found)

@@ -186,3 +186,32 @@ def test_what_cannot_be_paired_for_certain_may_stay_undeclared():
     assert result["verdict"] == "different"
     assert "weights" in claims(result)
     assert any("not paired" in one for one in result["not_verified"])
+
+
+class Turned(nn.Module):
+    """Holds its matrix as [in, out], which its shape does not show."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(12, 12)), nn.Parameter(torch.zeros(12))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_matrix_in_another_order_is_wrong_only_where_its_layer_is(right):
+    model = varied(lambda: nn.Sequential(Turned(), nn.LayerNorm(12)))
+
+    def port():
+        made = tf_keras.Sequential([K.Dense(12), K.LayerNormalization(epsilon=1e-5)])
+        made(INPUTS[0])
+        own = [tensor.numpy() for tensor in model.state_dict().values()]
+        made.set_weights([own[0] if right else own[0].T, *own[1:]])
+        return made
+
+    result = audit(Pair(model, port, INPUTS), executions=(), quiet=True)
+    assert result.verdict == ("equal" if right else "different")
+    assert weights_claim(result).holds is right
+    if not right:
+        assert [one.path for one in result.localisations] == ["0"]

@@ -25,6 +25,7 @@ def rounded(dtype):
         (np.nextafter(DRAWN, np.float32(9)), "other values"),
         (2 * rounded(torch.float16), "other values"),
         (np.zeros_like(DRAWN), "other values"),
+        (DRAWN[::-1], "the same numbers in another order"),
         (DRAWN[:, :4], "another shape"),
     ],
 )
