@@ -146,7 +146,10 @@ class Watch:
 def named_as_reference(
     naming: Naming, path: str, kind: str, template: Any, tensors: list[tuple[str, Any]]
 ) -> tuple[Any, list[tuple[str, Any]]]:
-    """The template and tensors under the names of `naming`; what has none stays as it is."""
+    """The template and tensors under the names of `naming`.
+
+    What has none stays as it is, unless the same tensor is given under a name besides.
+    """
     own = [name for name, _ in tensors]
     names = dict(zip(own, naming.tensors(path, kind, own), strict=True))
     arrange = getattr(naming, "arrange", None)
@@ -154,9 +157,13 @@ def named_as_reference(
         names = arrange(path, kind, names, {name: tuple(t.shape) for name, t in tensors})
     values = dict(tensors)
 
+    named = {id(values[own]): name for own, name in names.items() if name is not None}
+
     def renamed(slot: Slot) -> Any:
+        value = values[slot.name]
         name = names[slot.name]
-        return values[slot.name] if name is None else Slot(name, slot.dtype)
+        name = named.get(id(value)) if name is None else name
+        return value if name is None else Slot(name, slot.dtype)
 
     kept = [(names[name], tensor) for name, tensor in tensors if names[name] is not None]
     return _refill(template, renamed), kept

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from parity.calls import Call, IsolationError, Slot, slots
+from parity.calls import Call, IsolationError, Slot, flatten, slots
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import tap_gap
@@ -138,6 +138,9 @@ class Judging:
 
     def judge(self, theirs: Call, call: Call) -> None:
         """Runs the port's call alone, and keeps what it gave."""
+        if _is_unfed(theirs) or _is_unfed(call):
+            self._failures[id(theirs)] = (theirs, "what it is given is compared on neither side")
+            return
         through = self._unrecorded
         while True:
             made = {one.path for one in theirs.made(through) if id(one) in self._failures}
@@ -437,6 +440,18 @@ def _ordinal(parent: Call, child: Call, through: frozenset[str]) -> int:
 
 def _argument_slots(call: Call) -> list[Slot]:
     return [slot for part in call.arguments.values.values() for slot in slots(part)]
+
+
+def _is_unfed(call: Call) -> bool:
+    """Whether a module is given tensors, but none that has a counterpart: alone it would run on
+    those of its own side, and inherit what differs."""
+    if call.parent is None or _argument_slots(call):
+        return False
+    return bool(flatten(call.arguments.values, _is_tensor)[1])
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def argument_keys(call: Call) -> list[str]:
