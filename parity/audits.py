@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.hard_inputs import with_hard_inputs
 from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
 from parity.auditing.pair import Built, InDtype, described
 from parity.auditing.pair import Pair as Pair
-from parity.auditing.port import Port, build_port, recorder_of, usable
-from parity.auditing.reference import Reference, measure_reference
+from parity.auditing.port import Port, build_port, recorder_of, usable, weights_told
+from parity.auditing.reference import Reference, given_reference, measure_reference
 from parity.auditing.result import (
     About,
     AuditResult,
@@ -92,10 +93,27 @@ def audit(
 
 def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
     """The result of one audit; models and tensors are let go as soon as nothing needs them."""
-    pair, first = completed(pair, steps)
+    if pair.hard_inputs:
+        with steps("harder inputs"):
+            found = with_hard_inputs(pair)
+        pair = found.pair
+        _tell(found.told, options, steps)
+    declared = pair.weights is not None
+    pair, first, told = completed(pair, steps)
+    _tell(told, options, steps)
     if not isinstance(pair.reference, InDtype):
-        for text in easy(pair.inputs):
-            steps.note(text)
+        hiding = easy(pair.inputs)
+        if hiding and not pair.hard_inputs:
+            hiding.append(
+                "`--hard-inputs`, or `Pair(hard_inputs=True)`, makes others that hide less"
+            )
+        _tell(hiding, options, steps)
+        if first is None:
+            pair, first = given_reference(pair)
+        if declared:
+            with steps("weights"):
+                told = weights_told(pair, first)
+            _tell([f"weights: {text}" for text in told], options, steps)
     reference = measure_reference(pair, options, steps, first)
     port = build_port(reference, options, steps)
     return judge_port(reference, port, options, steps, once=True)
@@ -217,12 +235,14 @@ def _judge_float64(
         )
     measured.not_finite = _not_finite(reference.recorder.calls, recorder.calls, comparison.gaps)
     _measure_weights(reference, port, measured)
+    if options.so_far is not None:
+        options.so_far.measured(measured.differing)
     if options.only is not None:
         return [], {}
     if options.places is not None:
         with steps("localise"):
             return options.places(reference, runs.port, measured), {}
-    if not (measured.differs or options.isolate):
+    if not (measured.differing or options.isolate):
         return [], {}
     alone: dict[str, Verdict] = {}
     with steps("localise"), reference.built.precision(), built.precision():
@@ -235,12 +255,27 @@ def _judge_float64(
             _explain(reference, port, recorder, measured),
             everywhere=options.isolate,
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
-            telling=Telling(options.search, lambda one: steps.note(one.headline)),
+            telling=Telling(options.search, partial(_found, options, steps)),
         )
         places = [*miscalled(reference, port), *found.places]
     measured.borders, measured.unjudged = found.borders, found.unjudged
     measured.function = _within(measured, measured.function)
     return places, alone
+
+
+def _tell(texts: Sequence[str], options: Options, steps: Steps) -> None:
+    """Says something of the pair before it is measured, and keeps it."""
+    for text in texts:
+        steps.note(text)
+        if options.so_far is not None:
+            options.so_far.tell(text)
+
+
+def _found(options: Options, steps: Steps, place: Localisation) -> None:
+    """Says and keeps a place as soon as it is found."""
+    steps.note(place.headline)
+    if options.so_far is not None:
+        options.so_far.found(place)
 
 
 def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:
@@ -279,9 +314,11 @@ def _measure_weights(reference: Reference, port: Port, measured: Measured) -> No
     """What came back from the port's variables, compared with what was given."""
     back = port.conversion(reference)
     measured.tensors_converted = back.count
-    measured.returned_sha256, measured.tensors_changed = back.sha256, list(back.changed)
+    measured.returned_sha256, measured.tensors_changed = back.sha256, back.changed
+    measured.tensors_lacking = port.lacking
     if isinstance(reference.pair.weights, Loaded):
         measured.port_source = reference.pair.weights.source
+        measured.tensors_lacking = reference.pair.weights.lacking
 
 
 def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Measured) -> Any:

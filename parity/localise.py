@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.calls import Call
-from parity.causes.explain import Case, Explanation
+from parity.causes.case import Case, Explanation
 from parity.judge import Verdict, function_verdict
 from parity.judging.calls import (
     Fault,
@@ -203,9 +203,9 @@ class _Search:
         feeds = feeds_of(self._trace, theirs)
         children = children_of(self._trace, theirs, through)
 
-        def run(given: Mapping[str, Tap] = feeds) -> Trace:
+        def run(given: Mapping[str, Tap] = feeds, results: Any = children) -> Trace:
             with reference.looking_through(through):
-                return reference.isolate(theirs, given, children)
+                return reference.isolate(theirs, given, results)
 
         def again(given: Mapping[str, Tap] = feeds) -> Trace:
             with port.looking_through(through):
@@ -219,6 +219,7 @@ class _Search:
             {key: one.tap for key, one in expected.items()},
             fault.floors,
             feeds,
+            children,
             run,
             again,
             self._trace,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from parity.auditing.result import AuditResult
+from parity.auditing.unfinished import Unfinished
 from parity.claims import Claim
 from parity.localise import Localisation
 from parity.measurements import Matching
@@ -57,7 +58,7 @@ def told(result: AuditResult) -> list[str]:
     for number, one in enumerate(places, 1):
         lines += ["", *_place(number, one, changed)]
     if weights:
-        texts = "; ".join(one.place.text for one in weights)
+        texts = "; ".join(one.cause or one.place.text for one in weights)
         lines += ["", f"Weights that come back otherwise: {texts}."]
     training = in_training(result)
     if training:
@@ -76,6 +77,20 @@ def told(result: AuditResult) -> list[str]:
     elif not places and not training:
         lines += ["", "No module differs when it is run alone on the reference's tensors."]
     return lines
+
+
+def told_unfinished(found: Unfinished) -> list[str]:
+    """What an audit that was ended had found, in lines."""
+    lines = ["This audit was ended before its result was written. Until then it had found:"]
+    lines += [f"- {text}" for text in found.told]
+    if found.differing is None:
+        lines.append("- nothing was compared yet")
+    else:
+        lines.append(f"- {len(found.differing)} tensors that differ in float64")
+    lines += alike(found.places)
+    for number, one in enumerate(found.places, 1):
+        lines += ["", *_place(number, one, [])]
+    return [*lines, "", f"Measure it again: {found.command}"]
 
 
 def _count(places: int) -> str:

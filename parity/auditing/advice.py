@@ -21,6 +21,9 @@ def easy(inputs: Any) -> list[str]:
             found.append(f"{what} is {array.flat[0]} everywhere: any order of its axes is right")
         if array.ndim and array.shape[0] == 1 and array.ndim > 1:
             found.append(f"{what} has a batch of 1: what mixes the batch is not seen")
+        alike = array.ndim > 1 and len(array) > 1 and (array == array[:1]).all()
+        if alike and (array != array.flat[0]).any():
+            found.append(f"{what} has the same in all of its batch: what mixes it is not seen")
         if array.ndim == 4 and array.dtype.kind == "f":
             sides = [int(side) for side in np.sort(array.shape[1:])[-2:]]
             if sides[0] == sides[1]:

@@ -11,6 +11,7 @@ from parity.trace import Tap
 
 if TYPE_CHECKING:
     from parity.auditing.result import Input, Measured
+    from parity.auditing.unfinished import Unfinished
     from parity.localise import Localisation
 
 NOT_VERIFIED = (
@@ -56,6 +57,7 @@ class Options:
         claims: judges more, from the outputs of all runs; `kept` is what it needs of the outputs of
             runs with moved roundings.
         search: how long causes are searched for.
+        so_far: what is found while it is found, kept on disk.
         command: measures the result again.
         inputs: a description of the inputs, by default made from them.
         provenance: what only the caller knows of the numbers.
@@ -72,6 +74,7 @@ class Options:
     claims: Callable[[Runs], Sequence[Claim]] | None = None
     kept: Callable[[Any], Any] | None = None
     search: Budget = ENDLESS
+    so_far: "Unfinished | None" = None
     command: str = "parity.audits.audit(pair)"
     inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)

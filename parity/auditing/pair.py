@@ -59,6 +59,11 @@ class Pair:
             part of its path.
         after_loading: changes each port once it has its weights, such as to plant a fault.
         copies: whether the reference changes tensors in place, so that they must be copied.
+        hard_inputs: compare on inputs that hide fewer mistakes, made from these: other sides, a
+            batch of two, masks of different lengths, values far from 0; where the reference cannot
+            take them, as many of these as it can.
+        undeclared: go on where weights have no counterpart or none for certain, as in a first
+            audit: they stay as they are, the result lists them, and its claim on weights fails.
 
     Example:
         >>> import numpy, tf_keras, torch
@@ -78,6 +83,8 @@ class Pair:
     stage: Callable[[str], str] = lambda path: path.partition(".")[0] or "outputs"
     after_loading: Callable[[Any], None] | None = None
     copies: bool = True
+    hard_inputs: bool = False
+    undeclared: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from parity.auditing.arranging import Arranged, known
 from parity.auditing.declared import check_kinds
 from parity.auditing.options import Options
-from parity.auditing.pair import Built, Inputs, axes_of, build, cast, inputs_of_port
-from parity.auditing.reference import Reference
+from parity.auditing.pair import Built, Inputs, Pair, axes_of, build, cast, inputs_of_port
+from parity.auditing.reference import Reference, state_of_reference
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
@@ -24,6 +24,7 @@ from parity.names import Naming
 from parity.steps import Steps
 from parity.trace import Axes, Trace
 from parity.weights import Held, Loaded, Returned, Weights, load, returned
+from parity.weights.standing import by_pattern, condensed, kinds_of
 
 ENGINE = f"{Path(__file__).parents[1]}{os.sep}"
 KERAS_FRAME = re.compile(r"Exception encountered when calling [^\n]*\n")
@@ -36,7 +37,7 @@ class Port:
 
     `returned` is what came back of the weights that it was given, None where it was built with
     them; `held` are the float64 variables that hold them, `held32` those of the float32 model;
-    `reasons` say what of them cannot be read back.
+    `reasons` say what of them cannot be read back, `lacking` what was not loaded, by its name.
     """
 
     float64: Built | None
@@ -46,6 +47,7 @@ class Port:
     held32: Sequence[Held] = ()
     kept: Found = field(default_factory=dict)
     reasons: Sequence[str] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model64(self) -> Any:
@@ -90,7 +92,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
     """
     with steps("build the port"):
         with noting() as kept:
-            built, held = _loaded(reference, "float64")
+            built, held, lacking = _loaded(reference, "float64")
         known = (*built.framework.EXECUTIONS, *getattr(built.framework, "ASKED_FOR", ()))
         unknown = [name for name in options.executions or () if name not in known]
         if unknown:
@@ -98,7 +100,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
                 f"{built.framework.NAME} has no `{unknown[0]}` execution",
                 f"there are {', '.join(known)}",
             )
-        port = Port(built, held=held, kept=kept)
+        port = Port(built, held=held, kept=kept, lacking=lacking)
         if isinstance(reference.pair.weights, Weights):
             keys = {key for one in held for key in one.keys}
             given_to = {key: one for key, one in reference.state.items() if key in keys}
@@ -106,7 +108,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
             port.returned = returned(given_to, port.read_back(reference))
         _changed(reference, built)
         if options.float32:
-            port.float32, port.held32 = _loaded(reference, "float32")
+            port.float32, port.held32, _ = _loaded(reference, "float32")
             _changed(reference, port.float32)
         return port
 
@@ -184,20 +186,56 @@ def _users_frames(error: BaseException) -> list[str]:
     return [f"{one.filename}:{one.lineno}, {one.name}: {one.line or ''}" for one in users[-FRAMES:]]
 
 
-def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held]]:
-    """The port in one precision, and what of it holds the reference's weights."""
+def weights_told(pair: Pair, first: Built | None) -> list[str]:
+    """What of its declared weights the port does not hold as the reference does, by pattern.
+
+    One port in float32 is built for it, and nothing is run but what building takes.
+
+    Raises InputError that lists all weights that do not match, unless the pair goes on without
+    (`undeclared`).
+    """
+    with own_errors("float32, eager"):
+        built = build(pair.port, "float32")
+        theirs = first.framework if first else registry.of(pair.reference)
+        recorder = built.framework.recorder(
+            built.model,
+            axes_of(pair.port_axes, built.framework),
+            built.framework.EXECUTIONS[0],
+            only=None,
+            copies=True,
+            naming=pair.names.port_side({}),
+        )
+        with built.precision():
+            recorder.modules_of(cast(inputs_of_port(pair, theirs, built.framework), "float32"))
+    state = state_of_reference(pair, first)
+    if isinstance(pair.weights, Loaded):
+        return by_pattern(kinds_of(state, pair.weights.read(built.model)))
+    _, lacking = _given(pair, state, built)
+    return condensed(lacking.values())
+
+
+def _loaded(reference: Reference, dtype: str) -> tuple[Built, Sequence[Held], Mapping[str, str]]:
+    """The port in one precision, what of it holds the reference's weights, and what lacks."""
     pair = reference.pair
     with own_errors(f"{dtype}, eager"):
         built = build(pair.port, dtype)
         if not isinstance(pair.weights, Weights):
-            return built, ()
+            return built, (), {}
         recorder, inputs = recorder_of(reference, built, built.framework.EXECUTIONS[0], None)
         with built.precision():
             recorder.modules_of(inputs)
+    return built, *_given(pair, reference.state, built)
+
+
+def _given(
+    pair: Pair, state: Mapping[str, np.ndarray], built: Built
+) -> tuple[Sequence[Held], Mapping[str, str]]:
+    """Gives a port the reference's weights; see `load`."""
     framework, model = built.framework, built.model
-    variables, modules = framework.variables(model), framework.modules(model)
-    check_kinds(pair.names, pair.weights, reference.state, variables, modules)
-    return built, load(framework, model, reference.state, pair.names, pair.weights)
+    if not pair.undeclared:
+        variables, modules = framework.variables(model), framework.modules(model)
+        check_kinds(pair.names, pair.weights, state, variables, modules)
+    return load(framework, model, state, pair.names, pair.weights, undeclared=pair.undeclared)
 
 
 def _changed(reference: Reference, built: Built) -> None:

@@ -99,7 +99,7 @@ def measure_reference(
             recorder, inputs64, trace, observe=lambda run: moved.append(keep(run))
         )
     give_back()
-    state = _state(pair, first)
+    state = state_of_reference(pair, first)
     found = Reference(pair, built, state, recorder, outputs, trace, floors, moved, first=first)
     found.kept = kept
     if options.float32:
@@ -186,7 +186,7 @@ def _new_recorder(pair: Pair, built: Built, only: str | None) -> Recorder:
     )
 
 
-def _state(pair: Pair, first: Built | None) -> Mapping[str, np.ndarray]:
+def state_of_reference(pair: Pair, first: Built | None) -> Mapping[str, np.ndarray]:
     """The reference's float tensors by key, as they are in float32."""
     if isinstance(pair.weights, Loaded):
         return pair.weights.state

@@ -13,7 +13,8 @@ from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
 from parity.names import BY_IDENTITY
 from parity.results import Result
-from parity.trace import Site
+from parity.trace import Site, module_of, shown
+from parity.weights.standing import EXTRA, ORDER, by_pattern, condensed
 
 Verdicts = Mapping[str, Verdict]
 NAMED = 3  # tensors that a claim's place names
@@ -37,8 +38,9 @@ class Measured:
     `floors` the float64 floors, `reference32` and `floors32` the same of the float32 reference.
     `tensors_converted` counts the weights that the port was given, None where it came with its own;
     `port_source` is a checkpoint of its own, where it was not given the reference's.
-    `returned_sha256` is the digest of those that came back, and `tensors_changed` are those that
-    the reference does not have so. `effects` are what reading the taps changes, by execution.
+    `returned_sha256` is the digest of those that came back, `tensors_changed` are those that the
+    reference does not have so and `tensors_lacking` those without a counterpart, each by name to
+    its kind (`parity.weights.standing`). `effects` are what reading the taps changes, by execution.
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
     make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
     variables of the port that have other values after a run; `by_default` how many variables and
@@ -56,7 +58,8 @@ class Measured:
     floors32: Mapping[str, Gap] = field(default_factory=dict)
     executions: dict[str, Precision] = field(default_factory=dict)
     tensors_converted: int | None = 0
-    tensors_changed: Sequence[str] = ()
+    tensors_changed: Mapping[str, str] = field(default_factory=dict)
+    tensors_lacking: Mapping[str, str] = field(default_factory=dict)
     returned_sha256: str = ""
     port_source: str = ""
     effects: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -76,10 +79,11 @@ class Measured:
         return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone, *seen]
 
     @property
-    def differs(self) -> bool:
-        """Whether a tap has no counterpart, or the float64 claim fails at any."""
+    def differing(self) -> list[str]:
+        """Keys of the taps that have no counterpart, or where the float64 claim fails."""
         verdicts = same_function(self.function, self.floors)
-        return bool(self.unpaired or self.missing) or not all(one.passed for one in verdicts)
+        wrong = [one.key for one in verdicts if not one.passed]
+        return [*self.missing, *self.unpaired, *wrong]
 
 
 @dataclass(frozen=True)
@@ -300,7 +304,7 @@ def build_result(
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
     }
-    claims = (*_claims(measured, function, precision, about), *further_claims)
+    claims = (*_claims(measured, function, precision, localisations, about), *further_claims)
     failed = [
         key
         for key in measured.places
@@ -341,16 +345,12 @@ def _claims(
     measured: Measured,
     function: Mapping[str, Verdict],
     precision: Mapping[str, Mapping[str, Verdict]],
+    localisations: Sequence[Localisation],
     about: About,
 ) -> list[Claim]:
     command = about.command
-    weights = Findings(
-        measured.tensors_converted,
-        list(measured.tensors_changed),
-        beside_it={"returned_sha256": measured.returned_sha256},
-    )
     claims = [
-        _weights_claim(measured, weights, command),
+        _weights_claim(measured, function, localisations, command),
         claim(
             "pairing",
             "Every tensor that goes into or comes out of a module has its counterpart",
@@ -423,8 +423,23 @@ def _claims(
     return claims
 
 
-def _weights_claim(measured: Measured, weights: Findings, command: str) -> Claim:
+def _weights_claim(
+    measured: Measured,
+    function: Mapping[str, Verdict],
+    places: Sequence[Localisation],
+    command: str,
+) -> Claim:
     """That the port has the reference's weights, bit for bit; where it fails, which it has not."""
+    changed = measured.tensors_changed
+    doubtful = {name: kind for name, kind in changed.items() if kind == ORDER}
+    lacking = _needed(measured.tensors_lacking, function, places)
+    wrong = {name: kind for name, kind in changed.items() if name not in doubtful}
+    wrong |= _needed(doubtful, function, places) | lacking
+    weights = Findings(
+        (measured.tensors_converted or 0) + len(lacking),
+        list(wrong),
+        beside_it={"returned_sha256": measured.returned_sha256},
+    )
     if measured.port_source:
         title = "The port's own checkpoint holds the reference's weights, bit for bit"
         derivation = (
@@ -437,11 +452,42 @@ def _weights_claim(measured: Measured, weights: Findings, command: str) -> Claim
             "a layout rule moves axes and never values: no tensor may change on the way back"
         )
     one = claim("weights", title, weights, derivation, command)
-    changed = list(measured.tensors_changed)
     if one.holds:
         return one
-    more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-    return one.located(Place(changed[0], ", ".join(changed[:NAMED]) + more))
+    patterns = condensed(wrong)
+    more = f" and {len(patterns) - NAMED} more" if len(patterns) > NAMED else ""
+    place = Place(next(iter(wrong)), ", ".join(patterns[:NAMED]) + more)
+    return one.located(place, "; ".join(by_pattern(wrong)))
+
+
+def _needed(
+    doubtful: Mapping[str, str],
+    function: Mapping[str, Verdict],
+    places: Sequence[Localisation],
+) -> dict[str, str]:
+    """Of weights without a counterpart, or in another order, those that are wrong: the module that
+    uses them, or the nearest around it of which a tensor is compared, computes something else.
+
+    Where modules were judged alone that is a place at fault, else one whose tensors differ.
+    """
+    wrong = {one.path for one in places}
+    passed: dict[str, bool] = {}
+    for key, verdict in function.items():
+        module = module_of(key)
+        if places:
+            passed[module] = module not in wrong
+        elif key.partition(":")[2].startswith("output"):
+            passed[module] = passed.get(module, True) and verdict.passed
+
+    def is_wrong(name: str) -> bool:
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            if shown(path) in passed:
+                return not passed[shown(path)]
+        return True
+
+    return {name: kind for name, kind in doubtful.items() if kind != EXTRA and is_wrong(name)}
 
 
 def _state_claim(changed: Sequence[str], command: str) -> Claim:

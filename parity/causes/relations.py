@@ -57,6 +57,6 @@ def exactly_related(port: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[str,
         yield text, np.full_like(theirs, port.flat[0])
     if theirs.dtype.kind == "b":
         yield "the port's tensor is the opposite of the reference's", ~theirs
-    else:
-        yield "the reference's tensor plus 1", theirs + 1
-        yield "the reference's tensor minus 1", theirs - 1
+    elif port.size and (offset := int(port.flat[0]) - int(theirs.flat[0])):
+        sign = "plus" if offset > 0 else "minus"
+        yield f"the reference's tensor {sign} {abs(offset)}", theirs + offset

@@ -24,20 +24,23 @@ KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 """The kernel of each rule and how far it reaches."""
 
 
-def weights(before: int, after: int, method: str, antialias: bool = False) -> np.ndarray:
+def weights(
+    before: int, after: int, method: str, antialias: bool = False, *, repeated: bool = False
+) -> np.ndarray:
     """The matrix [after, before] that resizes one axis as `tf.image.resize` does.
 
     Pixels have their centres at halves; with `antialias` the kernel is as wide as the step of a
-    smaller image. Beyond the border bilinear repeats the last pixel, and others have none.
+    smaller image. Beyond the border bilinear repeats the last pixel, and others have none, unless
+    it is `repeated`, as other frameworks do.
     """
     kernel, reach = KERNELS[method]
     step = before / after
     scale = max(step, 1.0) if antialias else 1.0
     centres = (np.arange(after) + 0.5) * step - 0.5
-    if not antialias and method == "bilinear":
+    if not antialias and (repeated or method == "bilinear"):
         low = np.floor(centres)
         matrix = np.zeros((after, before))
-        for offset in (0, 1):
+        for offset in range(1 - int(reach), 1 + int(reach)):
             places = np.clip(low + offset, 0, before - 1).astype(int)
             np.add.at(matrix, (np.arange(after), places), kernel(centres - low - offset))
         return matrix

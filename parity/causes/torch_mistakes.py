@@ -24,7 +24,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.causes.source import Mistake, Planted
-from parity.causes.torch_variants import EPSILONS, NOT_SCALED, VARIANTS, Variant
+from parity.causes.torch_attention import Variant
+from parity.causes.torch_norms import EPSILONS
+from parity.causes.torch_variants import NOT_SCALED, VARIANTS
+from parity.causes.torch_windows import Windows
 from parity.trace import Tap
 
 _HERE = f"{Path(__file__).parents[1]}{os.sep}"  # the engine
@@ -155,6 +158,7 @@ class _Recording(TorchDispatchMode):
         self.mistakes: list[Mistake] = []
         self._alike: dict[tuple[str, str, str], dict[int, _Variation]] = {}
         self._number = -1
+        self._windows = Windows()
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -169,6 +173,7 @@ class _Recording(TorchDispatchMode):
         )
         noted = Operation(self._number, name, _source_line(), scalable)
         self.operations.append(noted)
+        self._windows.note(self._number, noted.place, operation, args, result)
         variants = VARIANTS.get(operation, VARIANTS.get(operation.overloadpacket))
         if variants is not None:
             for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
@@ -180,7 +185,9 @@ class _Recording(TorchDispatchMode):
         return result
 
     def repeated(self) -> Iterator[Mistake]:
-        """The mistakes that could be made at several operations alike, made at all of them."""
+        """The mistakes that are made at several operations: alike, or of the order of two."""
+        for text, changes in self._windows.mistakes():
+            yield Mistake(text, partial(_Changed, changes))
         for (line, name, text), changes in self._alike.items():
             count = len(changes)
             if count == 1:

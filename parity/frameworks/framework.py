@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from parity.calls import Recorder
-from parity.causes.explain import Case, Explanation
+from parity.causes.case import Case, Explanation
 from parity.localise import ReferenceRecorder
 from parity.masks import Masks
 from parity.metrics import Gap

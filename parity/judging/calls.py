@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from parity.calls import Call, IsolationError, Slot, slots
+from parity.calls import Call, IsolationError, Slot, flatten, slots
 from parity.judge import Verdict, function_verdict
 from parity.metrics import Gap, failed
 from parity.pairing import tap_gap
@@ -138,6 +138,9 @@ class Judging:
 
     def judge(self, theirs: Call, call: Call) -> None:
         """Runs the port's call alone, and keeps what it gave."""
+        if _is_unfed(theirs) or _is_unfed(call):
+            self._failures[id(theirs)] = (theirs, "what it is given is compared on neither side")
+            return
         through = self._unrecorded
         while True:
             made = {one.path for one in theirs.made(through) if id(one) in self._failures}
@@ -267,8 +270,26 @@ class Judging:
         if outcome.fault is not None:
             fault = replace(outcome.fault, across=across, behind=tuple(behind))
             outcome = replace(outcome, fault=fault)
+            later = self._later(theirs, call, inside, outcome)
+            self._cross(theirs, inside | later, later)
         self._cross(theirs, inside, across)
         return outcome
+
+    def _later(
+        self, theirs: Call, call: Call, inside: frozenset[str], outcome: _Outcome
+    ) -> frozenset[str]:
+        """The modules at fault after a fault that remains whose borders lie elsewhere too.
+
+        One of these, looked through, takes what differs away and adds nothing. The last comes
+        first, so that what one makes wrong itself is not hidden by the border of the next.
+        """
+        found: frozenset[str] = frozenset()
+        differing = _failed(outcome)
+        for path in reversed(self._faulty(theirs, inside)):
+            tried = self._alone(theirs, call, inside | found | {path})
+            if not isinstance(tried, str) and _failed(tried) < differing:
+                found, differing = found | {path}, _failed(tried)
+        return found
 
     def _exchanged(
         self, theirs: Call, call: Call, through: frozenset[str], outcome: _Outcome
@@ -314,6 +335,11 @@ class Judging:
 
     def _place(self, fault: Fault) -> int:
         return self._order.get(fault.edge, len(self._order))
+
+
+def _failed(outcome: _Outcome) -> set[str]:
+    """Keys of the taps that differ."""
+    return {one.key for one in outcome.verdicts if not one.passed}
 
 
 def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -> None:
@@ -414,6 +440,18 @@ def _ordinal(parent: Call, child: Call, through: frozenset[str]) -> int:
 
 def _argument_slots(call: Call) -> list[Slot]:
     return [slot for part in call.arguments.values.values() for slot in slots(part)]
+
+
+def _is_unfed(call: Call) -> bool:
+    """Whether a module is given tensors, but none that has a counterpart: alone it would run on
+    those of its own side, and inherit what differs."""
+    if call.parent is None or _argument_slots(call):
+        return False
+    return bool(flatten(call.arguments.values, _is_tensor)[1])
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def argument_keys(call: Call) -> list[str]:

@@ -2,18 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from parity.matching.coverage import Coverage
-from parity.matching.holding import Piece
+from parity.matching.holding import NOWHERE, Piece
 from parity.matching.rearrangement import Rearrangement, Repeated
 from parity.matching.together import Line, Question
 from parity.names import Declared, Names, Naming, Places, filled, matched
-from parity.weights import Joint, Variable, Weights
+from parity.weights import Joint, Weights
+from parity.weights.standing import EXTRA, MISSING, PACKED
 
 SHOWN = 4  # names in one sentence
 COLUMNS = 96
@@ -60,15 +61,16 @@ class Match:
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._names(), *self._weights()])
 
-    def read(self, variables: Mapping[str, Variable], state: Mapping[str, np.ndarray]) -> dict:
-        """The port's numbers under the keys of `state`, in its layout."""
+    def read(self, held: Callable[[str], Any], state: Mapping[str, np.ndarray]) -> dict:
+        """The port's numbers under the keys of `state`, in its layout; `held` gives those of a
+        variable by its path."""
         arrays: dict[str, np.ndarray] = {}
         found = {}
         for key, array in state.items():
             whole = None
             for piece in self.pieces[key]:
                 if piece.path not in arrays:
-                    arrays[piece.path] = np.asarray(variables[piece.path].read())
+                    arrays[piece.path] = np.asarray(held(piece.path))
                 ours = arrays[piece.path]
                 ours = piece.to_reference(piece.of_ours.of(ours) if piece.of_ours else ours)
                 if piece.of_theirs is None:
@@ -80,6 +82,23 @@ class Match:
                     whole[tuple(place)] = ours
             found[key] = whole
         return found
+
+    @property
+    def lacking(self) -> dict[str, str]:
+        """The weights that were found on one side only, or could not be paired, to their kind."""
+        sides = ((self.weights.reference_only, MISSING), (self.weights.port_only, EXTRA))
+        found = {name: kind for only, kind in sides for name, why in only.items() if why == NOWHERE}
+        asked = {key: str(one) for one in self.questions for key in one.theirs}
+        return {**found, **asked}
+
+    @property
+    def packed(self) -> dict[str, str]:
+        """The tensors that one side holds in one array with others, or in parts."""
+        return {
+            key: PACKED
+            for key, pieces in self.pieces.items()
+            if any(one.of_ours or one.of_theirs for one in pieces)
+        }
 
     def _head(self) -> list[str]:
         lines = [f"# asks: {question}" for question in self.questions]
@@ -138,9 +157,9 @@ class FoundNames:
 
     @property
     def reasons(self) -> list[str]:
-        """What is guessed, and what is on one side only, for people."""
+        """What is guessed or was left open, and what is on one side only, for people."""
         match = self.match
-        told = []
+        told = [f"not paired: {question}" for question in match.questions]
         for what, lines in (("modules", match.modules), ("weights", match.tensors)):
             guessed = [line for line in lines if not line.sure]
             for evidence in dict.fromkeys(line.evidence for line in guessed):

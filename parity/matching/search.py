@@ -21,6 +21,7 @@ from parity.matching.together import Line, weigh
 from parity.names import Declared, Names, filled, matched
 from parity.steps import Steps
 from parity.weights import Loaded, Weights
+from parity.weights.standing import by_pattern, kinds_of
 
 SHOWN = 6  # questions in one message
 
@@ -44,22 +45,23 @@ def match(pair: Pair) -> Match:
     return _matched(*given_reference(pair))[0]
 
 
-def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None]:
+def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None, list[str]]:
     """The pair with everything declared; what is not, is found and said to be.
 
-    Returns: it, and what `given_reference` has built for it.
+    Returns: it, what `given_reference` has built for it, and what is to be told of weights that the
+        port has itself: which are not the reference's, by kind and pattern.
 
-    Raises InputError where `match` does, and where anything would have to be guessed without
-    evidence.
+    Raises InputError where `match` does, and, unless the pair goes on `undeclared`, where anything
+    would have to be guessed without evidence.
     """
     names = pair.names
     partial = names is None or (isinstance(names, Names) and not names.complete)
     if not partial and pair.weights is not None:
-        return pair, None
+        return pair, None, []
     pair, first = given_reference(pair)
     with steps("match"):
-        found, theirs = _matched(pair, first)
-    if found.questions:
+        found, theirs, ours = _matched(pair, first)
+    if found.questions and not pair.undeclared:
         more = len(found.questions) - SHOWN
         raise InputError(
             f"{len(found.questions)} places of the two models cannot be paired for certain",
@@ -70,7 +72,12 @@ def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None]:
         )
     chosen = FoundNames(found) if partial else names
     weights = _weights(pair, found, theirs)
-    return dataclasses.replace(pair, names=chosen, weights=weights), first
+    told: list[str] = []
+    if isinstance(weights, Loaded) and pair.weights is None:
+        own = found.read(lambda path: ours.weights[path].held, weights.state)
+        kinds = {**weights.lacking, **found.packed, **kinds_of(weights.state, own)}
+        told = [f"weights: {text}" for text in by_pattern(kinds)]
+    return dataclasses.replace(pair, names=chosen, weights=weights), first, told
 
 
 def matched_sides(
@@ -132,8 +139,8 @@ def _left_out(theirs: Side, ours: Side, declared: Weights) -> tuple[dict, dict]:
     )
 
 
-def _matched(pair: Pair, first: Built | None) -> tuple[Match, Side]:
-    """What was found, and the reference as it was seen."""
+def _matched(pair: Pair, first: Built | None) -> tuple[Match, Side, Side]:
+    """What was found, and the reference and the port as they were first seen."""
     reference = first or build(pair.reference, "float32")
     with own_errors("float32, eager"):
         port = build(pair.port, "float32")
@@ -152,7 +159,8 @@ def _matched(pair: Pair, first: Built | None) -> tuple[Match, Side]:
         return seen()
 
     weights = pair.weights if isinstance(pair.weights, Weights) else None
-    return matched_sides(theirs, seen(), pair.names, weights, move), theirs
+    ours = seen()
+    return matched_sides(theirs, ours, pair.names, weights, move), theirs, ours
 
 
 def _weights(pair: Pair, found: Match, theirs: Side) -> Weights | Loaded:
@@ -164,9 +172,10 @@ def _weights(pair: Pair, found: Match, theirs: Side) -> Weights | Loaded:
     state = {key: one.held for key, one in theirs.weights.items() if key in found.pieces}
 
     def read(model: object) -> dict[str, np.ndarray]:
-        return found.read(registry.of(model).variables(model), state)
+        variables = registry.of(model).variables(model)
+        return found.read(lambda path: variables[path].read(), state)
 
-    return Loaded(state, read, "the port's own weights")
+    return Loaded(state, read, "the port's own weights", found.lacking)
 
 
 def _owners(names: Declared | None, theirs: Side, ours: Side) -> dict[str, str]:

@@ -12,9 +12,10 @@ from parity.names import Declared, filled, matched, reasons
 from parity.weights.by_layer import between, joints_of
 from parity.weights.joints import Joint, alone
 from parity.weights.layouts import Layout
+from parity.weights.standing import condensed, kinds_of
 
 State = Mapping[str, np.ndarray]
-SHOWN = 6  # names listed in a message
+UNDECLARED = "declare them in `Weights`: variables, layouts, joints, reference_only or port_only"
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,14 @@ class Loaded:
         state: the reference's tensors by key.
         read: the port's tensors under the same keys and in the same layout.
         source: where the port's come from, where that is not the reference's checkpoint.
+        lacking: further tensors that have no counterpart: of the reference by key, of the port by
+            path, to the kind (`parity.weights.standing`).
     """
 
     state: State
     read: Callable[[Any], State]
     source: str = ""
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reasons(self) -> list[str]:
@@ -164,12 +168,13 @@ class Returned:
 
     Args:
         count: how many tensors the port was given, None where it came with its own.
-        changed: keys of those that the reference does not have so, bit for bit.
+        changed: keys of those that the reference does not have so, bit for bit, each with its kind
+            (`parity.weights.standing`).
         sha256: `state_digest` of all.
     """
 
     count: int | None = None
-    changed: tuple[str, ...] = ()
+    changed: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
 
 
@@ -181,12 +186,7 @@ def returned(state: State, found: State) -> Returned:
     back = {
         key: np.ascontiguousarray(found[key].astype(array.dtype)) for key, array in state.items()
     }
-    changed = tuple(
-        key
-        for key, array in back.items()
-        if array.shape != state[key].shape or array.tobytes() != state[key].tobytes()
-    )
-    return Returned(len(back), changed, state_digest(back))
+    return Returned(len(back), kinds_of(state, back), state_digest(back))
 
 
 def state_digest(state: State) -> str:
@@ -207,7 +207,15 @@ def state_of(variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
     }
 
 
-def load(framework: Any, model: Any, state: State, names: Declared, weights: Weights) -> list[Held]:
+def load(
+    framework: Any,
+    model: Any,
+    state: State,
+    names: Declared,
+    weights: Weights,
+    *,
+    undeclared: bool = False,
+) -> tuple[list[Held], dict[str, str]]:
     """Give the port, which must be built, all of `state`; nothing is assigned unless all fits.
 
     Args:
@@ -216,27 +224,27 @@ def load(framework: Any, model: Any, state: State, names: Declared, weights: Wei
         state: the reference's tensors by key.
         names: the declared map of modules.
         weights: what does not follow from the pairs of layers.
-    Returns: what was assigned, in the order of `state`.
-    Raises: InputError that lists every tensor without a variable, every variable without a tensor,
-        and those that do not fit.
+        undeclared: whether what has no counterpart, or does not fit, may stay as it is.
+    Returns: what was assigned, in the order of `state`; and why what stayed did, by its name.
+    Raises: InputError that lists, grouped by pattern, every tensor without a variable, every
+        variable without a tensor, and those that do not fit; unless that is `undeclared`.
     """
     sides = _Loading(framework.variables(model), framework.modules(model), state, weights)
     sides.pair(names)
-    problems = [*sides.left(), *(text for one in sides.held for text in _misfits(one, state))]
-    if problems:
-        shown = problems[:SHOWN]
-        if len(problems) > SHOWN:
-            shown.append(f"and {len(problems) - SHOWN} more")
+    misfits = [(one, _misfit(one, state)) for one in sides.held]
+    problems = sides.left() | {one.keys[0]: text for one, text in misfits if text}
+    if problems and not undeclared:
         raise InputError(
             f"the weights of the two models do not match: {len(problems)} places",
-            *shown,
-            "declare them in `Weights`: variables, layouts, joints, reference_only or port_only",
+            *condensed(problems.values()),
+            UNDECLARED,
         )
-    for one in sides.held:
+    held = [one for one, text in misfits if not text]
+    for one in held:
         for variable, array in zip(one.variables, one.given(state), strict=True):
             variable.assign(array)
     order = {key: index for index, key in enumerate(state)}
-    return sorted(sides.held, key=lambda one: order[one.keys[0]])
+    return sorted(held, key=lambda one: order[one.keys[0]]), problems
 
 
 def key_of(owner: str, name: str) -> str:
@@ -244,24 +252,23 @@ def key_of(owner: str, name: str) -> str:
     return f"{owner}.{name}" if owner else name
 
 
-def _misfits(one: Held, state: State) -> Iterator[str]:
-    """Why the reference's tensors cannot be held so, in words."""
+def _misfit(one: Held, state: State) -> str:
+    """Why the reference's tensors cannot be held so, in words; empty where they can."""
     keys, sizes = " and ".join(one.keys), [list(state[key].shape) for key in one.keys]
     theirs = " and ".join(map(str, sizes))
     try:
         made = one.given(state)
     except InputError as error:
-        yield str(error).replace("\n  ", "; ")
-        return
+        return str(error).replace("\n  ", "; ")
     except (ValueError, IndexError, TypeError) as error:
-        yield f"{keys} {theirs} cannot be held by {' and '.join(one.joint.port)}: {error}"
-        return
+        return f"{keys} {theirs} cannot be held by {' and '.join(one.joint.port)}: {error}"
     for path, variable, array in zip(one.joint.port, one.variables, made, strict=True):
         if variable.shape != array.shape:
-            yield (
+            return (
                 f"{keys} {theirs} would be {list(array.shape)} in the port, but {path} is "
                 f"{list(variable.shape)}"
             )
+    return ""
 
 
 class _Loading:
@@ -290,7 +297,7 @@ class _Loading:
         self.paths = [path for path in variables if path not in alone_here]
         self.keys = [key for key in state if key not in unused]
         self.declared: dict[str, str] = {}
-        self.problems: list[str] = []
+        self.problems: dict[str, str] = {}
 
     def pair(self, names: Declared) -> None:
         """Pairs what is declared, what has one counterpart by its layer, and what is joint."""
@@ -306,7 +313,7 @@ class _Loading:
         for key, paths in by_key.items():
             if len(paths) > 1:
                 listed = ", ".join(paths)
-                self.problems.append(f"{key} of the reference has {len(paths)}: {listed}")
+                self.problems[key] = f"{key} of the reference has {len(paths)}: {listed}"
                 self._free([key], paths)
         self._take([alone(key, paths[0]) for key, paths in by_key.items() if len(paths) == 1])
         for path, theirs in layers.items():
@@ -316,20 +323,21 @@ class _Loading:
                 )
             )
             for one in problems:
-                self.problems.append(one.text)
+                self.problems[one.keys[0]] = one.text
                 self._free(one.keys, one.paths)
             self._take(joints)
         self._take_tied()
 
-    def left(self) -> list[str]:
-        """What has no counterpart, in words."""
-        found = []
+    def left(self) -> dict[str, str]:
+        """What has no counterpart, in words, by its name."""
+        found = dict(self.problems)
         for path in self.paths:
             key = self.declared.get(path)
             meant = f" ({key})" if key else ""
-            found.append(f"{path} of the port has no tensor of the reference{meant}")
-        found += [f"{key} of the reference has no variable of the port" for key in self.keys]
-        return [*self.problems, *found]
+            found[path] = f"{path} of the port has no tensor of the reference{meant}"
+        for key in self.keys:
+            found[key] = f"{key} of the reference has no variable of the port"
+        return found
 
     def _take(self, joints: Sequence[Joint]) -> None:
         for joint in joints:

@@ -93,7 +93,7 @@ def _audit_all(
 def _audit_pair(
     source: str,
     excluded: list[str],
-    how: dict[str, Any],
+    asked: tuple[dict[str, Any], dict[str, bool]],
     train: bool,
     threads: int | None,
     out: Path | None,
@@ -101,9 +101,11 @@ def _audit_pair(
 ) -> NoReturn:
     """Runs `parity audit --pair` and ends the program; `excluded` options were given beside it.
 
-    With `train` what is called `training` beside the pair says how both are trained.
+    `asked` are the audit's options, and what is switched on in the pair. With `train` what is
+    called `training` beside the pair says how both are trained.
     """
     from parity.auditing.options import NOT_VERIFIED, Options
+    from parity.auditing.unfinished import Unfinished
     from parity.audits import audit_with
     from replication.commands.pair_source import load_pair, load_training
 
@@ -111,14 +113,25 @@ def _audit_pair(
         raise InputError(
             f"--pair does not go with {', '.join(excluded)}",
             "models, weights and inputs are those of the pair",
-            "give --execution, --isolate, --only, --train, --threads, --out or --json only",
+            "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
+            "--undeclared, --threads, --out or --json only",
         )
     set_threads(threads)
     pair, training = load_pair(source), load_training(source) if train else None
+    how, more = asked
+    pair = replace(pair, **{name: True for name, wanted in more.items() if wanted})
     left = NOT_VERIFIED[1:] if train else NOT_VERIFIED
-    asked = Options(**how, training=training, command=options.command_line(), not_verified=left)
-    result = replace(audit_with(pair, asked, Steps(quiet=as_json)), title=source)
+    so_far = Unfinished(out, options.command_line())
+    with_options = Options(
+        **how,
+        training=training,
+        command=options.command_line(),
+        not_verified=left,
+        so_far=so_far,
+    )
+    result = replace(audit_with(pair, with_options, Steps(quiet=as_json)), title=source)
     options.keep(result, out, "audit.json")
+    so_far.end()
     causes = [f"{one.path}: {one.cause}" for one in result.localisations if one.cause]
     equal = result.verdict == "equal"
     options.end(result, as_json, lambda: "\n".join([summary(result), *causes]), equal)
@@ -188,6 +201,20 @@ def register(app: typer.Typer) -> None:
                 metavar="TIME",
             ),
         ] = None,
+        hard_inputs: Annotated[
+            bool,
+            typer.Option(
+                "--hard-inputs",
+                help="With --pair, make inputs that hide fewer mistakes: sides, batch, padding.",
+            ),
+        ] = False,
+        undeclared: Annotated[
+            bool,
+            typer.Option(
+                "--undeclared",
+                help="With --pair, list weights without a counterpart instead of refusing them.",
+            ),
+        ] = False,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -223,7 +250,14 @@ def register(app: typer.Typer) -> None:
                 "only": only,
                 "search": budget,
             }
-            _audit_pair(pair, excluded, how, train, threads, out, as_json)
+            more = {"hard_inputs": hard_inputs, "undeclared": undeclared}
+            _audit_pair(pair, excluded, (how, more), train, threads, out, as_json)
+        if undeclared or hard_inputs:
+            raise InputError(
+                f"{'--undeclared' if undeclared else '--hard-inputs'} goes with --pair only",
+                "weights of a configuration are declared whole, and inputs are --images or --size",
+                "leave it out",
+            )
         if every:
             given = of_a_zoo | {
                 "--train": train,
@@ -234,6 +268,7 @@ def register(app: typer.Typer) -> None:
             excluded = [name for name, value in given.items() if value]
             _audit_all(excluded, weights, size, threads, out, as_json)
         from maskformer.model import zoo
+        from parity.auditing.unfinished import Unfinished
         from replication.sides.fitting import entry_that_fits
         from replication.sides.torch_side import REFERENCES
 
@@ -271,6 +306,7 @@ def register(app: typer.Typer) -> None:
             search=budget,
             train=chosen.solver if train else None,
             command=options.command_line(),
+            so_far=Unfinished(out, options.command_line()),
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
@@ -281,4 +317,5 @@ def register(app: typer.Typer) -> None:
             total += STEPS
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
+        request.so_far.end()
         options.end(result, as_json, lambda: summary(result), result.verdict == "equal")

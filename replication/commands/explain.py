@@ -1,11 +1,12 @@
 """`parity explain`: what an audit found, told in words, and what may have caused it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from parity.auditing.result import AuditResult
+from parity.auditing.unfinished import Unfinished, read_unfinished
 from parity.errors import InputError
 from parity.records import plain
 from replication.commands import options
@@ -28,14 +29,30 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell where an audited port goes wrong first, and which mistakes explain it.
 
-        Exit status: 0 the port is equal, 1 it differs, or the recording contradicts itself, 2 wrong
-        usage or input.
+        Of an audit that was ended it tells what was found until then. Exit status: 0 the port is
+        equal, 1 it differs, was ended, or the recording contradicts itself, 2 wrong usage or input.
         """
+        if run.is_dir() and (left := read_unfinished(run)) is not None:
+            _tell_unfinished(left, out, as_json)
         found = _read(run, as_json)
         findings = _findings(found)
         options.keep(findings, out, "explanation.json", report=False)
         equal = found.result.verdict == "equal"
         options.end(findings, as_json, lambda: "\n".join(lines(found)), equal)
+
+
+def _tell_unfinished(left: Unfinished, out: Path | None, as_json: bool) -> NoReturn:
+    from reports.audit_story import told_unfinished
+
+    findings = {
+        "schema": SCHEMA,
+        "verdict": "unfinished",
+        "differing": left.differing,
+        "told": left.told,
+        "places": plain(left.places),
+    }
+    options.keep(findings, out, "explanation.json", report=False)
+    options.end(findings, as_json, lambda: "\n".join(told_unfinished(left)), False)
 
 
 def _read(run: Path, as_json: bool) -> "Evidence":

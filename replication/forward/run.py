@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parity.auditing.pair import Pair
     from parity.auditing.reference import Reference
     from parity.auditing.result import AuditResult, Measured
+    from parity.auditing.unfinished import Unfinished
     from parity.claims import Claim
     from parity.localise import Localisation
     from replication.sides.weights import Weights
@@ -51,7 +52,7 @@ class Request:
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
     `weights`, or those of a file of its own, `port_weights`. `search` is how long causes are
-    searched for.
+    searched for, `so_far` keeps what is found while it is found.
     """
 
     config: "ModelConfig"
@@ -65,6 +66,7 @@ class Request:
     only: str | None = None
     isolate: bool = False
     search: Budget = ENDLESS
+    so_far: "Unfinished | None" = None
     capture_effect: bool = False
     train: "SolverConfig | None" = None
     port_weights: str | None = None
@@ -181,6 +183,7 @@ def prepare(request: Request, steps: Steps) -> Case:
         decided=lambda tap: _is_output(tap) and tap.name.endswith(outputs.classes),
         kept=outputs.last,
         search=request.search,
+        so_far=request.so_far,
         command=request.command,
         inputs=described,
         provenance={

@@ -43,6 +43,10 @@ def kept_in(dtype: str) -> Iterator[None]:
             from parity.frameworks.torch.float64 import kept_in as of_backend
 
             stack.enter_context(of_backend(dtype))
+        elif keras.backend.backend() == "jax":
+            from parity.frameworks.jax.float64 import kept_in as of_backend
+
+            stack.enter_context(of_backend(dtype))
         holders = [
             module
             for name, module in list(sys.modules.items())

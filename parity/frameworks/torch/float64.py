@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from parity.frameworks.shared.interceptions import note
 
 FLOAT32_TYPES = ("torch.FloatTensor", torch.FloatTensor)
+GROUPED = (torch._grouped_mm, torch.nn.functional.grouped_mm)
 ROUNDED = 32 * torch.finfo(torch.float32).eps  # two computations of one constant in float32
 
 
@@ -42,12 +43,25 @@ class _Kept(TorchFunctionMode):
         if function is torch.Tensor.float:
             note(".float() keeps float64")
             return args[0].double()
+        if function in GROUPED and args[0].dtype == torch.float64 and args[0].dim() == 2:
+            note("grouped_mm is computed in float64")
+            return _grouped(*args[:2], kwargs["offs"])
         if any(_asks(one) for one in (*args, *kwargs.values())):
             name = getattr(function, "__name__", str(function))
             note(f"{name}(float32) keeps float64")
             args = tuple(map(_kept, args))
             kwargs = {key: _kept(value) for key, value in kwargs.items()}
         return function(*args, **kwargs)
+
+
+def _grouped(rows: torch.Tensor, matrices: torch.Tensor, offs: torch.Tensor) -> torch.Tensor:
+    """Each group of rows, which end at `offs`, times its own matrix; PyTorch has no such kernel."""
+    ends = [0, *map(int, offs)]
+    found = [
+        rows[start:end] @ matrix
+        for start, end, matrix in zip(ends[:-1], ends[1:], matrices, strict=True)
+    ]
+    return torch.cat([*found, rows.new_zeros(len(rows) - ends[-1], matrices.shape[-1])])
 
 
 def _asks(value: Any) -> bool:

@@ -150,3 +150,18 @@ def test_resizing_in_float64_is_the_kernels(method, antialias, sizes):
     # TensorFlow looks the cubic up in a table of 1024 steps.
     near = 2e-3 if method == "bicubic" else 1e-6
     np.testing.assert_allclose(found, expected, atol=near)
+
+
+def test_groups_of_rows_are_multiplied_in_float64():
+    from parity.frameworks.torch.float64 import kept_in
+
+    torch.manual_seed(0)
+    rows, matrices = torch.randn(9, 16), torch.randn(3, 16, 8)
+    offs = torch.tensor([4, 4, 7], dtype=torch.int32)
+    with kept_in("float64"):
+        exact = torch.nn.functional.grouped_mm(rows.double(), matrices.double(), offs=offs)
+    assert exact.dtype == torch.float64
+    np.testing.assert_array_equal(exact[:4], rows[:4].double() @ matrices[0].double())
+    np.testing.assert_array_equal(exact[4:7], rows[4:7].double() @ matrices[2].double())
+    plain = torch.nn.functional.grouped_mm(rows, matrices, offs=offs)
+    np.testing.assert_allclose(exact[:7], plain[:7], rtol=1e-5, atol=1e-5)

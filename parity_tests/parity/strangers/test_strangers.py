@@ -545,3 +545,115 @@ def test_a_transposed_output_is_no_arrangement():
 
     result = compared(varied(Plain), lambda: PortHeads("turned"), (numbers(2, 12, 6),), layers)
     assert (result["verdict"], [path for path, _ in places(result)]) == ("different", ["model"])
+
+
+class Pooler(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return torch.tanh(self.dense(x[:, 0]))
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.pooler = nn.LayerNorm(6), Pooler()
+
+    def forward(self, x):
+        return self.pooler(self.norm(x))
+
+
+class PortPooled(tf_keras.Model):
+    """The first token is taken outside of the layer, which has its activation inside."""
+
+    def __init__(self, epsilon=1e-5, activation="tanh"):
+        super().__init__()
+        self.norm = K.LayerNormalization(epsilon=epsilon)
+        self.pooled = K.Dense(6, activation=activation)
+
+    def call(self, x):
+        return self.pooled(self.norm(x)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, []),
+        ({"epsilon": 1e-3}, ["norm"]),
+        ({"activation": "relu"}, ["model"]),
+        ({"epsilon": 1e-3, "activation": "relu"}, ["norm", "model"]),
+    ],
+)
+def test_a_module_whose_input_has_no_counterpart_inherits_no_difference(how, expected):
+    from parity.weights import Weights
+
+    names = {"norm": "norm", "pooled": "pooler"}
+    weights = {
+        f"pooled.{a}": f"pooler.dense.{b}" for a, b in (("kernel", "weight"), ("bias", "bias"))
+    }
+    only = {"pooler:input": "the first token is taken elsewhere"}
+    result = compared(
+        varied(Pooled),
+        lambda: PortPooled(**how),
+        (numbers(2, 5, 6),),
+        names,
+        {"reference_only": only, "port_only": {"pooler:input*": only["pooler:input"]}},
+        weights=Weights(variables=weights),
+    )
+    assert [path for path, _ in places(result)] == expected
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.first(x) * torch.sigmoid(self.second(x))
+
+
+class Attended(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(6), Attending()
+
+    def forward(self, x):
+        return self.mix(self.norm(x))
+
+
+class PortAttending(K.Layer):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = K.Dense(6), K.Dense(6)
+
+    def call(self, query, value):
+        return self.first(query) * tf.sigmoid(self.second(value))
+
+
+class PortAttended(tf_keras.Model):
+    def __init__(self, epsilon, twice):
+        super().__init__()
+        self.norm, self.mix = K.LayerNormalization(epsilon=epsilon), PortAttending()
+        self.twice = twice
+
+    def call(self, x):
+        y = self.norm(x)
+        return self.mix(y, y if self.twice else 1.001 * y)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "twice", "expected"),
+    [(1e-5, True, []), (1e-3, True, ["norm"]), (1e-5, False, ["mix"])],
+)
+def test_a_tensor_that_is_given_twice_has_one_counterpart(epsilon, twice, expected):
+    names = {"norm": "norm", "mix": "mix", "mix.first": "mix.first", "mix.second": "mix.second"}
+    result = compared(
+        varied(Attended),
+        lambda: PortAttended(epsilon, twice),
+        (numbers(2, 5, 6),),
+        names,
+        {"tensors": {"mix:input.query": ""}, "port_only": {"mix:input.value": "the same"}},
+    )
+    assert [path for path, _ in places(result)] == expected

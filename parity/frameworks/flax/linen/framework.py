@@ -12,6 +12,7 @@ from parity.frameworks.flax.linen.capture import modules as modules
 from parity.frameworks.flax.linen.capture import variables as variables
 from parity.frameworks.jax.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.jax.capture import capture_effects as capture_effects
+from parity.frameworks.jax.float64 import kept_in as kept_in
 from parity.frameworks.jax.precision import computing_in, is_float
 from parity.frameworks.jax.precision import computing_in as precision
 from parity.frameworks.shared.floors import measure_floors as measure_floors
@@ -22,6 +23,7 @@ from parity.trace import Axes
 NAME = "Flax linen"
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 DTYPES = ("dtype", "param_dtype")  # fields of a module that fix what it computes or holds
+kept_in_building = kept_in  # tables are made when a module is built
 explain = None
 mend = None
 trainer = training

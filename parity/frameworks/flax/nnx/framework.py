@@ -10,6 +10,7 @@ from parity.frameworks.flax.nnx.capture import modules as modules
 from parity.frameworks.flax.nnx.capture import variables as variables
 from parity.frameworks.jax.capture import EXECUTIONS as EXECUTIONS
 from parity.frameworks.jax.capture import capture_effects as capture_effects
+from parity.frameworks.jax.float64 import kept_in as kept_in
 from parity.frameworks.jax.precision import computing_in, is_float
 from parity.frameworks.jax.precision import computing_in as precision
 from parity.frameworks.shared.floors import measure_floors as measure_floors
@@ -20,6 +21,7 @@ from parity.trace import Axes
 NAME = "Flax nnx"
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 DTYPES = ("dtype", "param_dtype")  # attributes that fix what a layer computes or holds
+kept_in_building = kept_in  # tables are made when a module is built
 explain = None
 mend = None
 trainer = training
