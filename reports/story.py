@@ -12,7 +12,7 @@ from typing import Any
 from parity.auditing.result import AuditResult
 from parity.claims import Claim
 from parity.localise import Localisation
-from parity.measurements import Margins, Relative
+from parity.measurements import Findings, Margins, Relative
 from reports.derived import Stated, all_claims
 from reports.document import describe, number
 from reports.evidence import Evidence
@@ -166,12 +166,17 @@ def _places(found: Sequence[Evidence], failing: Sequence[Stated]) -> tuple[Told,
     told: dict[tuple[str, str], dict[str, Any]] = {}
     for one in found:
         if isinstance(one.result, AuditResult):
+            changed = _changed(one.result)
             for place in one.result.localisations:
-                parts = _of_localisation(place, _command(one.result))
+                weights = [name for name in changed if name.rpartition(".")[0] == place.path]
+                parts = _of_localisation(place, weights, _command(one.result))
                 told.setdefault((parts["where"], parts["cause"]), parts)
     known = {where for where, _ in told}
     for one in failing:
-        if one.place is not None and not one.place.inherited and one.place.part not in known:
+        if one.place is None or one.place.inherited:
+            continue
+        owner = one.place.part.rpartition(".")[0] if one.id == "weights" else ""
+        if not {one.place.part, owner} & known:
             parts = _of_claim(one)
             told.setdefault((one.place.part, parts["cause"]), parts)
     return tuple(Told(index, **parts) for index, parts in enumerate(told.values(), 1))
@@ -182,15 +187,27 @@ def _command(result: AuditResult) -> str:
     return result.command or next((one.command for one in result.claims if one.command), "")
 
 
-def _of_localisation(one: Localisation, command: str) -> dict[str, Any]:
+def _changed(result: AuditResult) -> list[str]:
+    """The weights that the port has otherwise."""
+    return [
+        str(name)
+        for one in result.claims
+        if one.id == "weights" and isinstance(one.measured, Findings)
+        for name in one.measured.found
+    ]
+
+
+def _of_localisation(one: Localisation, weights: Sequence[str], command: str) -> dict[str, Any]:
     worst = next((each for each in one.verdicts if not each.passed), None)
     parts = {"where": one.path, "what": WHAT.get(one.kind, one.kind), **_cause(one.cause)}
+    if weights and not one.cause:
+        parts["cause"] = f"its weights are not the reference's: {_few(weights)}"
     if worst is not None:
         parts |= {"value": f"{number(worst.value)} ({worst.metric})"}
         parts |= {"limit": number(worst.threshold.value)}
         if values := _VALUES.match(worst.detail):
             parts |= values.groupdict()
-    return parts | {"next": _next(bool(one.cause), command)}
+    return parts | {"next": _next(bool(parts["cause"]), command)}
 
 
 def _of_claim(one: Stated) -> dict[str, Any]:

@@ -123,7 +123,9 @@ def test_a_port_with_a_checkpoint_of_its_own_is_compared_with_the_reference_s(
     report = json.loads((folder / "report.json").read_text())
     assert report["answer"].startswith("No: ")
     assert key in report["answer"]
-    assert key in report["headline"]
+    sentence = report["story"]["sentence"]
+    assert sentence.startswith("`backbone.res3.0.conv2` computes another function: weight has")
+    assert len(report["story"]["places"]) == 1  # the weight is in that place
 
 
 def write(path, content):
