@@ -136,7 +136,7 @@ def _single(
 ) -> str | None:
     """Notes how one variable holds one tensor; returns what is to be said, None where unknown."""
     (key,), (path,) = one.theirs, one.ours
-    reference, variable = theirs.weights[key], ours.weights[path]
+    reference, variable = theirs.weights[key].held, ours.weights[path]
     chosen, note = declared, ""
     if declared is None:
         found, note = _layout(reference, variable)
@@ -146,7 +146,7 @@ def _single(
             held.found[key] = found
         chosen = found.layout() if isinstance(found, Rearrangement) else variable.layout
     held.pieces[key] = (Piece(path, chosen.to_reference),)
-    held.moved[path] = chosen.to_port(reference.held)
+    held.moved[path] = chosen.to_port(reference)
     held.single[path] = key
     return note
 
@@ -223,20 +223,18 @@ def _unpacked(one: Together, theirs: Side, ours: Side) -> str:
     )
 
 
-def _layout(theirs: Weight, variable: Weight) -> tuple[Rearrangement | Layout | None, str]:
+def _layout(reference: np.ndarray, variable: Weight) -> tuple[Rearrangement | Layout | None, str]:
     """How the port holds it; a `Layout` where that is the one of its kind of layer.
 
-    Layers of known kinds on both sides whose kernel fits are believed, even where another layout
-    would give equal numbers: a transposed kernel is a mistake, and is to be found. A class of
-    somebody else, such as the Conv1D of transformers, may hold its kernel in any layout.
+    A layer of a known kind whose kernel fits is believed, even where another layout would give
+    equal numbers: a transposed kernel is a mistake, and is to be found.
     """
-    reference, kind = theirs.held, variable.array
+    kind = variable.array
     fits = kind.shape == reference.shape
     if fits and np.array_equal(kind, reference):
         return variable.layout, ""
     other = exact(reference, variable.held)
-    known = theirs.of_known_kind and variable.layout is not SAME
-    if fits and (known or other is None):
+    if fits and (variable.layout is not SAME or other is None):
         return variable.layout, ", in another layout than its kind of layer has" if other else ""
     if other is not None:
         return other, ", rearranged" if variable.held.ndim > 1 else ""

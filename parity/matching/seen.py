@@ -21,14 +21,12 @@ class Weight:
         name: what PyTorch calls such a tensor of such a module.
         held: its numbers as the model holds them, or, of a reference, as its state has them.
         layout: how it is held, by the kind of its owner.
-        of_known_kind: whether its owner is of a kind that holds such a tensor in one layout.
     """
 
     owner: str | None
     name: str
     held: np.ndarray
     layout: Layout = SAME
-    of_known_kind: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,11 +129,10 @@ def see(built: Built, axes: Axes, inputs: Inputs, *, reference: bool) -> Side:
     for path, one in framework.variables(built.model).items():
         held = np.asarray(one.read())
         if not reference:
-            weights[path] = Weight(one.owner, one.name, held, one.layout, one.of_known_kind)
+            weights[path] = Weight(one.owner, one.name, held, one.layout)
         elif one.owner is not None:
             key = f"{one.owner}.{one.name}" if one.owner else one.name
-            array = one.layout.to_reference(held)
-            weights[key] = Weight(one.owner, one.name, array, of_known_kind=one.of_known_kind)
+            weights[key] = Weight(one.owner, one.name, one.layout.to_reference(held))
     calls = [
         Called(call.path, call.call, call.parent and call.parent.path) for call in recorder.calls
     ]
