@@ -212,6 +212,6 @@ def test_a_matrix_in_another_order_is_wrong_only_where_its_layer_is(right):
 
     result = audit(Pair(model, port, INPUTS), executions=(), quiet=True)
     assert result.verdict == ("equal" if right else "different")
-    assert weights_claim(result).holds is right
-    if not right:
-        assert [one.path for one in result.localisations] == ["0"]
+    # A matrix that is turned as one of `nn.Linear` would be looks right until its layer is run.
+    assert weights_claim(result).holds
+    assert [one.path for one in result.localisations] == ([] if right else ["0"])
