@@ -181,19 +181,28 @@ class Side:
         with self.built.precision():
             return self.trainer.optimizer(self.make, self.model)
 
-    def scheduled(self, optimizer: Any, schedule: Any = None) -> Callable[[], None]:
-        """What sets the optimizer's rates for the next update, by its own schedule or another."""
-        schedule = schedule or self.schedule
-        if schedule is None:
-            return lambda: None
-        made = schedule(optimizer)
+    def scheduled(self, optimizer: Any) -> Callable[[int], None]:
+        """What sets the optimizer's rates for an update by its number, none before the last.
 
-        def advance() -> None:
+        Where the scheduler can compute the rates from the number alone, it does; else it is
+        stepped there.
+        """
+        if self.schedule is None:
+            return lambda number: None
+        made, now = self.schedule(optimizer), 0
+
+        def arrive(number: int) -> None:
+            nonlocal now
             with warnings.catch_warnings():  # that no update came before it is meant
                 warnings.simplefilter("ignore")
-                made.step()
+                if number > now + 1 and _of_the_number(made):
+                    made.step(number)
+                    now = number
+                while now < number:
+                    made.step()
+                    now += 1
 
-        return advance
+        return arrive
 
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
@@ -356,6 +365,13 @@ def _holding(held: Held, state: Arrays) -> Holding:
         joint.reason,
         "give the port a variable for each, or leave `training` out",
     )
+
+
+def _of_the_number(scheduler: Any) -> bool:
+    """Whether PyTorch's `step(number)` gives this scheduler's rates: by a closed form that it says
+    it has, or as a function of the number, which `LambdaLR` takes."""
+    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
+    return hasattr(scheduler, "_get_closed_form_lr") or "LambdaLR" in kinds
 
 
 def _check(built: Built, side: str) -> None:

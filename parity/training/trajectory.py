@@ -67,10 +67,11 @@ class SideRun:
         self.side, self._masks, self._port = side, masks, port
         self._trained = set(port.parameters())
         self._optimizer = side.optimizer()
-        self._advance = side.scheduled(self._optimizer)
+        self._arrive = side.scheduled(self._optimizer)
 
     def step(self, number: int) -> dict[str, Any]:
         """One update by the gradients of its own loss."""
+        self._arrive(number)
         recorder = self.side.gradient_recorder("eager", self._masks(number))
         gradients: dict[str, np.ndarray | None] = dict.fromkeys(self.side.parameters())
 
@@ -82,7 +83,6 @@ class SideRun:
             with self.side.trainer.training(self.side.model, self.side.inputs) as inputs:
                 recorder(inputs, keep)
             self.side.update(self._optimizer, gradients)
-        self._advance()
         sizes = [float(np.linalg.norm(one)) for one in gradients.values() if one is not None]
         return {
             "losses": dict(recorder.terms),

@@ -51,13 +51,13 @@ def updated(
     with side.restored():
         side.assign(start)
         optimizer = side.optimizer()
-        advance = side.scheduled(optimizer)
+        arrive = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
+            arrive(number)
             told.append(side.trainer.recipe(optimizer, side.model))
             found = side.update(optimizer, one, execution)
             left = found if number == 0 else left
             after.append(side.state(side.tensors))
-            advance()
     return after, left, told
 
 

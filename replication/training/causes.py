@@ -12,7 +12,6 @@ from parity.planting import replaced
 if TYPE_CHECKING:
     import torch
 
-    from maskformer.model.solver import SolverConfig
     from replication.training.reference import ReferenceStep
 
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
@@ -197,46 +196,6 @@ def _of_other_targets(reference: "ReferenceStep", targets: Sequence[Any]) -> dic
 def _dice_loss(logits: Any, targets: Any) -> Any:
     probability = logits.sigmoid()
     return 1 - 2 * (probability * targets).sum(1) / (probability.sum(1) + targets.sum(1))
-
-
-def of_schedule(solver: "SolverConfig", rates: Mapping[int, tuple[float, float]]) -> list[str]:
-    """Why the port's learning rates differ; (port's, reference's) by iteration."""
-    from maskformer.model import solver as module
-    from parity.causes.source import explained, functions_of, setting_mistakes
-
-    own = dataclasses.replace(solver)
-    wrong = [step for step, (ours, theirs) in rates.items() if ours != theirs]
-
-    def run() -> dict[int, float]:
-        first = max(wrong, key=lambda step: abs(rates[step][0] - rates[step][1]))
-        if not alike(first, module.learning_rate(own, first)):
-            return {}
-        return {step: module.learning_rate(own, step) for step in rates}
-
-    def alike(step: int, rate: float) -> bool:
-        return abs(rates[step][0] - rate) <= EXPLAINED * solver.base_lr * 1e-3
-
-    found = explained(
-        run,
-        lambda found: bool(found) and all(alike(step, rate) for step, rate in found.items()),
-        functions_of(module),
-        others=setting_mistakes(own),
-    )
-    fitted = _fitted_end(rates, solver.base_lr, rates[max(rates)])
-    return found if found or fitted is None else [fitted]
-
-
-def _fitted_end(
-    rates: Mapping[int, tuple[float, float]], base: float, last: tuple[float, float]
-) -> str | None:
-    """That the port's rates fall to another end than 0, where one line relates both sides'."""
-    ours, theirs = last
-    end = (ours - theirs) / (1 - theirs / base)
-    straight = all(
-        abs(mine - (end + (1 - end / base) * own)) <= EXPLAINED * base * 1e-3
-        for mine, own in rates.values()
-    )
-    return f"the rate ends at {end:.6g} instead of 0" if straight and end else None
 
 
 def of_gradients(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:

@@ -9,8 +9,9 @@ from maskformer.family import MASKFORMER
 from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
+from parity.training.rates import moved_from, movement_gap
 from replication.process.logical_replicas import in_fresh_process, mirrored
-from replication.training.movements import movement_gap, reference_movement
+from replication.training.sides import reference_alone
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
@@ -38,9 +39,9 @@ def reduction_claim(
     exact = _reference_update(solver, gradients.mean(axis=1))
     moved = [perturb_ulp(gradients.mean(axis=1), seed) for seed in (0, 1)]
     least = float(np.finfo(np.float64).eps)
-    floor = max(least, *(movement_gap(_reference_update(solver, one), exact) for one in moved))
+    floor = max(least, *(_gap(_reference_update(solver, one), exact) for one in moved))
     copies = in_fresh_process(_port_update, solver, gradients, prepare)
-    gaps = {f"replica {index}": movement_gap(copy, exact) for index, copy in enumerate(copies)}
+    gaps = {f"replica {index}": _gap(copy, exact) for index, copy in enumerate(copies)}
     one = claim(
         "train_reduction",
         "Two replicas add up their gradients, and then clip them, as one process would",
@@ -73,7 +74,7 @@ def reduction_claim(
         (
             text
             for text, moves in known.items()
-            if max(movement_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
+            if max(_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
         ),
         None,
     )
@@ -94,7 +95,7 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
         "train_shares",
         "Each of two replicas finds its share of the gradient of the mean loss",
         Largest(
-            {"sum of two replicas": movement_gap(total, exact)},
+            {"sum of two replicas": _gap(total, exact)},
             Multiple("floor_factor", float(np.finfo(np.float64).eps)),
         ),
         f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
@@ -102,7 +103,7 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
         command,
     )
     times = float(np.sum(total * exact) / np.sum(exact * exact))
-    whole = movement_gap(total, REPLICAS * exact) <= 1e-9
+    whole = _gap(total, REPLICAS * exact) <= 1e-9
     cause = "the loss is not divided by the number of replicas" if whole else None
     cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
     return one.located(Place.at("train step", "share of a replica"), cause)
@@ -187,7 +188,13 @@ def _clipped(gradients: np.ndarray, clip: float) -> np.ndarray:
 
 def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarray:
     """How far torch's optimizer moves two parameters of zeros, [SIZE], by reduced gradients."""
-    return reference_movement(solver, 0, gradients, (FIRST, SIZE - FIRST))
+    side = reference_alone(solver, "float64", (FIRST, SIZE - FIRST))
+    given = [{"part0": one[:FIRST], "part1": one[FIRST:]} for one in gradients]
+    return np.concatenate([*moved_from(side, 0, given)[-1].values()])
+
+
+def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
+    return movement_gap({"": ours}, {"": exact})
 
 
 def _port_update(
