@@ -12,12 +12,12 @@ from parity.claims import Claim, Place, claim, margin_claim
 from parity.gradients import gradient_verdict
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
 from parity.measurements import Largest, Multiple
-from parity.metrics import gap, perturb_ulp, worst
+from parity.metrics import gap, worst
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.sides import Arrays, Side
 from parity.training.update_causes import causes, chosen
-from parity.training.updates import Gradients, clipped_as, given_gradients
+from parity.training.updates import Gradients, clipped_as, given_gradients, perturbed
 
 EXPLAINED = 1e-12  # of the largest rate
 EPSILON = float(np.finfo(np.float64).eps)
@@ -72,6 +72,18 @@ def rate_claims(
         source, cause = "the optimizer", update.cause
     applied = applied_claim(turning, command, source, cause)
     return [applied] if schedule is None else [schedule, applied]
+
+
+def turning_claims(turning: Turning, command: str) -> list[Claim]:
+    """The claims on a schedule, on its rates applied, and on these in float32, where one side in
+    `turning.single` is given for each; what is inherited says so."""
+    schedule = schedule_claim(turning, command)
+    source = None if schedule is None or schedule.holds else "the schedule"
+    applied = applied_claim(turning, command, source)
+    single = applied_float32_claim(turning, command)
+    if source or not applied.holds:
+        single = single.located(Place.inherits(source or "the optimizer in float64"))
+    return [one for one in (schedule, applied, single) if one is not None]
 
 
 def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
@@ -219,7 +231,7 @@ def applied_claim(
     side, port, gradients = turning.reference, turning.port, turning.gradients
     verdicts: dict[str, Verdict] = {}
     moves, begun = {}, {}
-    twins = [_moved(gradients, seed) for seed in TWINS]
+    twins = [[perturbed(one, seed) for one in gradients] for seed in TWINS]
     for at in turning.turns:
         exact, ours = _last(side, port, at, gradients), moved_from(port, at, gradients)
         moved = [_last(side, port, at, twin) for twin in twins]
@@ -260,7 +272,7 @@ def applied_float32_claim(turning: Turning, command: str) -> Claim:
     ratios = {}
     for at in turning.turns:
         exact = _last(side, port, at, exactly)
-        given = (single, *(_moved(single, seed) for seed in TWINS))
+        given = (single, *([perturbed(one, seed) for one in single] for seed in TWINS))
         own = [movement_gap(_last(theirs, ours, at, one), exact) for one in given]
         found = movement_gap(moved_from(ours, at, single)[-1], exact)
         ratios[str(at)] = found / max(ONCE, *own)
@@ -283,16 +295,6 @@ def movement_gap(ours: Arrays, exact: Arrays) -> float:
     left = [np.linalg.norm(ours[key] - one) for key, one in exact.items() if key in ours]
     found = float(np.linalg.norm(left)) / size
     return found if np.isfinite(found) else np.inf
-
-
-def _moved(gradients: Sequence[Gradients], seed: int) -> list[dict[str, np.ndarray | None]]:
-    return [
-        {
-            key: None if one is None else perturb_ulp(one, seed + index)
-            for index, (key, one) in enumerate(each.items())
-        }
-        for each in gradients
-    ]
 
 
 def _cast(gradients: Gradients, dtype: Any) -> dict[str, np.ndarray | None]:

@@ -21,6 +21,7 @@ from parity.trace import Axes, Tap, tap_key
 from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]
+NORM = "norm before clipping"  # of all gradients, beside what an update makes of parameters
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Side:
         targets, loss, make, schedule, decisions: its own of a `Training`.
         holdings: its float tensors.
         axes, naming: how its recorders see it.
+        updating: updating(optimizer, gradients by path) makes the update as the side's own step
+            does, and returns the norm before clipping; by default the optimizer is applied.
     """
 
     built: Built
@@ -64,6 +67,7 @@ class Side:
     naming: Naming | None
     schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
+    updating: Callable[[Any, Mapping[str, np.ndarray | None]], np.ndarray] | None = None
 
     @property
     def trainer(self) -> Trainer:
@@ -207,7 +211,8 @@ class Side:
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
     ) -> Arrays:
-        """One update by the reference's gradients; returns what clipping left of them, by key."""
+        """One update by the reference's gradients; returns what clipping left of them, by key, or
+        of a step of its own the norm before, under `NORM`."""
         held: dict[str, np.ndarray | None] = {}
         for one in self.holdings:
             own = [gradients.get(key) for key in one.keys]
@@ -222,6 +227,8 @@ class Side:
                 )
             held |= dict(zip(one.paths, arrays, strict=True))
         with self.built.precision():
+            if self.updating is not None:
+                return {NORM: self.updating(optimizer, held)}
             left = self.trainer.update(optimizer, self.model, held, execution)
         found = {}
         for one in self.holdings:

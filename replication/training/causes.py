@@ -1,19 +1,20 @@
 """Which well-known mistake explains, to the digit, a training stage that differs."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskformer.family import family_of
 from parity.planting import replaced
+from parity.training.loss_causes import shares
 
 if TYPE_CHECKING:
     import torch
 
     from replication.training.reference import ReferenceStep
 
+ELEMENTS = 64  # of each gradient that sums are told apart by
+NEAR = 1e-6  # relative; within which a factor is a round one
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 
@@ -102,33 +103,6 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
     return _any_mistake(losses, ours)
 
 
-def of_total(reference: "ReferenceStep", total: float) -> str | None:
-    """The round factor on some of the losses with which their weighted sum is the port's."""
-    from torch_reference.criterion import weighted_total
-
-    def kind(text: str) -> list[str]:
-        return [name for name in reference.losses if name.startswith(text)]
-
-    some = {
-        "all losses": list(reference.losses),
-        "auxiliary losses": [name for name in reference.losses if name[-1].isdigit()],
-        **{f"losses called {text}": kind(text) for text in ("loss_ce", "loss_mask", "loss_dice")},
-    }
-    layers = len(family_of(reference.config).outputs.layers(reference.outputs))
-    for layer in range(layers - 1):
-        beyond = [name for name in reference.losses if name.endswith(f"_{layer}")]
-        some[f"losses of auxiliary layer {layer}"] = beyond
-    for text, names in some.items():
-        weighted = {name: reference.losses[name] for name in names}
-        if weighted:
-            part = float(weighted_total(weighted, reference.config.loss))
-            factor = 1 + (total - reference.total) / part
-            for wanted in (round(factor, 3), 1 / layers):
-                if abs(factor - wanted) <= EXPLAINED:
-                    return f"{text} are multiplied by {wanted:.6g}"
-    return None
-
-
 def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str, float]]]:
     """The reference's losses with one mistake made on purpose, and its name."""
     import torch
@@ -198,77 +172,74 @@ def _dice_loss(logits: Any, targets: Any) -> Any:
     return 1 - 2 * (probability * targets).sum(1) / (probability.sum(1) + targets.sum(1))
 
 
-def of_gradients(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
-    """Why the port's step has other gradients, by key, than its losses."""
-    theirs = {name: reference.gradient(name) for name in reference.updated.weights}
+def of_sum(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
+    """Why gradients, by key, are those of another sum than the weighted one of the losses."""
+    theirs = reference.updates.gradients[0]
     lost = [name for name, one in theirs.items() if one is not None and name not in ours]
     if lost:
         more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
         return f"{lost[0]}{more} has no gradient"
-    for cause, expected in _mistaken_gradients(reference):
-        squares = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in expected.items())
-        total = sum(float(np.sum(one**2)) for one in expected.values())
-        if squares <= EXPLAINED**2 * total:
-            return cause
+    some = {key: one.ravel()[:ELEMENTS] for key, one in ours.items()}
+    found, weights = shares(_gradients_of_terms(reference), some), reference.config.loss
+    if found is None:
+        return None
+    if all(abs(one * _weight(name, weights) - 1) <= NEAR for name, one in found.items()):
+        return "the losses are summed without their weights"
+    counted = {name: round(one, 6) + 0.0 for name, one in found.items()}
+    for text, names in _groups(reference).items():
+        inside, outside = (
+            {counted[one] for one in counted if (one in names) == own} for own in (True, False)
+        )
+        if len(inside) == 1 and outside <= {1.0}:
+            return f"{text} are multiplied by {inside.pop():.6g}"
+        if (inside, outside) == ({1.0}, {0.0}):
+            return f"only {text} are differentiated"
     return None
 
 
-def _mistaken_gradients(
-    reference: "ReferenceStep",
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The reference's gradients of other sums of its losses, by key, and what is summed."""
+def _groups(reference: "ReferenceStep") -> dict[str, list[str]]:
+    """The losses that may be summed otherwise together, and what they are called."""
+    every = list(reference.losses)
+    layers = {name.rpartition("_")[2] for name in every if name[-1].isdigit()}
+    return {
+        "all losses": every,
+        "auxiliary losses": [name for name in every if name[-1].isdigit()],
+        "the losses of the final layer": [name for name in every if not name[-1].isdigit()],
+        **{
+            f"losses called {kind}": [name for name in every if name.startswith(kind)]
+            for kind in ("loss_ce", "loss_mask", "loss_dice")
+        },
+        **{
+            f"losses of auxiliary layer {layer}": [n for n in every if n.endswith(f"_{layer}")]
+            for layer in sorted(layers)
+        },
+    }
+
+
+def _gradients_of_terms(reference: "ReferenceStep") -> dict[str, dict[str, np.ndarray]]:
+    """By loss and key, elements of the gradients of each weighted loss by the parameters."""
     import torch
 
-    from torch_reference.criterion import weighted_total
     from torch_reference.train_step import batch_losses
 
     model, batch = reference.model, reference.batch
     losses = batch_losses(model, model(batch.images, batch.sizes), batch.targets)
-    weights = reference.config.loss
-    final = {name: one for name, one in losses.items() if not name[-1].isdigit()}
-    sums = {
-        "the losses are summed without their weights": sum(losses.values()),
-        "only the losses of the final layer are differentiated": weighted_total(final, weights),
-        "only the auxiliary losses are differentiated": weighted_total(losses, weights)
-        - weighted_total(final, weights),
-        **{
-            f"only losses called {kind} are differentiated": weighted_total(
-                {name: one for name, one in losses.items() if name.startswith(kind)}, weights
-            )
-            for kind in ("loss_ce", "loss_mask", "loss_dice")
-            if any(name.startswith(kind) for name in losses)
-        },
-    }
-    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    for cause, total in sums.items():
-        if not isinstance(total, torch.Tensor) or not total.requires_grad:
-            continue
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    terms = {}
+    for name, loss in losses.items():
+        weighted = _weight(name, reference.config.loss) * loss
         found = torch.autograd.grad(
-            total, list(parameters.values()), retain_graph=True, allow_unused=True
+            weighted, [*named.values()], retain_graph=True, allow_unused=True
         )
-        yield (
-            cause,
-            {
-                name: one.numpy()
-                for name, one in zip(parameters, found, strict=True)
-                if one is not None
-            },
-        )
+        pairs = zip(named, found, strict=True)
+        terms[name] = {key: one.numpy().ravel()[:ELEMENTS] for key, one in pairs if one is not None}
+    return terms
 
 
-def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
-    """Why the port's weights after the first update from the same gradients differ."""
-    from parity.frameworks.torch.training import recipe
-    from parity.training.update_causes import causes, chosen
-    from torch_reference.optimizer import build_optimizer
+def _weight(name: str, weights: Any) -> float:
+    from torch_reference.criterion import weighted_total
 
-    solver = reference.solver
-    rule, groups = recipe(build_optimizer(reference.model, solver), reference.model)
-    if solver.clip_type == "full_model":
-        rule = dataclasses.replace(rule, clip=solver.clip_value)
-    before = {name: reference.before(name) for name in groups}
-    gradients = {name: reference.gradient(name) for name in groups}
-    return "; ".join(causes(chosen(rule, groups, before, [gradients], [ours]))) or None
+    return float(weighted_total({name: 1.0}, weights))
 
 
 def _close(ours: np.ndarray, expected: np.ndarray, within: float = EXPLAINED) -> bool:

@@ -10,9 +10,9 @@ from maskformer.family import family_of
 from parity.claims import Claim, Place, claim
 from parity.judge import DEFAULT
 from parity.measurements import Multiple, Relative, relative_gap
+from parity.training.updates import STEP
 from replication.training.port import PortStep, constants
 from replication.training.reference import ReferenceStep, reference_pairs
-from replication.training.update import STEP
 
 TOTAL = "total"  # the weighted sum among the losses
 
@@ -67,7 +67,7 @@ def loss_claim(
     if not own:
         return one.located(Place.inherits("the predictions or the matching"))
     if own == [TOTAL]:
-        cause = training_causes.of_total(reference, alone[TOTAL])
+        cause = training_causes.of_sum(reference, port.gradients())
         return one.located(Place.at("criterion", "the weighted sum of the losses"), cause)
     own = [name for name in own if name != TOTAL]
     missing = [name for name in own if name not in alone]
@@ -136,7 +136,7 @@ def _predicts_otherwise(port: PortStep) -> bool:
     """Whether the port's step has other predictions than its model has of the same batch."""
     from parity.metrics import gap
 
-    again = port.model(**port.inputs)
+    again = port.model(**port.side.inputs)
     return any(
         gap(port.found.outputs[name].numpy(), value.numpy()).l2 > DEFAULT.loss_gap
         for name, value in family_of(port.model.config).outputs.last(again).items()

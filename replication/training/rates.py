@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.claims import Claim, Place
-from parity.training.rates import Turning, applied_claim, applied_float32_claim, schedule_claim
+from parity.claims import Claim
+from parity.training import rates as engine
 from replication.training.sides import port_alone, reference_alone
 
 if TYPE_CHECKING:
@@ -25,17 +25,15 @@ def turns(solver: "SolverConfig") -> list[int]:
 
 def rate_claims(solver: "SolverConfig", command: str) -> list[Claim]:
     """The engine's three claims; where the schedule is wrong, the optimizer inherits it."""
-    turning = turning_of(solver)
-    schedule = schedule_claim(turning, command)
-    source = None if schedule.holds else "the schedule"
-    applied = applied_claim(turning, command, source)
-    single = applied_float32_claim(turning, command)
-    if source or not applied.holds:
-        single = single.located(Place.inherits(source or "the optimizer in float64"))
-    return [schedule, applied, single]
+    return engine.turning_claims(turning_of(solver), command)
 
 
-def turning_of(solver: "SolverConfig") -> Turning:
+def schedule_claim(solver: "SolverConfig", command: str) -> Claim:
+    """The first of them alone."""
+    return engine.schedule_claim(turning_of(solver), command)
+
+
+def turning_of(solver: "SolverConfig") -> engine.Turning:
     """Both optimizers with one parameter, of which the first gradient is longer than the clip.
 
     A schedule that is right in itself may not reach the optimizer, and one update tells nothing of
@@ -52,7 +50,7 @@ def turning_of(solver: "SolverConfig") -> Turning:
         for length, one in zip(lengths, drawn, strict=True)
     ]
     rates = tuple(_rate_of(solver, dtype) for dtype in ("float64", "float32"))
-    return Turning(*both[0], turns(solver), solver.steps, gradients, tuple(both[1]), rates)
+    return engine.Turning(*both[0], turns(solver), solver.steps, gradients, tuple(both[1]), rates)
 
 
 def _rate_of(solver: "SolverConfig", dtype: str) -> Callable[[int], float]:

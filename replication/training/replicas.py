@@ -10,6 +10,7 @@ from parity.claims import Place, claim
 from parity.judge import FUNCTION_FACTOR
 from parity.measurements import Largest, Multiple
 from parity.training.rates import moved_from, movement_gap
+from parity.training.replicas import Replicas, replicas_claim
 from replication.process.logical_replicas import in_fresh_process, mirrored
 from replication.training.sides import reference_alone
 
@@ -36,49 +37,41 @@ def reduction_claim(
 
     solver = dataclasses.replace(solver, warmup_iters=0)
     gradients = _gradients(solver)
-    exact = _reference_update(solver, gradients.mean(axis=1))
-    moved = [perturb_ulp(gradients.mean(axis=1), seed) for seed in (0, 1)]
-    least = float(np.finfo(np.float64).eps)
-    floor = max(least, *(_gap(_reference_update(solver, one), exact) for one in moved))
+    mean, each = gradients.mean(axis=1), range(REPLICAS)
     copies = in_fresh_process(_port_update, solver, gradients, prepare)
-    gaps = {f"replica {index}": _gap(copy, exact) for index, copy in enumerate(copies)}
-    one = claim(
-        "train_reduction",
-        "Two replicas add up their gradients, and then clip them, as one process would",
-        Largest(gaps, Multiple("floor_factor", floor)),
-        f"gap of the movement after {UPDATES} updates; the limit is {FUNCTION_FACTOR:g} x the "
-        "reference's own gap when the gradients move by one unit in the last place",
-        command,
-    )
-    early = _reference_update(solver, _clipped(gradients, solver.clip_value).mean(axis=1))
     own = [
-        np.concatenate(
-            [gradients.mean(axis=1)[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1
-        )
-        for index in range(REPLICAS)
+        np.concatenate([mean[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1)
+        for index in each
     ]
     known = {
-        "only some parameters' gradients are added up": [
-            _reference_update(solver, one) for one in own
-        ],
-        "gradients are clipped before the reduction over replicas": [early] * REPLICAS,
-        "every replica updates by its own gradients alone": [
-            _reference_update(solver, gradients[:, index] / REPLICAS) for index in range(REPLICAS)
-        ],
-        "the shares of replicas are averaged instead of added up": [
-            _reference_update(solver, gradients.mean(axis=1) / REPLICAS)
+        "only some parameters' gradients are added up": own,
+        "gradients are clipped before the reduction over replicas": [
+            _clipped(gradients, solver.clip_value).mean(axis=1)
         ]
         * REPLICAS,
+        "every replica updates by its own gradients alone": [
+            gradients[:, index] / REPLICAS for index in each
+        ],
+        "the shares of replicas are averaged instead of added up": [mean / REPLICAS] * REPLICAS,
     }
-    cause = next(
-        (
-            text
-            for text, moves in known.items()
-            if max(_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
-        ),
-        None,
+
+    def moved(by: np.ndarray) -> dict[str, np.ndarray]:
+        return {"": _reference_update(solver, by)}
+
+    found = Replicas(
+        [{"": copy} for copy in copies],
+        [moved(mean)] * REPLICAS,
+        [[moved(perturb_ulp(mean, seed))] * REPLICAS for seed in (0, 1)],
+        {text: list(map(moved, given)) for text, given in known.items()},
+        EXPLAINED,
     )
-    return one.located(Place.at("update", "reduction over replicas"), cause)
+    told = (
+        "train_reduction",
+        "Two replicas add up their gradients, and then clip them, as one process would",
+        f"the movement after {UPDATES} updates",
+    )
+    one = replicas_claim(found, told, "update", command)
+    return one.located(Place.at("update", "reduction over replicas"), *one.causes)
 
 
 def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
+from parity.training.sides import NORM
+from parity.training.updates import update_cause, update_verdicts, updated
 from replication.training.port import PortStep, noted_seeds
 from replication.training.reference import ReferenceStep
-from replication.training.update import NORM, given_gradients, restored, update_verdicts
 
 INPUTS_OF = "tiny"  # the zoo entry whose input settings the task is given; no image is read
 STEPS = 2
@@ -24,24 +25,26 @@ def task_claim(
     Its step is called with the reference's gradients in place of those it would find, so that
     nothing is computed twice; where the claim on the `update` fails, this one inherits it.
     """
-    from replication.training import causes as training_causes
-
-    inputs = _inputs(reference)
-    found = port.found._replace(values=given_gradients(reference, port.model))
-    calls = []
+    inputs, calls, logged, exact = _inputs(reference), [], [], reference.updates
+    given = [port.found]
 
     def noted(model: Any, batch: Any, training: bool = False) -> Any:
         calls.append((batch, training, _dropout_seed()))
-        return found
+        return given[0]
+
+    def updating(optimizer: Any, held: Mapping[str, Any]) -> np.ndarray:
+        given[0] = port.given(held)
+        logged.append(task.train_step(inputs, port.model, optimizer))
+        return logged[-1]["gradient_norm"].numpy()
 
     task, settings = _task(reference, noted)
-    with restored(port.model) as after:
-        task._model = port.model
-        optimizer = task.create_optimizer(settings)
-        logs = task.train_step(inputs, port.model, optimizer)
-        weights = after()
-        task.train_step(inputs, port.model, optimizer)
-    verdicts = update_verdicts(reference, weights, logs["gradient_norm"].numpy())
+    task._model = port.model
+    side = dataclasses.replace(
+        port.side, make=lambda model: task.create_optimizer(settings), updating=updating
+    )
+    after, _, _ = updated(side, STEPS * [*exact.gradients], exact.before)
+    verdicts = update_verdicts(exact, after[:1])
+    logs = logged[0]
     wrong = [*_wrong_calls(port, calls), *_wrong_logs(port, logs)]
     wrong += _wrong_validation(port, task, inputs)
     one = margin_claim(
@@ -59,8 +62,9 @@ def task_claim(
     if wrong:
         return one.located(Place.at("task", wrong[0]), _cause(wrong))
     moved = [key for key, verdict in verdicts.items() if not verdict.passed and key != NORM]
-    place = f"{len(moved)} of {len(weights)} parameters, such as {moved[0]}" if moved else NORM
-    return one.located(Place.at("task", place), training_causes.of_update(reference, weights))
+    count = f"{len(moved)} of {len(exact.trained)} parameters"
+    place = f"{count}, such as {moved[0]}" if moved else NORM
+    return one.located(Place.at("task", place), update_cause(exact, port.side, after[:1]))
 
 
 def _task(reference: ReferenceStep, find: Callable[..., Any]) -> tuple[Any, Any]:
