@@ -51,7 +51,11 @@ class Turning:
 
 def turns_of(training: Training) -> list[int]:
     """The updates around those at which the schedule changes, and the first and last of a run."""
-    places = {0, training.steps - 1, *training.turns}
+    return around({0, training.steps - 1, *training.turns})
+
+
+def around(places: Iterable[int]) -> list[int]:
+    """These updates, and those beside them."""
     return sorted({place + step for place in places for step in (-1, 0, 1) if place + step >= 0})
 
 
@@ -290,9 +294,10 @@ def applied_float32_claim(turning: Turning, command: str) -> Claim:
 
 
 def movement_gap(ours: Arrays, exact: Arrays) -> float:
-    """||ours - exact|| / ||exact|| over all arrays together, infinite where it is no number."""
+    """||ours - exact|| / ||exact|| over all arrays together, infinite where it is no number; what
+    is lacking counts as zeros."""
     size = float(np.linalg.norm([np.linalg.norm(one) for one in exact.values()])) or 1.0
-    left = [np.linalg.norm(ours[key] - one) for key, one in exact.items() if key in ours]
+    left = [np.linalg.norm(ours.get(key, 0.0) - one) for key, one in exact.items()]
     found = float(np.linalg.norm(left)) / size
     return found if np.isfinite(found) else np.inf
 

@@ -24,6 +24,7 @@ class Replicas:
         known: what each replica would have by a mistake, by its name; arrays that the mistake
             does not change may be left out.
         explained: relative; what is left of a difference when the mistake is made.
+        names: what each is called, where it is not `replica 0` and so on.
     """
 
     ours: Sequence[Arrays]
@@ -31,12 +32,14 @@ class Replicas:
     twins: Sequence[Sequence[Arrays]]
     known: Mapping[str, Sequence[Arrays]]
     explained: float
+    names: Sequence[str] = ()
 
     def gaps(self, ours: Sequence[Arrays], exact: Sequence[Arrays]) -> dict[str, float]:
         """How far each array of each replica is, relative."""
+        called = self.names or [f"replica {index}" for index in range(len(exact))]
         return {
-            f"replica {index}{name and ', '}{name}": movement_gap({name: one[name]}, {name: array})
-            for index, (one, own) in enumerate(zip(ours, exact, strict=True))
+            f"{place}{name and ', '}{name}": movement_gap(one, {name: array})
+            for place, one, own in zip(called, ours, exact, strict=True)
             for name, array in own.items()
         }
 

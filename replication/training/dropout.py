@@ -22,7 +22,7 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
     ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
     inputs = port_inputs(reference.images, reference.sizes, "float64")
-    both = reference.inputs, {**inputs, "training": True}
+    both = reference.side.inputs, {**inputs, "training": True}
     reference.model.train()
     try:
         floors = capture_torch.measure_floors

@@ -9,6 +9,9 @@ import numpy as np
 from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
 from parity.training import matching as engine
+from parity.training.measured import TWINS
+from parity.training.updates import perturbed
+from replication.training.causes import of_costs, of_targets, resized
 from replication.training.port import constants
 from replication.training.reference import ReferenceStep, layer_names
 
@@ -30,8 +33,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
     import torch
 
     from parity.judge import function_verdict
-    from parity.metrics import gap, perturb_ulp, worst
-    from replication.training import causes as training_causes
+    from parity.metrics import gap, worst
     from tf_impl import matcher as port
     from torch_reference.matcher import HungarianMatcher
 
@@ -46,19 +48,17 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
     size = tuple(reference.outputs[family_of(reference.config).outputs.masks].shape[-2:])
     small = port.downsampled_masks(targets, size, tf.float64).numpy()
     for image, target in enumerate(reference.batch.targets):
-        key, wanted = f"downsampled targets, image {image}", training_causes.nearest(target, size)
+        key, wanted = f"downsampled targets, image {image}", resized(target, size)
         ours = small[image, : len(wanted)]
         verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
         if not verdicts[key].passed:
-            causes.append(training_causes.of_targets(ours, target, size))
+            causes.append(of_targets(ours, target, size))
     for layer, image, logits, masks, target in _images(reference):
         for part, chosen in parts.items():
             matcher = HungarianMatcher(chosen)
             exact = matcher.costs(logits, masks, target).numpy()
-            moved = [
-                [torch.from_numpy(perturb_ulp(one.numpy(), seed)) for one in (logits, masks)]
-                for seed in (0, 1)
-            ]
+            given = {"logits": logits.numpy(), "masks": masks.numpy()}
+            moved = [map(torch.from_numpy, perturbed(given, seed).values()) for seed in TWINS]
             floor = worst(gap(matcher.costs(*one, target).numpy(), exact) for one in moved)
             # One image of a batch: its targets, and a batch of one.
             own = port.Targets(*(one[image : image + 1] for one in targets))
@@ -68,11 +68,10 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             key = f"{part} cost, {names[layer]} layer, image {image}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if not verdicts[key].passed:
-                causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
-    key = REFUSED
+                causes.append(of_costs(part, ours, matcher, logits, masks, target))
     ours = _not_finite(reference, targets)
-    verdicts[key] = function_verdict(key, gap(ours, np.ones_like(ours)), gap(ours, ours))
-    if not verdicts[key].passed:
+    verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))
+    if not verdicts[REFUSED].passed:
         causes.append("costs that are not finite are replaced by numbers, and matched")
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
     one = margin_claim(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskformer.family import family_of
+from parity.calls import fill, flatten
 from parity.pairing import Comparison
 from parity.training.backward import Backward
 from parity.training.sides import Side
@@ -84,7 +85,7 @@ def backward_of(reference: ReferenceStep, port: PortStep) -> Backward:
         reference.side.recorder("eager", None),
         reference.recorder,
         port.recorder,
-        reference.inputs,
+        reference.side.inputs,
         port.side.inputs,
         reference.gradients,
         reference.floors,
@@ -112,9 +113,8 @@ def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
 def constants(outputs: Any) -> Any:
     """The port's tensors of the reference's outputs."""
     import tensorflow as tf
+    import torch
 
-    if isinstance(outputs, Mapping):
-        return {name: constants(value) for name, value in outputs.items()}
-    if isinstance(outputs, list | tuple):
-        return [constants(value) for value in outputs]
-    return tf.constant(outputs.numpy())
+    template, tensors = flatten(outputs, torch.is_tensor)
+    found = {name: tf.constant(one.numpy()) for name, one in tensors}
+    return fill(template, lambda slot: found[slot.name])

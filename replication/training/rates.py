@@ -19,8 +19,7 @@ LENGTHS = (30.0, 0.5)  # of the gradients of two updates, in units of the clip
 def turns(solver: "SolverConfig") -> list[int]:
     """The iterations at and around which a schedule changes its rule, and its middle."""
     places = {0, solver.warmup_iters, *solver.steps, solver.max_iter // 2, solver.max_iter}
-    around = {place + step for place in places for step in (-1, 0, 1)}
-    return sorted(place for place in around if 0 <= place < solver.max_iter)
+    return [place for place in engine.around(places) if place < solver.max_iter]
 
 
 def rate_claims(solver: "SolverConfig", command: str) -> list[Claim]:

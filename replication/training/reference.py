@@ -49,11 +49,6 @@ class ReferenceStep:
         return self.side.model
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
-        """Its arguments."""
-        return self.side.inputs
-
-    @property
     def total(self) -> float:
         """The weighted sum of the losses."""
         from torch_reference.criterion import weighted_total
@@ -113,22 +108,9 @@ def reference_step(
             key: gradients[one].array if one in gradients else None for key, one in keys.items()
         }
         updates = measure_updates(side, [found], side.state(side.tensors))
-    return ReferenceStep(
-        config,
-        solver,
-        images,
-        sizes,
-        targets,
-        batch,
-        side,
-        recorder,
-        gradients,
-        floors,
-        outputs,
-        pairs,
-        {name: float(value) for name, value in losses.items()},
-        updates,
-    )
+    named = {name: float(value) for name, value in losses.items()}
+    given = config, solver, images, sizes, targets, batch
+    return ReferenceStep(*given, side, recorder, gradients, floors, outputs, pairs, named, updates)
 
 
 def layer_names(config: "ModelConfig", outputs: Any) -> list[str]:

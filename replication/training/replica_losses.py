@@ -1,12 +1,14 @@
 """The claim on what two replicas divide their losses by, which one process cannot show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskformer.family import family_of
+from parity.training.measured import TWINS
 from parity.training.replicas import Replicas, replicas_claim
+from parity.training.updates import perturbed
 from replication.process.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
@@ -30,9 +32,9 @@ def losses_claim(
     outputs, targets = _case(config)
     exact = _reference(config, outputs, targets)
     found = Replicas(
-        in_fresh_process(_port, config, outputs, targets, prepare),
+        in_fresh_process(_port, config, outputs, targets, prepare=prepare),
         exact,
-        [_reference(config, _moved(outputs, seed), targets) for seed in (0, 1)],
+        [_reference(config, perturbed(outputs, seed), targets) for seed in TWINS],
         _known(config, exact),
         EXPLAINED,
     )
@@ -60,12 +62,6 @@ def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, 
     return outputs, targets
 
 
-def _moved(outputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    from parity.metrics import perturb_ulp
-
-    return {name: perturb_ulp(array, seed) for name, array in outputs.items()}
-
-
 def _reference(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
     """The losses of each rank: those of its image alone, with masks counted over all ranks."""
     import torch
@@ -89,9 +85,7 @@ def _reference(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
     return found
 
 
-def _port(
-    config: "ModelConfig", outputs: Any, targets: Any, prepare: Callable[[], None] | None
-) -> Losses:
+def _port(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
     """The same on two replicas of TensorFlow; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
@@ -99,8 +93,6 @@ def _port(
     from tf_impl.criterion import SetCriterion
     from tf_impl.matcher import Targets, pad_targets
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(len(COUNTS))
     with strategy.scope():
         criterion = SetCriterion(config, dtype="float64")

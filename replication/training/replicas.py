@@ -1,15 +1,15 @@
 """The claims on several replicas: their gradients are shares, added up first, and clipped then."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskformer.family import MASKFORMER
-from parity.claims import Place, claim
-from parity.judge import FUNCTION_FACTOR
-from parity.measurements import Largest, Multiple
-from parity.training.rates import moved_from, movement_gap
+from parity.claims import Place
+from parity.metrics import perturb_ulp
+from parity.training.rates import moved_from
 from parity.training.replicas import Replicas, replicas_claim
 from replication.process.logical_replicas import in_fresh_process, mirrored
 from replication.training.sides import reference_alone
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PER_PIXEL = "ade20k_pp"  # a configuration whose loss needs no matching
 REPLICAS = 2
 SIZE, FIRST, UPDATES = 64, 40, 3  # elements of two parameters, and of the first of them
+SHARE_EXPLAINED = 1e-9  # relative
 EXPLAINED = 1e-12  # relative; Adam hides all but this of a factor on every gradient
 
 
@@ -31,14 +32,10 @@ def reduction_claim(
     TensorFlow fixes its devices when it starts, so the replicas run in a process of their own, in
     which `prepare` is called first.
     """
-    import dataclasses
-
-    from parity.metrics import perturb_ulp
-
     solver = dataclasses.replace(solver, warmup_iters=0)
     gradients = _gradients(solver)
     mean, each = gradients.mean(axis=1), range(REPLICAS)
-    copies = in_fresh_process(_port_update, solver, gradients, prepare)
+    copies = in_fresh_process(_port_update, solver, gradients, prepare=prepare)
     own = [
         np.concatenate([mean[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1)
         for index in each
@@ -82,24 +79,27 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
     """
     images, labels = _pixels()
     exact = _reference_shares(images, labels)
-    copies = in_fresh_process(_port_shares, images, labels, prepare)
-    total = np.sum(copies, axis=0)
-    one = claim(
+    total = np.sum(in_fresh_process(_port_shares, images, labels, prepare=prepare), axis=0)
+    times = float(np.sum(total * exact) / np.sum(exact * exact))
+    known = {
+        "the loss is not divided by the number of replicas": REPLICAS * exact,
+        f"the gradient is that of the mean loss times {times:.6g}": times * exact,
+    }
+    found = Replicas(
+        [{"sum": total}],
+        [{"sum": exact}],
+        [],
+        {text: [{"sum": wrong}] for text, wrong in known.items()},
+        SHARE_EXPLAINED,
+        ["two replicas"],
+    )
+    told = (
         "train_shares",
         "Each of two replicas finds its share of the gradient of the mean loss",
-        Largest(
-            {"sum of two replicas": _gap(total, exact)},
-            Multiple("floor_factor", float(np.finfo(np.float64).eps)),
-        ),
-        f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
-        "number",
-        command,
+        "the summed gradient",
     )
-    times = float(np.sum(total * exact) / np.sum(exact * exact))
-    whole = _gap(total, REPLICAS * exact) <= 1e-9
-    cause = "the loss is not divided by the number of replicas" if whole else None
-    cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
-    return one.located(Place.at("train step", "share of a replica"), cause)
+    one = replicas_claim(found, told, "train step", command)
+    return one.located(Place.at("train step", "share of a replica"), *one.causes)
 
 
 def _pixels() -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +127,7 @@ def _reference_shares(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weight.grad.numpy().ravel()
 
 
-def _port_shares(
-    images: np.ndarray, labels: np.ndarray, prepare: Callable[[], None] | None
-) -> list[np.ndarray]:
+def _port_shares(images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
     """What each replica's step finds; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
@@ -137,8 +135,6 @@ def _port_shares(
     from maskformer.model import zoo
     from tf_impl import train_step
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(REPLICAS)
 
     class Head(tf.Module):
@@ -186,21 +182,13 @@ def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarr
     return np.concatenate([*moved_from(side, 0, given)[-1].values()])
 
 
-def _gap(ours: np.ndarray, exact: np.ndarray) -> float:
-    return movement_gap({"": ours}, {"": exact})
-
-
-def _port_update(
-    solver: "SolverConfig", gradients: np.ndarray, prepare: Callable[[], None] | None
-) -> list[np.ndarray]:
+def _port_update(solver: "SolverConfig", gradients: np.ndarray) -> list[np.ndarray]:
     """The same on two replicas of TensorFlow, from each replica's copy; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
 
     from tf_impl import optimizer as optimizers, train_step
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(REPLICAS)
     with strategy.scope():
         module = tf.Module()

@@ -21,7 +21,7 @@ def reference_side(model: Any, solver: "SolverConfig", dtype: str, **given: Any)
     from torch_reference.optimizer import build_optimizer
     from torch_reference.schedule import SolverSchedule
 
-    held = {key: (key, _same, _same) for key, _ in model.named_parameters()}
+    held = {key: (key, np.asarray, np.asarray) for key, _ in model.named_parameters()}
     return _side(
         model,
         dtype,
@@ -48,10 +48,6 @@ def port_side(model: Any, solver: "SolverConfig", dtype: str, **given: Any) -> S
     return _side(
         model, dtype, held, make=lambda model: build_optimizer(model, solver, dtype), **given
     )
-
-
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
 
 
 def _side(model: Any, dtype: str, held: Mapping[str, tuple], **given: Any) -> Side:

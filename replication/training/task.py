@@ -8,6 +8,7 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
+from parity.comparing.examples import differing
 from parity.training.sides import NORM
 from parity.training.updates import update_cause, update_verdicts, updated
 from replication.training.port import PortStep, noted_seeds
@@ -129,12 +130,12 @@ def _wrong_calls(port: PortStep, calls: list[tuple[Any, bool, Any]]) -> Iterator
         yield f"{len(calls)} backward passes in {STEPS} steps"
         return
     batch, training, _ = calls[0]
-    yield from _differing({"images": batch.images, "sizes": batch.sizes}, port.batch._asdict())
+    yield from differing({"images": batch.images, "sizes": batch.sizes}, port.batch._asdict())
     names = getattr(port.batch.targets, "_fields", None)
     if names is None:
-        yield from _differing({"targets": batch.targets}, {"targets": port.batch.targets})
+        yield from differing({"targets": batch.targets}, {"targets": port.batch.targets})
     else:
-        yield from _differing(batch.targets._asdict(), port.batch.targets._asdict())
+        yield from differing(batch.targets._asdict(), port.batch.targets._asdict())
     if not training:
         yield "training is False"
     seeds = [seed for _, _, seed in calls]
@@ -142,19 +143,6 @@ def _wrong_calls(port: PortStep, calls: list[tuple[Any, bool, Any]]) -> Iterator
         yield "dropout has no seed"
     elif len(set(seeds)) < len(seeds):
         yield "dropout has one seed in all steps"
-
-
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in ours.items():
-        given, wanted = (np.asarray(one) for one in (value, theirs[name]))
-        if given.dtype != wanted.dtype:
-            yield f"{name} of the batch, {given.dtype} instead of {wanted.dtype}"
-        elif np.array_equal(given, wanted):
-            continue
-        elif given.ndim and np.array_equal(given, wanted[..., ::-1]):
-            yield f"{name} of the batch, the last axis in reverse"
-        else:
-            yield f"{name} of the batch"
 
 
 def _wrong_logs(port: PortStep, logs: Mapping[str, Any]) -> Iterator[str]:
@@ -181,7 +169,7 @@ def _wrong_validation(port: PortStep, task: Any, inputs: Mapping[str, Any]) -> I
 
     outputs = task.validation_step(inputs, model)
     given = {"images": calls[0][0], "sizes": calls[0][1]}
-    for text in _differing(given, port.batch._asdict()):
+    for text in differing(given, port.batch._asdict()):
         yield f"validation: {text}"
     if calls[0][2]:
         yield "validation: training is True"

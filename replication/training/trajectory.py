@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from parity.claims import Claim, all_hold
@@ -91,16 +92,11 @@ def port_run(request: Request, weights: Any, dtype: str) -> "Updates":
     return implementation(PORT).updates(request.config, request.solver, weights, dtype, **how)
 
 
-class _Batched:
+def _batched(run: "Updates", data: Sequence[tuple]) -> engine.Run:
     """A side in training, which goes through the batches in turn."""
-
-    def __init__(self, run: "Updates", data: Sequence[tuple]) -> None:
-        self._run, self._data = run, data
-        self.weights = run.weights
-
-    def step(self, number: int) -> dict[str, Any]:
-        """Update `number`, on its batch."""
-        return self._run.step(*self._data[number % len(self._data)])
+    return SimpleNamespace(
+        step=lambda number: run.step(*data[number % len(data)]), weights=run.weights
+    )
 
 
 def trajectory(
@@ -118,15 +114,14 @@ def trajectory(
 
     weights = load_weights(request.weights, request.config)
     other = companion(request.dtype)
-    runs = {"reference": reference_run(request, weights, "float64")}
-    if request.dtype == "float64":
-        runs[other] = reference_run(request, weights, "float64", seed=0)
-    else:
-        runs[other] = reference_run(request, weights, "float32")
-    runs["port"] = port_run(request, weights, request.dtype)
-    data = batches(request)
+    seed, data = (0 if request.dtype == "float64" else None), batches(request)
+    runs = {
+        "reference": reference_run(request, weights, "float64"),
+        other: reference_run(request, weights, request.dtype, seed),
+        "port": port_run(request, weights, request.dtype),
+    }
     steps = followed(
-        {name: _Batched(run, data) for name, run in runs.items()}, request.steps, advance
+        {name: _batched(run, data) for name, run in runs.items()}, request.steps, advance
     )
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
