@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint commands clean
 
 demo: $(INSTALLED)
 	.venv/bin/parity demo
@@ -17,6 +17,11 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+commands: $(INSTALLED)
+	.venv/bin/python -c "from replication.cli import app; \
+		from replication.console.reference import markdown; \
+		print(markdown(app), end='')" > docs/commands.md
 
 clean:
 	rm -rf reports/out build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
-from parity.auditing.pair import InDtype, described
+from parity.auditing.pair import Built, InDtype, described
 from parity.auditing.pair import Pair as Pair
 from parity.auditing.port import Port, build_port, recorder_of, usable
 from parity.auditing.reference import Reference, measure_reference
@@ -22,7 +23,7 @@ from parity.auditing.result import (
     build_result,
     isolated_claim,
 )
-from parity.auditing.state import put_back, state_before
+from parity.auditing.state import others_by_default, put_back, state_before
 from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
@@ -116,6 +117,7 @@ def judge_port(
         floors32=reference.floors32,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
+    models = {"reference": _called(reference.built), "port": _called(port.float64)}
     unexplained = reference.framework.explain is None and port.float64.framework.mend is None
     localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
     trained = []
@@ -138,16 +140,22 @@ def judge_port(
     left = (*options.not_verified, *((NO_CAUSES,) if unexplained else ()))
     declared = [*pair.names.reasons, *(pair.weights.reasons if pair.weights else ())]
     declared += port.reasons
+    known = options.provenance or {"weights_sha256": state_digest(reference.state)}
     about = About(
         options.command,
         described(pair.inputs) if options.inputs is None else options.inputs,
-        provenance(**(options.provenance or {"weights_sha256": state_digest(reference.state)})),
+        provenance(models=models, **known),
         (*left, *declared, *measured.remarks),
         steps.timings,
         pair.stage,
         pair.names.pairing,
     )
     return build_result(measured, localisations, about, claims)
+
+
+def _called(built: Built) -> str:
+    """A model as people tell it from others: its class, and its framework."""
+    return f"{type(built.model).__name__} ({built.framework.NAME})"
 
 
 def save(result: Result, folder: str | Path) -> Path:
@@ -194,9 +202,10 @@ def _judge_float64(
             recorder.modules_of(inputs)
             before = state_before(built)
             runs.port, _ = recorder(inputs, comparison)
+            measured.changed_by_running = put_back(built, before)
+            measured.by_default = others_by_default(built, recorder, inputs, runs.port)
         measured.kept = {"reference": reference.kept, "port": {**port.kept, **kept}}
         measured.assumed = dict(getattr(recorder.naming, "assumed", {}))
-        measured.changed_by_running = put_back(built, before)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
     if not measured.function:
@@ -228,9 +237,10 @@ def _judge_float64(
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, lambda one: steps.note(one.headline)),
         )
+        places = [*miscalled(reference, port), *found.places]
     measured.borders, measured.unjudged = found.borders, found.unjudged
     measured.function = _within(measured, measured.function)
-    return list(found.places), alone
+    return places, alone
 
 
 def _within(measured: Measured, gaps: Mapping[str, Gap]) -> dict[str, Gap]:

@@ -637,8 +637,8 @@ class Recorder(ABC):
                 within this call). They stand in for running these modules.
             moved: applied to each tap fed.
         Returns: taps whose `call` counts within this call.
-        Raises: IsolationError where a tensor inside a structure has no counterpart in `feeds`, or
-            axes have other names.
+        Raises: IsolationError where no tensor of the arguments has a counterpart, where one inside
+            a structure has none in `feeds`, or axes have other names.
         """
         children = children or {}
         names = [slot.name for part in call.arguments.values.values() for slot in slots(part)]
@@ -719,6 +719,12 @@ class Recorder(ABC):
             lambda slot: tensor(call.path, "input", slot, feeds), **changes
         )
         watch = self._watch(emit, replace)
+        if not names and flatten(call.arguments.values, watch.is_tensor)[1]:
+            raise IsolationError(
+                f"{shown(call.path)} cannot be run alone",
+                "nothing that it is given has a counterpart on the other side",
+                "give the arguments the same names, or declare how the port holds them in `views`",
+            )
         watch.resume(call)
         self._run(watch, self.modules[call.path], args, kwargs)
         return trace

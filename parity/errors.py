@@ -11,17 +11,18 @@ class InputError(ValueError):
 
     def __init__(self, fact: str, *details: str) -> None:
         """`fact` is the first line; `details` (evidence, then action) are indented below it."""
-        super().__init__("\n  ".join(map(_one_line, (fact, *details))))
+        super().__init__("\n  ".join(map(printable, (fact, *details))))
 
 
-def _one_line(text: str) -> str:
+def printable(text: str, longest: int | None = _LONGEST) -> str:
     """`text` as it can be printed anywhere: no line of its own, no control, no half of a letter.
 
-    What is in a message may come from a file that somebody else wrote.
+    What is in a message may come from a file that somebody else wrote. Texts of more than
+    `longest` letters are cut.
     """
     text = str(text)
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}..."
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -228,7 +228,8 @@ class Equivalence(Measurement):
     """Differences by name: the value is the larger p of two one-sided t-tests.
 
     They test that the mean difference is inside (-margin, margin), at the level `limit`. The value
-    is 1 where `best`, the best score of any run, is 0, since scores that are all 0 show nothing.
+    is 1 where `best`, the best score of any run, is within the margin: scores that small are
+    equivalent whatever made them, and show nothing.
     """
 
     rule = "equivalence"
@@ -240,7 +241,7 @@ class Equivalence(Measurement):
     def _judge(self, limits: Limits) -> Judged:
         differences = [number(value) for value in self.differences.values()]
         margin, count = number(self.margin), len(differences)
-        nothing = number(self.best) == 0.0
+        nothing = number(self.best) <= margin
         if nothing or count < 2 or not all(map(math.isfinite, differences)):
             return Judged(1.0, _limit(self.limit, limits), count, False)
         mean = math.fsum(differences) / count

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
         extras: what only the caller knows, such as `config`, `weights_sha256`, `seed`.
     """
     return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),

@@ -1,6 +1,5 @@
 """The command line `parity`: one module per verb, heavy imports only when a verb runs."""
 
-import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -31,16 +30,9 @@ from replication.commands import (
     verify,
     zoo,
 )
+from replication.console import endings
 from replication.console.progress import without_notes
-from replication.layers import layer_error
-
-_OF_PLACES = frozenset(
-    (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
-        *(errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
-    )
-)
-"""What a full disk or a folder that cannot be written says, wherever it was noticed."""
+from replication.console.reference import complete_help
 
 app = typer.Typer(
     name="parity",
@@ -94,34 +86,37 @@ for verb in (
     compare,
 ):
     verb.register(app)
+complete_help(app)
 
 
 def main() -> None:
-    """Runs `parity`: exit 0 the claim holds, 1 it does not, 2 wrong usage or input."""
+    """Runs `parity`, and ends with a status that says which of these it was.
+
+    0 the claim holds, 1 it does not, 2 wrong usage or input, 3 the program itself failed, 130 it
+    was interrupted.
+    """
     without_notes()
     try:
         app(prog_name="parity")
+    except SystemExit as end:
+        # A verb that is interrupted and says itself what it keeps ends without this cause.
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            _end(endings.interrupted(sys.argv), endings.INTERRUPTED)
+        raise
+    except KeyboardInterrupt:
+        _end(endings.interrupted(sys.argv), endings.INTERRUPTED)
     except InputError as error:
-        _refuse(error)
-    except OSError as error:
-        if error.errno not in _OF_PLACES:
-            raise
-        _refuse(
-            InputError(
-                f"{error.filename or 'a file'} cannot be used",
-                f"{type(error).__name__}: {error.strerror}",
-                "choose another folder, or free some space",
-            )
-        )
-    except ModuleNotFoundError as error:
-        if (missing := layer_error(error)) is None:
-            raise
-        _refuse(missing)
+        _end(error, endings.REFUSED)
+    except Exception as error:
+        known = endings.of_input(error)
+        if known is None:
+            _end(endings.failed(error, sys.argv), endings.FAILED)
+        _end(known, endings.REFUSED)
 
 
-def _refuse(error: InputError) -> NoReturn:
-    print(f"parity: {error}", file=sys.stderr)
-    sys.exit(2)
+def _end(said: InputError, status: int) -> NoReturn:
+    print(f"parity: {said}", file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

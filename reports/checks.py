@@ -48,6 +48,12 @@ def differ(place: str, expected: Any, found: Any) -> Iterator[Difference]:
         yield place, expected, found
 
 
+def near(place: str, expected: float, found: float) -> Iterator[Difference]:
+    """Whether a difference of two scores is another than was recorded, beyond their rounding."""
+    if not abs(expected - found) <= ROUNDINGS * EPSILON:
+        yield place, expected, found
+
+
 def differing_verdict(result: Result, holds: str, fails: str) -> Iterator[Difference]:
     """Whether the verdict is not that of the claims."""
     yield from differ("verdict", holds if all_hold(result.claims) else fails, result.verdict)

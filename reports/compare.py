@@ -19,6 +19,7 @@ from parity.results import Result
 from reports.changes import Change, too_large
 from reports.derived import claims_of
 from reports.document import flatten, number
+from reports.escaping import in_code, in_markdown
 from reports.evidence import Evidence
 from reports.subjects import NOT_RECORDED, difference, differing, shown, subject
 
@@ -151,7 +152,7 @@ def _versions(before: Evidence, after: Evidence) -> Iterator[Change]:
         facts.append(dict(flatten({**one.result.provenance, **recorded})))
     for name in dict.fromkeys((*facts[0], *facts[1])):
         old, new = (one.get(name, "not recorded") for one in facts)
-        if old != new:
+        if old != new and name != "date":
             yield Change("version", name, old, new, False)
 
 
@@ -185,9 +186,10 @@ def _grown(one: Claim, other: Claim) -> str:
 def markdown(result: Comparison, before: str, after: str) -> str:
     """The comparison as a summary for a pull request."""
     sign = "x" if result.regressions else "white_check_mark"
-    lines = [f"## :{sign}: {result.verdict}: {after} against {before}", ""]
+    names = [in_code(name) for name in (after, before)]
+    lines = [f"## :{sign}: {result.verdict}: {' against '.join(names)}", ""]
     for pair in result.pairs:
-        lines += [f"### {pair.name}", ""]
+        lines += [f"### {in_markdown(pair.name)}", ""]
         if pair.unchanged:
             lines += [f"{pair.unchanged:,} tensors are about as they were.", ""]
         shown = [one for one in pair.changes if one.kind != "version"]
@@ -199,7 +201,7 @@ def markdown(result: Comparison, before: str, after: str) -> str:
         lines.append("")
     for name in ("only_before", "only_after"):
         if found := getattr(result, name):
-            lines.append(f"{name.replace('_', ' ')}: {', '.join(found)}")
+            lines.append(f"{name.replace('_', ' ')}: {', '.join(map(in_markdown, found))}")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -207,6 +209,6 @@ def _table(changes: Sequence[Change]) -> list[str]:
     rows = ["| | what | before | after | |", "| --- | --- | --- | --- | --- |"]
     for one in sorted(changes, key=lambda one: not one.regression):
         mark = ":x:" if one.regression else ""
-        cells = (mark, f"`{one.name}`", one.before, one.after, one.reason)
-        rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        texts = map(in_markdown, (one.before, one.after, one.reason))
+        rows.append(f"| {' | '.join((mark, in_code(one.name), *texts))} |")
     return rows

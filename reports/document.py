@@ -145,7 +145,41 @@ class Pictures:
     pictures: tuple[Picture, ...]
 
 
-Block = Text | Items | Facts | Table | Figure | Steps | Pictures
+@dataclass(frozen=True)
+class Hand:
+    """What a module hands to another: which tensor, what was measured of it, and its tone."""
+
+    to: str
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A module: what was measured of it by name, what it hands on, and the modules in it.
+
+    `tone` is "good", "bad", "inherited", or "" for one that was not measured; `open` where
+    something in it is at fault.
+    """
+
+    name: str
+    tone: str
+    facts: tuple[tuple[str, str], ...]
+    hands: tuple[Hand, ...]
+    children: tuple["Box", ...]
+    open: bool
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A network as boxes in boxes, of which each can be opened."""
+
+    kind: ClassVar[str] = "boxes"
+    caption: str
+    root: Box
+
+
+Block = Boxes | Text | Items | Facts | Table | Figure | Steps | Pictures
 
 
 @dataclass(frozen=True)
@@ -172,11 +206,14 @@ class Chapter:
 class Summary:
     """What stands before all chapters: the verdict in one line, and sections about all results.
 
-    `answer` is what the verdict means to who asks whether a difference is acceptable.
+    `story` says what the results say of the two models, and `general` whether they are any two,
+    and not those of a configuration. `answer` is what that means to who asks whether a difference
+    is acceptable.
     """
 
-    verdict: str
+    story: Any
     tone: str
+    general: bool
     headline: str
     answer: str
     sections: tuple[Section, ...]

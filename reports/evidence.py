@@ -10,6 +10,10 @@ from maskformer.runs.run_record import Run
 from parity.records import json_text
 from reports.kind import Kind
 
+SCHEMA = "maskformer-replication/report/3"
+FOLDER, DATA = "evidence", "report.json"
+"""Where a report keeps what it was made of, and the file that lists it."""
+
 SIDES = {"torch": "PyTorch", "tf": "TensorFlow", "imported": "imported"}
 
 
@@ -76,7 +80,7 @@ def names(evidence: Iterable[Evidence]) -> list[dict[str, str]]:
     """
     placed = []
     for index, one in enumerate(evidence, 1):
-        stem = f"evidence/{index:02d}-{one.kind.name}"
+        stem = f"{FOLDER}/{index:02d}-{one.kind.name}"
         if set(one.files) == {""}:
             placed.append({"": f"{stem}.json"})
         else:

@@ -15,6 +15,7 @@ from parity.results import Result
 from reports.changes import Change
 from reports.checks import Difference
 from reports.document import Cell, Chapter, Plot
+from reports.given import CLAIMS, COMMON
 from reports.ladder import IDENTITIES
 
 
@@ -57,6 +58,7 @@ class Special:
     environment: (side, fact, value) of what a result says of a side's surroundings; without it,
         that is read from its `provenance` or its `versions`.
     scored: what it shows of scores.
+    of_pairs: a result without a configuration is about any two models.
     left_open: what no result of the kind verifies, and what to do about it.
     """
 
@@ -67,6 +69,7 @@ class Special:
     together: Callable[[Sequence[Any]], Iterable[tuple[Any, Claim]]] | None = None
     environment: Callable[[Any], Iterable[tuple[str, str, Any]]] | None = None
     scored: Scored | None = None
+    of_pairs: bool = False
     left_open: str = ""
 
 
@@ -85,6 +88,8 @@ class Kind:
     chapter: draws one result and its claims.
     recheck: where a result disagrees with its own measurements, beside its claims; None: it has
         nothing but claims.
+    given: what follows from nothing else in it and is taken as it was recorded: places
+        (`reports.given`) to words for it, beside what every kind has.
     derived: the claims that a report derives from one result; None: it has only recorded ones.
     records_claims: its command records every claim with what was measured.
     changes: what is not as it was in an earlier recording, beside claims and versions, and None
@@ -102,6 +107,7 @@ class Kind:
     rungs: Mapping[str, str]
     chapter: Callable[[Any, Sequence[Claim]], Chapter]
     recheck: Callable[[Any], Iterator[Difference]] | None
+    given: Mapping[str, str]
     derived: Callable[[Any], list[Claim]] | None
     records_claims: bool
     changes: Callable[[Any, Any], Iterator[Change | None]] | None
@@ -118,6 +124,8 @@ class Kind:
         for part in ("detail", "recheck", "derived", "changes"):
             made = getattr(self, part)
             self._must(part, made is None or callable(made), "a function, or None")
+        texts = self.given.items() if isinstance(self.given, Mapping) else [("", "")]
+        self._must("given", all(place and text for place, text in texts), "words by places")
         self._must("records_claims", isinstance(self.records_claims, bool), "true or false")
         self._must("special", isinstance(self.special, Special), "a Special")
         rungs = self.rungs if isinstance(self.rungs, Mapping) else {}
@@ -133,6 +141,11 @@ class Kind:
     def schema(self) -> str:
         """The name of its format, in its current version."""
         return self.result.schema
+
+    @property
+    def taken(self) -> Mapping[str, str]:
+        """All that is taken as it was recorded: places to words for it."""
+        return {**COMMON, **CLAIMS, **self.given}
 
     def rung_of(self, identity: str) -> str:
         """The rung that the claim with this id stands on."""

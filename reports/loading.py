@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskformer.metrics.run_scores import COUNTS, read_counts
@@ -58,6 +58,8 @@ def _search(path: Path, kinds: Kinds) -> Iterator[Evidence]:
         if (path / DESCRIPTION).is_file():
             yield _of_run(path, kinds)
         for file in sorted(path.rglob("*.json")):
+            if file.is_symlink():
+                own_file(path, file.relative_to(path).as_posix())
             if file.name == DESCRIPTION and file.parent != path:
                 yield _of_run(file.parent, kinds)
             elif file.name != DESCRIPTION and _may_be_result(file, kinds):
@@ -66,6 +68,28 @@ def _search(path: Path, kinds: Kinds) -> Iterator[Evidence]:
         yield _of_run(path.parent, kinds)
     else:
         yield _of_file(path, kinds)
+
+
+def own_file(folder: Path, name: str) -> Path | None:
+    """The file of that name in or below `folder`; None where there is none.
+
+    Raises InputError for a name that leads elsewhere: an absolute path, `..`, a link.
+    """
+    parts = PurePosixPath(name).parts
+    path, way = folder, "an absolute path" if name.startswith("/") else ""
+    if ".." in parts or "\0" in name or "\\" in name:
+        way = "a path to somewhere else"
+    for part in () if way else parts:
+        path = path / part
+        if path.is_symlink():
+            way = "a link, which is not followed"
+    if way:
+        raise InputError(
+            f"{folder} names a file outside of it",
+            f"{name!r} is {way}",
+            "copy the file into the folder, and name it from there",
+        )
+    return path if path.is_file() else None
 
 
 def _may_be_result(file: Path, kinds: Kinds) -> bool:
@@ -98,18 +122,22 @@ def _of_file(file: Path, kinds: Kinds) -> Evidence:
 
 
 def _with_pictures(found: Evidence, folder: Path) -> Evidence:
-    """A result with the pictures that it names, where they lie in `folder`."""
+    """A result with the pictures that it names, where they lie in `folder`.
+
+    Raises InputError for a name that leads out of the folder.
+    """
     if not found.kind.special.pictures:
         return found
     pictures: dict[str, bytes] = {}
     for name in [str(one) for one in found.result.pictures][:MOST]:
         for present in (name, jpeg_name(name)):
-            if ".." not in Path(present).parts and (folder / present).is_file():
+            file = own_file(folder, present)
+            if file is not None:
                 try:
-                    place, content = kept(present, (folder / present).read_bytes())
+                    place, content = kept(present, file.read_bytes())
                 except ValueError as error:
                     raise InputError(
-                        f"{folder / present} cannot be shown",
+                        f"{file} cannot be shown",
                         str(error),
                         "remove it, or evaluate again",
                     ) from None
@@ -136,6 +164,8 @@ def _of_bytes(content: bytes, source: str, kinds: Kinds) -> Evidence:
 
 
 def _of_run(folder: Path, kinds: Kinds) -> Evidence:
+    for name in (DESCRIPTION, METRICS, COUNTS):
+        own_file(folder, name)
     run = read_run(folder)
     files = {name: (folder / name).read_bytes() for name in (DESCRIPTION, METRICS)}
     counts = None

@@ -16,22 +16,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from parity.errors import InputError
-from parity.records import json_text
+from parity.records import json_text, plain
 from parity.results import Result
 from reports import evidence
 from reports.derived import BROKEN, Stated, all_claims, incomplete
 from reports.document import Cell, Chapter
 from reports.drawing.plots import stage_class
-from reports.evidence import Evidence, names
+from reports.escaping import in_attribute, in_code, in_html, in_markdown, in_prose
+from reports.evidence import DATA, FOLDER, SCHEMA, Evidence, names
 from reports.kind import Kind
 from reports.ladder import BESIDE, RUNGS, verdict_of
 from reports.loading import of_result
 from reports.summary import nearest_to_limit, summary
+from reports.words import spoken, tone
 
-SCHEMA = "maskformer-replication/report/2"
 SHOWN = 0.051  # relative: what is left out of a number that is shown with two digits
-PAGE, TWIN, DATA = "report.html", "report.md", "report.json"
-FOLDER = "evidence"
+PAGE, TWIN = "report.html", "report.md"
 NEAREST = ("id", "value", "limit")  # what report.json says of the claim nearest to its limit
 
 
@@ -87,24 +87,31 @@ def render(results: Sequence[Result | Mapping[str, Any] | Evidence]) -> dict[str
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "cell": _markdown_text,
-        "code": _markdown_code,
+        "cell": in_markdown,
+        "code": in_code,
+        "prose": in_prose,
+        "attribute": in_attribute,
         "stage": stage_class,
         "order": _order,
     }
     environment.tests["plain"] = _is_plain
     script = _asset(environment, "report.js")
-    page = environment.get_template("report.html.j2").render(
-        summary=top,
-        chapters=chapters,
-        style=_asset(environment, "report.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    page = (
+        environment.overlay(finalize=in_html)
+        .get_template("report.html.j2")
+        .render(
+            summary=top,
+            chapters=chapters,
+            style=_asset(environment, "report.css"),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
     twin = environment.get_template("report.md.j2").render(summary=top, chapters=chapters)
     document = {
         "schema": SCHEMA,
-        "verdict": top.verdict,
+        "verdict": top.story.verdict,
+        "story": plain(top.story),
         "headline": top.headline,
         "answer": top.answer,
         "chapters": [
@@ -177,7 +184,11 @@ def _chapters(found: Sequence[Evidence], claims: Sequence[Stated]) -> tuple[Chap
             chapter = one.kind.chapter(shown, own)
         except BROKEN as error:
             raise incomplete(one, error) from error
-        chapters.append(dataclasses.replace(chapter, file=", ".join(sorted(members))))
+        verdict = spoken(chapter.verdict)
+        chapter = dataclasses.replace(
+            chapter, verdict=verdict, tone=tone(verdict), file=", ".join(sorted(members))
+        )
+        chapters.append(chapter)
     return _told_apart(chapters)
 
 
@@ -216,16 +227,3 @@ def _order(value: float) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.6g}".replace("inf", "Infinity")
-
-
-def _markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, inside a table cell or elsewhere."""
-    line = " ".join(str(text).split())
-    for mark in ("\\", "|", "`", "*", "_", "[", "]", "~"):
-        line = line.replace(mark, f"\\{mark}")
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _markdown_code(text: str) -> str:
-    """Text as a code span that cannot end early, also inside a table cell."""
-    return f"`{' '.join(str(text).split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"

@@ -46,8 +46,9 @@ def compared(
     for name in ours.values():
         try:
             samples = ours.samples()[name], theirs.samples()[name]
-            if samples[0].value == samples[1].value == 0:
-                found[name] = statistics.Missing("both score 0, which says nothing")
+            if max(one.value for one in samples) <= margin:
+                reason = f"both score below {100 * margin:g} points, which says nothing"
+                found[name] = statistics.Missing(reason)
                 continue
             found[name] = Paired(
                 statistics.compare(*samples).interval,
@@ -56,11 +57,3 @@ def compared(
         except (InputError, KeyError) as error:
             found[name] = statistics.Missing(str(error).splitlines()[0])
     return found
-
-
-def intervals(
-    theirs: ImageCounts | None, ours: ImageCounts | None
-) -> dict[str, statistics.Interval]:
-    """The intervals of `compared`, of those scores that have one."""
-    found = compared(theirs, ours)
-    return {name: one.difference for name, one in found.items() if isinstance(one, Paired)}

@@ -20,6 +20,7 @@ from reports.document import (
 from reports.evidence import Evidence
 from reports.ladder import BESIDE, RUNGS, Rung, verdict_of
 from reports.sections import environment, errata, scores
+from reports.story import story_of
 
 ON_THE_LADDER = {
     "losses, matching, gradients and weight updates",
@@ -43,22 +44,35 @@ EXECUTION = "Execution on a TPU: a preflight compiles for it and runs nothing th
 
 
 def summary(found: Sequence[Evidence], claims: Sequence[Stated]) -> Summary:
-    """The summary of all evidence, whose claims are `claims`."""
+    """The summary of all evidence, whose claims are `claims`.
+
+    Of any two models it has the rungs that were run, and nothing of a configuration's.
+    """
+    general = all(one.config is None and one.kind.special.of_pairs for one in found)
     steps = [step(rung, claims) for rung in RUNGS]
     beside = [step(rung, claims) for rung in BESIDE]
-    return Summary(
-        verdict=verdict(claims),
-        tone=words.tone(verdict(claims)),
-        headline=headline(steps, claims),
-        answer=answer(claims),
-        sections=(
-            Section("Ladder of claims", (Text(LADDER), Steps(tuple(steps)))),
-            Section("Beside the ladder", (Steps(tuple(beside), numbered=False),)),
-            Section("What was not verified", (not_verified(found, [*steps, *beside]),)),
+    if general:
+        steps, beside = ([one for one in each if one.claims] for each in (steps, beside))
+    story = story_of(found, claims)
+    ladder = (Text(LADDER), Steps(tuple(steps)))
+    sections = [Section("Ladder of claims", ladder)]
+    if beside:
+        sections.append(Section("Beside the ladder", (Steps(tuple(beside), numbered=False),)))
+    left = not_verified(found, claims, [*steps, *beside], general)
+    sections.append(Section("What was not verified", (left,)))
+    if not general:
+        sections += [
             *scores.sections(found),
             Section("Environment of the two sides", environment.blocks(found)),
             Section("Known errata of published numbers", known_errata(found)),
-        ),
+        ]
+    return Summary(
+        story=story,
+        tone=words.tone(story.verdict),
+        general=general,
+        headline=headline(steps, claims),
+        answer=answer(claims),
+        sections=tuple(sections),
     )
 
 
@@ -82,11 +96,15 @@ def step(rung: Rung, claims: Sequence[Stated]) -> Step:
         statement=rung.statement,
         verdict=judged,
         tone=words.tone(judged),
-        margin="" if nearest is None else words.margin(nearest.value, nearest.limit),
+        margin="" if nearest is None or judged not in ("holds", "fails") else _margin(nearest),
         cases="" if not own else f"{_count(cases, 'case')}, {_count(len(own), 'claim')}",
         command=rung.command,
         claims=tuple(words.in_words(claim) for claim in own),
     )
+
+
+def _margin(claim: Stated) -> str:
+    return words.margin(claim.value, claim.limit)
 
 
 def _count(amount: int, noun: str) -> str:
@@ -108,18 +126,14 @@ def nearest_to_limit(claims: Sequence[Stated]) -> Stated | None:
 
 
 def headline(steps: Sequence[Step], claims: Sequence[Stated]) -> str:
-    """The report's verdict in one line: what fails and where, or how much holds; what is open."""
+    """How much holds and fails, in one line, and what is open."""
     held = [one for one in steps if one.verdict == "holds"]
     failing = [claim for claim in claims if claim.verdict == "fails"]
     missing = [one.title.lower() for one in steps if one.verdict == "not run"]
     undecided = [one.title.lower() for one in steps if one.verdict == "not decided"]
     if failing:
-        first = failing[0]
-        place = f" at {first.place.text}" if first.place else ""
-        cause = f", likely cause: {first.cause}" if first.cause else ""
-        text = f"Does not hold{place}: {first.title}{cause}; {_count(len(failing), 'claim')} "
-        text += f"{'fails' if len(failing) == 1 else 'fail'}, {len(held)} of {len(steps)} rungs "
-        text += "hold"
+        text = f"{_count(len(failing), 'claim')} {'fails' if len(failing) == 1 else 'fail'}, "
+        text += f"{len(held)} of {len(steps)} rungs hold"
     else:
         cases = _count(sum(claim.cases or 0 for claim in claims), "case")
         text = (
@@ -160,8 +174,10 @@ def answer(claims: Sequence[Stated]) -> str:
     return f"{text}. The rungs that are open below say what was measured, and its limit."
 
 
-def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
-    """Rungs without evidence, and what the results themselves say they left open."""
+def not_verified(
+    found: Sequence[Evidence], claims: Sequence[Stated], steps: Sequence[Step], general: bool
+) -> Block:
+    """Rungs without evidence, what could not be decided, and what results say they left open."""
     items = [
         f"{one.title} ({one.statement}): {one.verdict}. To run: {one.command}."
         for one in steps
@@ -175,9 +191,14 @@ def not_verified(found: Sequence[Evidence], steps: Sequence[Step]) -> Block:
     for text, titles in said.items():
         of = titles[0] if len(set(titles)) == 1 else f"{len(titles)} results"
         items.append(f"{text[:1].upper()}{text[1:]} (said by: {of}).")
+    items += [
+        f"{one.title}: not decided. {words.reason(one)}"
+        for one in claims
+        if words.spoken(one.verdict) == "not decided" and words.reason(one)
+    ]
     items += weak_scores(found)
     items += filter(None, dict.fromkeys(one.kind.special.left_open for one in found))
-    if not any(text.startswith("execution on a TPU") for text in said):
+    if not general and not any(text.startswith("execution on a TPU") for text in said):
         items.append(EXECUTION)
     return Items(tuple(items))
 

@@ -4,24 +4,36 @@ from collections.abc import Sequence
 from typing import Any
 
 from parity.claims import Claim
+from parity.measurements import Findings
 from reports.document import Cell, Chapter, Column, Section, Table, Text, describe, number
 from reports.document import Claim as Shown
 from reports.evidence import Evidence
 
-TONES = {
-    "equal": "good",
-    "equivalent": "good",
-    "holds": "good",
-    "agree": "good",
-    "different": "bad",
-    "fails": "bad",
-    "does not hold": "bad",
+SPOKEN = {
+    "does not hold": "fails",
+    "agree": "equal",
+    "equivalent": "equal",
+    **dict.fromkeys(
+        ("not shown", "not judged", "trained", "recorded", "evaluated", ""), "not decided"
+    ),
 }
+"""Recorded verdicts in the words of a page: a claim holds or fails, a pair is equal or different,
+and what cannot tell is not decided."""
+
+SHOWN = 5
+"""Findings of a claim that are named."""
+
+TONES = {"equal": "good", "holds": "good", "different": "bad", "fails": "bad"}
+
+
+def spoken(verdict: str) -> str:
+    """A recorded verdict in the words of a page."""
+    return SPOKEN.get(verdict, verdict)
 
 
 def tone(verdict: str) -> str:
     """How a verdict is coloured: "good", "bad", or "open" for all that was not decided."""
-    return TONES.get(verdict, "open")
+    return TONES.get(spoken(verdict), "open")
 
 
 def is_number(value: Any) -> bool:
@@ -67,12 +79,14 @@ def in_words(claim: Claim) -> Shown:
     if is_number(claim.value) and is_number(claim.limit):
         facts.append(("margin", _margin(claim)))
     facts.append(("cases", describe(claim.cases)))
+    if found := reason(claim):
+        facts.append(("found", found))
     # Only a claim that fails has these.
     facts += [("where", claim.place.text)] if claim.place else []
     facts += [("likely cause", claim.cause)] if claim.cause else []
     return Shown(
         title=claim.title,
-        verdict=claim.verdict,
+        verdict=spoken(claim.verdict),
         tone=tone(claim.verdict),
         facts=tuple(facts) if claim.verdict != "not run" else (),
         derivation=describe(claim.derivation),
@@ -82,11 +96,20 @@ def in_words(claim: Claim) -> Shown:
     )
 
 
+def reason(claim: Claim) -> str:
+    """What was found and should not be, where a claim does not hold for that; empty else."""
+    if not isinstance(claim.measured, Findings) or claim.holds:
+        return ""
+    found = claim.measured.found
+    more = len(found) - SHOWN
+    return "; ".join(map(describe, found[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
 def table(claims: Sequence[Claim]) -> Table:
     """The claims of one result, a row each; the ladder says more of them."""
     rows = tuple(
         (
-            Cell(claim.verdict, tone=tone(claim.verdict)),
+            Cell(spoken(claim.verdict), tone=tone(claim.verdict)),
             Cell(_with_place(claim)),
             Cell(describe(claim.value), claim.value if is_number(claim.value) else ""),
             Cell(describe(claim.limit), claim.limit if is_number(claim.limit) else ""),

@@ -9,13 +9,14 @@ from maskformer.family import MASKFORMER
 from parity.errors import InputError
 from parity.reading import bounds
 from weight_conversion import (
+    distributed,
     hugging_face,
     safe_pickle,
     safetensors_file,
     tf_checkpoint,
     torch_files,
 )
-from weight_conversion.folders import Files, files_of, listed
+from weight_conversion.folders import DISTRIBUTED, Files, files_of, listed
 from weight_conversion.stored import OpenFile, Region, StoredTensor, damaged, refused
 from weight_conversion.unwrapping import LIBRARY, Choice, Found, caffe2, unwrap
 
@@ -111,7 +112,8 @@ def _open_tf(path: Path, prefix: Path) -> Source:
 def _open_files(path: Path, files: Files, choice: Choice) -> Source:
     source = Source(path, files.kind, "original", {}, [*files.beside, *files.weights])
     try:
-        kind, found = _found(source, files, choice)
+        how = _found_in_pieces if files.kind == DISTRIBUTED else _found
+        kind, found = how(source, files, choice)
         if any(name.endswith("_bn_s") for name in found.tensors):
             raise caffe2(path, len(found.tensors))
     except BaseException:
@@ -151,6 +153,21 @@ def _found(source: Source, files: Files, choice: Choice) -> tuple[str, Found]:
         if len(merged) > bounds.MOST_NAMES:
             raise refused(source.path, f"it has more than {bounds.MOST_NAMES:,} names")
     return kind, unwrap(source.path, kind, merged, choice)
+
+
+def _found_in_pieces(source: Source, files: Files, choice: Choice) -> tuple[str, Found]:
+    """The model in a distributed checkpoint of torch; `source` keeps each file of pieces open."""
+    opened: dict[str, OpenFile] = {}
+
+    def region(path: Path) -> Region:
+        if path.name not in opened:
+            opened[path.name] = OpenFile(path)
+            source.opened.append(opened[path.name])
+        return opened[path.name].region
+
+    (metadata,) = files.weights
+    content = distributed.read(region(metadata), lambda name: region(metadata.parent / name))
+    return DISTRIBUTED, unwrap(source.path, DISTRIBUTED, content, choice)
 
 
 def _kind(path: Path, region: Region) -> tuple[str, Callable[[Region], Any]]:

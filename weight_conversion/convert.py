@@ -5,12 +5,12 @@ import dataclasses
 import gc
 import itertools
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,18 +19,19 @@ from maskformer.model.config import ModelConfig
 from parity import files as atomic
 from parity.errors import InputError
 from weight_conversion import hugging_face, safetensors_file, tf_checkpoint, torch_files
-from weight_conversion.checkpoints import open_source
+from weight_conversion.checkpoints import Source, open_source
+from weight_conversion.digests import HashingFile, code_version, digest, digests_of_files
 from weight_conversion.plan import DTYPES, Pair, Plan, make_plan
 from weight_conversion.receipt import (
     FOLDERS,
+    FORMAT,
     RECEIPT_NAME,
-    HashingFile,
-    Written,
-    build_receipt,
-    digest,
-    digests_of_files,
+    Checkpoint,
+    Entry,
+    File,
+    Receipt,
+    Tensor,
     receipt_path,
-    receipt_text,
 )
 from weight_conversion.torch_files import Declared
 from weight_conversion.unwrapping import Choice
@@ -41,6 +42,10 @@ _IN_FLIGHT_BYTES = 32 << 20
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
+
+
+_Hashed = tuple[str, tuple[int, ...], str, str, Future]
+"""A tensor's name, shape, dtype and rule of layout, and its sha256 to come."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def convert(
     choice: Choice | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Receipt:
     """Writes the model in `source_path` to `target`, and its receipt; returns the receipt.
 
     Args:
@@ -117,25 +122,63 @@ def convert(
             )
         with atomic.temporary(target, to in FOLDERS) as temporary, ThreadPoolExecutor(2) as pool:
             hashes = pool.submit(digests_of_files, source.files, source_path)
-            records: list[dict[str, Any]] = []
+            records: list[_Record] = []
             stream = _stream(plan, to, pool, records, progress)
             target_files = _write(temporary, target, to, plan, stream, pool)
-            receipt = build_receipt(
-                source,
-                hashes.result(),
-                Written(target, to, target_files),
-                plan,
-                {"dtype": dtype, **dataclasses.asdict(choice or Choice())},
-                [_resolved(record) for record in records],
+            receipt = Receipt(
+                format=FORMAT,
+                code=code_version(),
+                source=_taken(source, hashes.result(), plan, beside.parent),
+                target=Checkpoint(
+                    path=_relative(target, beside.parent), kind=to, files=target_files
+                ),
+                options={"dtype": dtype, **dataclasses.asdict(choice or Choice())},
+                config={**plan.config.to_dict(), "digest": plan.config.digest},
+                tensors=tuple(record.resolved() for record in records),
             )
             if to in FOLDERS:
-                (temporary / RECEIPT_NAME).write_text(receipt_text(receipt), encoding="utf-8")
+                (temporary / RECEIPT_NAME).write_text(receipt.text(), encoding="utf-8")
             atomic.replace(temporary, target)
     if to not in FOLDERS:
         with atomic.temporary(beside, False) as temporary:
-            temporary.write_text(receipt_text(receipt), encoding="utf-8")
+            temporary.write_text(receipt.text(), encoding="utf-8")
             atomic.replace(temporary, beside)
     return receipt
+
+
+@dataclass
+class _Record:
+    """What the receipt will say of one parameter; its hashes are still being computed."""
+
+    name: str
+    rule: str
+    sources: "list[_Hashed]" = field(default_factory=list)
+    targets: "list[_Hashed]" = field(default_factory=list)
+
+    def resolved(self) -> Entry:
+        """The entry; waits for the hashes."""
+        sources, targets = (
+            tuple(
+                Tensor(name=name, shape=shape, dtype=dtype, sha256=future.result(), rule=rule)
+                for name, shape, dtype, rule, future in side
+            )
+            for side in (self.sources, self.targets)
+        )
+        return Entry(self.name, self.rule, sources, targets)
+
+
+def _taken(source: Source, found: tuple[File, ...], plan: Plan, folder: Path) -> Checkpoint:
+    return Checkpoint(
+        path=_relative(source.path, folder),
+        kind=source.kind,
+        files=found,
+        notes=(*source.notes, *plan.notes),
+        left_out=plan.left_out,
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 def _check_request(
@@ -195,7 +238,7 @@ def _stream(
     plan: Plan,
     to: str,
     pool: ThreadPoolExecutor,
-    records: list[dict[str, Any]],
+    records: "list[_Record]",
     progress: Progress | None,
 ) -> Iterator[np.ndarray]:
     """The tensors to write, one at a time; `records` collects what the receipt says of each.
@@ -209,19 +252,16 @@ def _stream(
         arrays = pair.load_sources()
         combined = pair.combine(arrays)
         _check_finite(pair, combined)
-        record: dict[str, Any] = {"name": pair.spec.name, "rule": pair.rule}
+        record = _Record(pair.spec.name, pair.rule)
         same = len(arrays) == 1 and arrays[0].dtype == combined.dtype and pair.rule == "same"
-        record["sources"] = [
-            (name, array.shape, array.dtype.name, pool.submit(digest, array))
-            for name, array in zip(pair.sources, arrays, strict=True)
-        ]
-        record["targets"] = []
-        futures = [item[3] for item in record["sources"]]
+        futures = [pool.submit(digest, array) for array in arrays]
+        for name, array, future in zip(pair.sources, arrays, futures, strict=True):
+            record.sources.append((name, array.shape, array.dtype.name, "", future))
         for output in outputs_of(pair, to):
             array = output.make(combined)
             reused = same and output.rule == "same"
             future = futures[0] if reused else pool.submit(digest, array)
-            record["targets"].append((*output.declared, output.rule, future))
+            record.targets.append((*output.declared, output.rule, future))
             futures.append(future)
             yield array
             written += array.nbytes
@@ -259,27 +299,6 @@ def _check_finite(pair: Pair, array: np.ndarray) -> None:
         )
 
 
-def _resolved(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": record["name"],
-        "rule": record["rule"],
-        "sources": [
-            {"name": name, "shape": list(shape), "dtype": dtype, "sha256": future.result()}
-            for name, shape, dtype, future in record["sources"]
-        ],
-        "targets": [
-            {
-                "name": name,
-                "shape": list(shape),
-                "dtype": dtype,
-                "rule": rule,
-                "sha256": future.result(),
-            }
-            for name, shape, dtype, rule, future in record["targets"]
-        ],
-    }
-
-
 def _write(
     path: Path,
     target: Path,
@@ -287,7 +306,7 @@ def _write(
     plan: Plan,
     stream: Iterator[np.ndarray],
     pool: ThreadPoolExecutor,
-) -> list[dict[str, Any]]:
+) -> tuple[File, ...]:
     """Writes everything but the receipt; returns what the receipt says of the files."""
     declared = [out.declared for pair in plan.pairs for out in outputs_of(pair, to)]
     if to == "tf":
@@ -297,11 +316,11 @@ def _write(
     if target.suffix in _ZIP_SUFFIXES and to == "torch":
         with path.open("wb") as file:
             torch_files.write_zip(file, declared, stream)
-        return [{**digests_of_files([path])[0], "name": target.name}]
+        return (dataclasses.replace(digests_of_files([path])[0], name=target.name),)
     write = safetensors_file.write if to == "safetensors" else torch_files.write_pickle
     with HashingFile(path) as file:
         write(file, declared, stream)
-    return [{"name": target.name, "size": path.stat().st_size, "sha256": file.hexdigest}]
+    return (File(name=target.name, size=path.stat().st_size, sha256=file.hexdigest),)
 
 
 def _write_tf(
@@ -309,20 +328,22 @@ def _write_tf(
     declared: Sequence[Declared],
     stream: Iterator[np.ndarray],
     pool: ThreadPoolExecutor,
-) -> list[dict[str, Any]]:
+) -> tuple[File, ...]:
     """Writes a TF checkpoint; each part is hashed while the next one is made."""
     parts = tf_checkpoint.write_parts(folder, declared, stream)
     hashes = [pool.submit(digests_of_files, [part]) for part in parts]
     found = [future.result()[0] for future in hashes]
     data = tf_checkpoint.merge_parts(folder)
     others = sorted(set(folder.iterdir()) - set(data))
-    named = [{**entry, "name": file.name} for entry, file in zip(found, data, strict=True)]
-    return sorted([*named, *digests_of_files(others)], key=lambda entry: entry["name"])
+    named = [
+        dataclasses.replace(entry, name=file.name) for entry, file in zip(found, data, strict=True)
+    ]
+    return tuple(sorted([*named, *digests_of_files(others)], key=lambda entry: entry.name))
 
 
 def _write_library(
     folder: Path, plan: Plan, declared: Sequence[Declared], stream: Iterator[np.ndarray]
-) -> list[dict[str, Any]]:
+) -> tuple[File, ...]:
     """Writes a Hugging Face folder; the weights are hashed beside the writing."""
     config, weights = folder / "config.json", folder / "model.safetensors"
     config.write_text(
@@ -334,5 +355,5 @@ def _write_library(
     with HashingFile(weights) as file:
         safetensors_file.write(file, [*declared, *more], everything)
     size = weights.stat().st_size
-    entry = {"name": weights.name, "size": size, "sha256": file.hexdigest}
-    return [*digests_of_files([config]), entry]
+    entry = File(name=weights.name, size=size, sha256=file.hexdigest)
+    return (*digests_of_files([config]), entry)

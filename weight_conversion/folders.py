@@ -1,7 +1,6 @@
 """Which files hold the weights in a folder that a training program left."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ from typing import Any
 from parity.errors import InputError
 from parity.reading import bounds
 from parity.reading.content import read_json, read_text
+from weight_conversion import distributed
 from weight_conversion.stored import damaged
 
 INDEX = ".index.json"
+DISTRIBUTED = "distributed checkpoint"
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _POINTERS = ("last_checkpoint", "latest_checkpoint")
 _SUFFIXES = frozenset((".pth", ".pt", ".pkl", ".ckpt", ".bin", ".safetensors"))
@@ -38,8 +39,13 @@ def files_of(path: Path) -> Files | None:
     if path.is_file():
         if path.name.endswith(INDEX):
             return Files("sharded checkpoint", _shards(path), (path,))
-        refuse_distributed(path)
-        return None
+        if path.match(distributed.PIECES):
+            raise InputError(
+                f"{path} is a part of a distributed checkpoint of torch (DCP)",
+                "each file holds pieces of its tensors",
+                f"name the folder: {path.parent}",
+            )
+        return _distributed(path.parent) if path.name == distributed.METADATA else None
     if not path.is_dir():
         return None
     config = path / "config.json"
@@ -56,8 +62,20 @@ def files_of(path: Path) -> Files | None:
             return Files(kind, _shards(index), (*beside, index))
     if beside:
         raise InputError(f"{path} has a config.json but no weights", "expected: model.safetensors")
-    refuse_distributed(path)
+    if (path / distributed.METADATA).is_file():
+        return _distributed(path)
+    if pieces := sorted(path.glob(distributed.PIECES)):
+        raise InputError(
+            f"{path} is an incomplete distributed checkpoint of torch (DCP)",
+            f"it holds {pieces[0].name} and no {distributed.METADATA}, which is written last",
+            "obtain the whole folder again, or take an earlier checkpoint",
+        )
     return _only_file(path)
+
+
+def _distributed(folder: Path) -> Files:
+    pieces = tuple(sorted(folder.glob(distributed.PIECES)))
+    return Files(DISTRIBUTED, (folder / distributed.METADATA,), pieces)
 
 
 def _only_file(path: Path) -> Files | None:
@@ -90,24 +108,6 @@ def listed(folder: Path) -> str:
     names = sorted(file.name for file in folder.iterdir())
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{', '.join(names[:_LISTED]) or 'nothing'}{rest}"
-
-
-def refuse_distributed(path: Path) -> None:
-    """Raises InputError for a distributed checkpoint of torch, or a file of one."""
-    folder = path if path.is_dir() else path.parent
-    part = "" if path.is_dir() else "part of "
-    is_part = path.name == ".metadata" or path.suffix == ".distcp" or path.is_dir()
-    if is_part and ((folder / ".metadata").is_file() or any(_parts(folder))):
-        raise InputError(
-            f"{path} is {part}a distributed checkpoint of torch (DCP)",
-            "its tensors lie in pieces, one file for each process",
-            "merge it first: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-            f"{folder} merged.pth",
-        )
-
-
-def _parts(folder: Path) -> Iterator[Path]:
-    return folder.glob("*.distcp")
 
 
 def _check_library_config(path: Path) -> None:

@@ -1,7 +1,9 @@
 """What a checkpoint file is: kind, fitting configurations, tensors, statistics, problems."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -9,21 +11,51 @@ from maskformer.model.zoo import md5_prefix
 from weight_conversion import backbones
 from weight_conversion.checkpoints import open_source
 from weight_conversion.convert import Progress
+from weight_conversion.digests import digests_of_files
 from weight_conversion.plan import fitting
-from weight_conversion.receipt import digests_of_files
+from weight_conversion.receipt import File
 from weight_conversion.stored import FLOATS, StoredTensor
 from weight_conversion.unwrapping import Choice
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A tensor of a checkpoint; numbers are of its finite values, and only of floating point."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    not_finite: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a checkpoint is; `fits` names configurations of the zoo, `problems` are sentences."""
+
+    path: str
+    kind: str
+    naming: str
+    notes: tuple[str, ...]
+    left_out: Mapping[str, str]
+    files: tuple[File, ...]
+    is_published_name: bool
+    is_backbone: bool
+    fits: tuple[str, ...]
+    bytes: int
+    parameters: int
+    tensors: tuple[Described, ...]
+    problems: tuple[str, ...]
+
+
 def inspect(
     path: Path, *, choice: Choice | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Reads every tensor of the checkpoint at `path` once and describes it as JSON-able values.
-
-    Returns:
-        kind, naming, notes, left_out, files, fits (names of zoo configurations), is_backbone,
-        tensors (name, shape, dtype, bytes, minimum, maximum, mean, std, not_finite), and
-        problems, a list of sentences.
+) -> Inspection:
+    """Reads every tensor of the checkpoint at `path` once and describes it.
 
     Raises:
         InputError: as `open_source`; or the file's md5 is not the one its name states.
@@ -38,50 +70,48 @@ def inspect(
             if progress:
                 progress(done, total)
         fits = fitting(source)
-        return {
-            "path": str(path),
-            "kind": source.kind,
-            "naming": source.naming,
-            "notes": source.notes,
-            "left_out": source.left_out,
-            "files": digests_of_files(source.files, path),
-            "is_published_name": md5_prefix(path.name) is not None,
-            "is_backbone": backbones.is_backbone(source.tensors),
-            "fits": fits,
-            "bytes": total,
-            "parameters": sum(int(np.prod(t["shape"], dtype=np.int64)) for t in tensors),
-            "tensors": tensors,
-            "problems": _problems(tensors, fits),
-        }
+        return Inspection(
+            path=str(path),
+            kind=source.kind,
+            naming=source.naming,
+            notes=tuple(source.notes),
+            left_out=source.left_out,
+            files=digests_of_files(source.files, path),
+            is_published_name=md5_prefix(path.name) is not None,
+            is_backbone=backbones.is_backbone(source.tensors),
+            fits=tuple(fits),
+            bytes=total,
+            parameters=sum(math.prod(one.shape) for one in tensors),
+            tensors=tuple(tensors),
+            problems=tuple(_problems(tensors, fits)),
+        )
 
 
-def _described(name: str, stored: StoredTensor) -> dict[str, Any]:
+def _described(name: str, stored: StoredTensor) -> Described:
     values = stored.load()
-    entry: dict[str, Any] = {
-        "name": name,
-        "shape": list(stored.shape),
-        "dtype": stored.dtype,
-        "bytes": stored.nbytes,
-    }
+    told = Described(name=name, shape=stored.shape, dtype=stored.dtype, bytes=stored.nbytes)
     if stored.dtype not in FLOATS or not values.size:
-        return entry
+        return told
     wide = values.astype(np.float64)
     finite = np.isfinite(wide)
-    entry["not_finite"] = int(wide.size - finite.sum())
-    kept = wide if entry["not_finite"] == 0 else wide[finite]
-    if kept.size:
-        statistics = (kept.min(), kept.max(), kept.mean(), kept.std())
-        entry |= dict(
-            zip(("minimum", "maximum", "mean", "std"), map(float, statistics), strict=True)
-        )
-    return entry
+    told = replace(told, not_finite=int(wide.size - finite.sum()))
+    kept = wide[finite] if told.not_finite else wide
+    if not kept.size:
+        return told
+    return replace(
+        told,
+        minimum=float(kept.min()),
+        maximum=float(kept.max()),
+        mean=float(kept.mean()),
+        std=float(kept.std()),
+    )
 
 
-def _problems(tensors: list[dict[str, Any]], fits: list[str]) -> list[str]:
+def _problems(tensors: list[Described], fits: list[str]) -> list[str]:
     found = []
-    broken = [t for t in tensors if t.get("not_finite")]
-    found += [f"{t['name']} has {t['not_finite']} values that are NaN or infinite" for t in broken]
-    dtypes = {t["dtype"] for t in tensors if t["dtype"] in FLOATS} - {"float32"}
+    broken = [one for one in tensors if one.not_finite]
+    found += [f"{one.name} has {one.not_finite} values that are NaN or infinite" for one in broken]
+    dtypes = {one.dtype for one in tensors if one.dtype in FLOATS} - {"float32"}
     if dtypes:
         found.append(f"some tensors are {', '.join(sorted(dtypes))}; --dtype float32 converts them")
     if not fits:

@@ -18,6 +18,7 @@ from weight_conversion.stand_ins import (
     Array,
     BeyondError,
     Dtype,
+    Fields,
     Inert,
     LazyBytes,
     LazyText,
@@ -306,7 +307,7 @@ class _Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Inert) or isinstance(state, Inert) or self.refused:
             return
-        if not isinstance(target, (Array, Dtype, Ordered)):
+        if not isinstance(target, (Array, Dtype, Fields, Ordered)):
             raise MalformedError(f"a {type(target).__name__} is given a state")
         target.build(state)
 

@@ -134,6 +134,23 @@ class Ordered(dict):
             raise MalformedError("an ordered dict's state is not a dict")
 
 
+class Fields(dict):
+    """A plain object's fields by name, or by number where its state is a tuple."""
+
+    def build(self, state: Any) -> None:
+        """Takes the fields."""
+        if not isinstance(state, dict | tuple):
+            raise MalformedError(f"an object's state is {shown(state)}")
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for name, value in items:
+            set_item(self, name, value)
+
+    def key(self) -> Any:
+        """What stands for it where it is a key: the name of a tensor and where a piece begins."""
+        offset = self.get("offset")
+        return (self.get("fqn"), *(offset if isinstance(offset, tuple) else ()))
+
+
 def shown(value: Any) -> str:
     """`value` for a message: short, whatever is inside."""
     brief = reprlib.Repr()
@@ -163,6 +180,8 @@ def set_item(target: dict, key: Any, value: Any) -> None:
         key = f"an object of {key.name}" if isinstance(key, Inert) else "an array"
         target.setdefault(key, Inert("a key that is no text"))
         return
+    if isinstance(key, Fields):
+        key = key.key()
     if key_of(key) in target:
         raise MalformedError(f"the key {shown(key)} is there twice")
     target[key] = value
@@ -296,8 +315,18 @@ ADMITTED: dict[str, Any] = {
         )
     },
     "torch.Size": _only_items(tuple),
+    **{
+        f"torch.distributed.checkpoint.{name}": Fields
+        for name in (
+            *("metadata.Metadata", "metadata.MetadataIndex", "metadata.TensorProperties"),
+            *("metadata.TensorStorageMetadata", "metadata.ChunkStorageMetadata"),
+            *("metadata.BytesStorageMetadata", "filesystem._StorageInfo"),
+        )
+    },
+    "torch.distributed._shard.sharded_tensor.metadata.TensorProperties": Fields,
 }
-"""Stand-ins of Python's and numpy's names; `torch_stand_ins` has those of torch."""
+"""Stand-ins of Python's and numpy's names, and of the plain objects of distributed checkpoints;
+`torch_stand_ins` has those of torch's tensors."""
 
 
 def runs_code(name: str) -> bool:

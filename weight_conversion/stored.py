@@ -1,5 +1,6 @@
 """Tensors that stay in their file until they are read, one at a time."""
 
+import io
 import math
 import os
 import zlib
@@ -95,6 +96,42 @@ class Region:
     def read(self) -> bytes:
         """The bytes."""
         return self.read_array().tobytes()
+
+
+class RegionFile(io.RawIOBase):
+    """A region as a file of its own, for a reader that wants one."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a byte; returns where that is."""
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._region.size}
+        position = origin[whence] + offset
+        if position < 0:
+            raise ValueError("a position before the beginning")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Reads as many bytes as fit; returns how many."""
+        size = max(0, min(len(buffer), self._region.size - self._position))
+        buffer[:size] = self._region.part(min(self._position, self._region.size), size).read()
+        self._position += size
+        return size
 
 
 class OpenFile:

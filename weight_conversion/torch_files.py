@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,7 +19,15 @@ from parity.errors import InputError
 from parity.reading import bounds
 from weight_conversion import safe_pickle
 from weight_conversion.stand_ins import shown
-from weight_conversion.stored import DTYPES, Region, StoredTensor, Writable, damaged, refused
+from weight_conversion.stored import (
+    DTYPES,
+    Region,
+    RegionFile,
+    StoredTensor,
+    Writable,
+    damaged,
+    refused,
+)
 from weight_conversion.torch_stand_ins import STORAGES, Storage
 
 Declared = tuple[str, tuple[int, ...], str]
@@ -89,7 +98,7 @@ def _members(region: Region) -> dict[str, tuple[Region, int]]:
     """Where each member's bytes are, and their CRC-32."""
     _check_directory(region)
     try:
-        with zipfile.ZipFile(region.path) as archive:
+        with zipfile.ZipFile(BufferedReader(RegionFile(region))) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
         raise damaged(region.path, f"the zip archive cannot be read: {error}") from None

@@ -1,7 +1,7 @@
 """Ports by others: small models of transformers with random weights, and KerasHub's ports of them.
 
 No file is fetched: a model is made from its configuration, saved to a folder, and loaded by
-KerasHub's own converter.
+KerasHub's own converter. `python -m examples.ports` says how much of each is paired with no map.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import parity
+from examples.ports import segformer
 
 TOKENS = (2, 7)
 IMAGES = (2, 3, 32, 32)
@@ -66,7 +67,7 @@ CASES = {
         "tokens",
         {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4},
     ),
-    "albert": Case("AlbertForMaskedLM", "segments", {**SIZES, "embedding_size": 16}),
+    "albert": Case("AlbertForPreTraining", "segments", {**SIZES, "embedding_size": 16}),
     "deit": Case("DeiTForImageClassification", "images", PATCHES),
     "qwen2": Case("Qwen2ForCausalLM", "tokens", SHARED_KEYS),
     "mixtral": Case("MixtralForCausalLM", "tokens", {**SHARED_KEYS, "num_local_experts": 3}),
@@ -85,6 +86,8 @@ CASES = {
     ),
 }
 
+EVERY = (*CASES, "segformer")
+
 
 def pair(name: str, seed: int = 0, **config: Any) -> parity.Pair:
     """The model of transformers that a case names beside KerasHub's port of it, with no map.
@@ -93,6 +96,8 @@ def pair(name: str, seed: int = 0, **config: Any) -> parity.Pair:
         seed: of weights and inputs.
         config: further changes of the configuration.
     """
+    if name == "segformer":
+        return segformer.pair(seed=seed)
     case = CASES[name]
     model = reference(case, seed, config)
     given, given_to_port = inputs(case, model, seed)

@@ -91,7 +91,7 @@ def open_data(
     Raises InputError where data is missing or broken, and where its classes are not the model's.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"--limit is {limit}", "expected: at least 1 image")
+        raise InputError(f"--first is {limit}", "expected: at least 1 image")
     inside = folder / LAYOUTS[config.inference.panoptic_on]
     root = inside if inside.is_dir() else folder
     images = open_split(root, _split_name(root, split))

@@ -434,7 +434,7 @@ def _check_arguments(images: int, seed: int, size: int, val_share: float) -> Non
     if seed < 0:
         raise InputError(f"--seed is {seed}", "expected: a number of at least 0")
     if not 48 <= size <= 4096:
-        raise InputError(f"--size is {size}", "expected: a longest side from 48 to 4096 pixels")
+        raise InputError(f"--longest is {size}", "expected: a longest side from 48 to 4096 pixels")
     if not 0 < val_share < 1:
         raise InputError(f"--val-share is {val_share}", "expected: a share between 0 and 1")
 

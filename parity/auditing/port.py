@@ -90,7 +90,7 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
     with steps("build the port"):
         with noting() as kept:
             built, held = _loaded(reference, "float64")
-        known = built.framework.EXECUTIONS
+        known = (*built.framework.EXECUTIONS, *getattr(built.framework, "ASKED_FOR", ()))
         unknown = [name for name in options.executions or () if name not in known]
         if unknown:
             raise InputError(

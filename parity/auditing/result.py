@@ -41,9 +41,10 @@ class Measured:
     the reference does not have so. `effects` are what reading the taps changes, by execution.
     `borders` and `unjudged` are as in `parity.localise.Located`; `not_finite` says which modules
     make the first NaN or infinite numbers, where both sides have some. `changed_by_running` are
-    variables of the port that have other values after a run. `assumed` says of each place where
-    tensors were paired by their shapes alone how. `kept` are, by side, the casts to float32 that
-    were kept in float64, as (line of source, what) to how often.
+    variables of the port that have other values after a run; `by_default` how many variables and
+    outputs there are, and those that are others where nobody says whether it trains. `assumed` says
+    of each place where tensors were paired by their shapes alone how. `kept` are, by side, the
+    casts to float32 that were kept in float64, as (line of source, what) to how often.
     """
 
     places: Mapping[str, Site]
@@ -63,6 +64,7 @@ class Measured:
     unjudged: Mapping[str, str] = field(default_factory=dict)
     not_finite: Mapping[str, Any] = field(default_factory=dict)
     changed_by_running: Sequence[str] = ()
+    by_default: tuple[int, Sequence[str]] = (0, ())
     assumed: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
 
@@ -292,7 +294,8 @@ def build_result(
     further_claims: Sequence[Claim] = (),
 ) -> AuditResult:
     """The audit's result, every figure from `measured`; `further_claims` are judged already."""
-    function = {v.key: v for v in same_function(measured.function, measured.floors)}
+    gaps = {key: measured.function[key] for key in measured.places if key in measured.function}
+    function = {v.key: v for v in same_function(gaps, measured.floors)}
     precision = {
         name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
         for name, run in measured.executions.items()
@@ -369,6 +372,8 @@ def _claims(
         claims = claims[1:]
     if measured.changed_by_running:
         claims.append(_state_claim(measured.changed_by_running, command))
+    if measured.by_default[0]:
+        claims.append(_default_claim(*measured.by_default, command))
     for name, verdicts in precision.items():
         claims.append(
             margin_claim(
@@ -453,6 +458,27 @@ def _state_claim(changed: Sequence[str], command: str) -> Claim:
     return one.located(
         Place(layer or "model", f"{layer or 'model'} of the port: {name}{more}"),
         "the layer runs in training mode, such as a batch norm that updates its statistics",
+    )
+
+
+def _default_claim(count: int, others: Sequence[str], command: str) -> Claim:
+    """That a call which does not say whether the port trains is one that does not train."""
+    one = claim(
+        "untrained_by_default",
+        "Called without saying whether it trains, the port computes the same and keeps its state",
+        Findings(count, list(others)),
+        "outputs and variables after a call without `training`, beside those of one that is told "
+        "not to train",
+        command,
+    )
+    if one.holds:
+        return one
+    layer, _, name = others[0].rpartition(".")
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return one.located(
+        Place(layer or "model", f"{layer or 'model'} of the port: {name}{more}"),
+        "a layer trains by default, and those that are called after it do as well; call the model "
+        "with training=False",
     )
 
 

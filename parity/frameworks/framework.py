@@ -104,7 +104,11 @@ class Framework(Protocol):
     Attributes:
         NAME: as people know it.
         EXECUTIONS: how its models can be run; in the first, modules run alone.
+        ASKED_FOR: further executions of the forward pass, which take long to prepare; they are run
+            only where they are named. May be left out.
         IMAGES: the axes of an image's tensor by their number, as its layers have them by default.
+        by_default: by_default(recorder, inputs) are the outputs where nobody says whether the model
+            trains. May be left out where the model itself knows it, in its mode.
         measure_floors: None where its models cannot be a reference.
         copied: copied(model, dtype) is a copy of a given model that computes in `dtype`; None where
             what is built keeps its precision.

@@ -21,12 +21,15 @@ class Entry:
         package: is imported wherever a model of it exists.
         base: full name of the class that all its models extend.
         open: gives the framework; it may import the package.
+        held: full name of the class of what stands for a model once it is built, where that is
+            another.
     """
 
     name: str
     package: str
     base: str
     open: Callable[[], Framework]
+    held: str = ""
 
 
 def _module(name: str) -> Callable[[], Any]:
@@ -64,6 +67,7 @@ register(
         "flax",
         "flax.linen.module.Module",
         _module("parity.frameworks.flax.linen.framework"),
+        "parity.frameworks.flax.linen.capture.Held",
     )
 )
 register(
@@ -97,6 +101,7 @@ WITHOUT_MODULES = {
     "onnxruntime.capi.onnxruntime_inference_collection.InferenceSession": "an ONNX session",
 }
 """Classes of programs, which have no modules that could be watched, in words."""
+COMPILED = "a compiled model"
 
 
 def refuse_programs(model: Any) -> None:
@@ -107,14 +112,15 @@ def refuse_programs(model: Any) -> None:
         raise InputError(
             f"{what} was given ({type(model).__name__}): it has no modules to watch",
             "models of Python code can be compared, whose modules are called one by one",
-            "give the model that it was made of, with the same weights",
+            "give the model that it was made of, with the same weights"
+            + ("; among `executions`, `compile` compiles it" if what == COMPILED else ""),
         )
 
 
 def entry_of(model: Any) -> Entry | None:
     """The entry of the framework that `model` is a model of, None where it is of none."""
     bases = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
-    return next((one for one in ENTRIES.values() if one.base in bases), None)
+    return next((one for one in ENTRIES.values() if {one.base, one.held} & bases), None)
 
 
 def of(model: Any) -> Framework:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.matching.fingerprints import length
 from parity.matching.modules import ALIKE, CLEARLY, Values
-from parity.matching.rearrangement import Rearrangement, nearest
+from parity.matching.rearrangement import Rearrangement, Repeated, nearest, repeated
 from parity.matching.seen import Side
 from parity.pairing import align
 from parity.trace import Tap, tap_key
@@ -20,15 +21,16 @@ FORMED = "no tensor of the other side has its numbers in any layout"
 class Tensors:
     """The parts of a `Names` that say how tensors of paired modules belong together.
 
-    `paired` counts the tensors of the reference that have a counterpart, `views` are by place.
+    `compared` are the keys of the port's tensors, in first calls, that have a counterpart; `views`
+    are by place.
     """
 
     tensors: dict[str, str] = field(default_factory=dict)
     calls: dict[str, dict[int, int]] = field(default_factory=dict)
-    views: dict[str, tuple[str, Rearrangement]] = field(default_factory=dict)
+    views: dict[str, tuple[str, Rearrangement | Repeated]] = field(default_factory=dict)
     reference_only: dict[str, str] = field(default_factory=dict)
     port_only: dict[str, str] = field(default_factory=dict)
-    paired: int = 0
+    compared: set[str] = field(default_factory=set)
 
 
 def pair_tensors(theirs: Side, ours: Side, modules: Mapping[str, str], values: Values) -> Tensors:
@@ -106,14 +108,15 @@ class _Search:
             if name not in named.values():
                 why = self._why(theirs[name], self.ours)
                 self.found.reference_only[self._place(place, name)] = why
-        self.found.paired += len(named)
+        self.found.compared |= {ours[name].key for name in named}
 
     @staticmethod
     def _place(place: tuple[str, str], name: str) -> str:
         return glob.escape(tap_key(*place, name))
 
     def _possible(self, theirs: Tap, ours: Tap) -> bool:
-        return theirs.array.size == ours.array.size
+        one, other = theirs.array, ours.array
+        return one.size == other.size or repeated(one.shape, other.shape) is not None
 
     def _seen(self, place: tuple[str, str], theirs: Tap, ours: Tap) -> bool:
         """Whether both can be compared; notes the view where the port has another layout."""
@@ -122,6 +125,10 @@ class _Search:
         if as_named is not None and as_named.shape == theirs.array.shape:
             by_axes = _gap(as_named, theirs.array)
         if by_axes <= ALIKE:
+            return True
+        copies = repeated(theirs.array.shape, ours.array.shape)
+        if copies is not None and ours.axes == theirs.axes and self._copied(copies, theirs, ours):
+            self.found.views[self._place(place, theirs.name)] = (theirs.axes, copies)
             return True
         one, gap = nearest(
             theirs.array.astype(np.float64, copy=False), ours.array.astype(np.float64, copy=False)
@@ -133,6 +140,10 @@ class _Search:
             return False
         elsewhere = place[1] == "output" and self._elsewhere(ours, self.theirs, by_axes)
         return not elsewhere
+
+    @staticmethod
+    def _copied(copies: Repeated, theirs: Tap, ours: Tap) -> bool:
+        return _gap(copies.to_reference(ours.array), theirs.array) <= ALIKE
 
     def _elsewhere(self, tap: Tap, side: Side, gap: float) -> str:
         """The place of the other side that has this tensor's numbers; empty for none."""
@@ -150,6 +161,6 @@ class _Search:
 
 
 def _gap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    difference = float(np.linalg.norm(ours.astype(np.float64) - theirs))
-    scale = float(np.linalg.norm(theirs.astype(np.float64)))
+    difference = length(ours.astype(np.float64) - theirs)
+    scale = length(theirs.astype(np.float64))
     return difference / scale if scale else float(difference > 0)

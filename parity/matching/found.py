@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from parity.matching.coverage import Coverage
 from parity.matching.holding import Piece
-from parity.matching.rearrangement import Rearrangement
+from parity.matching.rearrangement import Rearrangement, Repeated
 from parity.matching.together import Line, Question
 from parity.names import Declared, Names, Naming, Places, filled, matched
-from parity.weights import Variable, Weights
+from parity.weights import Joint, Variable, Weights
 
 SHOWN = 4  # names in one sentence
 COLUMNS = 96
@@ -33,6 +34,7 @@ class Match:
         views: by place, how the port holds a tensor, as `names` has it.
         layouts: the same of weights.
         paths: of all modules, of the reference and of the port.
+        coverage: how much of the port was found; None where all names were declared.
 
     Example:
         >>> import numpy, torch
@@ -50,9 +52,10 @@ class Match:
     questions: tuple[Question, ...]
     shared: bool
     pieces: Mapping[str, tuple[Piece, ...]] = field(repr=False)
-    views: Mapping[str, tuple[str, Rearrangement]] = field(repr=False)
+    views: Mapping[str, tuple[str, Rearrangement | Repeated]] = field(repr=False)
     layouts: Mapping[str, Rearrangement] = field(repr=False)
     paths: tuple[Collection[str], Collection[str]] = field(repr=False)
+    coverage: Coverage | None = None
 
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._names(), *self._weights()])
@@ -80,12 +83,18 @@ class Match:
 
     def _head(self) -> list[str]:
         lines = [f"# asks: {question}" for question in self.questions]
+        if self.coverage is not None:
+            lines.append(f"# {self.coverage}.")
         if self.shared:
             lines.append("# The port has the reference's weights: without `weights` they stay, and")
             lines.append("# are compared; with it the reference's are moved into the port.")
         lines.append("import parity")
-        if self.views or self.layouts:
-            lines.append("from parity.matching.rearrangement import Rearrangement")
+        used = sorted(
+            {type(one).__name__ for _, one in self.views.values()}
+            | ({Rearrangement.__name__} if self.layouts else set())
+        )
+        if used:
+            lines.append(f"from parity.matching.rearrangement import {', '.join(used)}")
         return [*lines, ""]
 
     def _names(self) -> list[str]:
@@ -114,6 +123,7 @@ class Match:
         }
         lines += _table("variables", variables, end="")
         lines += _table("layouts", {key: f"{one!r}.layout()" for key, one in self.layouts.items()})
+        lines += _joints(self.weights.joints)
         for side in ("reference_only", "port_only"):
             only = {path: _quoted(why) for path, why in getattr(self.weights, side).items()}
             lines += _table(side, only)
@@ -227,6 +237,17 @@ def _table(name: str, entries: Mapping[str, str], end: str = ",") -> list[str]:
         return []
     rows = [f"        {_quoted(key)}: {value}{end}" for key, value in entries.items()]
     return [f"    {name}={{", *rows, "    },"]
+
+
+def _joints(joints: Sequence[Joint]) -> list[str]:
+    """The joints that can be declared again; others follow from the kinds of their layers."""
+    told = [f"        {one.how}," for one in joints if one.how]
+    others = [
+        f"    # {', '.join(one.reference)} with {', '.join(one.port)}: by the kinds of their layers"
+        for one in joints
+        if not one.how
+    ]
+    return [*(["    joints=[", *told, "    ],"] if told else []), *others]
 
 
 def _quoted(text: Any) -> str:

@@ -10,7 +10,7 @@ from parity.matching.rearrangement import Rearrangement, exact, possible
 from parity.matching.seen import Side, Weight
 from parity.matching.together import SURE, Line, Question, Together, Weighed
 from parity.names import matched
-from parity.weights import SAME, Layout, Weights
+from parity.weights import SAME, Joint, Layout, Weights
 
 NOWHERE = "nothing of the other side has its numbers, nor its place"
 
@@ -42,6 +42,7 @@ class Held:
         single: the port's path to the reference's key, where one holds the other.
         lines: the evidence of each pair.
         questions: what could not be decided.
+        joints: those of which one holds several.
     """
 
     pieces: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Held:
     single: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    joints: list[Joint] = field(default_factory=list)
     only: tuple[dict[str, str], dict[str, str]] = field(default_factory=lambda: ({}, {}))
 
     def weights(
@@ -63,9 +65,8 @@ class Held:
             if owner is None or key != (f"{owner}.{one.name}" if owner else one.name):
                 variables.setdefault(path, key)
         layouts = {key: one.layout() for key, one in self.found.items()}
-        return Weights(
-            variables, {**layouts, **declared.layouts}, *self.only, joints=declared.joints
-        )
+        joints = (*declared.joints, *self.joints)
+        return Weights(variables, {**layouts, **declared.layouts}, *self.only, joints=joints)
 
 
 def hold(theirs: Side, ours: Side, weighed: Weighed, declared: Weights) -> Held:
@@ -79,9 +80,11 @@ def hold(theirs: Side, ours: Side, weighed: Weighed, declared: Weights) -> Held:
     for one in weighed.together:
         if one.parts:
             note = _parts(held, one, theirs, ours)
-            if not weighed.shared:
-                why = "one holds the others in one array; such weights are not moved by themselves"
-                held.questions.append(Question(one.theirs, one.ours, why))
+            joint = packed(one, theirs, ours)
+            if joint is not None:
+                held.joints.append(joint)
+            elif not weighed.shared:
+                held.questions.append(Question(one.theirs, one.ours, _unpacked(one, theirs, ours)))
         else:
             note = _single(held, one, theirs, ours, layouts.get(one.theirs[0]))
         if note is None:
@@ -116,7 +119,15 @@ def _one_sided(held: Held, theirs: Side, ours: Side, weighed: Weighed, declared:
         only[index].update(dict.fromkeys(left, NOWHERE))
     held.only = only
     if any(lost) and not weighed.shared:
-        why = "nothing of the other side has their size at their place; weights cannot be moved"
+        shapes = [
+            f"{path} {list(side.weights[path].shape)}"
+            for side, paths in zip((theirs, ours), lost, strict=True)
+            for path in paths
+        ]
+        why = (
+            f"nothing of the other side has their size at their place ({', '.join(shapes)}); what "
+            "several hold together is declared: `Weights(joints=[parity.Joint.packed(...)])`"
+        )
         held.questions.append(Question(*lost, why))
 
 
@@ -125,7 +136,7 @@ def _single(
 ) -> str | None:
     """Notes how one variable holds one tensor; returns what is to be said, None where unknown."""
     (key,), (path,) = one.theirs, one.ours
-    reference, variable = theirs.weights[key].held, ours.weights[path]
+    reference, variable = theirs.weights[key], ours.weights[path]
     chosen, note = declared, ""
     if declared is None:
         found, note = _layout(reference, variable)
@@ -135,7 +146,7 @@ def _single(
             held.found[key] = found
         chosen = found.layout() if isinstance(found, Rearrangement) else variable.layout
     held.pieces[key] = (Piece(path, chosen.to_reference),)
-    held.moved[path] = chosen.to_port(reference)
+    held.moved[path] = chosen.to_port(reference.held)
     held.single[path] = key
     return note
 
@@ -157,18 +168,75 @@ def _parts(held: Held, one: Together, theirs: Side, ours: Side) -> str | None:
     return ""
 
 
-def _layout(reference: np.ndarray, variable: Weight) -> tuple[Rearrangement | Layout | None, str]:
+def packed(one: Together, theirs: Side, ours: Side) -> Joint | None:
+    """The joint of one array and its parts, None where none has exactly their numbers."""
+    arrays = (
+        {key: theirs.weights[key].held for key in one.theirs},
+        {path: ours.weights[path].array for path in one.ours},
+    )
+    index = 0 if len(one.theirs) == 1 else 1
+    ((name, whole),) = arrays[index].items()
+    # In the order in which they begin in the whole.
+    names = sorted(one.parts, key=lambda part: int(one.parts[part].indices[0]))
+    parts = [arrays[1 - index][part] for part in names]
+    sides = ([name], names) if index == 0 else (names, [name])
+    for turned in (False, True):
+        turn = [part.T if turned else part for part in parts]
+        for axis in range(whole.ndim):
+            if any(part.ndim != whole.ndim for part in turn):
+                continue
+            sizes = [part.shape[axis] for part in turn]
+            equal = len(set(sizes)) == 1
+            for block in (None, *(n for n in range(1, sizes[0]) if equal and sizes[0] % n == 0)):
+                joint = Joint.packed(
+                    *sides,
+                    axis=axis,
+                    sizes=None if equal else sizes,
+                    block=block,
+                    turned=turned,
+                )
+                if _makes(joint, index, whole, parts):
+                    return joint
+    return None
+
+
+def _makes(joint: Joint, index: int, whole: np.ndarray, parts: list[np.ndarray]) -> bool:
+    """Whether a joint splits the whole into exactly these parts."""
+    try:
+        made = (joint.to_port, joint.to_reference)[index](whole)
+    except (ValueError, IndexError):  # the whole cannot be cut so
+        return False
+    return all(map(np.array_equal, made, parts))
+
+
+def _unpacked(one: Together, theirs: Side, ours: Side) -> str:
+    """Why one array and its parts cannot be moved, and what would say how."""
+    shapes = [
+        f"{name} {list(side.weights[name].shape)}"
+        for side, names in ((theirs, one.theirs), (ours, one.ours))
+        for name in names
+    ]
+    how = Joint.packed(one.theirs, one.ours).how
+    return (
+        "one holds the others in one array, and the numbers do not tell in which order "
+        f"({', '.join(shapes)}): declare it, such as `Weights(joints=[{how}])`"
+    )
+
+
+def _layout(theirs: Weight, variable: Weight) -> tuple[Rearrangement | Layout | None, str]:
     """How the port holds it; a `Layout` where that is the one of its kind of layer.
 
-    A layer of a known kind whose kernel fits is believed, even where another layout would give
-    equal numbers: a transposed kernel is a mistake, and is to be found.
+    Layers of known kinds on both sides whose kernel fits are believed, even where another layout
+    would give equal numbers: a transposed kernel is a mistake, and is to be found. A class of
+    somebody else, such as the Conv1D of transformers, may hold its kernel in any layout.
     """
-    kind = variable.array
+    reference, kind = theirs.held, variable.array
     fits = kind.shape == reference.shape
     if fits and np.array_equal(kind, reference):
         return variable.layout, ""
     other = exact(reference, variable.held)
-    if fits and (variable.layout is not SAME or other is None):
+    known = theirs.of_known_kind and variable.layout is not SAME
+    if fits and (known or other is None):
         return variable.layout, ", in another layout than its kind of layer has" if other else ""
     if other is not None:
         return other, ", rearranged" if variable.held.ndim > 1 else ""

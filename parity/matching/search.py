@@ -11,6 +11,7 @@ from parity.auditing.reference import evaluating, given_reference
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.matching.activations import Tensors, pair_tensors
+from parity.matching.coverage import coverage
 from parity.matching.found import FoundNames, Match
 from parity.matching.holding import Held, hold
 from parity.matching.jointly import joints_between, left_to, without
@@ -98,13 +99,16 @@ def matched_sides(
         declared = dataclasses.replace(declared, joints=(*declared.joints, *joints))
     if move is not None and not weighed.shared and not held.questions:
         ours = move(held)
-    modules, found = (), Tensors()
+    modules, found, covered = (), Tensors(), None
     if partial:
         values = Values()
         modules = tuple(pair_modules(theirs, ours, weighed.together, values, owners))
         found = pair_tensors(theirs, ours, {one.ours: one.theirs for one in modules}, values)
         names = _names(names, modules, found)
         owners = {one.ours: one.theirs for one in modules}
+        paired = {line.ours for line in held.lines}
+        paired |= {path for one in declared.joints for path in one.port}
+        covered = coverage(ours, paired, found.compared)
     return Match(
         names,
         held.weights(theirs, ours, {**owners, "": ""}, declared),
@@ -116,6 +120,7 @@ def matched_sides(
         found.views,
         held.found,
         (theirs.modules, ours.modules),
+        covered,
     )
 
 

@@ -1,6 +1,6 @@
 """What is known of one model of a pair before anything is paired: weights, calls, tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,12 +21,14 @@ class Weight:
         name: what PyTorch calls such a tensor of such a module.
         held: its numbers as the model holds them, or, of a reference, as its state has them.
         layout: how it is held, by the kind of its owner.
+        of_known_kind: whether its owner is of a kind that holds such a tensor in one layout.
     """
 
     owner: str | None
     name: str
     held: np.ndarray
     layout: Layout = SAME
+    of_known_kind: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,13 +54,15 @@ class Called:
 class Side:
     """One model: its weights by path, modules in its own order, calls in that of execution.
 
-    `taps` are the tensors of one run by key.
+    `taps` are the tensors of one run by key, `trained` the paths of weights that training changes;
+    of a reference, it is not asked.
     """
 
     weights: Mapping[str, Weight]
     modules: Sequence[str]
     calls: Sequence[Called] = ()
     taps: Mapping[str, Tap] = field(default_factory=dict)
+    trained: Collection[str] = ()
 
     @cached_property
     def first_calls(self) -> dict[str, int]:
@@ -127,11 +131,14 @@ def see(built: Built, axes: Axes, inputs: Inputs, *, reference: bool) -> Side:
     for path, one in framework.variables(built.model).items():
         held = np.asarray(one.read())
         if not reference:
-            weights[path] = Weight(one.owner, one.name, held, one.layout)
+            weights[path] = Weight(one.owner, one.name, held, one.layout, one.of_known_kind)
         elif one.owner is not None:
             key = f"{one.owner}.{one.name}" if one.owner else one.name
-            weights[key] = Weight(one.owner, one.name, one.layout.to_reference(held))
+            array = one.layout.to_reference(held)
+            weights[key] = Weight(one.owner, one.name, array, of_known_kind=one.of_known_kind)
     calls = [
         Called(call.path, call.call, call.parent and call.parent.path) for call in recorder.calls
     ]
-    return Side(weights, list(recorder.modules), calls, trace)
+    trainer = framework.trainer
+    trained = () if reference or trainer is None else tuple(trainer.trained(built.model))
+    return Side(weights, list(recorder.modules), calls, trace, trained)

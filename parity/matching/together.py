@@ -13,12 +13,14 @@ from parity.matching.fingerprints import (
     digest,
     gap_of_ordered,
     is_constant,
+    length,
     ordered,
     parts_of,
 )
 from parity.matching.rearrangement import nearest
 from parity.matching.seen import Side, Weight
 from parity.matching.sequences import aligned, misnamed
+from parity.trace import shown
 
 DECLARED = "declared"
 WEIGHTS = "equal weights"
@@ -64,10 +66,8 @@ class Question:
     why: str
 
     def __str__(self) -> str:
-        return (
-            f"{', '.join(self.theirs) or 'nothing'} of the reference and "
-            f"{', '.join(self.ours) or 'nothing'} of the port: {self.why}"
-        )
+        theirs, ours = (", ".join(map(shown, one)) or "nothing" for one in (self.theirs, self.ours))
+        return f"{theirs} of the reference and {ours} of the port: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -484,8 +484,8 @@ class _Search:
         """Whether two weights are near each other place by place, in some layout."""
         one, other = self.free[0][theirs], self.free[1][ours]
         if one.held.shape == other.array.shape:
-            scale = float(np.linalg.norm(one.held)) or 1.0
-            if float(np.linalg.norm(one.held - other.array)) <= BFLOAT16 * scale:
+            scale = length(one.held) or 1.0
+            if length(one.held - other.array) <= BFLOAT16 * scale:
                 return True
         return nearest(one.held, other.held)[1] <= BFLOAT16
 

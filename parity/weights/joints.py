@@ -1,7 +1,8 @@
 """Tensors of a reference and variables of a port that are not one to one, and the way back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Joint:
             reference after them, and returns the nearest to these that the port's could come from.
         reason: why there is no inverse; the report says so. Such arrays are computed in float64,
             and the port's must be what the reference's give, bit for bit.
+        how: Python that declares it, empty for one of functions of somebody's own.
     Raises: InputError where there is neither an inverse nor a reason.
 
     Example:
@@ -40,6 +42,7 @@ class Joint:
     to_port: Callable[..., Arrays]
     to_reference: Callable[..., Arrays] | None = None
     reason: str = ""
+    how: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.to_reference is None and not self.reason:
@@ -57,6 +60,8 @@ class Joint:
         *,
         axis: int = 0,
         sizes: Sequence[int] | None = None,
+        block: int | None = None,
+        turned: bool = False,
     ) -> "Joint":
         """Both sides hold the same numbers along one axis, cut at other places.
 
@@ -64,8 +69,11 @@ class Joint:
 
         Args:
             reference, port: as in `Joint`; on one side a single name.
-            axis: the axis that is cut, as the reference has it.
+            axis: the axis that is cut, as the side with the single name has it.
             sizes: of the parts along it; by default all are equal.
+            block: equal parts take turns, each with so many at a time, such as those of one head;
+                by default each part lies in one piece.
+            turned: whether one side has its matrices transposed, as GPT-2's have been.
         """
         parts = max(len(reference), len(port))
         if min(len(reference), len(port)) != 1 or (sizes and len(sizes) != parts):
@@ -74,21 +82,30 @@ class Joint:
                 "one side is a single name, and `sizes` are those of the other's",
                 "declare a joint for each tensor that is packed",
             )
-        cuts = list(np.cumsum(sizes)[:-1]) if sizes else parts
+
+        def places(length: int) -> list[np.ndarray]:
+            if block is not None:
+                table = np.arange(length).reshape(-1, parts, block)
+                return [table[:, one].ravel() for one in range(parts)]
+            return np.split(np.arange(length), np.cumsum(sizes)[:-1] if sizes else parts)
 
         def split(array: np.ndarray) -> list[np.ndarray]:
-            return np.split(array, cuts, axis)
+            found = [np.take(array, one, axis) for one in places(array.shape[axis])]
+            return [one.T for one in found] if turned else found
 
         def joined(*arrays: np.ndarray) -> list[np.ndarray]:
-            return [np.concatenate(arrays, axis)]
+            whole = np.concatenate([one.T for one in arrays] if turned else arrays, axis)
+            return [np.take(whole, np.argsort(np.concatenate(places(whole.shape[axis]))), axis)]
 
         ways = (split, joined) if len(reference) == 1 else (joined, split)
-        return cls(reference, port, *ways)
+        given = {"axis": axis, "sizes": sizes and list(sizes), "block": block, "turned": turned}
+        return cls(reference, port, *ways, how=_call("packed", reference, port, **given))
 
     @classmethod
     def stacked(cls, reference: Sequence[str], port: str) -> "Joint":
         """Several tensors of one shape, in one variable with a first axis more."""
-        return cls(reference, [port], lambda *arrays: [np.stack(arrays)], list)
+        how = _call("stacked", reference, port)
+        return cls(reference, [port], lambda *arrays: [np.stack(arrays)], list, how=how)
 
     @classmethod
     def tied(cls, reference: Sequence[str], port: str) -> "Joint":
@@ -103,7 +120,8 @@ class Joint:
                 )
             return [arrays[0]]
 
-        return cls(reference, [port], to_port, lambda array: [array] * len(reference))
+        how = _call("tied", reference, port)
+        return cls(reference, [port], to_port, lambda array: [array] * len(reference), how=how)
 
     @classmethod
     def summed(cls, reference: Sequence[str], port: str) -> "Joint":
@@ -118,7 +136,8 @@ class Joint:
         def nearest(total: np.ndarray, first: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
             return [total - sum(others, start=np.zeros_like(first)), *others]
 
-        return cls(reference, [port], to_port, nearest, "a sum does not say what was added")
+        why, how = "a sum does not say what was added", _call("summed", reference, port)
+        return cls(reference, [port], to_port, nearest, why, how)
 
     @classmethod
     def normalised(cls, reference: Sequence[str], port: str) -> "Joint":
@@ -141,6 +160,7 @@ class Joint:
             lambda g, v: [v * (g / length(v, g))],
             nearest,
             "a product does not say how long its direction was",
+            _call("normalised", reference, port),
         )
 
     @classmethod
@@ -160,6 +180,7 @@ class Joint:
             lambda weight, u, v: [weight / sigma(weight, u, v)],
             lambda held, weight, u, v: [held * sigma(weight, u, v), u, v],
             "a quotient does not say what was divided",
+            _call("spectral", reference, port, axis=axis),
         )
 
     @classmethod
@@ -193,9 +214,18 @@ class Joint:
             moved = shifted - shift * factor.ravel()
             return [kernel / factor, *bias, gamma, moved, mean, variance]
 
-        return cls(reference, port, to_port, nearest, "a folded norm is part of the kernel")
+        why = "a folded norm is part of the kernel"
+        how = _call("folded", reference, port, epsilon=epsilon, axis=axis)
+        return cls(reference, port, to_port, nearest, why, how)
 
 
 def alone(key: str, path: str) -> Joint:
     """One tensor and one variable that holds it."""
     return Joint([key], [path], lambda array: [array], lambda array: [array])
+
+
+def _call(name: str, reference: Sequence[str], port: Sequence[str] | str, **given: Any) -> str:
+    """The call of a joint's own function, without what is as by default."""
+    port = port if isinstance(port, str) else list(port)
+    settings = [f", {key}={one!r}" for key, one in given.items() if one]
+    return f"parity.Joint.{name}({list(reference)!r}, {port!r}{''.join(settings)})"

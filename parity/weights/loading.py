@@ -89,6 +89,8 @@ class Variable:
         shape: as it is held.
         read, assign: its array as it is held; `assign` casts to its own dtype.
         tensor: what its framework knows it by.
+        of_known_kind: whether its owner is of the framework's own layers, which hold such a tensor
+            in one layout; a class of somebody else may hold it in another.
     """
 
     owner: str | None
@@ -98,6 +100,7 @@ class Variable:
     read: Callable[[], np.ndarray]
     assign: Callable[[np.ndarray], None]
     tensor: Any = None
+    of_known_kind: bool = True
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_a_match_is_printed_and_what_is_no_pair_is_refused(written, parity):
 
 
 def test_a_new_pair_is_a_file_that_can_be_completed(written, parity):
-    status, _, err = parity("new-pair", "compare.py:Block", "compare.py:Port", "--out", "pair.py")
+    status, _, err = parity("new-pair", "compare.py:Block", "compare.py:Port", "--file", "pair.py")
     assert status == 0, err
     text = (written / "pair.py").read_text()
     compile(text, "pair.py", "exec")
@@ -63,4 +63,4 @@ def test_a_new_pair_is_a_file_that_can_be_completed(written, parity):
     completed = text.replace("size=(2, 3, 32, 48)", "size=(2, 7, 16)")
     (written / "completed.py").write_text(completed)
     assert parity("match", "completed.py:pair")[0] == 0
-    assert parity("new-pair", "compare.py:Block", "compare.py:Port", "--out", "pair.py")[0] == 2
+    assert parity("new-pair", "compare.py:Block", "compare.py:Port", "--file", "pair.py")[0] == 2

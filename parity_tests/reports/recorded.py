@@ -11,6 +11,7 @@ from parity.assignment import Certificate
 from parity.auditing.result import About, Input, Measured, Precision, build_result, isolated_claim
 from parity.claims import all_hold, claim, margin_claim
 from parity.judge import function_verdict, gradient_verdict
+from parity.localise import Localisation
 from parity.measurements import Matching, Multiple, Relative, matching_place
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
@@ -59,17 +60,20 @@ def audit(worst: float = 1.0, own: float | None = 1.0) -> dict[str, Any]:
         returned_sha256="ab" * 32,
         effects={"eager": {"same program": 0.0}, "xla": {"production": 1e-8}},
     )
-    further = []
+    further, places = [], ()
     if own is not None:
         gaps = {name: gap for name, gap in function.items() if ":output" in name}
         gaps[key] = Gap(1e-15 * max(own, 1.0), 9e-15 * max(own, 1.0), peak=4.0)
         alone = {
             name: function_verdict(name, gap, measured.floors[name]) for name, gap in gaps.items()
         }
-        further.append(isolated_claim(alone, (), COMMAND))
+        if not alone[key].passed:
+            words = (f"{PATHS[1]}: own error [float64]", None)
+            places = (Localisation(PATHS[1], "own", key, *words, (alone[key],)),)
+        further.append(isolated_claim(alone, places, COMMAND))
     result = build_result(
         measured,
-        (),
+        places,
         About(
             COMMAND,
             inputs=[Input("synthetic 0", "4x5", "cd" * 32)],

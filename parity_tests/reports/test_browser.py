@@ -2,12 +2,14 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 
 from parity_tests.reports import browser, recorded
 from parity_tests.reports.results import different_result
 from parity_tests.reports.test_samples import SAMPLE
+from reports.loading import load
 from reports.render import write_report
 
 pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "ready")
@@ -262,3 +264,49 @@ def test_a_page_that_is_too_wide_would_be_noticed(opened):
     page.evaluate("() => { document.querySelector('main p').style.maxWidth = 'none'; }")
     assert page.evaluate("() => document.documentElement.scrollWidth") > 360
     assert page.evaluate(WIDER) != []
+
+
+@pytest.fixture(scope="module")
+def mixer(tmp_path_factory):
+    """The report of a pair that is not MaskFormer, with three faults."""
+    found = load([Path(__file__).parent / "mixer" / "faults.json"])
+    return write_report(found, tmp_path_factory.mktemp("mixer")).as_uri()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_place_cause_and_next_step_are_on_the_first_screen(opened, mixer, scheme):
+    page = opened(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    page.goto(mixer)
+    for text in ("2 more places", "epsilon 0.001", "gelu (tanh)", "a sum instead of a mean"):
+        box = page.get_by_text(text).first.bounding_box()
+        assert box["y"] + box["height"] < 900, text
+    steps = page.locator(".places dd", has_text="then run parity audit --pair")
+    assert steps.count() == 3
+    assert all(one.bounding_box()["y"] < 880 for one in steps.all())
+
+
+def test_boxes_of_the_network_are_opened_by_the_keyboard_and_show_what_is_at_fault(opened, mixer):
+    page = opened()
+    page.goto(mixer)
+    fault = page.locator(".hands .bad")
+    assert [text.split("wrongly")[0].split()[-1] for text in fault.all_text_contents()] == [
+        "head:input",
+        "fc2:input",
+    ]
+    assert all(one.is_visible() for one in fault.all())
+    tokens = page.locator("details.box", has=page.locator("> summary code", has_text="tokens"))
+    closed = tokens.last
+    assert closed.get_attribute("open") is None
+    inner = closed.locator(".box").first
+    assert not inner.is_visible()
+    closed.locator("> summary").press("Enter")
+    assert inner.is_visible()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_no_violation_on_the_page_of_a_pair(opened, mixer, width):
+    page = opened(viewport={"width": width, "height": 900}, bypass_csp=True)
+    page.goto(mixer)
+    assert violations(page) == []
+    assert page.evaluate(WIDER) == []
+    assert page.evaluate(LABELS) == []

@@ -201,5 +201,5 @@ def test_the_command_compares_files_and_writes_a_summary(tmp_path, parity):
 
 def test_the_summary_of_equal_results_says_so():
     text = markdown(both(recorded.audit(), recorded.audit()), "a", "b")
-    assert text.startswith("## :white_check_mark: no regression: b against a")
+    assert text.startswith("## :white_check_mark: no regression: `b` against `a`")
     assert "No claim, tensor or score changed." in text

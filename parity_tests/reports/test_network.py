@@ -1,5 +1,7 @@
 """The map shows a module's own error where it was measured, and says so where it was not."""
 
+from pathlib import Path
+
 from parity.claims import margin_claim
 from parity.judge import function_verdict, gradient_verdict
 from parity.metrics import Gap
@@ -7,8 +9,9 @@ from parity_tests.reports import recorded
 from reports.document import Figure, Table, Text
 from reports.drawing.layer_map import Module, colour
 from reports.drawing.network import blocks, modules_of
-from reports.loading import of_result
+from reports.loading import load, of_result
 
+MIXER = Path(__file__).parent / "mixer"
 FLOOR = Gap(1e-15, 4e-15)
 SOUND, WRONG = Gap(2e-15, 8e-15), Gap(1e-6, 4e-6)
 FIRST, SECOND = "backbone.stem.conv1", "backbone.res2.0.conv1"
@@ -127,3 +130,38 @@ def test_audits_recorded_before_own_errors_were_stay_readable():
         own = any(claim.id == "isolated_function" for claim in claims)
         (title,) = titles(blocks(claims))
         assert title == ("own error, forward" if own else "error in place, forward")
+
+
+def boxed(root):
+    """Every box by its names, one in another."""
+    yield (root.name,), root
+    for child in root.children:
+        for names, one in boxed(child):
+            yield (root.name, *names), one
+
+
+def test_boxes_hold_every_module_and_what_they_hand_on():
+    (one,) = load([MIXER / "faults.json"])
+    result = one.result
+    found = blocks(result.claims, {x.path: x.edge for x in result.localisations})
+    (drawn,) = (block for block in found if block.kind == "boxes")
+    every = dict(boxed(drawn.root))
+    paths = {layer.path for layer in result.layers}
+    assert {".".join(names[1:]) for names in every} >= paths
+    bad = {".".join(names[1:]) or "model" for names, box in every.items() if box.tone == "bad"}
+    assert bad == {place.path for place in result.localisations}
+    wrong = {hand.to for box in every.values() for hand in box.hands if hand.tone == "bad"}
+    assert wrong == {"head:input", "fc2:input"}
+    for names, box in every.items():
+        within = [other for path, other in every.items() if path[: len(names)] == names]
+        assert box.open == any(other.tone == "bad" for other in within if other is not box) or any(
+            hand.tone == "bad" for hand in box.hands
+        )
+
+
+def test_boxes_of_an_equal_pair_are_closed():
+    """The twin."""
+    (one,) = load([MIXER / "equal.json"])
+    (drawn,) = (x for x in blocks(one.result.claims) if x.kind == "boxes")
+    assert {box.tone for _, box in boxed(drawn.root)} <= {"good", ""}
+    assert not any(box.open for _, box in boxed(drawn.root))

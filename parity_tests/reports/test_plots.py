@@ -78,6 +78,22 @@ def test_larger_values_are_higher_and_a_value_on_its_limit_touches_the_line(size
     )
 
 
+def test_each_point_is_drawn_against_its_own_limit():
+    """Tensors at the same share of their limits stand at one height, below or above one line."""
+    points = [
+        Point("a", "heads", 5e-15, 1e-14, True),
+        Point("b", "heads", 5e-3, 1e-2, True),
+        Point("c", "heads", 2e-14, 1e-14, False),
+        Point("d", "heads", 1.0, 0.0, False),
+    ]
+    svg = draw(points)
+    (_, first, _), (_, second, _), (_, above, _), (_, none, _) = marks(svg)
+    (line,) = (one for one in svg if one.get("class") == "limit")
+    at = float(re.fullmatch(r"M[\d.]+ ([\d.]+)H[\d.]+", line.get("d")).group(1))
+    assert first == pytest.approx(second, abs=0.05)
+    assert none < above < at < first
+
+
 def test_zero_has_its_own_row_below_the_scale():
     points = [Point("a", "heads", 0.0, 1e-12, True), Point("b", "heads", 1e-16, 1e-12, True)]
     svg = draw(points)
@@ -94,4 +110,5 @@ def test_hostile_labels_are_escaped():
 
 def test_stages_have_distinct_classes():
     assert stage_class("input") != stage_class("metric")
-    assert stage_class("anything else") == "sx"
+    assert stage_class("other") == stage_class("outputs") == "sx"
+    assert stage_class("blocks") == stage_class("blocks") != stage_class("stem")

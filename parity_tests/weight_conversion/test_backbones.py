@@ -153,7 +153,7 @@ def test_swin_tables_are_resized_to_another_window(tmp_path) -> None:
     receipt = convert(path, tmp_path / "a.safetensors", "safetensors", wider)
     assert verify(tmp_path / "a.safetensors.receipt.json") == []
     table = "backbone.layers.2.blocks.1.attn.relative_position_bias_table"
-    rules = {entry["name"]: entry["rule"] for entry in receipt["tensors"]}
+    rules = {entry.name: entry.rule for entry in receipt.tensors}
     assert rules[table] == "bicubic from 49 to 121 rows"
     index = table.replace("bias_table", "index")
     assert rules[index] == "constant of the model"

@@ -250,7 +250,7 @@ def test_dtype_changes_on_request_only(weights, tmp_path) -> None:
     with pytest.raises(InputError, match=r"of another type \(--dtype float32 converts\)"):
         convert(path, tmp_path / "a.pth", "torch", CONFIG)
     receipt = convert(path, tmp_path / "a.safetensors", "safetensors", CONFIG, dtype="float32")
-    assert receipt["options"]["dtype"] == "float32"
+    assert receipt.options["dtype"] == "float32"
     constant = "criterion.empty_weight"  # exact again, not widened from its rounded form
     wanted = {k: v.astype(weights[k].dtype) for k, v in half.items()}
     wanted[constant] = weights[constant]
@@ -363,12 +363,12 @@ def test_what_the_library_cannot_hold_is_named(change, part, source, tmp_path) -
 
 def test_receipt_accounts_for_every_tensor(source, weights, tmp_path) -> None:
     receipt = convert(source, tmp_path / "hf", "hf", CONFIG)
-    assert [entry["name"] for entry in receipt["tensors"]] == list(weights)
+    assert [entry.name for entry in receipt.tensors] == list(weights)
     stored = json.loads((tmp_path / "hf" / "receipt.json").read_text())
-    assert stored == json.loads(json.dumps(receipt))
-    sources = [part["name"] for entry in receipt["tensors"] for part in entry["sources"]]
+    assert stored == json.loads(receipt.text())
+    sources = [part.name for entry in receipt.tensors for part in entry.sources]
     assert sorted(sources) == sorted(weights)
-    assert receipt["config"]["digest"] == CONFIG.digest
+    assert receipt.config["digest"] == CONFIG.digest
 
 
 def test_shards_and_loose_files_of_the_library_are_read(source, weights, tmp_path) -> None:

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from parity.errors import InputError
+from parity.records import plain
 from parity_tests.weight_conversion.samples import CONFIG, flip_bit, state, write_safetensors
 from replication.commands import convert as convert_verb
 from replication.commands import inspect as inspect_verb
@@ -69,14 +70,14 @@ def test_a_flipped_bit_in_the_source_is_caught(where, copy) -> None:
 
 def rewritten(copy: Path, change, forge: bool) -> list[str]:
     """Problems after `change` to the target's tensors; `forge` also corrects the file's hash."""
-    from weight_conversion.receipt import digests_of_files
+    from weight_conversion.digests import digests_of_files
 
     tensors = state()
     write_safetensors(copy / "a.safetensors", change(tensors))
     path = receipt_path(copy / "a.safetensors", "safetensors")
     if forge:
         receipt = json.loads(path.read_text())
-        receipt["target"]["files"] = digests_of_files([copy / "a.safetensors"])
+        receipt["target"]["files"] = plain(digests_of_files([copy / "a.safetensors"]))
         path.write_text(json.dumps(receipt))
     return verify(path)
 

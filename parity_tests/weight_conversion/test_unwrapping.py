@@ -231,12 +231,3 @@ def test_shards_need_no_config(tmp_path: Path) -> None:
     path.write_text(json.dumps({"weight_map": {"a": "absent.safetensors"}}))
     with pytest.raises(InputError, match=r"absent\.safetensors cannot be read"):
         opened(path)
-
-
-@pytest.mark.parametrize("part", [".", ".metadata", "__0_0.distcp"])
-def test_a_distributed_checkpoint_is_named_and_not_called_damaged(part: str, tmp_path) -> None:
-    (tmp_path / ".metadata").write_bytes(b"\x80\x02ctorch.distributed.checkpoint.metadata\nM\n)R.")
-    (tmp_path / "__0_0.distcp").write_bytes(b"PK\x03\x04")
-    with pytest.raises(InputError, match=r"distributed checkpoint.*\n.*\n.*dcp_to_torch") as caught:
-        opened(tmp_path / part)
-    assert "damaged" not in str(caught.value)

@@ -32,14 +32,14 @@ def command(
     """Compare two audits, training steps, trajectories, evaluations or training runs.
 
     Exit status: 0 nothing got worse, 1 a claim that held fails now, or an error or a score got
-    worse by more than rounding or chance explains, 2 wrong usage or input.
+    worse by more than rounding or chance explains, or a recording contradicts itself, 2 wrong usage
+    or input.
     """
     from parity.files import replacing
     from reports.compare import compare
     from reports.compare import markdown as summary
-    from reports.loading import load
 
-    result = compare(load([before]), load([after]))
+    result = compare(*options.sound([[before], [after]], as_json))
     if markdown is not None:
         with replacing(markdown) as temporary:
             temporary.write_text(summary(result, str(before), str(after)), encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from parity.errors import InputError
+from parity.records import parts
 from replication.commands import options
 from replication.sides.fitting import entry_that_fits
 
@@ -53,7 +54,7 @@ def convert(
         )
     from replication.console.progress import bytes_shown
     from weight_conversion.convert import convert as run
-    from weight_conversion.receipt import receipt_path, size_of
+    from weight_conversion.receipt import receipt_path
     from weight_conversion.unwrapping import Choice
 
     choice = Choice(ema, key, prefix)
@@ -71,16 +72,16 @@ def convert(
             say=options.say,
         )
     beside = receipt_path(target, to)
-    result = {"target": str(target), "receipt": str(beside), **receipt}
+    result = {"target": str(target), "receipt": str(beside), **parts(receipt)}
     options.keep(result, out, "conversion.json", report=False)
     lines = [
-        f"{source} ({receipt['source']['kind']}) -> {target} ({to}), {chosen.name}",
-        f"{len(receipt['tensors'])} tensors, {size_of(receipt['tensors']):,} bytes",
-        *receipt["source"]["notes"],
-        *(f"left out: {name} ({why})" for name, why in receipt["source"]["left_out"].items()),
+        f"{source} ({receipt.source.kind}) -> {target} ({to}), {chosen.name}",
+        f"{len(receipt.tensors)} tensors, {receipt.size:,} bytes",
+        *receipt.source.notes,
+        *(f"left out: {name} ({why})" for name, why in receipt.source.left_out.items()),
         f"receipt: {beside}",
     ]
-    options.end(result, as_json, lambda: "\n  ".join(lines))
+    options.end(result, as_json, lambda: "\n  ".join(lines), name="conversion")
 
 
 def _config(
@@ -102,9 +103,11 @@ def _config(
 def _verify(path: Path, out: Path | None, as_json: bool) -> NoReturn:
     from weight_conversion.verification import verify
 
-    problems = verify(path)
-    result = {"verdict": "different" if problems else "equal", "problems": problems}
+    notes: list[str] = []
+    problems = verify(path, notes.append)
+    verdict = "different" if problems else "equal"
+    result = {"verdict": verdict, "problems": problems, "notes": notes}
     options.keep(result, out, "verification.json", report=False)
     told = "does not hold" if problems else "holds; every file, tensor and rule derived again"
-    lines = [f"{path}: {told}", *problems]
-    options.end(result, as_json, lambda: "\n  ".join(lines), not problems)
+    lines = [f"{path}: {told}", *problems, *notes]
+    options.end(result, as_json, lambda: "\n  ".join(lines), not problems, name="conversion-check")

@@ -30,7 +30,7 @@ def scenes(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     images: Annotated[int, typer.Option("--images", help="Images in total.")] = 64,
     seed: options.Seed = 0,
-    size: Annotated[int, typer.Option("--size", help="Longest side in pixels, about.")] = 320,
+    longest: Annotated[int, typer.Option("--longest", help="Longest side in pixels, about.")] = 320,
     val_share: Annotated[float, typer.Option("--val-share", help="Share of the val split.")] = 0.2,
     workers: options.Workers = 1,
     as_json: options.AsJson = False,
@@ -47,7 +47,7 @@ def scenes(
             out,
             images,
             seed,
-            size=size,
+            size=longest,
             val_share=val_share,
             workers=workers,
             advance=advance,
@@ -57,7 +57,7 @@ def scenes(
         f"{out}: {counts['train']} training and {counts['val']} validation images, "
         f"{len(CATEGORIES)} classes"
     )
-    options.end(result, as_json, lambda: text)
+    options.end(result, as_json, lambda: text, name="scenes")
 
 
 @data.command("convert")
@@ -113,7 +113,7 @@ def convert(
     }
     lines = [f"{out}, {split}: {done.images} images, {done.segments} segments"]
     lines += [f"  {count} {note}" for note, count in done.notes.items()]
-    options.end(result, as_json, lambda: "\n".join(lines))
+    options.end(result, as_json, lambda: "\n".join(lines), name="data-conversion")
 
 
 @data.command("tfrecord")
@@ -151,7 +151,7 @@ def tfrecord(
         f"{r['folder']}: {r['images']} images in {r['shards']} shards, {r['bytes']:,} bytes"
         for r in results.values()
     )
-    options.end(results, as_json, lambda: "\n".join(lines))
+    options.end({"splits": results}, as_json, lambda: "\n".join(lines), name="records")
 
 
 @data.command("inspect")
@@ -215,7 +215,7 @@ def inspect(
             contact_sheet(shown, ignored).save(temporary, format="PNG")
         result["sheet"] = str(sheet)
     options.keep(result, out, "inspection.json", report=False)
-    options.end(result, as_json, lambda: _describe(result))
+    options.end(result, as_json, lambda: _describe(result), name="data-inspection")
 
 
 def _open(

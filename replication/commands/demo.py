@@ -39,7 +39,9 @@ def demo(
 ) -> None:
     """Convert, compare, train, evaluate, compile for a TPU, plant faults, and report.
 
-    The report is complete or not there at all. Exit status: 0 every claim holds, 1 one does not.
+    The report is complete or not there at all.
+
+    Exit status: 0 every claim holds, 1 one does not, 2 wrong usage or input.
     """
     found, seconds = tell(out, scale=SHORT if small else FULL)
     result = described(found, seconds, out)

@@ -33,7 +33,7 @@ def command(
     port_weights: options.PortWeights = None,
     side: options.Side = "both",
     split: options.Split = "val",
-    limit: Annotated[int | None, typer.Option(help="The first N images only.")] = None,
+    first: Annotated[int | None, typer.Option(help="The first N images only.")] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Multi-scale and mirrored testing (semantic configs).")
     ] = False,
@@ -63,7 +63,7 @@ def command(
         data=data,
         sides=sides_of(side),
         split=split,
-        limit=limit,
+        limit=first,
         augmented=tta,
         worst=worst,
         margin=margin / 100,

@@ -1,47 +1,20 @@
 """`parity explain`: what an audit found, told in words, and what may have caused it."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from parity.auditing.result import AuditResult
-from parity.claims import Claim
 from parity.errors import InputError
-from parity.localise import Localisation
-from parity.measurements import Matching
-from parity.reading import bounds
-from parity.reading.content import read_json
 from parity.records import plain
 from replication.commands import options
-from replication.forward.precision_place import less_exact
+
+if TYPE_CHECKING:
+    from reports.evidence import Evidence
 
 AUDIT = "audit.json"
-SHOWN = 3  # targets of a changed matching that are listed
-STAGES = {
-    "train_costs": "matching costs",
-    "train_matching": "matching",
-    "train_losses": "losses",
-    "train_replica_losses": "losses of replicas",
-    "train_gradients_pairing": "gradients that are lost",
-    "train_gradients": "gradients",
-    "train_gradients_isolated": "gradients of single modules",
-    "train_step_gradients": "gradients of the step",
-    "train_update": "update",
-    "train_task": "the Model Garden's task",
-    "train_dropout": "forward pass with dropout",
-    "train_dropout_draws": "dropout masks of the step",
-    "train_schedule": "learning rate",
-    "train_applied": "learning rate and clip of the optimizer",
-    "train_applied_float32": "optimizer in float32",
-    "train_reduction": "reduction over replicas",
-    "train_shares": "gradients of replicas",
-}
-
-
-PREDICTIONS = "the predictions"
-"""What a matching inherits its difference from, where it is right itself."""
+SCHEMA = "maskformer-replication/explanation/1"
 
 
 def register(app: typer.Typer) -> None:
@@ -55,187 +28,68 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell where an audited port goes wrong first, and which mistakes explain it.
 
-        Exit status: 0 the port is equal, 1 it differs, 2 wrong usage or input.
+        Exit status: 0 the port is equal, 1 it differs, or the recording contradicts itself, 2 wrong
+        usage or input.
         """
-        result = _read(run)
-        options.keep(_findings(result), out, "explanation.json", report=False)
-        equal = result.verdict == "equal"
-        options.end(_findings(result), as_json, lambda: "\n".join(story(result)), equal)
+        found = _read(run, as_json)
+        findings = _findings(found)
+        options.keep(findings, out, "explanation.json", report=False)
+        equal = found.result.verdict == "equal"
+        options.end(findings, as_json, lambda: "\n".join(lines(found)), equal)
 
 
-def _read(run: Path) -> AuditResult:
+def _read(run: Path, as_json: bool) -> "Evidence":
+    """The audit in a folder or file, judged again; raises InputError where there is none."""
     path = run / AUDIT if run.is_dir() else run
     try:
-        content = read_json(path, bounds.RECORD_BYTES, "audit")
+        ((found,),) = options.sound([[path]], as_json)
     except InputError as error:
         raise InputError(
             f"{run} holds no audit",
             " ".join(str(error).split()),
             "give a folder that `parity audit --out` wrote",
         ) from None
-    return AuditResult.from_json(content, str(path))
+    if not isinstance(found.result, AuditResult):
+        raise InputError(
+            f"{run} holds no audit",
+            f"it is a result of the kind {found.kind.name}",
+            "give a folder that `parity audit --out` wrote",
+        )
+    return found
 
 
-def _findings(result: AuditResult) -> dict[str, Any]:
+def _findings(found: "Evidence") -> dict[str, Any]:
+    from reports.audit_story import in_training
+    from reports.story import story_of
+
+    result = found.result
+    story = story_of([found])
     return {
+        "schema": SCHEMA,
         "verdict": result.verdict,
+        "sentence": story.sentence,
         "failed_claims": [one.id for one in result.failing],
         "first_divergence": result.first_divergence,
         "places": plain(result.localisations),
+        "story": plain(story.places),
         "training": [
             {"claim": one.id, "place": one.place.text, "cause": one.cause}
-            for one in _in_training(result)
+            for one in in_training(result)
         ],
     }
 
 
-def _in_training(result: AuditResult) -> list[Claim]:
-    """The claims on a training step that say where they fail."""
-    return [one for one in result.failing if one.id.startswith("train_") and one.place]
+def lines(found: "Evidence") -> list[str]:
+    """The story of an audit for a terminal: the sentence, then all that it rests on."""
+    from reports.audit_story import told
+    from reports.story import bare, story_of
 
-
-def story(result: AuditResult) -> list[str]:
-    """An audit's result in sentences: what fails, where it begins, own errors, likely causes."""
-    failed = result.failing
-    if not failed:
+    result = found.result
+    if not result.failing:
         return [
             f"Nothing to explain: the port is equal ({result.taps} tensors compared, "
             f"{len(result.claims)} claims hold)."
         ]
-    lines = [f"{len(failed)} of {len(result.claims)} claims fail:"]
-    lines += [f"- {one.title}" for one in failed]
-    places = result.localisations
-    if result.first_divergence is not None:
-        lines += ["", f"The tensors differ first at {result.first_divergence}."]
-    if places:
-        lines += _largest(result)
-        lines.append(_count(len(places)))
-        lines += alike(places)
-    weights = [one for one in failed if one.id == "weights" and one.place]
-    changed = [str(name) for one in weights for name in getattr(one.measured, "found", ())]
-    for number, one in enumerate(places, 1):
-        lines += ["", *_place(number, one, changed)]
-    if weights:
-        texts = "; ".join(one.place.text for one in weights)
-        lines += ["", f"Weights that come back otherwise: {texts}."]
-    training = _in_training(result)
-    if training:
-        lines += ["", "In the training step:"]
-        for one in training:
-            lines += _stage(one, places)
-    found = None if places else less_exact(result)
-    if found is not None:
-        lines += [
-            "",
-            f"Up to there all agree to rounding in float64: the function is the same. {found.key} "
-            f"is {found.cause}.",
-            "Look there for a product or a sum in a lower precision (bfloat16, TF32), for a "
-            "formula that cancels digits, and for what an execution does otherwise.",
-        ]
-    elif not places and not training:
-        lines += ["", "No module differs when it is run alone on the reference's tensors."]
-    return lines
-
-
-def _count(places: int) -> str:
-    if places == 1:
-        return (
-            "One place has an error of its own; every other module in which something differs "
-            "computes what the reference does when it is run alone: there it is inherited."
-        )
-    return (
-        f"{places} places have errors of their own, each found with the others' results replaced "
-        "by the reference's; what differs elsewhere is inherited."
-    )
-
-
-def alike(places: Sequence[Localisation]) -> list[str]:
-    """A line for each cause that several places have: how many, what, and where."""
-    found: dict[str, list[str]] = {}
-    for one in places:
-        if one.explanations and one.explanations[0].exact:
-            found.setdefault(one.explanations[0].generic, []).append(one.path)
-    lines = []
-    for cause, paths in found.items():
-        if len(paths) > 1:
-            last = dict.fromkeys(path.rpartition(".")[2] for path in paths)
-            where = ", ".join(f"`*.{name}`" for name in last)
-            lines.append(f"{len(paths)} \N{MULTIPLICATION SIGN} {cause}, at {where}.")
-    return lines
-
-
-def _place(number: int, one: Localisation, changed: list[str]) -> list[str]:
-    what = (
-        "computes something else than the reference"
-        if one.kind == "own"
-        else "connects modules, all of which may be right, in another way"
-    )
-    lines = [f"{number}. {one.path} {what}; it shows at {one.edge}."]
-    lines += [f"   {text.strip()}" for text in one.evidence.splitlines()[1:2]]
-    explained = [each for each in one.explanations if each.exact]
-    nearest = one.explanations
-    own = [name for name in changed if name.rpartition(".")[0] == one.path]
-    if own:
-        lines.append(f"   Its weights are not the reference's: {', '.join(own)}.")
-    if explained:
-        which = "This explains" if len(explained) == 1 else "Each of these explains"
-        lines.append(f"   {which} the port's result to rounding:")
-        lines += [f"   - {each.text}" for each in explained]
-        if not any(each.complete for each in explained):
-            lines.append(
-                "   That explains this tensor, not all that the module returns: look for another."
-            )
-    elif nearest:
-        lines.append("   No mistake that was tried explains all of it; nearest:")
-        lines += [f"   - {each}" for each in nearest]
-    elif not own:
-        lines.append("   No mistake that was tried explains it.")
-    return lines
-
-
-def _largest(result: AuditResult) -> list[str]:
-    """Where the difference is largest, if that is not where it is made."""
-    from parity.trace import module_of
-
-    key, gap = result.float64.worst_tap, result.float64.worst_gap
-    if module_of(key) in {one.path for one in result.localisations}:
-        return []
-    return [f"They differ most at {key}, by {gap:.2g}, but are not made wrong there."]
-
-
-def _stage(one: Claim, places: Sequence[Localisation]) -> list[str]:
-    """Where a stage of the training step fails, and whether it is at fault itself."""
-    name, place = STAGES.get(one.id, one.id), one.place
-    cause = f": {one.cause}" if one.cause else ""
-    if not place.inherited:
-        known = [number for number, other in enumerate(places, 1) if other.path == place.part]
-        if known:
-            return [f"- {name}: a consequence of place {known[0]}, {place.part}{cause}"]
-        return [f"- {name}: {place.text}{cause}"]
-    lines = [f"- {name}: a consequence, {place.text}{cause}"]
-    if isinstance(one.measured, Matching):
-        lines += _changed_pairs(one.measured)
-        if place.part == PREDICTIONS:
-            lines.append(
-                "  Given the reference's predictions, the port matches as the reference does: "
-                "the matching is not the cause."
-            )
-    return lines
-
-
-def _changed_pairs(measured: Matching) -> list[str]:
-    """The targets that have another query than in the reference, by layer and image."""
-    lines = []
-    for one in measured.places:
-        ours = next((pairs for way, pairs in one["differing"].items() if "in place" in way), None)
-        if ours is None:
-            continue
-        queries = {target: query for query, target in ours}
-        changed = [
-            f"target {target} has query {queries.get(target, 'none')} instead of {query}"
-            for query, target in sorted(one["pairs"], key=lambda pair: pair[1])
-            if queries.get(target) != query
-        ]
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        lines.append(f"  {one['place']}: {'; '.join(changed[:SHOWN])}{more}")
-    return lines
+    story = story_of([found])
+    ends = dict.fromkeys(f"Next: {bare(one.next)}." for one in story.places)
+    return [bare(story.sentence), "", *told(result), *([""] if ends else []), *ends]

@@ -35,7 +35,7 @@ def show(
     found = load_catalogue(catalogue)
     told = ("id", "family", "stage", "what", "bench", "places", "causes", "imitates")
     described = [{name: getattr(one, name) for name in told} for one in found]
-    options.end({"faults": described}, as_json, lambda: _print(found))
+    options.end({"faults": described}, as_json, lambda: _print(found), name="faults")
 
 
 def _print(found: "Sequence[Fault]") -> None:

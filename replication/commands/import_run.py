@@ -49,4 +49,4 @@ def command(
         f"training: {', '.join(result['train'])}",
         *(f"last {name}: {value:.2f}" for name, value in result["eval"].items()),
     ]
-    options.end(result, as_json, lambda: "\n".join(lines))
+    options.end(result, as_json, lambda: "\n".join(lines), name="imported-run")

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         from replication.commands.pair_source import load_pair
 
         found = parity.match(load_pair(pair))
-        options.end(as_data(found), as_json, lambda: str(found), not found.questions)
+        options.end(as_data(found), as_json, lambda: str(found), not found.questions, name="match")
 
 
 def as_data(found: Any) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def as_data(found: Any) -> dict[str, Any]:
         "modules": [_line(one) for one in found.modules],
         "weights": [_line(one) for one in found.tensors],
         "questions": [str(one) for one in found.questions],
+        "coverage": None if found.coverage is None else str(found.coverage),
         "python": str(found),
     }
 

@@ -44,14 +44,16 @@ def register(app: typer.Typer) -> None:
     """Adds `parity new-pair`."""
 
     @app.command(
-        name="new-pair", epilog="Example: parity new-pair models:Net port.models:Net --out pair.py"
+        name="new-pair", epilog="Example: parity new-pair models:Net port.models:Net --file pair.py"
     )
     def command(
         reference: Annotated[
             str, typer.Argument(help="Class or function of the reference.", metavar="REFERENCE")
         ],
         port: Annotated[str, typer.Argument(help="The port's.", metavar="PORT")],
-        out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path("pair.py"),
+        out: Annotated[Path, typer.Option("--file", help="File to write.", metavar="FILE")] = Path(
+            "pair.py"
+        ),
         as_json: options.AsJson = False,
     ) -> None:
         """Write a commented file that pairs two models, given as module:Class or FILE.py:Class.
@@ -62,7 +64,9 @@ def register(app: typer.Typer) -> None:
         from replication.commands.pair_source import load
 
         if out.exists():
-            raise InputError(f"{out} exists already", "it is not overwritten", "give another --out")
+            raise InputError(
+                f"{out} exists already", "it is not overwritten", "give another --file"
+            )
         text = TEXT.format(
             reference=reference,
             port=port,
@@ -75,7 +79,8 @@ def register(app: typer.Typer) -> None:
         with replacing(out) as path:
             path.write_text(text, encoding="utf-8")
         told = f"{out}: complete it, then run parity audit --pair {out}:pair"
-        options.end({"file": str(out), "pair": f"{out}:pair"}, as_json, lambda: told)
+        made = {"file": str(out), "pair": f"{out}:pair"}
+        options.end(made, as_json, lambda: told, name="pair-file")
 
 
 def _import(source: str, name: str) -> str:

@@ -1,21 +1,24 @@
 """What the verbs share: options that mean the same in each, and how a result is told and kept."""
 
+import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from parity.errors import InputError
+from parity.errors import InputError, printable
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
     from parity.results import Result
+    from reports.evidence import Evidence
 
 
+REFUSAL = "maskformer-replication/refusal/1"
 TINY = "tiny"
 """The configuration of verbs that measure the harness, or a small model, where none is named."""
 
@@ -66,7 +69,7 @@ Seed = _option(int | None, "Of everything that is drawn.")
 Threads = _option(int | None, "Threads to compute with; all cores without it.")
 Workers = _option(int, "Threads or processes beside the model.")
 Out = _option(Path | None, "Folder for the result, and for its report.", metavar="DIR")
-OutFolder = _option(Path, "Folder to write.", metavar="DIR")
+OutFolder = _option(Path, "Folder for the result, and for its report.", metavar="DIR")
 Resume = _option(bool, "Continue what is in --out, instead of starting anew.", "--resume")
 AsJson = _option(bool, "Print one JSON object.", "--json")
 
@@ -149,7 +152,37 @@ def command_line() -> str:
 
 def say(text: str) -> None:
     """Prints a line of progress on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(_lines(text), file=sys.stderr, flush=True)
+
+
+def sound(groups: Sequence[Sequence[Path]], as_json: bool) -> "list[tuple[Evidence, ...]]":
+    """The evidence in each group of files and folders.
+
+    Where a verdict or another part does not follow from what was measured, or is not what the
+    report lists in which it lies, the places are named and the verb ends with status 1.
+    """
+    from reports.loading import load
+    from reports.verification.recheck import unfounded
+
+    found = [load(list(group)) for group in groups]
+    problems = [one for group in found for one in unfounded(group)]
+    if problems:
+        refusal = {
+            "schema": REFUSAL,
+            "verdict": "refuted",
+            "problems": [dataclasses.asdict(one) for one in problems],
+        }
+        lines = [
+            *map(str, problems),
+            f"refuted: {len(problems)} places are not what was measured; nothing was written",
+        ]
+        end(refusal, as_json, lambda: "\n".join(lines), passed=False)
+    return found
+
+
+def _lines(text: str) -> str:
+    """Lines as a terminal shows them: what is no letter is spelt out."""
+    return "\n".join(printable(line, None) for line in text.split("\n"))
 
 
 def keep(
@@ -168,16 +201,27 @@ def keep(
 
 
 def end(
-    result: Any, as_json: bool, tell: Callable[[], str | None], passed: bool = True
+    result: Any,
+    as_json: bool,
+    tell: Callable[[], str | None],
+    passed: bool = True,
+    name: str = "",
 ) -> NoReturn:
-    """Prints a result as strict JSON on one line, or what `tell` returns, and ends the verb.
+    """Prints a result as one JSON object on one line, or what `tell` returns, and ends the verb.
 
     A `tell` that prints for itself returns None. The exit status is 0 where it `passed`, else 1.
+    `name` is that of the object's format, of a result that names none itself. Raises ValueError
+    where nobody does.
     """
     if as_json:
         from parity.records import plain, strict
 
-        print(json.dumps(strict(plain(result)), allow_nan=False))
+        told = plain(result)
+        if "schema" not in told:
+            if not name:
+                raise ValueError("what is told as JSON names no schema")
+            told = {"schema": f"maskformer-replication/{name}/1", **told}
+        print(json.dumps(strict(told), allow_nan=False))
     elif (text := tell()) is not None:
-        print(text)
+        print(_lines(text))
     raise typer.Exit(0 if passed else 1)

@@ -71,7 +71,7 @@ def command(
         for name, rows in result["sides"].items()
         for row in rows
     ]
-    options.end(result, as_json, lambda: "\n".join(lines))
+    options.end(result, as_json, lambda: "\n".join(lines), name="predictions")
 
 
 def categories_of(entry: "Entry") -> tuple["Category", ...]:

@@ -63,7 +63,7 @@ def command(
     With --published: ADE20K's and COCO's R50 in both precisions on v3, v4, v5e and v6e; each
     compilation takes minutes, and what --out already holds is not compiled again.
 
-    Exit status 0: every step compiles and fits; 1: one does not.
+    Exit status: 0 every step compiles and fits, 1 one does not, 2 wrong usage or input.
 
     Example: parity preflight --config coco_r50 --topology v5e:2x2 --image-size 640x640 --replicas 4
     """

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from parity.errors import printable
 from replication.commands import options
 
 
@@ -26,17 +27,22 @@ def command(
 ) -> None:
     """Report on recorded results: report.html, report.md, report.json, and the evidence itself.
 
-    Exit status: 0 nothing that was run fails, 1 a claim fails, 2 wrong usage or input.
+    Each result is judged again first; one that does not say what it measured is named, and no
+    report is made.
+
+    Exit status: 0 nothing that was run fails, 1 a claim fails, or a result contradicts itself,
+    2 wrong usage or input.
     """
     from parity.claims import Claim
-    from reports.loading import load
-    from reports.render import DATA, write_report
+    from reports.evidence import DATA
+    from reports.render import write_report
 
-    page = write_report(load(runs), out)
+    (found,) = options.sound([runs], as_json)
+    page = write_report(found, out)
     document = json.loads(page.with_name(DATA).read_text(encoding="utf-8"))
     failed = [claim for claim in document["claims"] if claim["verdict"] == "fails"]
     lines = [
-        *(f"{Claim.from_json(claim).failure} ({claim['file']})" for claim in failed),
+        *(printable(f"{Claim.from_json(one).failure} ({one['file']})") for one in failed),
         f"Is the difference acceptable? {document['answer']}",
         f"report: {page}",
     ]

@@ -62,7 +62,7 @@ def command(
         workers=workers,
     )
     options.keep(result, out, "score.json", report=False)
-    options.end(result, as_json, lambda: _print(result))
+    options.end(result, as_json, lambda: _print(result), name="score")
 
 
 def _print(result: "ScoreResult") -> None:

@@ -87,6 +87,7 @@ def described(found: "Verification", limits: "Limits", seconds: float) -> dict[s
         "report": str(found.folder),
         "files": found.files,
         "limits": dataclasses.asdict(limits),
+        "given": list(found.given),
         "problems": [dataclasses.asdict(one) for one in found.problems],
         "claims": [dataclasses.asdict(one) for one in found.claims],
         "failing": len(found.failing),
@@ -107,6 +108,7 @@ def _lines(found: "Verification", result: dict[str, Any], relimited: bool) -> li
     if found.problems:
         lines.append(f"not verified: {len(found.problems)} places are not what the evidence says")
     else:
+        lines.append(f"taken as recorded: {'; '.join(found.given)}")
         lines.append("verified: every file is what the evidence says")
     return lines
 

@@ -31,7 +31,9 @@ def show(
     """
     entries = [zoo.get(name)] if name else list(zoo.ENTRIES.values())
     values = [entry.to_dict() for entry in entries]
-    options.end(values[0] if name else values, as_json, lambda: _print(entries, name is None))
+    told = values[0] if name else {"entries": values}
+    kind = "zoo-entry" if name else "zoo"
+    options.end(told, as_json, lambda: _print(entries, name is None), name=kind)
 
 
 def _print(entries: list[zoo.Entry], every: bool) -> None:

@@ -16,7 +16,7 @@ from parity.errors import InputError
 from parity.measurements import Findings
 from parity.records import plain, strict, typed
 from replication.console.progress import without_notes
-from reports.chapters.clean import Case, CleanOutcome, CleanResult
+from reports.chapters.clean import Case, CleanOutcome, CleanResult, upper_bound
 
 NOTES = "clean.jsonl"
 SIZES = ("64x96", "70x90", "97x131", "33x64", "128x96", "50x50", "64x64")
@@ -90,20 +90,13 @@ def result(outcomes: Sequence[CleanOutcome], command: str) -> CleanResult:
         claims=(judged,),
         runs=len(outcomes),
         alarms=len(alarms),
-        bound=upper_bound(len(alarms), len(outcomes)),
+        bound=upper_bound(len(alarms), len(outcomes), CONFIDENCE),
         confidence=CONFIDENCE,
         outcomes=tuple(outcomes),
         seconds=round(sum(one.seconds for one in outcomes), 1),
         command=command,
         provenance=provenance(),
     )
-
-
-def upper_bound(alarms: int, runs: int) -> float:
-    """The exact one-sided upper bound of the alarm rate (Clopper and Pearson 1934)."""
-    from scipy.stats import beta
-
-    return 1.0 if alarms == runs else float(beta.ppf(CONFIDENCE, alarms + 1, runs - alarms))
 
 
 def describe(outcome: CleanOutcome) -> str:

@@ -2,12 +2,9 @@
 
 import dataclasses
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from maskformer.metrics.run_scores import COUNTS
 from maskformer.runs.run_record import DESCRIPTION, METRICS, SCORES
@@ -17,12 +14,11 @@ from parity.measurements import Equivalence
 from parity.records import write_json
 from replication.runs.comparison import compare_runs
 from replication.runs.trainers import Request, train
-from reports.chapters.seeds import Bounds, Control, SeedsResult, Spread
+from reports.chapters.seeds import SCORE, SeedsResult, spread
 from reports.chapters.training_runs import RunsResult
 
 COMPARISON = "comparison.json"
 RESULT = "seeds.json"
-SCORE = "panoptic_quality"
 MARGIN = 3.0
 """Points of panoptic quality; the published table separates R50 from Swin-S by 3.2."""
 ALPHA = 0.05
@@ -91,7 +87,7 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> S
             "Train a panoptic configuration on data with segments.",
         )
     found = {
-        name: _spread(values, names)
+        name: spread(values, names, ALPHA)
         for name, values in scores.items()
         if all(value is not None for side in values.values() for value in side)
     }
@@ -126,30 +122,4 @@ def compare_seeds(folders: Mapping[int, Mapping[str, Path]], margin: float) -> S
             for name in (DESCRIPTION, METRICS, COUNTS)
         },
         claims=(claim,),
-    )
-
-
-def _spread(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> Spread:
-    """Differences second minus first by seed with mean, spread and 90 % interval, and the control.
-
-    The control are the absolute differences between every two seeds of one side.
-    """
-    from scipy.special import stdtrit
-
-    differences = np.subtract(values[names[1]], values[names[0]])
-    count = len(differences)
-    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
-    half = float(stdtrit(count - 1, 1 - ALPHA)) * spread / math.sqrt(count)
-    control = {
-        side: [abs(a - b) for a, b in itertools.combinations(values[side], 2)] for side in names
-    }
-    return Spread(
-        differences=tuple(differences.tolist()),
-        mean=mean,
-        standard_deviation=spread,
-        interval=Bounds(confidence=1 - 2 * ALPHA, low=mean - half, high=mean + half),
-        between_seeds={
-            side: Control(float(np.mean(gaps)), max(gaps)) for side, gaps in control.items()
-        },
-        scores={side: tuple(scores) for side, scores in values.items()},
     )

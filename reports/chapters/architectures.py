@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from parity.auditing.result import FunctionSummary, Nearest, Unpaired
 from parity.claims import Claim, all_hold
 from parity.results import Result
+from parity.trace import module_of, shown
 from reports import words
 from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, number
@@ -140,7 +141,15 @@ def recheck_audit_all(result: ArchitecturesResult) -> Iterator[Difference]:
         own = [one for one in result.claims if one.id.startswith(f"{name}/")]
         verdict = "equal" if all_hold(own) else "different"
         function = result.claimed(f"{name}/same_function")
-        figures = FunctionSummary.of(function.measured.verdicts())
+        judged = function.measured.verdicts()
+        figures = FunctionSummary.of(judged)
+        failed = [module_of(key) for key, one in judged.items() if not one.passed]
+        unpaired = [*row.unpaired.reference, *row.unpaired.port]
+        pairing = result.claimed(f"{name}/pairing").measured.found
+        yield from differ(f"{place}.unpaired", pairing, unpaired)
+        if not failed or failed[0] != "model":
+            first = shown(row.first_divergence) if row.first_divergence else None
+            yield from differ(f"{place}.first_divergence", failed[0] if failed else None, first)
         expected = {
             "verdict": verdict,
             "taps": function.cases,
@@ -176,6 +185,16 @@ KIND = Kind(
     rungs=AUDITED,
     chapter=chapter,
     recheck=recheck_audit_all,
+    given={
+        **dict.fromkeys(
+            ("size", "weights", "architectures.*.covers", "architectures.*.config"),
+            "what was compared",
+        ),
+        "architectures.*.provenance": "versions, machine and hashes of what was compared",
+        **dict.fromkeys(
+            ("seconds", "architectures.*.seconds", "architectures.*.peak_memory_gb"), "times"
+        ),
+    },
     derived=None,
     records_claims=True,
     changes=None,

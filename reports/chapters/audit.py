@@ -6,20 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from maskformer.family import MASKFORMER
-from parity.auditing.result import (
-    AuditResult,
-    FunctionFigures,
-    FunctionSummary,
-    Layer,
-    PrecisionFigures,
-    PrecisionSummary,
-)
+from parity.auditing.result import AuditResult, FunctionFigures, Layer, PrecisionFigures
 from parity.claims import Claim
 from parity.judge import Verdict
 from parity.measurements import Margins
 from reports import words as claims
 from reports.changes import Change, too_large
-from reports.checks import Difference, differ, differing_verdict
+from reports.chapters import audit_recheck
 from reports.document import (
     Block,
     Cell,
@@ -49,7 +42,7 @@ NARROW, WIDE = (360, 300), (1080, 380)  # width and height of a plot on a phone,
 def chapter(one: Evidence, recorded: Sequence[Claim]) -> Chapter:
     """An audit's chapter: all that the result holds, in the order of a reader's questions."""
     result = one.result
-    drawn = network.blocks(recorded)
+    drawn = network.blocks(recorded, {one.path: one.edge for one in result.localisations})
     return claims.chapter(
         one,
         recorded,
@@ -113,12 +106,12 @@ def _float64(result: AuditResult) -> tuple[Block, ...]:
     summary = f"{number(len(points))} tensors, {number(failed)} above their limit"
     plot = _plot(
         points,
-        "relative gap, float64",
+        "float64 gap in units of its limit",
         f"Float64 gap of every tensor against its limit: {summary}. Values: see Every tensor.",
         wide=True,
     )
     caption = (
-        f"Each dot is a tensor, the line is its limit: {summary}. "
+        f"Each dot is a tensor's gap divided by its limit, the line is at 1: {summary}. "
         "A cross marks a tensor above its limit."
     )
     return (Figure(caption, (plot,), _stages(layers)), _stage_table(layers))
@@ -175,7 +168,7 @@ def _float32(result: AuditResult) -> tuple[Block, ...]:
             f"Float32 error ratio of every tensor, execution {execution}: {number(len(points))} "
             f"tensors, {number(failed)} above the limit of {number(limit)}."
         )
-        plots.append(_plot(points, f"{execution}: error ratio", description, wide=False))
+        plots.append(_plot(points, f"{execution}: error ratio / limit", description, wide=False))
     rows = tuple(
         (
             Cell(execution),
@@ -337,36 +330,6 @@ def _run(result: AuditResult) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def recheck_audit(result: AuditResult) -> Iterator[Difference]:
-    yield from differing_verdict(result, "equal", "different")
-    function = result.claimed("same_function").measured.verdicts()
-    precision = {
-        name: result.claimed(f"same_precision_{name}").measured.verdicts()
-        for name in result.float32
-    }
-    unpaired = [*result.unpaired.reference, *result.unpaired.port]
-    yield from differ("unpaired", result.claimed("pairing").measured.found, unpaired)
-    yield from differ("taps", len(function), result.taps)
-    yield from differ("float64", FunctionSummary.of(function), result.float64)
-    for name, verdicts in precision.items():
-        yield from differ(f"float32.{name}", PrecisionSummary.of(verdicts), result.float32[name])
-    yield from differ("layers", list(function), [row.key for row in result.layers])
-    for index, row in enumerate(result.layers):
-        place = f"layers[{index}] ({row.key})"
-        yield from differ(
-            f"{place}.float64", FunctionFigures.of(function[row.key], None), row.float64
-        )
-        for name, verdicts in precision.items():
-            if row.key in verdicts:
-                expected = PrecisionFigures.of(verdicts[row.key])
-                yield from differ(f"{place}.float32.{name}", expected, row.float32.get(name))
-    failed = any(
-        not one.passed for verdicts in (function, *precision.values()) for one in verdicts.values()
-    )
-    if failed and result.first_divergence is None:
-        yield "first_divergence", "the first tensor above its limit", None
-
-
 def headline(result: AuditResult) -> str:
     """An audit's verdict in one line with its strongest figures, all of them recorded ones."""
     float64, float32 = result.float64, result.float32
@@ -438,9 +401,39 @@ KIND = Kind(
     subject=_subject,
     rungs=AUDITED,
     chapter=chapter,
-    recheck=recheck_audit,
+    recheck=audit_recheck.differing,
+    given={
+        **dict.fromkeys(
+            ("inputs", "layers.*.axes", "layers.*.shape", "layers.*.stage"),
+            "names, shapes and hashes of inputs and tensors",
+        ),
+        **dict.fromkeys(
+            (
+                "layers.*.float64.measured_floor",
+                "layers.*.float32.*.e_ref",
+                "layers.*.float32.*.ulp*",
+                "witness",
+                "not_finite",
+                "kept_in_float64",
+            ),
+            "figures that decide no claim: floors before their least, units in the last place, "
+            "losses beside, casts",
+        ),
+        **dict.fromkeys(
+            (
+                "localisations.*.edge",
+                "localisations.*.evidence",
+                "localisations.*.kind",
+                "localisations.*.verdicts.*.detail",
+                "localisations.*.explanations",
+            ),
+            "the runs that looked for places and causes",
+        ),
+        "timings": "times",
+        "not_verified": "what the run says that it left open",
+    },
     derived=None,
     records_claims=True,
     changes=_changes,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

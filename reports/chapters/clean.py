@@ -118,9 +118,20 @@ def recheck_clean_audits(result: CleanResult) -> Iterator[Difference]:
     alarms = sum(one.verdict != "equal" for one in outcomes)
     yield from differ("runs", len(outcomes), result.runs)
     yield from differ("alarms", alarms, result.alarms)
+    yield from differ("bound", upper_bound(alarms, len(outcomes), result.confidence), result.bound)
+    for index, one in enumerate(outcomes):
+        expected = "different" if one.failed else "equal"
+        yield from differ(f"outcomes[{index}].verdict", expected, one.verdict)
     (claim,) = result.claims
     yield from differ("claims[0].value", alarms, claim.value)
     yield from differ("claims[0].cases", len(outcomes), claim.cases)
+
+
+def upper_bound(alarms: int, runs: int, confidence: float) -> float:
+    """The exact one-sided upper bound of the alarm rate (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    return 1.0 if alarms == runs else float(betaincinv(alarms + 1, runs - alarms, confidence))
 
 
 def _subject(result: CleanResult) -> Subject:
@@ -137,6 +148,16 @@ KIND = Kind(
     rungs={"": "harness"},
     chapter=chapter,
     recheck=recheck_clean_audits,
+    given={
+        **dict.fromkeys(
+            (
+                *("outcomes.*.case", "outcomes.*.failed.*", "outcomes.*.claims"),
+                *("outcomes.*.float64", "outcomes.*.float32", "confidence"),
+            ),
+            "what each audit of a port that is right said",
+        ),
+        **dict.fromkeys(("seconds", "outcomes.*.seconds"), "times"),
+    },
     derived=None,
     records_claims=True,
     changes=None,

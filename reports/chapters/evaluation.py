@@ -5,9 +5,9 @@ from pathlib import PurePath
 
 from markupsafe import Markup, escape
 
-from maskformer.metrics.statistics import Missing
+from maskformer.metrics.statistics import Equivalence, Missing
 from parity.claims import Claim, claim
-from parity.measurements import Findings, Largest, Relative
+from parity.measurements import Findings, Largest, Measurement, Relative, relative_gap
 from reports import words as claims
 from reports.changes import Change
 from reports.chapters.evaluation_result import (
@@ -16,7 +16,7 @@ from reports.chapters.evaluation_result import (
     ScoreComparison,
     SideScores,
 )
-from reports.checks import EPSILON, ROUNDINGS, Difference, differ
+from reports.checks import EPSILON, ROUNDINGS, Difference, differ, near
 from reports.document import (
     Block,
     Cell,
@@ -335,6 +335,12 @@ def _run(result: EvaluationResult) -> tuple[Block, ...]:
 
 def recheck_evaluation(result: EvaluationResult) -> Iterator[Difference]:
     comparison = result.comparison
+    for name, side in result.sides.items():
+        for score, (recorded, again) in _recomputed(side).items():
+            if relative_gap(recorded, again) > ROUNDINGS * EPSILON:
+                yield f"sides.{name} ({score})", again, recorded
+        values = [row.accuracy for row in side.per_class if row.accuracy is not None]
+        yield from near(f"sides.{name}.macc", sum(values) / max(len(values), 1), side.macc)
     if comparison is None:
         yield from differ("verdict", "evaluated", result.verdict)
         return
@@ -419,16 +425,25 @@ def _equivalences(result: EvaluationResult) -> list[Claim]:
         claim(
             f"metric_converted/{name}",
             f"{name} of the converted weights is equivalent within {100 * shown.margin:g} points",
-            Largest({name: shown.p_value}, shown.alpha, otherwise="not shown"),
+            _equivalence(name, shown, [side.of(name) or 0.0 for side in result.sides.values()]),
             "p of two one-sided tests over paired images that the difference is as large as the "
             f"margin, at level {shown.alpha:g}; where they do not reject it, the images are too "
-            "few to tell",
+            "few to tell; scores within the margin are equivalent whatever made them, so that "
+            "nothing is decided",
             result.command,
         )
         for name, one in result.comparison.scores.items()
         if not isinstance(shown := one.equivalence, Missing)
         and any(side.of(name) for side in result.sides.values())
     ]
+
+
+def _equivalence(name: str, shown: Equivalence, values: Sequence[float]) -> Measurement:
+    """What a test for equivalence shows of a score; nothing where all scores are in the margin."""
+    if max(values) <= shown.margin:
+        reason = f"{name}: no score is above {100 * shown.margin:g} points"
+        return Findings(1, [reason], otherwise="not decided")
+    return Largest({name: shown.p_value}, shown.alpha, otherwise="not shown")
 
 
 def _evaluated_rows(config: str, found: Sequence[Evidence]) -> list[scores.Row]:
@@ -548,6 +563,28 @@ KIND = Kind(
     rungs={"": "inference"},
     chapter=chapter,
     recheck=recheck_evaluation,
+    given={
+        **dict.fromkeys(
+            (
+                *("config", "config_sha256", "weights", "weights_sha256", "port_weights"),
+                *("port_weights_sha256", "data", "layout", "split", "images", "test_size"),
+                *("augmented", "versions", "pictures"),
+            ),
+            "what was evaluated",
+        ),
+        **dict.fromkeys(
+            (
+                *("sides.*.miou_2021", "sides.*.fwiou", "sides.*.pacc", "sides.*.intervals"),
+                *("sides.*.per_class.*.id", "sides.*.per_class.*.name"),
+                *("sides.*.per_class.*.isthing", "comparison.of", "comparison.pixels"),
+                "sides.*.panoptic.*.classes",
+                *("comparison.agreement", "comparison.disagreements.*.image"),
+                "comparison.scores",
+            ),
+            "classes, and what was resampled from images that are not in the recording",
+        ),
+        **dict.fromkeys(("seconds", "sides.*.seconds"), "times"),
+    },
     derived=of_evaluation,
     records_claims=False,
     changes=_changes,

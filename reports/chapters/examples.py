@@ -116,8 +116,11 @@ KIND = Kind(
     rungs={"": "data"},
     chapter=chapter,
     recheck=recheck,
+    given={
+        **dict.fromkeys(("count", "fields.*", "first", "picture"), "what is said of single arrays"),
+    },
     derived=None,
     records_claims=True,
     changes=None,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

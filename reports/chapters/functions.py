@@ -119,8 +119,16 @@ KIND = Kind(
     rungs={"same_precision": "precision", "": "activations"},
     chapter=chapter,
     recheck=recheck,
+    given={
+        "cases": "names, shapes and hashes of inputs and tensors",
+        **dict.fromkeys(
+            ("outputs.*.size", "outputs.*.discrete", "outputs.*.tie", "outputs.*.detail"),
+            "names, shapes and hashes of inputs and tensors",
+        ),
+        **dict.fromkeys(("causes", "first"), "the runs that looked for places and causes"),
+    },
     derived=None,
     records_claims=True,
     changes=None,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

@@ -124,6 +124,14 @@ KIND = Kind(
     rungs={"": "initial_weights"},
     chapter=chapter,
     recheck=recheck_initial_weights,
+    given={
+        "seeds": "what was compared",
+        **dict.fromkeys(
+            ("configurations.*.shown.*",),
+            "the statistics of single parameters, of which the claims have the ratios",
+        ),
+        "seconds": "times",
+    },
     derived=None,
     records_claims=True,
     changes=None,

@@ -253,6 +253,16 @@ KIND = Kind(
     rungs={"": "tpu"},
     chapter=chapter,
     recheck=recheck_preflight,
+    given={
+        **dict.fromkeys(
+            (
+                *("verdict", "config", "precision", "image_size", "per_core_batch", "replicas"),
+                *("targets", "effort"),
+            ),
+            "what was compiled",
+        ),
+        **dict.fromkeys(("topologies.*",), "what the TPU's compiler said"),
+    },
     derived=None,
     records_claims=True,
     changes=None,

@@ -5,17 +5,15 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from parity.claims import Claim, claim
 from parity.measurements import Findings
-from parity.results import Result
 from reports import words
 from reports.document import Block, Cell, Chapter, Column, Facts, Items, Section, Table, number
 from reports.evidence import Evidence
 from reports.kind import Kind, Special, Unnamed
 from reports.subjects import Subject, files
+from weight_conversion.receipt import Entry, Receipt
 
 TARGETS = {
     "tf": "TensorFlow checkpoint",
@@ -36,77 +34,6 @@ UNNAMED = Unnamed(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """One file that went in or came out; `md5_prefix` is what a published name says of it."""
-
-    name: str
-    size: int
-    sha256: str
-    md5_prefix: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The source or the target; `left_out` are tensors that were not taken, with the reason."""
-
-    path: str
-    kind: str
-    files: tuple[File, ...]
-    notes: tuple[str, ...] = ()
-    left_out: Mapping[str, str] | tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
-    """One side of a conversion's step; a target says by which rule it was laid out."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    sha256: str
-    rule: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One parameter of the model: the tensors that it came from, and those that it became."""
-
-    name: str
-    rule: str
-    sources: tuple[Tensor, ...]
-    targets: tuple[Tensor, ...]
-
-    @property
-    def copied(self) -> bool:
-        """Whether it is one tensor, whose bits must be kept."""
-        kept = self.rule == "same" and len(self.sources) == 1
-        return kept and all(
-            out.rule == "same" and out.dtype == self.sources[0].dtype for out in self.targets
-        )
-
-    @property
-    def same_bits(self) -> bool:
-        """Whether the bits were kept."""
-        return all(out.sha256 == self.sources[0].sha256 for out in self.targets)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReceiptResult(Result):
-    """A conversion (`weight_conversion.receipt`); its file names the `format`, and no schema."""
-
-    schema: ClassVar[str] = "maskformer-replication/receipt/1"
-
-    verdict: str = ""
-    format: int
-    code: Mapping[str, str]
-    source: Checkpoint
-    target: Checkpoint
-    options: Mapping[str, Any]
-    config: Mapping[str, Any]
-    tensors: tuple[Entry, ...]
-
-
 def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     """A receipt's chapter: all that it holds."""
     result = one.result
@@ -123,7 +50,7 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     )
 
 
-def _headline(result: ReceiptResult) -> str:
+def _headline(result: Receipt) -> str:
     left_out = len(result.source.left_out)
     values = sum(math.prod(out.shape) for entry in result.tensors for out in entry.targets)
     return (
@@ -133,7 +60,7 @@ def _headline(result: ReceiptResult) -> str:
     )
 
 
-def _files(result: ReceiptResult) -> tuple[Block, ...]:
+def _files(result: Receipt) -> tuple[Block, ...]:
     rows = tuple(
         (
             Cell(side),
@@ -225,12 +152,12 @@ def of_receipt(one: Evidence) -> list[Claim]:
     ]
 
 
-def _detail(result: ReceiptResult) -> str:
+def _detail(result: Receipt) -> str:
     kind = result.target.kind
     return f" to a {TARGETS.get(kind, kind)}"
 
 
-def _subject(result: ReceiptResult) -> Subject:
+def _subject(result: Receipt) -> Subject:
     """What tells such a result from others, beside the configuration."""
     return {
         "config_sha256": result.config["digest"],
@@ -241,7 +168,7 @@ def _subject(result: ReceiptResult) -> Subject:
 
 
 KIND = Kind(
-    result=ReceiptResult,
+    result=Receipt,
     name="receipt",
     title="Conversion",
     detail=_detail,
@@ -249,6 +176,14 @@ KIND = Kind(
     rungs={"": "weights"},
     chapter=chapter,
     recheck=None,
+    given={
+        **dict.fromkeys(("format", "verdict"), "the format's version"),
+        **dict.fromkeys(
+            ("code", "config", "options", "source", "target", "tensors"),
+            "files, tensors and their hashes, as the converter saw them "
+            "(parity convert --verify reads them again)",
+        ),
+    },
     derived=of_receipt,
     records_claims=False,
     changes=None,

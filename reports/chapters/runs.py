@@ -40,7 +40,8 @@ from reports.drawing.curves import Series, curve_plot, described
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Scored, Special
 from reports.labels import label
-from reports.run_pairs import Paired, compared, intervals, pairs_of_runs
+from reports.ladder import verdict_of
+from reports.run_pairs import Paired, compared, pairs_of_runs
 from reports.sections import scores
 from reports.sections.environment import FRAMEWORKS
 from reports.subjects import Subject, picked
@@ -86,9 +87,7 @@ class RunResult(Result):
 
 def chapter(runs: Sequence[Evidence], claims: Sequence[Claim]) -> Chapter:
     """One chapter for all runs of a config; they differ in side, seed or settings."""
-    verdicts = {one.verdict for one in claims}
-    failing = "fails" in verdicts
-    verdict = "fails" if failing else "holds" if "holds" in verdicts else "recorded"
+    verdict = verdict_of(claims) if claims else "recorded"
     return Chapter(
         title=f"Training runs of {runs[0].config}",
         verdict=verdict,
@@ -122,7 +121,9 @@ def _headline(runs: Sequence[Evidence]) -> str:
         parts.append(text)
     pairs = len(pairs_of_runs(runs))
     ends = "" if pairs == 0 else f"; {number(pairs)} with the same settings on both sides"
-    return f"{'; '.join(parts)}{ends}."
+    collapsed = list(filter(None, map(collapse, runs)))
+    blind = f"; collapsed: {'; '.join(collapsed)}" if collapsed else ""
+    return f"{'; '.join(parts)}{ends}{blind}."
 
 
 def series_of(runs: Sequence[Evidence], name: str, split: str) -> list[Series]:
@@ -176,13 +177,9 @@ def _curves(runs: Sequence[Evidence], names: Sequence[str], split: str) -> tuple
     found = _figure(runs, names, split, caption)
     if found is None:
         return (Text("No run recorded any of these values."),)
-    collapsed = [
-        _short(one.result)
-        for one in runs
-        if (one.run.last("no_object_rate", "train") or 0) > SENTINEL_LIMIT
-    ]
+    collapsed = list(filter(None, map(collapse, runs)))
     if names is COURSE and collapsed:
-        return (found, Text(f"Nearly every query ends as no-object in: {'; '.join(collapsed)}."))
+        return (found, Text(f"Collapsed: {'; '.join(collapsed)}."))
     return (found,)
 
 
@@ -449,21 +446,45 @@ def of_pair(theirs: Evidence, ours: Evidence) -> list[Claim]:
             command,
         )
     ]
-    judged = intervals(theirs.counts, ours.counts)
-    if judged:
-        away = [name for name, one in judged.items() if not one.low <= 0 <= one.high]
-        found.append(
-            claim(
-                "metric_trained/scores",
-                f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
-                Findings(len(judged), away),
-                "paired bootstrap over images, bias-corrected and accelerated; a score differs "
-                "where the interval of port - reference leaves 0 out; it is about these two "
-                "models, and says nothing of what another seed would give",
-                command,
-            )
-        )
+    outcomes = compared(theirs.counts, ours.counts)
+    if outcomes:
+        found.append(_scores_claim(theirs, ours, outcomes, command))
     return found
+
+
+def _scores_claim(
+    theirs: Evidence, ours: Evidence, outcomes: Mapping[str, Paired | Missing], command: str
+) -> Claim:
+    """That no score of two trained models differs; not decided where they see nothing."""
+    judged = {name: one.difference for name, one in outcomes.items() if isinstance(one, Paired)}
+    blind = [text for one in (theirs, ours) if (text := collapse(one))]
+    if not judged:
+        blind += [f"{label(name)}: {one.reason}" for name, one in outcomes.items()]
+    if blind:
+        measured = Findings(len(outcomes), blind, otherwise="not decided")
+    else:
+        away = [name for name, one in judged.items() if not one.low <= 0 <= one.high]
+        measured = Findings(len(judged), away)
+    return claim(
+        "metric_trained/scores",
+        f"No score of the trained models differs beyond its 95 % interval{_of_seed(ours)}",
+        measured,
+        "paired bootstrap over images, bias-corrected and accelerated; a score differs "
+        "where the interval of port - reference leaves 0 out; it is about these two "
+        "models, and says nothing of what another seed would give; models that see nothing score "
+        "alike whatever they compute, so that nothing is decided",
+        command,
+    )
+
+
+def collapse(one: Evidence) -> str:
+    """Why a run shows nothing: nearly every query ends as no-object; empty where that is not so."""
+    rate = one.run.last("no_object_rate", "train")
+    if rate is None or not rate > SENTINEL_LIMIT:
+        return ""
+    return (
+        f"{_short(one.result)}: {100 * rate:.1f} % of all queries say no-object in the last batch"
+    )
 
 
 def run_command(result: RunResult) -> str:
@@ -520,6 +541,16 @@ KIND = Kind(
     rungs={"": "metric_trained"},
     chapter=chapter,
     recheck=None,
+    given={
+        **dict.fromkeys(
+            (
+                *("verdict", "side", "settings", "versions", "data_sha256", "checkpoint_sha256"),
+                *("git_commit", "model_sha256", "replicas", "threads", "device", "experiment"),
+                *("source", "resumed"),
+            ),
+            "settings, versions and hashes of training runs, and their curves",
+        ),
+    },
     derived=of_run,
     records_claims=False,
     changes=_changes,

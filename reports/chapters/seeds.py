@@ -1,19 +1,26 @@
 """The sections of training from several seeds: the scores' differences, and their spread."""
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from parity.claims import Claim
 from parity.results import Result
 from reports import words
-from reports.chapters.training_runs import RunsResult, run_subject
+from reports.chapters.training_runs import RunsResult, recheck_training_runs, run_subject
 from reports.checks import Difference, differ, differing_verdict
 from reports.document import Cell, Chapter, Column, Facts, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
 from reports.labels import difference, label
 from reports.subjects import Subject
+
+SCORE = "panoptic_quality"
+"""The score that the claim is about."""
 
 CONTROL = (
     "Two runs of one side differ as well when their seeds differ. The last columns say by how "
@@ -91,7 +98,7 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    one = result.scores["panoptic_quality"]
+    one = result.scores[SCORE]
     interval = one.interval
     shown = "shown" if result.verdict == "equivalent" else "not shown"
     if not any(value for side in one.scores.values() for value in side):
@@ -164,6 +171,53 @@ def recheck_training_seeds(result: SeedsResult) -> Iterator[Difference]:
     (claim,) = result.claims
     yield from differ("p_value", claim.value, result.p_value)
     yield from differ("margin", claim.measured.margin, result.margin)
+    yield from differ("alpha", claim.measured.limit, result.alpha)
+    names = result.of.split(" - ")[::-1]
+    for name, one in result.scores.items():
+        again = spread(one.scores, names, (1 - one.interval.confidence) / 2)
+        yield from differ(f"scores.{name}", again, one)
+        if name == SCORE:
+            differences = dict(zip(result.seeds, one.differences, strict=True))
+            yield from differ("claims[0].measured.differences", differences, _differences_of(claim))
+    for seed, one in result.seeds.items():
+        for place, *values in recheck_training_runs(one):
+            yield f"seeds.{seed}.{place}", *values
+        for name, each in result.scores.items():
+            at = list(result.seeds).index(seed)
+            for side, scores in each.scores.items():
+                place = f"seeds.{seed}.sides.{side}.scores.{name}"
+                yield from differ(place, scores[at], one.sides[side].scores.get(name))
+
+
+def _differences_of(claim: Claim) -> Mapping[str, float]:
+    return {seed: float(value) for seed, value in claim.measured.differences.items()}
+
+
+def spread(values: Mapping[str, Sequence[float]], names: Sequence[str], alpha: float) -> Spread:
+    """Differences second minus first by seed, their mean, spread and interval, and the control.
+
+    The interval leaves `alpha` out on each side, by Student's t. The control are the absolute
+    differences between every two seeds of one side.
+    """
+    from scipy.special import stdtrit
+
+    differences = np.subtract(values[names[1]], values[names[0]])
+    count = len(differences)
+    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    half = float(stdtrit(count - 1, 1 - alpha)) * deviation / math.sqrt(count)
+    control = {
+        side: [abs(a - b) for a, b in itertools.combinations(values[side], 2)] for side in names
+    }
+    return Spread(
+        differences=tuple(differences.tolist()),
+        mean=mean,
+        standard_deviation=deviation,
+        interval=Bounds(confidence=1 - 2 * alpha, low=mean - half, high=mean + half),
+        between_seeds={
+            side: Control(float(np.mean(gaps)), max(gaps)) for side, gaps in control.items()
+        },
+        scores={side: tuple(scores) for side, scores in values.items()},
+    )
 
 
 def _subject(result: SeedsResult) -> Subject:
@@ -181,6 +235,14 @@ KIND = Kind(
     rungs={"": "metric_trained"},
     chapter=chapter,
     recheck=recheck_training_seeds,
+    given={
+        **dict.fromkeys(
+            ("config", "steps", "scores.*.scores", "scores.*.interval.confidence"),
+            "what was trained, and what it scored",
+        ),
+        "seeds": "how far curves and scores are apart whose runs are not in the recording",
+        "files": "hashes of the runs",
+    },
     derived=None,
     records_claims=True,
     changes=None,

@@ -52,8 +52,9 @@ KIND = Kind(
     rungs={"": "activations"},
     chapter=chapter,
     recheck=equal,
+    given={},
     derived=None,
     records_claims=True,
     changes=None,
-    special=Special(),
+    special=Special(of_pairs=True),
 )

@@ -95,6 +95,11 @@ KIND = Kind(
     rungs=AUDITED,
     chapter=chapter,
     recheck=equal,
+    given={
+        **dict.fromkeys(("config", "size"), "what was compared"),
+        "timings": "times",
+        "not_verified": "what the run says that it left open",
+    },
     derived=None,
     records_claims=True,
     changes=None,

@@ -11,7 +11,7 @@ from parity.claims import Claim, claim
 from parity.measurements import Findings
 from parity.results import Result
 from reports import words
-from reports.checks import Difference, differ
+from reports.checks import Difference, differ, near
 from reports.document import Block, Cell, Chapter, Column, Section, Table, Text, number
 from reports.evidence import SIDES, Evidence
 from reports.kind import Kind, Special
@@ -213,6 +213,13 @@ def _scores(comparison: RunComparison) -> tuple[Block, ...]:
 
 def recheck_training_runs(result: RunsResult) -> Iterator[Difference]:
     yield from differ("verdict", result.judged, result.verdict)
+    if result.comparison is None:
+        return
+    ours, theirs = (result.sides[side].scores for side in result.comparison.of.split(" - "))
+    for name, interval in result.comparison.intervals.items():
+        if None not in (ours.get(name), theirs.get(name)):
+            place = f"comparison.scores.{name}.interval.value"
+            yield from near(place, (ours[name] - theirs[name]) / 100, interval.value)
 
 
 def of_training_runs(one: Evidence) -> list[Claim]:
@@ -249,6 +256,13 @@ KIND = Kind(
     rungs={"": "metric_trained"},
     chapter=chapter,
     recheck=recheck_training_runs,
+    given={
+        **dict.fromkeys(("config", "steps", "sides"), "what was trained, and what it scored"),
+        **dict.fromkeys(
+            ("comparison.of", "comparison.same_data", "comparison.losses", "comparison.scores"),
+            "how far curves and scores are apart whose runs are not in the recording",
+        ),
+    },
     derived=of_training_runs,
     records_claims=False,
     changes=None,

@@ -239,8 +239,10 @@ def recheck_trajectory(result: TrajectoryResult) -> Iterator[Difference]:
             yield from differ(f"{place}.values", column("port", name), measured.values)
     for measure, sides in result.worst.items():
         for side, worst in sides.items():
-            largest = max(column(side, measure).values())
-            yield from differ(f"worst.{measure}.{side}.value", largest, worst.value)
+            values = column(side, measure)
+            first = max(values, key=values.__getitem__)
+            expected = Worst(values[first], int(first))
+            yield from differ(f"worst.{measure}.{side}", expected, worst)
 
 
 def _subject(result: TrajectoryResult) -> Subject:
@@ -262,6 +264,12 @@ KIND = Kind(
     rungs={"": "trajectory"},
     chapter=chapter,
     recheck=recheck_trajectory,
+    given={
+        **dict.fromkeys(
+            ("config", "dtype", "base_lr", "batch", "size", "execution"), "what was compared"
+        ),
+        "steps": "losses and gradient norms of single steps",
+    },
     derived=None,
     records_claims=True,
     changes=None,

@@ -19,24 +19,29 @@ LEGEND = (
     ("m2", "to 10 %"),
     ("m3", "to 30 %"),
     ("m4", "to 100 %"),
+    ("mi", "above its limit, inherited"),
     ("mbad", "above its limit"),
 )
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module: its path, and its value as a share of its limit."""
+    """A module: its path, and its value as a share of its limit.
+
+    `inherited` where it is above that, and is known to be right when it runs alone.
+    """
 
     path: str
     share: float
     passed: bool
     label: str
+    inherited: bool = False
 
 
 def colour(module: Module) -> str:
     """The style sheet's class for how near a module is to its limit."""
     if not module.passed:
-        return "mbad"
+        return "mi" if module.inherited else "mbad"
     return CLASSES[sum(module.share > step for step in STEPS)]
 
 

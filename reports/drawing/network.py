@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity.claims import Claim
 from parity.judge import Verdict
 from parity.measurements import Margins
 from parity.trace import module_of
 from reports.document import Block, Cell, Column, Figure, Plot, Table, Text, number
-from reports.drawing.layer_map import LEGEND, Module, groups, layer_map, part_of
+from reports.drawing.boxes import HANDED, boxes
+from reports.drawing.layer_map import LEGEND, Module, colour, groups, layer_map, part_of
 
 NARROW, WIDE = 360, 1080
 
@@ -50,6 +51,8 @@ WAYS = (
     ),
 )
 
+NOWHERE: Mapping[str, str] = {}
+
 TEXT = (
     "Every cell is a module, in the order of the forward pass, coloured by its largest error as a "
     "share of that tensor's limit."
@@ -63,17 +66,22 @@ IN_PLACE = (
     "shows what {inherits} handed to it. parity audit {option} runs each module alone and "
     "shows its own error."
 )
+TOLD_APART = (
+    "The {name} map is of errors in place. Modules that differ ran alone, given {given}: those "
+    "that are right there only pass on what {inherits} handed to them, and are told apart."
+)
 EMPTY = (
     "A module without a value for its own error is no call of its own in the reference, such as "
     "the projections inside of an attention: its caller's value covers it."
 )
 
 
-def blocks(claims: Sequence[Claim]) -> tuple[Block, ...]:
+def blocks(claims: Sequence[Claim], places: Mapping[str, str] = NOWHERE) -> tuple[Block, ...]:
     """The maps that these claims allow, and one sortable table of all modules; maybe nothing.
 
     A map is of the modules' own errors where these were measured, else of errors in place, and
-    then says so.
+    then says so. `places` are the modules that differ when they run alone, where it was tried, and
+    at which tensor: all others that differ in the forward pass inherit.
     """
     measured = {one.id: one.measured for one in claims if isinstance(one.measured, Margins)}
     found: list[tuple[Way, list[Module], list[Module]]] = []
@@ -82,6 +90,8 @@ def blocks(claims: Sequence[Claim]) -> tuple[Block, ...]:
             modules_of(measured[identity].verdicts()) if identity in measured else []
             for identity in (way.own, way.in_place)
         )
+        if places and way.name == "forward" and not own:
+            in_place = [replace(one, inherited=one.path not in places) for one in in_place]
         if own or in_place:
             found.append((way, own, in_place))
     paths = [module.path for _, own, in_place in found for module in (*in_place, *own)]
@@ -90,12 +100,29 @@ def blocks(claims: Sequence[Claim]) -> tuple[Block, ...]:
     for way, own, in_place in found:
         words = {"name": way.name, "given": way.given, "inherits": way.inherits}
         text, title = (OWN, "own error") if own else (IN_PLACE, "error in place")
+        if not own and any(one.inherited for one in in_place):
+            text = TOLD_APART
         texts.append(Text(text.format(**words, option=way.option)))
         figures.append(_figure(own or in_place, f"{title}, {way.name}", order))
     if not figures:
         return ()
     alone = any(own for _, own, _ in found)
-    return (Text(TEXT), *texts, *figures, _table(found, order), *([Text(EMPTY)] if alone else []))
+    drawn = boxes(
+        {
+            f"{'own error' if own else 'error in place'}, {way.name}": own or in_place
+            for way, own, in_place in found
+        },
+        {
+            key: verdict
+            for way, *_ in found
+            if way.own in measured
+            for key, verdict in measured[way.own].verdicts().items()
+            if HANDED in key
+        },
+        places,
+    )
+    table = _table(found, order)
+    return (Text(TEXT), *texts, *figures, drawn, table, *([Text(EMPTY)] if alone else []))
 
 
 def modules_of(verdicts: Mapping[str, Verdict]) -> list[Module]:
@@ -145,7 +172,8 @@ def _figure(modules: Sequence[Module], title: str, order: Mapping[str, int]) -> 
     narrow, wide = (
         layer_map(rows, title, description, width, labels=width == WIDE) for width in (NARROW, WIDE)
     )
-    legend = tuple((css, name) for css, name in LEGEND if wrong or css != "mbad")
+    used = {colour(module) for module in modules}
+    legend = tuple(one for one in LEGEND if one[0] in used or one[0] not in ("mbad", "mi"))
     hint = "On a wide screen, hover over a cell for its module and figures."
     caption = f"{len(modules)} modules, {title}. {hint}"
     return Figure(caption, (Plot(title, narrow, wide),), series=legend)
@@ -203,7 +231,7 @@ def _verdict(ways: Iterable[tuple[Module | None, Module | None]]) -> tuple[str, 
         if own is not None and not own.passed:
             words.append("own error")
         elif in_place is not None and not in_place.passed:
-            words.append("fails" if own is None else "inherited")
+            words.append("inherited" if own is not None or in_place.inherited else "fails")
     for word in ("own error", "fails", "inherited"):
         if word in words:
             return word, "bad"

@@ -1,6 +1,7 @@
 """Draws values per layer on a log scale, as SVG whose colours come from the page's style sheet."""
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,21 @@ class Point:
     limit: float
     passed: bool
 
+    @property
+    def ratio(self) -> float:
+        """The value in units of its limit; infinite where the limit is 0 and the value is not."""
+        if self.limit > 0:
+            return self.value / self.limit if self.limit < math.inf else 0.0
+        return self.value if self.value == 0 else math.inf
+
 
 def stage_class(stage: str) -> str:
-    """The style sheet's class of a stage; stages that it does not know share one."""
-    return f"s{MASKFORMER.stages.index(stage)}" if stage in MASKFORMER.stages else "sx"
+    """The style sheet's class of a stage: a known one has its own, another one that of its name."""
+    if stage in MASKFORMER.stages:
+        return f"s{MASKFORMER.stages.index(stage)}"
+    if stage in ("", "other", "outputs"):
+        return "sx"
+    return f"s{zlib.crc32(stage.encode()) % len(MASKFORMER.stages)}"
 
 
 def layer_plot(
@@ -39,7 +51,7 @@ def layer_plot(
     *,
     labels: bool = True,
 ) -> Markup:
-    """An SVG of every point over its limit, in the given order.
+    """An SVG of every point in units of its limit, in the given order, with one line at 1.
 
     `title` names the vertical axis, `description` is read out in place of the drawing, `labels` are
     what a mouse shows of every point. Zero has a row of its own below the scale; values that are
@@ -53,7 +65,7 @@ def layer_plot(
         *_decades(scale, width),
         *_stage_strip(points, scale, height),
         *_layer_ticks(points, scale, height),
-        f'<path class="limit" d="{_steps(points, scale)}"/>',
+        f'<path class="limit" d="M{scale.left:.1f} {scale.y(1.0):.1f}H{scale.right:.1f}"/>',
         *[_mark(index, point, scale, labels) for index, point in enumerate(points)],
         "</g></svg>",
     ]
@@ -73,10 +85,10 @@ class _Scale:
 
     @classmethod
     def of(cls, points: Sequence[Point], width: int, height: int) -> "_Scale":
-        shown = [v for p in points for v in (p.value, p.limit) if 0 < v < math.inf]
-        low = math.floor(math.log10(min(shown))) if shown else -1
-        high = math.ceil(math.log10(max(shown))) if shown else 0
-        zero = any(point.value == 0 for point in points)
+        shown = [1.0, *(point.ratio for point in points if 0 < point.ratio < math.inf)]
+        low = math.floor(math.log10(min(shown)))
+        high = math.ceil(math.log10(max(shown)))
+        zero = any(point.ratio == 0 for point in points)
         return cls(
             low, max(high, low + 1), zero, LEFT, width - RIGHT, TOP, height - BOTTOM, len(points)
         )
@@ -155,21 +167,8 @@ def _layer_ticks(points: Sequence[Point], scale: _Scale, height: int) -> list[st
     ]
 
 
-def _steps(points: Sequence[Point], scale: _Scale) -> str:
-    """The limit as a staircase; a layer without a finite limit leaves a gap in it."""
-    path, pen = [], False
-    for index, point in enumerate(points):
-        if not 0 < point.limit < math.inf:
-            pen = False
-            continue
-        x0, x1, y = scale.x(index - 0.5), scale.x(index + 0.5), scale.y(point.limit)
-        path.append(f"{'V' if pen else f'M{x0:.1f} '}{y:.1f}H{x1:.1f}")
-        pen = True
-    return "".join(path)
-
-
 def _mark(index: int, point: Point, scale: _Scale, labels: bool) -> str:
-    x, y = scale.x(index), scale.y(point.value)
+    x, y = scale.x(index), scale.y(point.ratio)
     title = f"<title>{escape(point.label)}</title>" if labels else ""
     if point.passed:
         css = stage_class(point.stage)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import Any
 
+from parity.errors import printable
 from parity.reading.content import parse_json
 
 MOST = 20  # places named for one file
@@ -27,7 +28,8 @@ class Problem:
     found: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.place} is {self.found}, but should be {self.expected}"
+        text = f"{self.file}: {self.place} is {self.found}, but should be {self.expected}"
+        return printable(text, None)
 
 
 def differences(file: str, expected: bytes, found: bytes) -> list[Problem]:

@@ -11,17 +11,16 @@ from pathlib import Path
 
 from parity.errors import InputError
 from parity.judge import DEFAULT, Limits
-from parity.reading import bounds
-from parity.reading.content import read_json
-from reports import evidence
 from reports.derived import BROKEN, Stated, all_claims
-from reports.evidence import Evidence
+from reports.evidence import DATA, FOLDER, Evidence
+from reports.given import told
 from reports.kind import Kind
 from reports.kinds import KINDS
 from reports.loading import load
-from reports.render import DATA, FOLDER, PAGE, SCHEMA, TWIN, render
+from reports.render import PAGE, TWIN, render
 from reports.verification.differences import Problem, differences, shown
-from reports.verification.recheck import recheck
+from reports.verification.listing import listing, unlisted
+from reports.verification.recheck import contradictions
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,16 @@ class Rejudged:
 
 @dataclass(frozen=True)
 class Verification:
-    """All that is wrong with a report, and its claims judged again."""
+    """All that is wrong with a report, and its claims judged again.
+
+    `given` is what follows from nothing else in the evidence, in words: it was taken as recorded.
+    """
 
     folder: Path
     problems: tuple[Problem, ...]
     claims: tuple[Rejudged, ...]
     files: int
+    given: tuple[str, ...]
 
     @property
     def failing(self) -> tuple[Rejudged, ...]:
@@ -64,22 +67,22 @@ def verify(
     """
     folder = _folder(report)
     problems: list[Problem] = []
-    listed = _listed(folder, problems)
-    present = _present(folder)
-    problems += _hashes(folder, listed, present)
+    listed = listing(folder)
+    problems += [*listed.problems, *unlisted(folder, listed)]
     complete = all(one.found != "missing" for one in problems)
     before = len(problems)
     found = _load(folder, problems, kinds)
     if found:
         complete = complete and len(problems) == before
-        problems += _rechecked(found)
+        problems += contradictions(found)
         drawn = _rendered(folder, [one for _, one in found])
         # Rendered from a part of the evidence, all of the report would differ; where nothing but
         # report.json does, the evidence is whole, and the list of it is wrong.
         if complete or all(one.file == DATA for one in drawn):
             problems += drawn
     claims = _judged([one for _, one in found], limits) if found else ()
-    return Verification(folder, tuple(problems), claims, 3 + len(present))
+    given = told(one.kind.taken for _, one in found)
+    return Verification(folder, tuple(problems), claims, 3 + len(listed.present), given)
 
 
 def _folder(report: Path) -> Path:
@@ -96,42 +99,6 @@ def _folder(report: Path) -> Path:
             "make one: parity report RUN --out DIR",
         )
     return folder
-
-
-def _listed(folder: Path, problems: list[Problem]) -> dict[str, str] | None:
-    """sha256 by file as report.json lists them; None where it lists none that can be read."""
-    try:
-        document = read_json(folder / DATA, bounds.RECORD_BYTES)
-        if document["schema"] != SCHEMA:
-            problems.append(Problem(DATA, "schema", shown(SCHEMA), shown(document["schema"])))
-        return {one["file"]: one["sha256"] for one in document["evidence"]}
-    except (OSError, *BROKEN) as error:
-        text = f"{type(error).__name__}: {error}"
-        problems.append(Problem(DATA, "the file", "a list of the evidence", shown(text)))
-        return None
-
-
-def _present(folder: Path) -> list[str]:
-    files = (path for path in (folder / FOLDER).rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in files)
-
-
-def _hashes(folder: Path, listed: Mapping[str, str] | None, present: list[str]) -> list[Problem]:
-    if listed is None:
-        return []
-    problems = []
-    for name, digest in listed.items():
-        if name not in present:
-            problems.append(Problem(name, "the file", f"sha256 {digest}", "missing"))
-            continue
-        own = evidence.sha256((folder / name).read_bytes())
-        if own != digest:
-            problems.append(Problem(name, "the file's sha256", str(digest), own))
-    return problems + [
-        Problem(name, "the file", "listed in report.json", "not listed")
-        for name in present
-        if name not in listed
-    ]
 
 
 def _load(
@@ -157,20 +124,6 @@ def _number(path: Path) -> tuple[int, str]:
     """Sorts 100-run behind 99-run."""
     digits = path.name.partition("-")[0]
     return int(digits) if digits.isdecimal() else -1, path.name
-
-
-def _rechecked(found: list[tuple[str, Evidence]]) -> list[Problem]:
-    problems = []
-    for name, one in found:
-        try:
-            problems += [
-                Problem(name, place, shown(expected), shown(present))
-                for place, expected, present in recheck(one)
-            ]
-        except BROKEN as error:
-            text = f"{type(error).__name__}: {error}"
-            problems.append(Problem(name, "the content", f"a complete {one.schema}", shown(text)))
-    return problems
 
 
 def _rendered(folder: Path, found: list[Evidence]) -> list[Problem]:

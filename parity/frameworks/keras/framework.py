@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
 
@@ -10,7 +11,7 @@ from parity.calls import Recorder
 from parity.frameworks.keras import backend, training
 from parity.frameworks.keras.backend import BACKEND, TITLES
 from parity.frameworks.keras.float64 import kept_in as kept_in
-from parity.frameworks.keras.modules import named_modules
+from parity.frameworks.keras.modules import TRAINING, named_modules
 from parity.frameworks.keras.precision import computing_in
 from parity.frameworks.keras.weights import variables as variables
 from parity.frameworks.shared.floors import measure_floors as measure_floors
@@ -46,6 +47,15 @@ def precision(dtype: str) -> AbstractContextManager:
 def in_training(model: keras.Layer) -> bool:
     """Never: whether a layer trains is an argument of its call."""
     return False
+
+
+def by_default(recorder: Recorder, inputs: tuple | dict) -> Any:
+    """The outputs where nobody says whether the model trains, as a user calls it."""
+    token = TRAINING.set(None)
+    try:
+        return recorder.forward(inputs)
+    finally:
+        TRAINING.reset(token)
 
 
 def modules(model: keras.Layer) -> dict[str, keras.Layer]:

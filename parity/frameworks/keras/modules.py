@@ -14,7 +14,8 @@ BOOKS = (
     *TRACKED,  # those of its backends
     "_torch_params",
 )
-TRAINING: ContextVar[bool] = ContextVar("training", default=False)
+# Whether layers train; None where nobody says it, as a user calls a model.
+TRAINING: ContextVar[bool | None] = ContextVar("training", default=False)
 TRAINER = ("optimizer", "loss")
 
 
@@ -89,4 +90,5 @@ def called(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
     Keras hands `training` on to every layer below, whether or not those in between take it; without
     it some layers train by default.
     """
-    return layer(*args, **{"training": TRAINING.get(), **kwargs})
+    training = TRAINING.get()
+    return layer(*args, **kwargs if training is None else {"training": training, **kwargs})

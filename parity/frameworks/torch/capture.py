@@ -28,7 +28,7 @@ class Recorder(Moving, calls.Recorder):
     Args:
         model: any module, in the mode (train or eval) it is to be run in.
         axes: axes(path, kind, name, rank) gives the axis names of a tensor.
-        execution: `eager`, the only way in which PyTorch is run here.
+        execution: that of the recorder, `eager`.
         only: a module path, whose taps and those below it are recorded, or a glob; None for all.
         clone: copy tensors, so that in-place operations of the model cannot change them later.
             Without copies such an operation raises TraceError.
@@ -36,6 +36,7 @@ class Recorder(Moving, calls.Recorder):
         naming: which modules and tensors are recorded, and under which names; by default all.
     """
 
+    EXECUTION = "eager"
     variables = staticmethod(variables)
     reordered = staticmethod(reordered)
 
@@ -43,18 +44,18 @@ class Recorder(Moving, calls.Recorder):
         self,
         model: torch.nn.Module,
         axes: Axes,
-        execution: str = "eager",
+        execution: str = EXECUTION,
         *,
         only: str | None = None,
         clone: bool = True,
         masks: Masks | None = None,
         naming: Naming | None = None,
     ) -> None:
-        if execution != "eager":
+        if execution != self.EXECUTION:
             raise TraceError(
                 f"PyTorch cannot be captured in `{execution}` execution",
                 "taps come from the calls of its modules, one by one",
-                "use eager",
+                f"use {self.EXECUTION}",
             )
         super().__init__(model, axes, only, masks, naming)
         self.clone = clone
@@ -69,7 +70,7 @@ class Recorder(Moving, calls.Recorder):
         self.modules_of(inputs)
         args, kwargs = to_tensors(inputs)
         with torch.no_grad():
-            return _numpy(self._called(self.model, args, kwargs))
+            return to_arrays(self._called(self.model, args, kwargs))
 
     plain = forward
 
@@ -87,7 +88,7 @@ class Recorder(Moving, calls.Recorder):
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         keep = sink is None
         guard = keep and not self.clone
-        convert = _copy if keep and self.clone else _view
+        convert = to_array if keep and self.clone else _view
         found = self.viewed(sink or trace.add)
         collect = Collector(self.axes, found, convert, _stamp, keep=keep, guard=guard)
 
@@ -105,7 +106,7 @@ class Recorder(Moving, calls.Recorder):
                 "capture with clone=True",
             )
         self.calls, self.drawn = watch.calls, watch.drawn
-        return _numpy(outputs), trace
+        return to_arrays(outputs), trace
 
     def owns_parameters(self, path: str) -> bool:
         """Whether the module itself, apart from its children, holds parameters."""
@@ -140,7 +141,7 @@ class Recorder(Moving, calls.Recorder):
         return inspect.signature(module.forward)
 
     def _collector(self, sink: Sink) -> Collector:
-        return Collector(self.axes, self.viewed(sink), _copy, _stamp, keep=True)
+        return Collector(self.axes, self.viewed(sink), to_array, _stamp, keep=True)
 
     def _tensor(self, array: np.ndarray, slot: Slot | None) -> torch.Tensor:
         # A copy, because the module may work in place.
@@ -166,7 +167,7 @@ def forward(model: torch.nn.Module, inputs: tuple | dict) -> Any:
     """The outputs (numpy) of one run without capture."""
     args, kwargs = to_tensors(inputs)
     with torch.no_grad():
-        return _numpy(model(*args, **kwargs))
+        return to_arrays(model(*args, **kwargs))
 
 
 @contextmanager
@@ -197,7 +198,8 @@ def _view(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _copy(tensor: torch.Tensor) -> np.ndarray:
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of the values; bfloat16 as float32, which is exact."""
     array = _view(tensor)
     return array.copy() if np.may_share_memory(array, _view(tensor)) else array
 
@@ -209,7 +211,8 @@ def to_tensors(inputs: tuple | dict) -> tuple[tuple, dict]:
     return calls.split_inputs(fill(template, lambda slot: made[slot.name]))
 
 
-def _numpy(outputs: Any) -> Any:
+def to_arrays(outputs: Any) -> Any:
+    """A structure of tensors with NumPy arrays in their place."""
     template, tensors = flatten(outputs, torch.is_tensor)
-    arrays = {name: _copy(tensor) for name, tensor in tensors}
+    arrays = {name: to_array(tensor) for name, tensor in tensors}
     return fill(template, lambda slot: arrays[slot.name])

@@ -22,6 +22,7 @@ from parity.trace import Axes
 
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
+ASKED_FOR = ("compile",)
 IMAGES: Mapping[int, str] = {5: "NCDHW", 4: "NCHW"}
 
 trainer = training
@@ -65,10 +66,17 @@ def recorder(
     naming: Naming | None = None,
     masks: Masks | None = None,
 ) -> Recorder:
-    """The recorder of eager execution."""
-    return Recorder(model, axes, execution, only=only, clone=copies, masks=masks, naming=naming)
+    """The recorder of one execution; a compiled program changes none of its results in place."""
+    made = Recorder
+    if execution == "compile":
+        from parity.frameworks.torch import compiled  # which loads the compiler
+
+        made = compiled.Recorder
+    return made(model, axes, execution, only=only, clone=copies, masks=masks, naming=naming)
 
 
 def capture_effects(recorder: Recorder, inputs: tuple | dict, captured: Any) -> dict[str, float]:
-    """What reading the taps changes, the largest l2 gap of an output."""
-    return {"same program": largest_gap(captured, recorder.plain(inputs))}
+    """What reading the taps changes, the largest l2 gap of an output; compiled, the program without
+    taps is another one."""
+    kind = "same program" if recorder.EXECUTION == "eager" else "production"
+    return {kind: largest_gap(captured, recorder.forward(inputs))}

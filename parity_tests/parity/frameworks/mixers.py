@@ -8,6 +8,7 @@ Keras needs a process of its own.
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +40,9 @@ FORWARD = {  # fault to the modules of the reference where it is found
 TRAINING = {  # fault to the claim that fails, and what its place begins with
     "stopped gradient": ("train_gradients", "blocks.1"),
     "sum of losses": ("train_losses_alone", "loss"),
-    "half the rate": ("train_update", "optimizer"),
+    "half the rate": ("train_schedule", "schedule"),
 }
+UNASKED = {"half the rate": ("train_update", "optimizer")}  # Optax cannot be asked for its rate
 NAMES = {  # the ports' paths to the reference's
     "patches": "stem",
     "mixers.*": "blocks.*",
@@ -427,8 +429,7 @@ def pair(kind: str, fault: str = CLEAN) -> parity.Pair:
         names = {path.replace("mixers.*", "mixers_*"): theirs for path, theirs in NAMES.items()}
 
     def plant(model: Any) -> None:
-        of = registry.of(build()) if kind == "linen" else registry.of(model)
-        Planted(fault).weights(of.variables(model))
+        Planted(fault).weights(registry.of(model).variables(model))
 
     return parity.Pair(
         reference(),
@@ -438,6 +439,11 @@ def pair(kind: str, fault: str = CLEAN) -> parity.Pair:
         weights=parity.Weights(variables={"offset": "bias"}),
         after_loading=plant,
     )
+
+
+def trained_place(kind: str, fault: str) -> tuple[str, str]:
+    """Which claim fails with a fault of training, and what its place begins with."""
+    return {**TRAINING, **(UNASKED if kind in ("nnx", "linen") else {})}[fault]
 
 
 def training(kind: str, fault: str = CLEAN) -> parity.Training:
@@ -458,7 +464,7 @@ def training(kind: str, fault: str = CLEAN) -> parity.Training:
 
 def outcome(kind: str, fault: str) -> dict[str, Any]:
     """What an audit says of one fault: its verdict, executions, places, causes, failing claims."""
-    trains = fault in TRAINING or fault == CLEAN
+    trains, start = fault in TRAINING or fault == CLEAN, time.process_time()
     found = parity.audit(
         pair(kind, fault),
         executions=None if fault == CLEAN else (),
@@ -469,6 +475,7 @@ def outcome(kind: str, fault: str) -> dict[str, Any]:
     return {
         "verdict": found["verdict"],
         "seconds": sum(found["timings"].values()),
+        "processor": time.process_time() - start,
         "executions": list(found["float32"]),
         "places": [one["path"] for one in found["localisations"]],
         "causes": [one["cause"] for one in found["localisations"]],

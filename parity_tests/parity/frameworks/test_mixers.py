@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parity_tests.docs.documents import ROOT
-from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING
+from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING, trained_place
 
 pytestmark = pytest.mark.slow  # seven processes, each with a framework and many audits
 
@@ -23,8 +23,7 @@ EXECUTIONS = {
     "linen": ["eager", "jit"],
     "torch": ["eager"],
 }
-PLANTED = ("keras tensorflow", "keras jax", "nnx")  # where all faults are planted
-EACH = ("epsilon", "no residual")  # those that are planted everywhere
+UNEXPLAINED = {"kernel off by 1e-6"}  # no mistake in the code of a model is known to make it
 
 
 @functools.cache
@@ -32,9 +31,8 @@ def outcomes(kind: str) -> dict[str, Any]:
     """What an audit says of a kind and each of its faults, from a process of its own."""
     _, _, backend = kind.partition(" ")
     environment = os.environ | {"KERAS_BACKEND": backend or "jax", "JAX_PLATFORMS": "cpu"}
-    faults = [CLEAN, *FORWARD, *TRAINING] if kind in PLANTED else [CLEAN, *EACH]
     run = subprocess.run(
-        [sys.executable, "-m", "parity_tests.parity.frameworks.mixers", kind, *faults],
+        [sys.executable, "-m", "parity_tests.parity.frameworks.mixers", kind],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -51,10 +49,10 @@ def test_the_mixer_is_equal_in_every_execution(kind):
     assert (found["verdict"], found["failing"]) == ("equal", {})
     assert found["executions"] == EXECUTIONS[kind]
     # The training step is compared in each as well.
-    assert {one for one, _ in TRAINING.values()} <= set(found["claims"])
+    assert {trained_place(kind, one)[0] for one in TRAINING} <= set(found["claims"])
 
 
-@pytest.mark.parametrize("fault", EACH)
+@pytest.mark.parametrize("fault", FORWARD)
 def test_every_framework_gives_the_same_places_and_causes(fault):
     found = {
         kind: (
@@ -68,23 +66,17 @@ def test_every_framework_gives_the_same_places_and_causes(fault):
     assert len(set(found.values())) == 1, found
     verdict, places, causes = found["torch"]
     assert (verdict, list(places)) == ("different", FORWARD[fault])
-    assert all(causes)
+    assert all(causes) == (fault not in UNEXPLAINED)
 
 
-@pytest.mark.parametrize("kind", PLANTED)
-@pytest.mark.parametrize("fault", FORWARD)
-def test_a_fault_is_found_at_its_place(kind, fault):
-    found = outcomes(kind)[fault]
-    assert (found["verdict"], found["places"]) == ("different", FORWARD[fault])
-
-
-@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", TRAINING)
 def test_a_fault_of_training_is_found_at_its_place(kind, fault):
     found = outcomes(kind)[fault]
-    claim, place = TRAINING[fault]
+    claim, place = trained_place(kind, fault)
     assert found["verdict"] == "different"
     assert found["failing"][claim][0].startswith(place), found["failing"]
+    assert found["failing"][claim][1]
 
 
 def rows() -> list[tuple[str, str, str, int, int]]:
@@ -93,17 +85,17 @@ def rows() -> list[tuple[str, str, str, int, int]]:
     for kind in KINDS:
         one = outcomes(kind)
         planted = [fault for fault in one if fault != CLEAN]
-        right = [fault for fault in planted if _placed(one[fault], fault)]
+        right = [fault for fault in planted if _placed(kind, one[fault], fault)]
         executions = ", ".join(one[CLEAN]["executions"])
         found.append((kind, executions, one[CLEAN]["verdict"], len(right), len(planted)))
     return found
 
 
-def _placed(found: dict[str, Any], fault: str) -> bool:
+def _placed(kind: str, found: dict[str, Any], fault: str) -> bool:
     """Whether a fault was found where it was planted."""
     if fault in FORWARD:
         return found["places"] == FORWARD[fault]
-    claim, place = TRAINING[fault]
+    claim, place = trained_place(kind, fault)
     return (found["failing"].get(claim) or [""])[0].startswith(place)
 
 

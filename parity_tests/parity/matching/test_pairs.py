@@ -192,3 +192,34 @@ def test_models_that_cannot_be_paired_for_certain_are_asked_about():
     text = error_of(lambda: audited(Pair(model, other, TOKENS)))
     assert "cannot be paired for certain" in text.splitlines()[0]
     assert "complete=False" in text
+
+
+class Projection(nn.Module):
+    """Multiplies from the right, as few layers of PyTorch do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_square_kernel_of_somebody_elses_layer_is_held_as_its_numbers_say(turned):
+    torch.manual_seed(0)
+    model = nn.Sequential(Projection(), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+    def build():
+        kernels = [
+            one.detach().numpy() for one in (model[0].weight, model[2].weight, model[2].bias)
+        ]
+        port = tf_keras.Sequential([K.Dense(8, use_bias=False), K.ReLU(), K.Dense(3)])
+        port(TOKENS[0])
+        port.layers[0].set_weights([kernels[0].T if turned else kernels[0]])
+        port.layers[2].set_weights([kernels[1].T, kernels[2]])
+        return port
+
+    result = audit(Pair(model, build, TOKENS), executions=(), quiet=True)
+    assert result.claimed("weights").holds
+    assert result.verdict == ("different" if turned else "equal")

@@ -13,7 +13,7 @@ from parity.audits import Pair, audit
 from parity.frameworks.torch.weights import vary
 from parity.names import Names
 from parity.weights import Weights
-from replication.commands.explain import alike
+from reports.audit_story import alike
 
 K = tf_keras.layers
 WIDTH, HEADS, DEEP, LAST = 8, 2, 16, 6

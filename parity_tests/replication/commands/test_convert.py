@@ -11,6 +11,13 @@ from parity_tests.weight_conversion.samples import CONFIG, state, write_safetens
 from replication import cli
 from replication.commands import convert as convert_verb
 
+CHECKED = {
+    "schema": "maskformer-replication/conversion-check/1",
+    "verdict": "equal",
+    "problems": [],
+    "notes": [],
+}
+
 
 @pytest.fixture
 def run(monkeypatch, capfd, tmp_path):
@@ -131,10 +138,14 @@ def test_json_is_all_that_is_printed_and_leftovers_are_an_aside(run, monkeypatch
     assert errors == f"removed {left}, left by a killed conversion\n"
     assert not left.exists()
     code, out, errors = run("convert", "--verify", "b.pth.receipt.json", "--json")
-    assert (code, json.loads(out), errors) == (0, {"verdict": "equal", "problems": []}, "")
+    assert (code, json.loads(out), errors) == (
+        0,
+        CHECKED,
+        "",
+    )
     code, out, errors = run("inspect", "b.pth", "--json")
     assert (code, errors) == (0, "")
     assert json.loads(out)["kind"] == "torch checkpoint"
     code, out, errors = run("zoo", "--json")
     assert (code, errors) == (0, "")
-    assert [entry["name"] for entry in json.loads(out)] == list(zoo.ENTRIES)
+    assert [entry["name"] for entry in json.loads(out)["entries"]] == list(zoo.ENTRIES)

@@ -39,13 +39,13 @@ def _names(folder: Path) -> set[str]:
 
 def test_scenes_then_records_then_inspect(parity: Parity, tmp_path: Path) -> None:
     drawn, records, sheet = tmp_path / "scenes", tmp_path / "records", tmp_path / "sheet.png"
-    status, out, err = parity("scenes", drawn, "--images", 5, "--size", 64, "--json")
+    status, out, err = parity("scenes", drawn, "--images", 5, "--longest", 64, "--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["images"] == {"train": 4, "val": 1}
 
     words = ("tfrecord", drawn / "coco", records, "--shards", 1, "--json")
     status, out, err = parity(*words)
-    result = json.loads(out)
+    result = json.loads(out)["splits"]
     assert (status, err) == (0, "")
     assert {name: one["images"] for name, one in result.items()} == {"train2017": 4, "val2017": 1}
     assert _names(records) == {"train2017", "val2017"}
@@ -87,7 +87,7 @@ def test_progress_is_on_standard_error_of_a_terminal(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes a stream for a terminal
     for words, title in (
-        (("scenes", tmp_path / "new", "--images", 2, "--size", 64), "draw"),
+        (("scenes", tmp_path / "new", "--images", 2, "--longest", 64), "draw"),
         (("tfrecord", scenes / "coco", tmp_path / "r", "--shards", 1), "pack train2017"),
         (("inspect", scenes / "coco"), "check"),
     ):
@@ -150,7 +150,7 @@ def test_a_changed_record_is_one_error(parity: Parity, scenes: Path, tmp_path: P
     ("words", "says"),
     [
         (("scenes", "{out}", "--images", 1), "--images is 1"),
-        (("scenes", "{out}", "--size", 8), "--size is 8"),
+        (("scenes", "{out}", "--longest", 8), "--longest is 8"),
         (("scenes", "{scenes}"), "already holds a data set"),
         (("tfrecord", "{scenes}/no", "{out}"), "is not a folder"),
         (("tfrecord", "{scenes}", "{out}"), "holds no data set"),

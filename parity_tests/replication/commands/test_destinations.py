@@ -13,7 +13,7 @@ from parity_tests.weight_conversion.samples import write_safetensors
 TRUTH = "mine/annotations/panoptic_val.json"
 VERBS = {
     "inspect": ("inspect", "w.safetensors", "--out", "{}"),
-    "data scenes": ("data", "scenes", "{}", "--images", "2", "--size", "96"),
+    "data scenes": ("data", "scenes", "{}", "--images", "2", "--longest", "96"),
     "data convert": ("data", "convert", "photos/val", "{}", "--instances", "val.json"),
     "data inspect": ("data", "inspect", "mine", "--split", "val", "--sheet", "{}/a.png"),
     "data inspect --out": ("data", "inspect", "mine", "--split", "val", "--out", "{}"),

@@ -15,6 +15,7 @@ from maskformer.model.detectron2_config import entry_of, read
 from parity.errors import InputError
 from replication.cli import app
 from replication.commands import options
+from replication.console.reference import commands
 
 MEASURING = {
     *("audit", "trajectory", "evaluate", "train", "preflight", "explain", "compare", "verify"),
@@ -56,15 +57,6 @@ INPUT:
   CROP: {ENABLED: True, TYPE: absolute, SIZE: [64, 64]}
   SIZE_DIVISIBILITY: 64
 """
-
-
-def commands(group, before=""):
-    """Every command of the app by its words."""
-    for name, one in group.commands.items():
-        if hasattr(one, "commands"):
-            yield from commands(one, f"{before}{name} ")
-        else:
-            yield f"{before}{name}", one
 
 
 COMMANDS = dict(commands(typer.main.get_group(app)))

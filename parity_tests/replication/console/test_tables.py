@@ -5,6 +5,8 @@ from rich.table import Table
 
 from replication.console.tables import WIDEST, print_table
 
+STRANGE = "a\x1b[31m[bold]b[/bold]\nc\u202e"
+
 
 def table(columns, text="x" * 30):
     made = Table()
@@ -34,3 +36,13 @@ def test_a_small_window_gets_the_narrow_table(capsys, monkeypatch, width, column
     monkeypatch.setenv("COLUMNS", str(width))
     print_table(table(5), narrow=table(1))
     assert capsys.readouterr().out.count("x" * 30) == columns
+
+
+def test_no_control_markup_or_line_of_a_cell_reaches_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    print_table(table(2, STRANGE), narrow=table(1, STRANGE))
+    out = capsys.readouterr().out
+    assert out.count(r"a\x1b[31m[bold]b[/bold]\nc\u202e") == 2
+    assert "\u202e" not in out
+    assert "\x1b[31m" not in out

@@ -38,7 +38,7 @@ def test_scenes_tiny_has_the_scenes_classes() -> None:
 @pytest.mark.usefixtures("small")
 def test_both_sides_are_equal_on_scenes(parity: Parity, scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = (*EVALUATE, "--data", scenes, "--limit", 4, "--worst", 2, "--out", out, "--json")
+    words = (*EVALUATE, "--data", scenes, "--first", 4, "--worst", 2, "--out", out, "--json")
     status, text, _ = parity(*words)
     result = json.loads(text)
     comparison = result["comparison"]
@@ -85,7 +85,7 @@ def test_swapped_classes_of_one_side_are_unexplained(
 
     monkeypatch.setitem(IMPLEMENTATIONS, "tf", dataclasses.replace(ours, build=swapped))
     out = tmp_path / "out"
-    words = (*EVALUATE, "--data", scenes, "--limit", 2, "--worst", 1, "--out", out)
+    words = (*EVALUATE, "--data", scenes, "--first", 2, "--worst", 1, "--out", out)
     status, text, _ = parity(*words)
     assert status == 1
     assert "verdict: different" in text
@@ -103,7 +103,7 @@ def test_tensorflow_s_own_checkpoint_is_compared_with_pytorch_s(
     for name, changed in (("a", state), ("b", {**state, key: np.roll(state[key], 1)})):
         save_file(dict(changed), tmp_path / f"{name}.safetensors")
     source, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    words = ("evaluate", "--config", "scenes_tiny", "--data", scenes, "--limit", 2, "--json")
+    words = ("evaluate", "--config", "scenes_tiny", "--data", scenes, "--first", 2, "--json")
     words = (*words, "--weights", source, "--port-weights")
     status, text, _ = parity(*words, source)
     assert (status, json.loads(text)["port_weights"]) == (0, str(source))
@@ -115,7 +115,7 @@ def test_tensorflow_s_own_checkpoint_is_compared_with_pytorch_s(
 
 @pytest.mark.usefixtures("semantic")
 def test_semantic_evaluation_is_detectron2_s(parity: Parity, scenes: Path, tmp_path: Path) -> None:
-    words = (*EVALUATE, "--data", scenes, "--side", "torch", "--limit", 3, "--json")
+    words = (*EVALUATE, "--data", scenes, "--side", "torch", "--first", 3, "--json")
     results = []
     for extra in ((), ("--tta",)):
         out = tmp_path / f"out{len(extra)}"
@@ -207,7 +207,7 @@ def test_broken_data_is_one_error_and_writes_nothing(
         (("--config", "tiny"), "tiny predicts 13 classes, the data set has 17"),
         (("--config", "ade20k_r50"), "ade20k_r50 predicts 150 classes, the data set has 17"),
         (("--config", "scenes_tiny", "--side", "jax"), "--side is 'jax'"),
-        (("--config", "scenes_tiny", "--limit", 0), "--limit is 0"),
+        (("--config", "scenes_tiny", "--first", 0), "--first is 0"),
         (
             ("--config", "scenes_tiny", "--side", "tf", "--port-weights", "x.pkl"),
             "--port-weights does not go with --side tf",

@@ -15,8 +15,8 @@ from parity.audits import judge_port
 from parity.faults import Named, conventional
 from parity.steps import Steps
 from replication.faults.benches.finding import Finding, broken
-from replication.forward.precision_place import less_exact
 from replication.forward.run import Case, Request, prepare
+from reports.precision_place import less_exact
 
 OUTPUTS = (MASKFORMER.outputs.classes, MASKFORMER.outputs.masks, MASKFORMER.outputs.pixels)
 

@@ -21,7 +21,7 @@ from reports.render import write_report
 from reports.verification.recheck import recheck
 from reports.verification.verify import verify
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,274 @@
+"""What a report says first: equal or not, where it differs first, why, and what to do next.
+
+The page, its Markdown twin and `parity explain` tell this one story. Texts may have code between
+backticks, which a page draws as code and a terminal prints without.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity.auditing.result import AuditResult
+from parity.claims import Claim
+from parity.localise import Localisation
+from parity.measurements import Margins, Relative
+from reports.derived import Stated, all_claims
+from reports.document import describe, number
+from reports.evidence import Evidence
+from reports.ladder import BESIDE
+from reports.precision_place import less_exact
+
+_LINE = re.compile(r"(?P<source>[^\s:`]+\.\w+:\d+)(, [^:`]+)?: `(?P<code>.*)`: (?P<what>.+)", re.S)
+_OPERATION = re.compile(r"`(?P<code>[^`]*)`: (?P<what>.+)", re.S)
+_VALUES = re.compile(r"largest at (?P<at>\[.*?\]): port (?P<port>.+), reference (?P<reference>.+)")
+_BESIDE = frozenset(rung.id for rung in BESIDE)
+WHAT = {
+    "own": "computes another function",
+    "wiring": "computes something else between the modules it calls",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """One place at fault: where, what, why, both values, the limit, and the next step.
+
+    Args:
+        source, code: the line in the reference that the cause names, and what stands there, or the
+            operation without its line; empty where no cause was found.
+        port, reference, at: the values that are furthest apart, as recorded, and their index.
+        value, limit: what was measured at the place, in words.
+    """
+
+    number: int
+    where: str
+    what: str
+    cause: str
+    next: str
+    source: str = ""
+    code: str = ""
+    port: str = ""
+    reference: str = ""
+    at: str = ""
+    value: str = ""
+    limit: str = ""
+    title: str = ""
+
+    @property
+    def line(self) -> str:
+        """The place in one sentence."""
+        text = f"`{self.where}` {self.what}"
+        if self.cause:
+            text += f": {self.cause}"
+        elif self.value:
+            text += f": off by {self.value}, limit {self.limit}; no cause is known"
+        return f"{text} ({self.source})." if self.source else f"{text}."
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What is known of the place, by name."""
+        code = f"`{self.code}`" if self.code else ""
+        index = f" at {self.at}" if self.at else ""
+        pairs = (
+            ("cause", self.cause or "none was found"),
+            ("in the reference", " ".join(filter(None, (self.source, code)))),
+            ("port", self.port and f"{self.port}{index}"),
+            ("reference", self.reference and f"{self.reference}{index}"),
+            ("error", self.value),
+            ("limit", self.limit),
+            ("claim", self.title),
+            ("next", self.next),
+        )
+        return tuple((name, text) for name, text in pairs if text)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What all results together say: `verdict` is equal, different or not decided.
+
+    `about` says of what: models, weights, inputs, versions, date and commit. `places` are those at
+    fault, the first first; `also` are claims that fail of which no place is known.
+    """
+
+    verdict: str
+    sentence: str
+    about: tuple[tuple[str, str], ...]
+    places: tuple[Told, ...]
+    also: tuple[str, ...]
+
+
+def story_of(found: Sequence[Evidence], claims: Sequence[Stated] | None = None) -> Story:
+    """The story of evidence, whose claims are `claims`."""
+    claims = all_claims(found) if claims is None else claims
+    judged = [one for one in claims if one.rung not in _BESIDE]
+    failing = [one for one in judged if one.verdict == "fails"]
+    places = _places(found, failing)
+    verdict = "not decided"
+    if failing:
+        verdict = "different"
+    elif any(one.verdict == "holds" for one in judged):
+        verdict = "equal"
+    named = {one.where for one in places}
+    also = dict.fromkeys(
+        one.title
+        for one in failing
+        if one.place is None or not (one.place.inherited or one.place.part in named)
+        if one.title not in {place.title for place in places}
+    )
+    sentence = _sentence(verdict, found, judged, places, failing)
+    return Story(verdict, sentence, about(found), places, tuple(also))
+
+
+def bare(text: str) -> str:
+    """A text for a terminal: code without its marks."""
+    return text.replace("`", "")
+
+
+def _sentence(
+    verdict: str,
+    found: Sequence[Evidence],
+    judged: Sequence[Stated],
+    places: Sequence[Told],
+    failing: Sequence[Claim],
+) -> str:
+    if verdict == "equal":
+        holding = [one for one in judged if one.verdict == "holds"]
+        cases = sum(one.cases or 0 for one in holding)
+        open_ones = sum(one.verdict not in ("holds", "not run") for one in judged)
+        left = f"; {number(open_ones)} not decided" if open_ones else ""
+        return (
+            f"The port computes what the reference computes, for what was run: "
+            f"{number(len(holding))} claims on {number(cases)} cases hold{left}."
+        )
+    if verdict == "not decided":
+        return "Nothing that was run compares the two sides so that it can tell."
+    if places:
+        more = len(places) - 1
+        rest = f" {more} more place{'s' if more > 1 else ''}." if more else ""
+        return f"{places[0].line}{rest}"
+    for one in found:
+        if isinstance(one.result, AuditResult) and one.result.verdict != "equal":
+            lost = less_exact(one.result)
+            if lost is not None:
+                return f"The function is the same, but `{lost.key}` is {lost.cause}."
+            if one.result.first_divergence:
+                return (
+                    f"`{one.result.first_divergence}` has the first tensor above its limit; no "
+                    "module was found that differs when it runs alone."
+                )
+    more = len(failing) - 1
+    rest = f" {more} more claim{'s' if more > 1 else ''}." if more else ""
+    return f"This does not hold: {failing[0].title}.{rest}"
+
+
+def _places(found: Sequence[Evidence], failing: Sequence[Stated]) -> tuple[Told, ...]:
+    """All places that make a difference themselves, those of forward passes first, each once."""
+    told: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in found:
+        if isinstance(one.result, AuditResult):
+            for place in one.result.localisations:
+                parts = _of_localisation(place, _command(one.result))
+                told.setdefault((parts["where"], parts["cause"]), parts)
+    known = {where for where, _ in told}
+    for one in failing:
+        if one.place is not None and not one.place.inherited and one.place.part not in known:
+            parts = _of_claim(one)
+            told.setdefault((parts["where"], parts["cause"]), parts)
+    return tuple(Told(index, **parts) for index, parts in enumerate(told.values(), 1))
+
+
+def _command(result: AuditResult) -> str:
+    """The command that audits again; an audit that was called in Python has none."""
+    return result.command or next((one.command for one in result.claims if one.command), "")
+
+
+def _of_localisation(one: Localisation, command: str) -> dict[str, Any]:
+    worst = next((each for each in one.verdicts if not each.passed), None)
+    parts = {"where": one.path, "what": WHAT.get(one.kind, one.kind), **_cause(one.cause)}
+    if worst is not None:
+        parts |= {"value": f"{number(worst.value)} ({worst.metric})"}
+        parts |= {"limit": number(worst.threshold.value)}
+        if values := _VALUES.match(worst.detail):
+            parts |= values.groupdict()
+    return parts | {"next": _next(bool(one.cause), command)}
+
+
+def _of_claim(one: Stated) -> dict[str, Any]:
+    parts = {"where": one.place.text, "what": "differs", **_cause(one.cause), "title": one.title}
+    parts |= {"value": describe(one.value), "limit": describe(one.limit)}
+    measured = one.measured
+    if isinstance(measured, Relative):
+        name = max(measured.pairs, key=lambda name: _gap(measured.pairs[name]))
+        port, reference = measured.pairs[name]
+        parts |= {"port": describe(port), "reference": describe(reference)}
+    elif isinstance(measured, Margins):
+        worst = max(measured.verdicts().values(), key=lambda each: each.margin)
+        if not worst.problem:
+            parts |= {"value": f"{number(worst.value)} ({worst.metric}, {worst.key})"}
+            parts |= {"limit": number(worst.threshold.value)}
+    return parts | {"next": _next(bool(one.cause), one.command)}
+
+
+def _gap(pair: Sequence[float | None]) -> float:
+    from parity.measurements import relative_gap
+
+    return relative_gap(*(None if one is None else float(one) for one in pair))
+
+
+def _cause(text: str | None) -> dict[str, str]:
+    """A cause in parts: the line of source, what stands there, and what the port does instead."""
+    for pattern in (_LINE, _OPERATION):
+        if text and (match := pattern.fullmatch(text)):
+            parts = match.groupdict()
+            return {
+                "cause": parts["what"],
+                "source": parts.get("source") or "",
+                "code": parts["code"],
+            }
+    return {"cause": text or ""}
+
+
+def _next(explained: bool, command: str) -> str:
+    again = f"`{command}`" if command else "the audit"
+    if explained:
+        return f"mend it in the port, then run {again} again"
+    return f"compare both sources at this place, mend the port, then run {again} again"
+
+
+def about(found: Sequence[Evidence]) -> tuple[tuple[str, str], ...]:
+    """Of what these results are: each fact once, the values of several results together."""
+    facts: dict[str, list[str]] = {}
+
+    def add(name: str, text: Any) -> None:
+        if text and describe(text) not in facts.setdefault(name, []):
+            facts[name].append(describe(text))
+
+    for one in found:
+        provenance, result = one.result.provenance, one.result
+        models = provenance.get("models") or {}
+        add("reference", models.get("reference"))
+        add("port", models.get("port"))
+        if one.config:
+            add("models", f"MaskFormer {one.config}, PyTorch beside TensorFlow")
+        elif not models and result.title:
+            add("models", result.title)
+        weights = provenance.get("weights") or getattr(result, "weights", "")
+        digest = (provenance.get("weights_sha256") or "")[:12]
+        if isinstance(weights, str) and (weights or digest):
+            add("weights", " ".join(filter(None, (weights, digest and f"sha256 {digest}"))))
+        for item in getattr(result, "inputs", ()):
+            add("inputs", f"{item.name} {item.size}")
+        for name, version in (provenance.get("packages") or {}).items():
+            if version and name in ("torch", "tensorflow", "tf_keras", "keras", "jax", "flax"):
+                add("versions", f"{name} {version}")
+        add("date", provenance.get("date"))
+        git = provenance.get("git") or {}
+        commit = (git.get("commit") or "")[:12]
+        add("commit", commit + (", with changes" if commit and git.get("dirty") else ""))
+    order = ("reference", "port", "models", "weights", "inputs", "versions", "date", "commit")
+    return tuple((name, _few(facts[name])) for name in order if facts.get(name))
+
+
+def _few(texts: Sequence[str], most: int = 4) -> str:
+    more = len(texts) - most
+    return "; ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
