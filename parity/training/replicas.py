@@ -47,7 +47,7 @@ class Replicas:
     def floor(self) -> float:
         """How far rounding alone moves what replicas should have."""
         moved = (max(self.gaps(twin, self.exact).values()) for twin in self.twins)
-        return max(EPSILON, *moved)
+        return max([EPSILON, *moved])
 
     @property
     def cause(self) -> str | None:
