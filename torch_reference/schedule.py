@@ -22,6 +22,8 @@ class SolverSchedule(LRScheduler):
         """The rate of each parameter group at iteration `last_epoch`."""
         return [learning_rate(self.solver, self.last_epoch, base) for base in self.base_lrs]
 
+    _get_closed_form_lr = get_lr  # torch's mark of rates that follow from the iteration alone
+
     def state_dict(self) -> dict[str, object]:
         """All state but the solver, which is configuration."""
         return {key: value for key, value in super().state_dict().items() if key != "solver"}

@@ -6,7 +6,7 @@ and related to those of the reference: a multiple, other axes, another module's 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from parity.causes.arguments import made_otherwise
 from parity.causes.case import FACTORS, Case, Explanation, Judge, ran
+from parity.causes.source import Mistake
 from parity.causes.tensors import called_otherwise, conditions, relations, taken_elsewhere
 from parity.pairing import align
 
@@ -91,7 +92,10 @@ def mend(
 
 
 def explain_values(
-    run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any], limit: float
+    run: Callable[[], Mapping[str, Any]],
+    ours: Mapping[str, Any],
+    limit: float,
+    known: Iterable[Mistake] = (),
 ) -> list[Explanation]:
     """The mistakes with which a function of the reference gives the port's values.
 
@@ -99,6 +103,7 @@ def explain_values(
         run: computes with PyTorch and returns numbers or arrays by name.
         ours: the port's, for some of the names.
         limit: largest relative difference (l2) that rounding leaves.
+        known: mistakes that are well known of this function, which are tried first.
     Returns: at most `KEPT`, all exact; none where the values are the reference's within `limit`,
         which any mistake that hardly matters would explain.
     """
@@ -109,6 +114,11 @@ def explain_values(
     if before <= limit:
         return []
     found = []
+    for mistake in known:
+        with mistake.planted():
+            after = _relative(ours, ran(run))
+        if after <= limit:
+            return [Explanation(mistake.text, before, after, True, True)]
     _, mistakes = mistakes_torch.operations(run)
     for mistake in mistakes:
         with mistake.planted():

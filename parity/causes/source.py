@@ -13,6 +13,7 @@ import inspect
 import itertools
 import linecache
 import sys
+import sysconfig
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 MEMORY = 1 << 29  # bytes that an edited program may ask for
 ENOUGH, MOST = 1, 6  # mistakes that explain all results, and mistakes that explain some
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
@@ -115,6 +117,34 @@ def functions_of(*modules: Any) -> list[FunctionType]:
             elif callable(value) and isinstance(inspect.unwrap(value), FunctionType):
                 found.append(inspect.unwrap(value))
     return [one for one in found if one.__code__.co_filename != "<string>"]
+
+
+def reached(functions: Iterable[Callable]) -> list[FunctionType]:
+    """Plain functions, and those that they name, however far: of the same package or of no
+    installed one."""
+    found: dict[FunctionType, None] = {}
+    left = [inspect.unwrap(one) for one in functions]
+    packages = {_package(one) for one in left}
+    while left:
+        one = left.pop(0)
+        if not isinstance(one, FunctionType) or one in found:
+            continue
+        if _package(one) in packages or not one.__code__.co_filename.startswith(INSTALLED):
+            found[one] = None
+            left += filter(inspect.isfunction, map(one.__globals__.get, _names(one.__code__)))
+    return list(found)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """What a function names, also in its comprehensions."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def _package(function: Callable) -> str:
+    return function.__module__.partition(".")[0]
 
 
 def _parsed(function: Callable) -> tuple[ast.Module, str, int] | None:

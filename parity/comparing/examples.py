@@ -533,3 +533,17 @@ def _digest(array: np.ndarray) -> str:
     if array.dtype.kind in "iub":
         array = array.astype(np.int64)
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """What of the arrays of a batch is not as in another's, in words, by name."""
+    for name, value in ours.items():
+        given, wanted = (np.asarray(one) for one in (value, theirs[name]))
+        if given.dtype != wanted.dtype:
+            yield f"{name} of the batch, {given.dtype} instead of {wanted.dtype}"
+        elif np.array_equal(given, wanted):
+            continue
+        elif given.ndim and np.array_equal(given, wanted[..., ::-1]):
+            yield f"{name} of the batch, the last axis in reverse"
+        else:
+            yield f"{name} of the batch"

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.claims import Claim, Place, claim
+from parity.measurements import Largest
+
 ALARM = 1e-6
 MOST = 50_000
 """Values of a parameter that are kept of a side; more would only find smaller differences."""
@@ -152,6 +155,20 @@ def compare(reference: Mapping[str, Sample], port: Mapping[str, Sample]) -> list
     keys = [*reference, *(key for key in port if key not in reference)]
     level = ALARM / (TESTS * max(1, len(keys)))
     return [_compared(key, reference.get(key), port.get(key), level) for key in keys]
+
+
+def claim_of(found: Sequence[Compared], command: str, member: str = "") -> Claim:
+    """The claim on all parameters; its value is the largest ratio of a statistic to its limit."""
+    made = claim(
+        f"{member}initial_weights",
+        "training starts every parameter from the reference's distribution",
+        Largest({one.key: one.ratio for one in found}, 1.0),
+        "statistics of what both sides draw, each as a multiple of its limit; the limits are set "
+        f"so that a sound port fails once in {1 / ALARM:,.0f} comparisons",
+        command,
+    )
+    worst = max(found, key=lambda one: one.ratio)
+    return made.located(Place.at(worst.key), worst.cause)
 
 
 def _compared(key: str, ours: Sample | None, theirs: Sample | None, level: float) -> Compared:

@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
-from parity.gradients import backward_places, gradient_verdicts, unpaired_parameters
-from parity.judge import DEFAULT
+from parity.gradients import (
+    backward_places,
+    gradient_verdicts,
+    parameter_key,
+    unpaired_parameters,
+)
+from parity.judge import DEFAULT, gradient_verdict
 from parity.localise import Localisation
 from parity.measurements import Findings
-from parity.metrics import Gap
+from parity.metrics import Gap, gap
 from parity.pairing import Comparison, align
 from parity.trace import Tap
 
@@ -70,6 +75,37 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
     wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
     place, cause = _place(step, wrong, all(one.holds for one in earlier))
     return [one.located(place, cause) for one in claims]
+
+
+def handed_claim(
+    given: Mapping[str, np.ndarray | None],
+    ours: Mapping[str, np.ndarray],
+    floors: Mapping[str, Gap],
+    command: str,
+) -> Claim:
+    """That a port's own step hands the gradient of every parameter to its optimizer.
+
+    Args:
+        given: the reference's gradient of each parameter by key, None where it has none.
+        ours: those that the step hands over.
+        floors: of the claim on gradients, by the gradient's key.
+    """
+    verdicts, lost = {}, []
+    for name, exact in given.items():
+        key = parameter_key(name)
+        if (exact is None) != (name not in ours):
+            lost.append(key)
+        elif exact is not None:
+            verdicts[key] = gradient_verdict(key, gap(ours[name], exact), floors[key])
+    return margin_claim(
+        "train_step_gradients",
+        "The step hands the gradient of every parameter to its optimizer",
+        verdicts,
+        "largest gap in units of its limit, min(32 x floor, 1e-9), with the floors of the claim "
+        "on gradients; a step may differentiate another sum than its losses'",
+        command,
+        lost,
+    )
 
 
 def isolated_gradients_claim(step: Backward, command: str) -> Claim:

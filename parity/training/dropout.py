@@ -1,16 +1,17 @@
 """Dropout of a training step: the same masks fed to both sides."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from parity.claims import NOWHERE, Claim, Place, margin_claim
+from parity.claims import NOWHERE, Claim, Place, claim, margin_claim
 from parity.judge import same_function
 from parity.localise import Explain, localise
 from parity.masks import Drawn, Masks, mask_differences
+from parity.measurements import Findings
 from parity.pairing import Comparison
 from parity.trace import Axes
 
@@ -94,3 +95,27 @@ def dropout_claim(
         place = place if path in place.text else Place.edge(path, other[0])
         return one.located(place, f"dropout is in another place: {other[0]}"), len(drawn)
     return one.located(place, found[0].cause if found else None), len(drawn)
+
+
+def draws_claim(seeds: Sequence[Any], wanted: int, command: str) -> Claim:
+    """That a port's own step draws as many masks as the model has, each by a seed of its own.
+
+    Args:
+        seeds: those of the masks that one step draws.
+        wanted: how many masks the reference draws.
+    """
+    found = [f"{len(seeds)} masks instead of {wanted}"] if len(seeds) < wanted else []
+    again = len(seeds) - len(set(seeds))
+    found += [f"{again} masks have the seed of another"] if again else []
+    one = claim(
+        "train_dropout_draws",
+        "The training step drops what the model drops, by a mask of its own at every place",
+        Findings(wanted, found),
+        "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
+        "are the same",
+        command,
+    )
+    cause = "several masks are drawn from one seed" if again else None
+    if not seeds:
+        cause = "the step calls the model without training=True"
+    return one.located(Place.at("train step", "; ".join(found)), cause)

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from parity.trace import Tap, tap_key
 from parity.training.measured import ReferenceStep
 from parity.training.sides import Side
 
+Arrays = Mapping[str, np.ndarray]
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
 DIRECTIONS, STEP, SLOPE = 2, 1e-4, 1e-6  # in which, and how far, outputs are moved; relative
 NEAR = 1e-6  # relative; within which a fitted number is taken for a round one
@@ -79,7 +81,7 @@ def causes(
     said, planted = _where(theirs, Alone(step, port, recorder, exact, step.by_output.values))
     for text in itertools.chain.from_iterable(map(_by_arguments, planted)):
         return (said.format(text),)
-    text = scaled(exact, ours) or in_float32(ours, exact)
+    text = scaled(exact, ours) or in_float32(ours, exact) or _counted(step, gradients)
     if text is not None:
         return (text,)
     loss = step.side.loss
@@ -223,6 +225,53 @@ def in_float32(ours: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) 
     if far(ours, exact) <= 1e-5 and single(ours) and not single(exact):
         return "the loss is rounded to float32"
     return None
+
+
+def shares(terms: Mapping[str, Mapping[str, np.ndarray]], ours: Arrays) -> dict[str, float] | None:
+    """How often each term of a loss counts in gradients; None where no sum of them gives these.
+
+    Args:
+        terms: the gradients of each term alone, by name and key; what lacks one counts as zeros.
+        ours: the gradients, by key.
+    """
+    columns = np.stack([_flat(one, ours) for one in terms.values()], 1)
+    wanted = _flat(ours, ours)
+    found, _, rank, _ = np.linalg.lstsq(columns, wanted, rcond=None)
+    left = float(np.linalg.norm(columns @ found - wanted))
+    if rank < len(terms) or not left <= EXPLAINED * float(np.linalg.norm(wanted)):
+        return None
+    return dict(zip(terms, map(float, found), strict=True))
+
+
+def _flat(arrays: Arrays, keys: Arrays) -> np.ndarray:
+    return np.concatenate(
+        [arrays.get(key, np.zeros_like(one)).ravel() for key, one in keys.items()]
+    )
+
+
+def _counted(step: ReferenceStep, gradients: Mapping[str, Tap]) -> str | None:
+    """Which terms are differentiated otherwise than once, where there are several."""
+    if len(step.alone.values) < 2:
+        return None
+    exact = step.by_output.values
+    ours = {key: align(tap, exact[key].axes) for key, tap in gradients.items() if key in exact}
+    if not ours or any(one is None for one in ours.values()):
+        return None
+    terms = {}
+    for name in step.alone.values:
+        side = replace(step.side, loss=partial(_only, step.side.loss, name))
+        passed = side.alone(step.forward, step.outputs, "eager")[1]
+        terms[name] = {key: tap.array for key, tap in passed.items()}
+    found = shares(terms, ours)
+    wrong = {name: one for name, one in (found or {}).items() if abs(one - 1) > NEAR}
+    texts = [f"{_round(one) if abs(one) > NEAR else 0} times" for one in wrong.values()]
+    told = ", ".join(f"{name} {text}" for name, text in zip(wrong, texts, strict=True))
+    return f"the gradient has {told}" if told else None
+
+
+def _only(loss: Callable[..., Any], name: str, *given: Any) -> dict[str, Any]:
+    """One term of a loss."""
+    return {name: loss(*given)[name]}
 
 
 def _in_operations(alone: Alone) -> Iterator[str]:

@@ -1,32 +1,61 @@
 """The claims on learning rates: what a schedule says, and what the optimizer makes of it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from parity.auditing.training import Training
-from parity.causes.source import explained
+from parity.causes.source import explained, reached, setting_mistakes
 from parity.claims import Claim, Place, claim, margin_claim
 from parity.gradients import gradient_verdict
-from parity.judge import FUNCTION_FACTOR
+from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
 from parity.measurements import Largest, Multiple
-from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.metrics import gap, worst
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.sides import Side
-from parity.training.updates import given_gradients
+from parity.training.sides import Arrays, Side
+from parity.training.update_causes import causes, chosen
+from parity.training.updates import Gradients, clipped_as, given_gradients, perturbed, rule_of
 
 EXPLAINED = 1e-12  # of the largest rate
 EPSILON = float(np.finfo(np.float64).eps)
-SINGLE = 4 * float(np.finfo(np.float32).eps)
+ONCE = float(np.finfo(np.float32).eps)
+SINGLE = 4 * ONCE
 Rates = dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Turning:
+    """A schedule on both sides, and where it is looked at.
+
+    Args:
+        reference, port: both sides in float64.
+        turns: the updates, counted from 0, that are looked at.
+        changes: those of them at which the schedule changes its rule.
+        gradients: those of the updates that are made from each of these on.
+        single: both sides in float32, where that is looked at.
+        rates: the port's schedule by itself in float64 and in float32, each a rate by update; by
+            default its optimizer is asked.
+    """
+
+    reference: Side
+    port: Side
+    turns: Sequence[int]
+    changes: Sequence[int]
+    gradients: Sequence[Gradients]
+    single: tuple[Side, Side] | None = None
+    rates: tuple[Callable[[int], float], Callable[[int], float]] | None = None
 
 
 def turns_of(training: Training) -> list[int]:
     """The updates around those at which the schedule changes, and the first and last of a run."""
-    places = {0, training.steps - 1, *training.turns}
+    return around({0, training.steps - 1, *training.turns})
+
+
+def around(places: Iterable[int]) -> list[int]:
+    """These updates, and those beside them."""
     return sorted({place + step for place in places for step in (-1, 0, 1) if place + step >= 0})
 
 
@@ -34,20 +63,31 @@ def rate_claims(
     training: Training, step: ReferenceStep, port: Side, update: Claim, command: str
 ) -> list[Claim]:
     """The schedule itself, and its rates applied; nothing where neither side has a schedule."""
-    turns = turns_of(training)
-    theirs, ours = _rates(step.side, turns), _rates(port, turns)
-    claims = []
-    if ours is not None and theirs is not None:
-        claims.append(_schedule_claim(step.side, ours, theirs, command))
-    changing = training.schedule is not None or bool(training.turns)
-    if changing:
-        applied = _applied_claim(step, port, turns, command)
-        if claims and not claims[0].holds:
-            applied = applied.located(Place.inherits("the schedule"), claims[0].cause)
-        elif not update.holds:
-            applied = applied.located(Place.inherits("the optimizer"), update.cause)
-        claims.append(applied)
-    return claims
+    turning = Turning(
+        step.side, port, turns_of(training), training.turns, given_gradients(step)[1:]
+    )
+    if training.schedule is None and not training.turns:
+        schedule = schedule_claim(turning, command)
+        return [] if schedule is None else [schedule]
+    schedule, source, cause = schedule_claim(turning, command), None, None
+    if schedule is not None and not schedule.holds:
+        source, cause = "the schedule", schedule.cause
+    elif not update.holds:
+        source, cause = "the optimizer", update.cause
+    applied = applied_claim(turning, command, source, cause)
+    return [applied] if schedule is None else [schedule, applied]
+
+
+def turning_claims(turning: Turning, command: str) -> list[Claim]:
+    """The claims on a schedule, on its rates applied, and on these in float32, where one side in
+    `turning.single` is given for each; what is inherited says so."""
+    schedule = schedule_claim(turning, command)
+    source = None if schedule is None or schedule.holds else "the schedule"
+    applied = applied_claim(turning, command, source)
+    single = applied_float32_claim(turning, command)
+    if source or not applied.holds:
+        single = single.located(Place.inherits(source or "the optimizer in float64"))
+    return [one for one in (schedule, applied, single) if one is not None]
 
 
 def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
@@ -59,13 +99,17 @@ def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
     return any(abs(ours[at] - rate) > SINGLE * most for at, rate in theirs.items())
 
 
-def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
-    """Why rates differ, from `every` rate of the reference by update; also where they have the
-    digits of float32 alone."""
-    for within, beside in (
-        (FUNCTION_FACTOR * EPSILON, ""),
-        (SINGLE, "; it is computed in float32"),
-    ):
+def schedule_causes(
+    theirs: Rates, ours: Rates, every: Rates, changes: Sequence[int] = ()
+) -> Iterator[str]:
+    """Why rates differ, also where they have the digits of float32 alone.
+
+    Args:
+        theirs, ours: rates by update, the reference's and the port's.
+        every: the reference's at and around these, and the first.
+        changes: the updates at which the schedule changes its rule.
+    """
+    for within, beside in ((EXPLAINED, ""), (SINGLE, "; it is computed in float32")):
 
         def alike(wanted: Rates, places: Iterable[int] = ours, within: float = within) -> bool:
             most = max(abs(rate) for rate in every.values()) or 1.0
@@ -78,10 +122,13 @@ def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
         wrong = [at for at in ours if not alike(theirs, [at])]
         for shift, text, late in ((1, "after", "early"), (-1, "before", "late")):
             moved = {at: every[max(at + shift, 0)] for at in ours if max(at + shift, 0) in every}
+            milestones = not changes or {at + max(shift, 0) for at in wrong} <= {*changes}
+            told = f"a milestone acts one update {late}"
             if alike(moved, [at for at in ours if at + shift >= 0]):
-                yield f"the rate is that of the update {text}{beside}"
-            elif wrong and alike(moved, wrong):
-                yield f"a change acts one update {late}{beside}"
+                more = f": {told}" if changes and wrong and milestones else ""
+                yield f"the rate is that of the update {text}{more}{beside}"
+            elif wrong and milestones and alike(moved, wrong):
+                yield f"{told}{beside}"
         if alike(dict.fromkeys(ours, every[0])):
             yield f"the schedule does not reach the optimizer{beside}"
         last = max(ours)
@@ -91,7 +138,7 @@ def schedule_causes(theirs: Rates, ours: Rates, every: Rates) -> Iterator[str]:
         if len(ours) > 2 and theirs[last] != every[0]:
             end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
             if end and alike({at: end + (1 - end / every[0]) * own for at, own in theirs.items()}):
-                yield f"the rate ends {end:.6g} higher{beside}"
+                yield f"the rate ends at {end:.6g} instead of 0{beside}"
 
 
 def far(one: float, other: float, most: float) -> bool:
@@ -99,147 +146,248 @@ def far(one: float, other: float, most: float) -> bool:
     return not abs(one - other) <= FUNCTION_FACTOR * EPSILON * most
 
 
-def _schedule_claim(side: Side, ours: Rates, theirs: Rates, command: str) -> Claim:
+def schedule_claim(turning: Turning, command: str) -> Claim | None:
+    """The rates at and around every turn; None where a side's cannot be asked."""
+    side, turns = turning.reference, turning.turns
+    theirs = _rates(side, turns)
+    if turning.rates is not None:
+        ours, single = ({at: rate(at) for at in turns} for rate in turning.rates)
+    else:
+        ours, single = _rates(turning.port, turns), {}
+    if ours is None or theirs is None:
+        return None
     most = max(abs(rate) for rate in theirs.values()) or 1.0
+    rounded = {
+        at: max(0.0, abs(rate - theirs[at]) - ONCE * abs(theirs[at])) for at, rate in single.items()
+    }
     one = claim(
         "train_schedule",
         "The learning rate is the same at and around every turn of the schedule",
         Largest(
-            {str(at): abs(ours[at] - theirs[at]) / most for at in ours},
+            {
+                **{str(at): abs(ours[at] - theirs[at]) / most for at in ours},
+                **{f"{at}, float32": left / most for at, left in rounded.items()},
+            },
             Multiple("floor_factor", EPSILON),
             beside_it={"rates": {str(at): [ours[at], theirs[at]] for at in ours}},
         ),
         f"largest gap in units of the largest rate; the limit is {FUNCTION_FACTOR:g} x the "
-        "rounding of one number",
+        "rounding of one number; in float32 what is left beyond one rounding",
         command,
     )
     if one.holds:
         return one
     wrong = [at for at in ours if far(ours[at], theirs[at], most)]
-    text = ", ".join(f"{at} ({ours[at]:.6g} instead of {theirs[at]:.6g})" for at in wrong[:4])
-    every = _rates(side, range(max(ours) + 2))
-    found = next(schedule_causes(theirs, ours, every), None)
-    return one.located(Place.at("schedule", f"update {text}"), found or _edited(side, ours, most))
+    alone = not wrong
+    wrong = wrong or [at for at, left in rounded.items() if far(left, 0.0, most)]
+    found = single if alone else ours
+    text = ", ".join(f"{at} ({found[at]:.6g} instead of {theirs[at]:.6g})" for at in wrong[:4])
+    if alone:
+        cause = "in float32 alone the rate is another"
+    else:
+        every = _rates(side, {0, *(at + step for at in ours for step in (-1, 0, 1))})
+        cause = next(schedule_causes(theirs, ours, every, turning.changes), None)
+        cause = cause or _edited(side, ours, most)
+    return one.located(Place.at("schedule", f"update {text}"), cause)
 
 
 def _edited(side: Side, ours: Rates, most: float) -> str | None:
-    """The edit of the schedule's own functions with which it has the port's rates."""
+    """The other setting of the schedule, or the edit of its functions, that gives the port's
+    rates."""
     if side.schedule is None:
         return None
     scheduler = side.schedule(side.optimizer())
-    functions = [side.schedule, *getattr(scheduler, "lr_lambdas", ())]
-    functions = [one for one in functions if hasattr(one, "__code__")]
+    functions = [side.schedule, *getattr(scheduler, "lr_lambdas", ()), type(scheduler).get_lr]
+    settings = [one for one in vars(scheduler).values() if dataclasses.is_dataclass(one)]
     found = explained(
         lambda: _rates(side, ours),
         lambda rates: all(not far(ours[at], rates[at], most) for at in ours),
-        functions,
+        reached(one for one in functions if hasattr(one, "__code__")),
+        others=[mistake for one in settings for mistake in setting_mistakes(one)],
     )
     return found[0] if found else None
 
 
 def _rates(side: Side, turns: Iterable[int]) -> Rates | None:
-    """The rate of the first group before each of these updates; None where it cannot be asked."""
+    """The rate of the first group before each of these updates, none before the first; None where
+    it cannot be asked."""
     optimizer = side.optimizer()
-    advance, wanted, found = side.scheduled(optimizer), set(turns), {}
+    arrive, found = side.scheduled(optimizer), {}
     with side.built.precision():
-        for at in range(max(wanted) + 1):
-            if at in wanted:
-                rates = side.trainer.rates(optimizer, at)
-                if not rates:
-                    return None
-                found[at] = rates[0]
-            advance()
+        for at in sorted(at for at in turns if at >= 0):
+            arrive(at)
+            rates = side.trainer.rates(optimizer, at)
+            if not rates:
+                return None
+            found[at] = rates[0]
     return found
 
 
-def _applied_claim(step: ReferenceStep, port: Side, turns: Sequence[int], command: str) -> Claim:
-    """From every turn on, two updates move each parameter as the reference's optimizer does."""
-    verdicts, moves = {}, {}
-    gradients = given_gradients(step)[1:]
-    twins = [
-        [
-            {
-                key: None if one is None else perturb_ulp(one, seed + index)
-                for index, (key, one) in enumerate(each.items())
-            }
-            for each in gradients
-        ]
-        for seed in TWINS
-    ]
-    for at in turns:
-        exact = port.seen(moved_from(step.side, at, gradients))
-        ours = moved_from(port, at, gradients)
-        floors: Mapping[str, list[Gap]] = {key: [] for key in exact}
-        for twin in twins:
-            for key, value in port.seen(moved_from(step.side, at, twin)).items():
-                floors[key].append(gap(value, exact[key]))
-        moves[at] = (ours, exact)
+def applied_claim(
+    turning: Turning, command: str, source: str | None = None, cause: str | None = None
+) -> Claim:
+    """From every turn on, some updates move each parameter as the reference's optimizer does.
+
+    Where a difference has a known `source`, no cause is looked for.
+    """
+    side, port, gradients = turning.reference, turning.port, turning.gradients
+    verdicts: dict[str, Verdict] = {}
+    moves, begun = {}, {}
+    twins = [[perturbed(one, seed) for one in gradients] for seed in TWINS]
+    for at in turning.turns:
+        exact, ours = _last(side, port, at, gradients), moved_from(port, at, gradients)
+        moved = [_last(side, port, at, twin) for twin in twins]
+        rounding = EPSILON * _magnified(turning, at)
+        moved.append({key: (1 + rounding) * value for key, value in exact.items()})
+        moves[at] = ours
         for key, value in exact.items():
-            if key in ours:
+            if key in ours[-1]:
                 path, _, own = key.rpartition(".")
                 name = tap_key(path, "update", own, at)
-                verdicts[name] = gradient_verdict(name, gap(ours[key], value), worst(floors[key]))
+                begun[name] = at
+                floor = worst(gap(twin[key], value) for twin in moved)
+                verdicts[name] = gradient_verdict(name, gap(ours[-1][key], value), floor)
     one = margin_claim(
         "train_applied",
         "At and around every turn of the schedule the optimizer moves by its rate",
         verdicts,
-        f"largest gap of a weight, zero before, after two updates in units of its limit, "
-        f"min({FUNCTION_FACTOR:g} x floor, 1e-9); the floor is the reference's own gap when "
-        "gradients move by one unit in the last place",
+        f"largest gap of a weight, zero before, after {len(gradients)} updates in units of its "
+        f"limit, min({FUNCTION_FACTOR:g} x floor, 1e-9); the floor is the reference's own gap when "
+        "gradients move by one unit in the last place, and the rate and the bias correction by one "
+        "rounding of what they are subtracted from",
         command,
     )
-    if one.holds:
-        return one
+    if one.holds or source is not None:
+        return one if source is None else one.located(Place.inherits(source), cause)
     failed = [key for key, verdict in verdicts.items() if not verdict.passed]
     wrong = list(dict.fromkeys(map(module_of, failed)))
-    return one.located(
-        Place.at("optimizer", f"around turns of the schedule, {', '.join(wrong[:3])}"),
-        _applied_cause(step, moves, gradients),
+    first = ", ".join(map(str, sorted({begun[key] for key in failed})[:3]))
+    place = f"from update {first}: {', '.join(wrong[:3])}"
+    return one.located(Place.at("optimizer", place), _applied_cause(turning, moves))
+
+
+def applied_float32_claim(turning: Turning, command: str) -> Claim:
+    """The same updates in float32 are as exact as the reference's; `turning.single` is needed."""
+    side, port, (theirs, ours) = turning.reference, turning.port, turning.single
+    single = [_cast(one, np.float32) for one in turning.gradients]
+    exactly = [_cast(one, np.float64) for one in single]
+    ratios = {}
+    for at in turning.turns:
+        exact = _last(side, port, at, exactly)
+        given = (single, *([perturbed(one, seed) for one in single] for seed in TWINS))
+        own = [movement_gap(_last(theirs, ours, at, one), exact) for one in given]
+        found = movement_gap(moved_from(ours, at, single)[-1], exact)
+        ratios[str(at)] = found / max(ONCE, *own)
+    one = claim(
+        "train_applied_float32",
+        "In float32 the optimizer's error is no larger than the reference's own",
+        Largest(ratios, Multiple("float32_ratio", 1)),
+        f"gap of the movement after {len(single)} updates from the reference's in float64, in "
+        "units of the largest that the reference has in float32, also when gradients move by one "
+        f"unit in the last place; at most {PRECISION_FACTOR:g}",
+        command,
     )
+    wrong = [at for at, ratio in ratios.items() if not ratio <= PRECISION_FACTOR]
+    return one.located(Place.at("optimizer", f"in float32, from update {', '.join(wrong[:3])}"))
 
 
-def _applied_cause(step: ReferenceStep, moves: Mapping[int, Any], gradients: Any) -> str | None:
-    """The update whose rate the port's optimizer moves by, instead of its own."""
+def movement_gap(ours: Arrays, exact: Arrays) -> float:
+    """||ours - exact|| / ||exact|| over all arrays together, infinite where it is no number; what
+    is lacking counts as zeros."""
+    size = float(np.linalg.norm([np.linalg.norm(one) for one in exact.values()])) or 1.0
+    left = [np.linalg.norm(ours.get(key, 0.0) - one) for key, one in exact.items()]
+    found = float(np.linalg.norm(left)) / size
+    return found if np.isfinite(found) else np.inf
 
-    def close(ours: Any, theirs: Any) -> bool:
-        size = sum(float(np.sum(one**2)) for one in theirs.values())
-        shared = {key: one for key, one in theirs.items() if key in ours}
-        left = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in shared.items())
-        return left <= EXPLAINED * size
+
+def _cast(gradients: Gradients, dtype: Any) -> dict[str, np.ndarray | None]:
+    return {key: None if one is None else one.astype(dtype) for key, one in gradients.items()}
+
+
+def _last(side: Side, port: Side, at: int, gradients: Sequence[Gradients]) -> dict[str, np.ndarray]:
+    return port.seen(moved_from(side, at, gradients)[-1])
+
+
+def _magnified(turning: Turning, at: int) -> float:
+    """By how much rounding grows in the rates of the updates from `at` on and in 1 - beta ** step.
+
+    Near its end a schedule that falls to nothing, such as (1 - x) ** power, has lost the digits
+    that 1 - x cancels.
+    """
+    side = turning.reference
+    own = range(at, at + len(turning.gradients))
+    rates = _rates(side, {*turning.turns, *own}) or {own[0]: 1.0}
+    least = min((abs(rates[one]) for one in own if rates.get(one)), default=1.0)
+    known, found = rule_of(side, side.optimizer()), 0.0
+    if known is not None and known[0].kind == "adam":
+        found = 1 / (1 - max(known[0].betas) ** (at + 1))
+    return found + max(map(abs, rates.values())) / least
+
+
+def _applied_cause(turning: Turning, moves: Mapping[int, Sequence[Arrays]]) -> str | None:
+    """The update whose rate the port moves by, or the mistake of the rule that it moves by.
+
+    A rate that no schedule sets may be held in float32.
+    """
+    side, gradients = turning.reference, turning.gradients
+
+    def alike(side: Side, shift: int = 0) -> bool:
+        return all(
+            movement_gap(ours[-1], moved_from(side, at, gradients, shift)[-1]) <= ONCE
+            for at, ours in moves.items()
+        )
 
     for shift, text in ((1, "after"), (-1, "before")):
-        if all(
-            close(ours, moved_from(step.side, at, gradients, shift))
-            for at, (ours, _) in moves.items()
-        ):
+        if alike(side, shift):
             return f"the rate is that of the update {text}"
-    constant = replace(step.side, schedule=None)
-    if all(close(ours, moved_from(constant, at, gradients)) for at, (ours, _) in moves.items()):
+    if alike(dataclasses.replace(side, schedule=None)):
         return "the schedule does not reach the optimizer"
-    return None
+    at, ours = next(iter(moves.items()))
+    return _of_the_rule(turning, at, ours)
+
+
+def _of_the_rule(turning: Turning, at: int, ours: Sequence[Arrays]) -> str | None:
+    """The mistakes of the optimizer's rule with which it moves from update `at` on as the port."""
+    side, gradients = turning.reference, turning.gradients
+    zeros = {key: np.zeros_like(one) for key, one in ours[0].items()}
+    with side.restored():
+        optimizer = side.optimizer()
+        arrive, rates = side.scheduled(optimizer), []
+        for number in range(len(gradients)):
+            arrive(at + number)
+            known = rule_of(side, optimizer)
+            if known is None:
+                return None
+            rates.append(max(rate for rate, _ in known[1].values()))
+            left = side.update(optimizer, gradients[number])
+            if number == 0:
+                (rule, groups), first = known, left
+    rule = dataclasses.replace(clipped_as(rule, gradients[0], first), counted_from=at + 1)
+    shared = {key: group for key, group in groups.items() if key in ours[0]}
+    units = [rate / rates[0] for rate in rates] if rates[0] else [1.0] * len(rates)
+    return "; ".join(causes(chosen(rule, shared, zeros, gradients, ours, units))) or None
 
 
 def moved_from(
-    side: Side, at: int, gradients: Sequence[Mapping[str, Any]], shift: int = 0
-) -> dict[str, np.ndarray]:
-    """Parameters, zero before, after some updates from update `at` on, moments zero before.
+    side: Side, at: int, gradients: Sequence[Gradients], shift: int = 0
+) -> list[dict[str, np.ndarray]]:
+    """Parameters, zero before, after each of some updates from update `at` on, moments zero before.
 
     `shift` lets the schedule be so many updates ahead.
     """
-    keys = side.parameters()
+    keys, found = side.parameters(), []
     with side.restored():
         zeros = {key: np.zeros_like(value) for key, value in side.state(side.tensors).items()}
         side.assign(zeros)
         optimizer = side.optimizer()
-        advance = side.scheduled(optimizer)
+        arrive = side.scheduled(optimizer)
         side.update(
             optimizer,
             {key: None if gradients[0].get(key) is None else zeros[key] for key in keys},
         )
         side.trainer.arrive(optimizer, at)
-        for _ in range(max(0, at + shift)):
-            advance()
-        for one in gradients:
+        for number, one in enumerate(gradients, start=at):
+            arrive(max(0, number + shift))
             side.update(optimizer, one)
-            advance()
-        return side.state(side.tensors)
+            found.append(side.state(side.tensors))
+    return found

@@ -21,6 +21,7 @@ from parity.trace import Axes, Tap, tap_key
 from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]
+NORM = "norm before clipping"  # of all gradients, beside what an update makes of parameters
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Side:
         targets, loss, make, schedule, decisions: its own of a `Training`.
         holdings: its float tensors.
         axes, naming: how its recorders see it.
+        updating: updating(optimizer, gradients by path) makes the update as the side's own step
+            does, and returns the norm before clipping; by default the optimizer is applied.
     """
 
     built: Built
@@ -64,6 +67,7 @@ class Side:
     naming: Naming | None
     schedule: Callable[[Any], Any] | None = None
     decisions: Callable[..., Any] | None = None
+    updating: Callable[[Any, Mapping[str, np.ndarray | None]], np.ndarray] | None = None
 
     @property
     def trainer(self) -> Trainer:
@@ -181,24 +185,34 @@ class Side:
         with self.built.precision():
             return self.trainer.optimizer(self.make, self.model)
 
-    def scheduled(self, optimizer: Any, schedule: Any = None) -> Callable[[], None]:
-        """What sets the optimizer's rates for the next update, by its own schedule or another."""
-        schedule = schedule or self.schedule
-        if schedule is None:
-            return lambda: None
-        made = schedule(optimizer)
+    def scheduled(self, optimizer: Any) -> Callable[[int], None]:
+        """What sets the optimizer's rates for an update by its number, none before the last.
 
-        def advance() -> None:
+        Where the scheduler can compute the rates from the number alone, it does; else it is
+        stepped there.
+        """
+        if self.schedule is None:
+            return lambda number: None
+        made, now = self.schedule(optimizer), 0
+
+        def arrive(number: int) -> None:
+            nonlocal now
             with warnings.catch_warnings():  # that no update came before it is meant
                 warnings.simplefilter("ignore")
-                made.step()
+                if number > now + 1 and _of_the_number(made):
+                    made.step(number)
+                    now = number
+                while now < number:
+                    made.step()
+                    now += 1
 
-        return advance
+        return arrive
 
     def update(
         self, optimizer: Any, gradients: Mapping[str, np.ndarray | None], execution: str = "eager"
     ) -> Arrays:
-        """One update by the reference's gradients; returns what clipping left of them, by key."""
+        """One update by the reference's gradients; returns what clipping left of them, by key, or
+        of a step of its own the norm before, under `NORM`."""
         held: dict[str, np.ndarray | None] = {}
         for one in self.holdings:
             own = [gradients.get(key) for key in one.keys]
@@ -213,6 +227,8 @@ class Side:
                 )
             held |= dict(zip(one.paths, arrays, strict=True))
         with self.built.precision():
+            if self.updating is not None:
+                return {NORM: self.updating(optimizer, held)}
             left = self.trainer.update(optimizer, self.model, held, execution)
         found = {}
         for one in self.holdings:
@@ -360,6 +376,13 @@ def _holding(held: Held, state: Arrays) -> Holding:
         joint.reason,
         "give the port a variable for each, or leave `training` out",
     )
+
+
+def _of_the_number(scheduler: Any) -> bool:
+    """Whether PyTorch's `step(number)` gives this scheduler's rates: by a closed form that it says
+    it has, or as a function of the number, which `LambdaLR` takes."""
+    kinds = {kind.__name__ for kind in type(scheduler).__mro__}
+    return hasattr(scheduler, "_get_closed_form_lr") or "LambdaLR" in kinds
 
 
 def _check(built: Built, side: str) -> None:

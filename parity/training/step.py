@@ -7,7 +7,7 @@ from parity.auditing.options import Options
 from parity.auditing.port import Port
 from parity.auditing.reference import Reference
 from parity.auditing.training import Training
-from parity.claims import Claim, Place
+from parity.claims import Claim, Place, all_hold
 from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import perturb_ulp
@@ -20,9 +20,17 @@ from parity.training.losses import LOSS, decisions_claim, loss_claims, with_deci
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step
 from parity.training.precision import measure_float32, precision_claims
 from parity.training.rates import begins_otherwise, rate_claims
-from parity.training.sides import Side, port_side, reference_side
+from parity.training.sides import Arrays, Side, port_side, reference_side
 from parity.training.trajectory import SideRun, followed, twin_claims
-from parity.training.updates import LENGTHS, update_claim, update_precision_claim
+from parity.training.trajectory_causes import Prepare, place_and_causes
+from parity.training.updates import (
+    LENGTHS,
+    STEP,
+    given_gradients,
+    measure_updates,
+    update_claim,
+    update_precision_claim,
+)
 
 SEED = 0  # of the dropout masks that both sides are fed
 
@@ -43,7 +51,8 @@ def training_claims(
         dropout = _dropout(reference, theirs, ours, command)
         claims = _step_claims(step, ours, options)
         other = begins_otherwise(step, ours, len(LENGTHS))
-        update = update_claim(step, ours, other, command)
+        exact = measure_updates(theirs, given_gradients(step), step.before, ours.seen)
+        update = update_claim(exact, ours, command, other_rates=other)
         rates = rate_claims(training, step, ours, update, command)
     claims = [*claims, *([dropout] if dropout is not None else []), update, *rates]
     with steps(f"{training.steps} updates of both sides and of the reference's twin"):
@@ -160,13 +169,28 @@ def _steps_claims(
             "port": SideRun(ours, replayed, ours),
         }
         rows = followed(runs, training.steps)
+        ended = runs["port"].weights()
     claims = twin_claims(rows, command, "train_steps")
     # Statistics have no influence on steps in training mode.
     wrong = next((one for one in earlier if not one.holds and one.id != "train_buffers"), None)
-    if wrong is None:
-        return [one.located(Place.at("train step", f"update {one.step}")) for one in claims]
-    source = wrong.place.part if wrong.place is not None else wrong.id
-    return [one.located(Place.inherits(source), *wrong.causes) for one in claims]
+    if wrong is not None:
+        source = wrong.place.part if wrong.place is not None else wrong.id
+        return [one.located(Place.inherits(source), *wrong.causes) for one in claims]
+    if all_hold(claims):
+        return claims
+
+    def again(prepare: Prepare) -> Arrays:
+        with theirs.restored():
+            run = SideRun(theirs, masks, ours)
+            for number in range(training.steps):
+                prepare(run.optimizer, number)
+                run.step(number)
+            return run.weights()
+
+    changeable = hasattr(theirs.optimizer(), "param_groups")
+    begun = ours.seen(theirs.state(theirs.parameters()))
+    place, causes = place_and_causes(rows, (begun, ended), again if changeable else None)
+    return [one.located(Place.at(STEP, f"{place[0]}, {place[1]}"), *causes) for one in claims]
 
 
 def _drawn(side: Side, number: int) -> dict[str, Any]:

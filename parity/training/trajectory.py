@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from parity.claims import Claim, claim
-from parity.judge import FUNCTION_FACTOR
-from parity.measurements import Multiple, Running
+from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
+from parity.measurements import Largest, Multiple, Running, Sum
 from parity.training.sides import Side
 
 
@@ -66,11 +66,12 @@ class SideRun:
     def __init__(self, side: Side, masks: Callable[[int], Any], port: Side) -> None:
         self.side, self._masks, self._port = side, masks, port
         self._trained = set(port.parameters())
-        self._optimizer = side.optimizer()
-        self._advance = side.scheduled(self._optimizer)
+        self.optimizer = side.optimizer()
+        self._arrive = side.scheduled(self.optimizer)
 
     def step(self, number: int) -> dict[str, Any]:
         """One update by the gradients of its own loss."""
+        self._arrive(number)
         recorder = self.side.gradient_recorder("eager", self._masks(number))
         gradients: dict[str, np.ndarray | None] = dict.fromkeys(self.side.parameters())
 
@@ -81,8 +82,7 @@ class SideRun:
         with self.side.built.precision():
             with self.side.trainer.training(self.side.model, self.side.inputs) as inputs:
                 recorder(inputs, keep)
-            self.side.update(self._optimizer, gradients)
-        self._advance()
+            self.side.update(self.optimizer, gradients)
         sizes = [float(np.linalg.norm(one)) for one in gradients.values() if one is not None]
         return {
             "losses": dict(recorder.terms),
@@ -174,6 +174,60 @@ def twin_claims(steps: Sequence[Update], command: str, prefix: str = "twin") -> 
         )
         for measure in ("weight_gap", "loss_gap")
     ]
+
+
+def float32_claims(
+    steps: Sequence[Update], beside: tuple[str, str], names: tuple[str, str], command: str
+) -> list[Claim]:
+    """In float32 the port strays from the float64 run no faster than the reference's float32 does.
+
+    Args:
+        beside: the reference's float32 run, as an `Update` and as people call it.
+        names: what people call the port's framework and the reference's.
+    """
+    port, reference = names
+    return [
+        running_claim(
+            steps,
+            (measure, *beside),
+            f"{beside[0]}_{measure}",
+            "float32_ratio",
+            f"In float32 {port}'s {measure.replace('_', ' ')} from float64 stays within "
+            f"{PRECISION_FACTOR:g} times {reference}'s",
+            float(2.0**-24),
+            command,
+        )
+        for measure in ("weight_gap", "loss_gap")
+    ]
+
+
+def calm_claims(steps: Sequence[Update], rate: float, command: str) -> list[Claim]:
+    """Losses, and what is matched, are the same at every step, where no rate is above `rate`."""
+    gaps, pairs = (column(steps, "port", name) for name in ("loss_gap", "pairs_differ"))
+    return [
+        claim(
+            "loss",
+            "The total loss is the same at every step",
+            Largest(gaps, Multiple("trajectory_loss_gap", 1)),
+            f"largest relative gap of any step; at a base rate of at most {rate:g} "
+            "training does not amplify rounding",
+            command,
+        ).decided_by(largest(steps, "port", "loss_gap")[1]),
+        claim(
+            "pairs",
+            "Every query is matched to the same target at every step",
+            Sum(pairs, 0),
+            "queries that are matched otherwise, over all layers and steps",
+            command,
+        ).decided_by(next((int(step) for step, count in pairs.items() if count), None)),
+    ]
+
+
+def largest(steps: Sequence[Update], side: str, measure: str) -> tuple[float, int]:
+    """The largest value of one measure over all steps, and the first step that has it."""
+    values = column(steps, side, measure)
+    step = max(values, key=values.__getitem__)
+    return values[step], int(step)
 
 
 def running_claim(

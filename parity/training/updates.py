@@ -1,7 +1,8 @@
 """The claim on what an optimizer makes of given gradients, the same on both sides."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import numpy as np
 from parity.claims import Claim, Place, margin_claim
 from parity.frameworks.shared.recipes import CLIP_EPSILON, Recipe
 from parity.gradients import gradient_verdict
-from parity.judge import PRECISION_FACTOR, precision_verdict
+from parity.judge import PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
-from parity.trace import module_of, tap_key
+from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.sides import Side
+from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen
 
+STEP = "train step"  # the place of what a step does between model, loss and optimizer
 LENGTHS = (1.0, 0.01, 100.0)  # of the gradients of each update, in units of the step's own
 Gradients = Mapping[str, np.ndarray | None]
 State = Mapping[str, np.ndarray]
@@ -43,26 +45,74 @@ def given_gradients(step: ReferenceStep) -> list[dict[str, np.ndarray | None]]:
     return found
 
 
+@dataclass(frozen=True)
+class Updates:
+    """What updates by given gradients make of the reference, as a port could have it.
+
+    Args:
+        gradients: those of each update.
+        before, after: its tensors before, and after each; `after` has the norm of the gradients
+            under `NORM`.
+        floors: how far rounding alone moves each.
+        trained: the keys of what is trained.
+        left: what clipping left of the first gradients; `told` the optimizer's rule at each update.
+    """
+
+    gradients: Sequence[Gradients]
+    before: State
+    after: Sequence[State]
+    floors: Sequence[Mapping[str, Gap]]
+    trained: frozenset[str]
+    left: Gradients
+    told: Sequence[Any]
+
+
+def measure_updates(
+    side: Side,
+    gradients: Sequence[Gradients],
+    before: State,
+    seen: Callable[[State], State] = lambda state: state,
+) -> Updates:
+    """Runs the reference's updates and their twins; `seen` gives tensors as a port has them."""
+    after, left, told = updated(side, gradients, before)
+    exact = _with_norms(map(seen, after), gradients)
+    floors = _floors(side, seen, (gradients, before), exact)
+    trained = frozenset(side.parameters())
+    return Updates(gradients, seen(before), exact, floors, trained, left, told)
+
+
+def perturbed(arrays: Gradients, seed: int) -> dict[str, np.ndarray | None]:
+    """All arrays moved by up to one unit in the last place."""
+    return {
+        key: None if one is None else perturb_ulp(one, seed + index)
+        for index, (key, one) in enumerate(arrays.items())
+    }
+
+
 def updated(
     side: Side, gradients: Sequence[Gradients], start: State, execution: str = "eager"
 ) -> tuple[list[dict[str, np.ndarray]], Gradients, list[Any]]:
     """The side's tensors after each update from `start`, what clipping left of the first
-    gradients, and the optimizer's rule at each where it is known; the weights come back."""
+    gradients, and the optimizer's rule at each where it is known; the weights come back.
+
+    What its own step says of the norm before clipping is under `NORM`.
+    """
     after, left, told = [], {}, []
     with side.restored():
         side.assign(start)
         optimizer = side.optimizer()
-        advance = side.scheduled(optimizer)
+        arrive = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
-            told.append(_rule(side, optimizer))
-            found = side.update(optimizer, one, execution)
+            arrive(number)
+            told.append(rule_of(side, optimizer))
+            found = dict(side.update(optimizer, one, execution))
+            norm = {NORM: found.pop(NORM)} if NORM in found else {}
             left = found if number == 0 else left
-            after.append(side.state(side.tensors))
-            advance()
+            after.append({**side.state(side.tensors), **norm})
     return after, left, told
 
 
-def _rule(side: Side, optimizer: Any) -> tuple[Recipe, Groups] | None:
+def rule_of(side: Side, optimizer: Any) -> tuple[Recipe, Groups] | None:
     """The optimizer's rule now, with the rate and decay of each of the reference's tensors."""
     found = side.trainer.recipe(optimizer, side.model)
     if found is None:
@@ -76,48 +126,38 @@ def _rule(side: Side, optimizer: Any) -> tuple[Recipe, Groups] | None:
     }
 
 
-def _update(
-    told: Sequence[tuple[Recipe, Groups]],
-    left: Gradients,
-    gradients: Sequence[Gradients],
-    before: State,
-    after: Sequence[State],
-) -> Update:
-    """What one side's optimizer, by what it `told`, was given, and what the other made of it."""
-    recipe, groups = told[0]
-    rule = clipped_as(recipe, gradients[0], left)
-    rates = [_largest(groups_then) / (_largest(groups) or 1.0) for _, groups_then in told]
-    shared = {key: group for key, group in groups.items() if key in after[0]}
-    return chosen(rule, shared, before, gradients, after, rates)
+def update_verdicts(exact: Updates, ours: Sequence[State]) -> dict[str, Verdict]:
+    """The verdict on every parameter after each update, and on each norm that the port tells."""
+    verdicts = {}
+    for number, after in enumerate(exact.after[: len(ours)]):
+        for key, value in after.items():
+            if key in ours[number] and (key in exact.trained or key == NORM):
+                name, floor = _key(key, number), exact.floors[number][key]
+                verdicts[name] = gradient_verdict(name, gap(ours[number][key], value), floor)
+    return verdicts
 
 
-def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: str) -> Claim:
+def update_claim(exact: Updates, port: Side, command: str, *, other_rates: bool = False) -> Claim:
     """The weights after each of some updates by the same gradients, float64.
 
     With `other_rates` the schedule is at fault, whatever else is.
     """
-    gradients, trained = given_gradients(step), set(step.side.parameters())
-    found, left, told = updated(step.side, gradients, step.before)
-    exact, before = [port.seen(one) for one in found], port.seen(step.before)
-    ours, left_of_port, told_by_port = updated(port, gradients, before)
-    floors = _floors(step, port, gradients, exact)
-    verdicts = {
-        _key(key, number): gradient_verdict(
-            _key(key, number), gap(ours[number][key], value), floors[number][key]
-        )
-        for number, after in enumerate(exact)
-        for key, value in after.items()
-        if key in ours[number] and key in trained
-    }
-    missing = [_key(key, 0) for key in exact[0] if key in trained and key not in ours[0]]
+    ours, left, told = updated(port, exact.gradients, exact.before)
+    verdicts = update_verdicts(exact, ours)
+    known = exact.trained & {*exact.after[0]}
+    missing = [_key(key, 0) for key in exact.after[0] if key in known and key not in ours[0]]
+    several = (
+        "; the first gradients are the step's, the next a hundredth of their length, the last a "
+        "hundred times"
+    )
     one = margin_claim(
         "train_update",
         "By the same gradients the optimizer makes the same of every parameter in float64",
         verdicts,
-        f"largest gap of a weight after each of {len(gradients)} updates in units of its limit, "
-        "min(32 x floor, 1e-9); the first gradients are the step's, the next a hundredth of their "
-        "length, the last a hundred times; the floor is the reference's own gap when gradients and "
-        "weights move by one unit in the last place",
+        f"largest gap of a weight, or of a norm before clipping, after each of {len(ours)} updates "
+        f"in units of its limit, min(32 x floor, 1e-9){several if len(ours) > 1 else ''}; the "
+        "floor is the reference's own gap when gradients and weights move by one unit in the last "
+        "place and sums are reordered",
         command,
         missing,
     )
@@ -125,24 +165,60 @@ def update_claim(step: ReferenceStep, port: Side, other_rates: bool, command: st
         return one
     if other_rates:
         return one.located(Place.inherits("the schedule"))
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed] or missing
-    names = list(dict.fromkeys(map(module_of, wrong)))
-    count = f"{len(names)} modules, such as {names[0]}" if len(names) > 1 else names[0]
-    texts: tuple[str, ...] = ()
-    if told[0] is not None:
-        update = _update(told, left, gradients, before, ours)
-        texts = causes(update)
-        both = trained & port.hidden()
-        if both and update.explains(update.recipe):
-            texts = (
-                f"{', '.join(sorted(both))} and what it is added to are both trained, where the "
-                "port has one tensor, which learns half as fast",
-            )
-    elif told_by_port[0] is not None:
-        update = _update(told_by_port, left_of_port, gradients, before, exact)
-        texts = tuple(f"mended in the port by {text}" for text in causes(update))
-    place = Place.at("optimizer", count)
-    return one.located(place, "; ".join(texts) or None)
+    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    if port.updating is not None:
+        alone = updated(replace(port, updating=None), exact.gradients, exact.before)[0]
+        if all(verdict.passed for verdict in update_verdicts(exact, alone).values()):
+            return one.located(*_of_the_step(exact, ours, wrong))
+        ours = alone
+        wrong = [key for key, one in update_verdicts(exact, alone).items() if not one.passed]
+    names = list(dict.fromkeys(re.sub("@[0-9]+:", ":", key) for key in wrong or missing))
+    place = Place.at("optimizer", f"{len(names)} of {len(known)} parameters, such as {names[0]}")
+    cause = update_cause(exact, port, ours)
+    if cause is None and exact.told[0] is None and told[0] is not None:
+        theirs = _known(replace(exact, left=left, told=told), exact.after)
+        found = "; ".join(causes(theirs))
+        cause = f"mended in the port by {found}" if found else None
+    return one.located(place, cause)
+
+
+def update_cause(exact: Updates, port: Side, ours: Sequence[State]) -> str | None:
+    """The mistakes of the optimizer's rule that give the port's weights after each update."""
+    known = _known(exact, ours)
+    if known is None:
+        return None
+    both = exact.trained & port.hidden()
+    if both and known.explains(known.recipe):
+        return (
+            f"{', '.join(sorted(both))} and what it is added to are both trained, where the "
+            "port has one tensor, which learns half as fast"
+        )
+    return "; ".join(causes(known)) or None
+
+
+def _known(exact: Updates, ours: Sequence[State]) -> Update | None:
+    """The rule of the reference beside what the port made of the gradients."""
+    if exact.told[0] is None:
+        return None
+    recipe, groups = exact.told[0]
+    rule = clipped_as(recipe, exact.gradients[0], exact.left)
+    rates = [_largest(then) / (_largest(groups) or 1.0) for _, then in exact.told[: len(ours)]]
+    shared = {key: group for key, group in groups.items() if key in ours[0]}
+    return chosen(rule, shared, exact.before, exact.gradients[: len(ours)], ours, rates)
+
+
+def _of_the_step(
+    exact: Updates, ours: Sequence[State], wrong: Sequence[str]
+) -> tuple[Place, str | None]:
+    """Where a step errs whose optimizer is right, and why."""
+    known = _known(exact, ours)
+    if all(key.startswith(NORM) for key in wrong):
+        clip = None if known is None else known.recipe.clip
+        clipped = clip is not None and abs(float(ours[0][NORM]) - clip) <= CLIP_EPSILON
+        cause = "the norm is that of the clipped gradients" if clipped else None
+        return Place.at(STEP, NORM), cause
+    twice = known is not None and known.explains(replace(known.recipe, repeated=2))
+    return Place.at(STEP, "update"), "the step updates twice" if twice else None
 
 
 def _largest(groups: Groups) -> float:
@@ -176,15 +252,7 @@ def update_precision_claim(
     single = [
         {key: None if one is None else one.astype(np.float32) for key, one in gradients[0].items()}
     ]
-    twins = [
-        [
-            {
-                key: None if one is None else perturb_ulp(one, seed + index)
-                for index, (key, one) in enumerate(single[0].items())
-            }
-        ]
-        for seed in TWINS
-    ]
+    twins = [[perturbed(single[0], seed)] for seed in TWINS]
     own = seen(reference32, single)
     moved = [seen(reference32, twin) for twin in twins]
     begun = port32.seen(start)
@@ -213,28 +281,39 @@ def _moves(after: State, before: State) -> dict[str, np.ndarray]:
     return {key: value.astype(np.float64) - before[key] for key, value in after.items()}
 
 
+def _with_norms(
+    states: Iterable[State], gradients: Sequence[Gradients]
+) -> list[dict[str, np.ndarray]]:
+    norms = (
+        np.linalg.norm([np.linalg.norm(one) for one in each.values() if one is not None])
+        for each in gradients
+    )
+    return [{**state, NORM: norm} for state, norm in zip(states, norms, strict=True)]
+
+
 def _floors(
-    step: ReferenceStep, port: Side, gradients: Sequence[Gradients], exact: Sequence[State]
+    side: Side,
+    seen: Callable[[State], State],
+    given: tuple[Sequence[Gradients], State],
+    exact: Sequence[State],
 ) -> list[dict[str, Gap]]:
     found: list[dict[str, list[Gap]]] = [{key: [] for key in after} for after in exact]
+    gradients, before = given
     for seed in TWINS:
-        moved = [
-            {
-                key: None if one is None else perturb_ulp(one, seed + index)
-                for index, (key, one) in enumerate(each.items())
-            }
-            for each in gradients
-        ]
-        start = {
-            key: perturb_ulp(value, seed + index)
-            for index, (key, value) in enumerate(step.before.items())
-        }
-        for number, after in enumerate(updated(step.side, moved, start)[0]):
-            for key, value in port.seen(after).items():
+        moved = [perturbed(each, seed) for each in gradients]
+        start = perturbed(before, seed)
+        after = map(seen, updated(side, moved, start)[0])
+        for number, twin in enumerate(_with_norms(after, moved)):
+            for key, value in twin.items():
                 found[number][key].append(gap(value, exact[number][key]))
+    for number, each in enumerate(gradients):
+        squares = [np.cumsum(one.ravel() ** 2)[-1] for one in each.values() if one is not None]
+        found[number][NORM].append(gap(np.sqrt(np.cumsum(squares)[-1]), exact[number][NORM]))
     return [{key: worst(gaps) for key, gaps in one.items()} for one in found]
 
 
 def _key(name: str, number: int) -> str:
+    if name == NORM:
+        return f"{NORM}, update {number}" if number else NORM
     path, _, own = name.rpartition(".")
     return tap_key(path, "update", own, number)

@@ -3,24 +3,35 @@
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from replication.console.progress import without_notes
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Words = ParamSpec("Words")
 Result = TypeVar("Result")
 
 
 def in_fresh_process(
-    function: Callable[Words, Result], *words: Words.args, **named: Words.kwargs
+    function: Callable[..., Result],
+    *words: Any,
+    prepare: Callable[[], None] | None = None,
+    **named: Any,
 ) -> Result:
-    """What `function` returns in a new process: TensorFlow fixes its devices when it starts."""
+    """What `function` returns in a new process: TensorFlow fixes its devices when it starts.
+
+    There `prepare` is called first.
+    """
     context = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=without_notes) as pool:
+    with ProcessPoolExecutor(1, context, _begin, (prepare,)) as pool:
         return pool.submit(function, *words, **named).result()
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    without_notes()
+    if prepare is not None:
+        prepare()
 
 
 def mirrored(replicas: int) -> "tf.distribute.MirroredStrategy":

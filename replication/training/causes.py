@@ -1,27 +1,25 @@
 """Which well-known mistake explains, to the digit, a training stage that differs."""
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskformer.family import family_of
+from parity.causes.source import Mistake
 from parity.planting import replaced
+from parity.training.loss_causes import shares
 
 if TYPE_CHECKING:
-    import torch
-
-    from maskformer.model.solver import SolverConfig
     from replication.training.reference import ReferenceStep
 
+ELEMENTS = 64  # of each gradient that sums are told apart by
+NEAR = 1e-6  # relative; within which a factor is a round one
 NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
+SWAPPED = "focal alpha and 1 - alpha are swapped"
+NOT_SMOOTHED = "dice is not smoothed by 1"
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
-
-
-def nearest(target: "Mapping[str, torch.Tensor]", size: tuple[int, int]) -> np.ndarray:
-    """The masks [T,h*w] of one image brought to `size` by torch's nearest rule, float64."""
-    return _resized(target, size, "nearest")
 
 
 def of_targets(ours: np.ndarray, target: Any, size: tuple[int, int]) -> str | None:
@@ -32,12 +30,15 @@ def of_targets(ours: np.ndarray, target: Any, size: tuple[int, int]) -> str | No
         "targets are averaged over areas": ("area", {}),
     }
     for cause, (mode, options) in rules.items():
-        if _close(ours, _resized(target, size, mode, **options)):
+        if _close(ours, resized(target, size, mode, **options)):
             return cause
     return None
 
 
-def _resized(target: Any, size: tuple[int, int], mode: str, **options: Any) -> np.ndarray:
+def resized(
+    target: Mapping[str, Any], size: tuple[int, int], mode: str = "nearest", **options: Any
+) -> np.ndarray:
+    """The masks [T,h*w] of one image brought to `size` by a rule of torch, float64."""
     import torch.nn.functional as F
 
     masks = target["masks"].double()[:, None]
@@ -50,26 +51,28 @@ def of_costs(
     """Why one part of the port's costs [Q,T] differs on these predictions."""
     import torch_reference.matcher as module
 
-    def costs() -> np.ndarray:
-        return matcher.costs(logits, masks, target).numpy()
+    swapped = partial(replaced, module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA)
+    known = {
+        "mask": [Mistake(SWAPPED, swapped)],
+        "dice": [Mistake(NOT_SMOOTHED, partial(replaced, module, "dice_costs", _dice_costs))],
+    }
 
-    with replaced(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
-        if part == "mask" and _close(ours, costs()):
-            return "focal alpha and 1 - alpha are swapped"
-    with replaced(module, "dice_costs", _dice_costs):
-        if part == "dice" and _close(ours, costs()):
-            return "dice is not smoothed by 1"
-    return _any_mistake(lambda: {"cost": costs()}, {"cost": ours})
+    def costs() -> dict[str, np.ndarray]:
+        return {"cost": matcher.costs(logits, masks, target).numpy()}
+
+    return _explained(costs, {"cost": ours}, known.get(part, []))
 
 
-def _any_mistake(run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any]) -> str | None:
-    """The first mistake in any operation of the reference that gives the port's values."""
+def _explained(
+    run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any], known: Sequence[Mistake]
+) -> str | None:
+    """The first mistake, a known one or one in any operation, that gives the port's values."""
     import torch
 
     from parity.causes.explain import explain_values
 
     with torch.no_grad():
-        found = explain_values(run, ours, EXPLAINED)
+        found = explain_values(run, ours, EXPLAINED, known)
     return found[0].text if found else None
 
 
@@ -86,112 +89,54 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
         pairs = [(value, reference.losses[name] * counted) for name, value in ours.items()]
         same = all(abs(one - wrong) <= EXPLAINED * abs(wrong) for one, wrong in pairs)
         return "the mean is taken over ignored pixels too" if same else None
-    for cause, losses in _mistaken_losses(reference):
-        if all(abs(value - losses[name]) <= EXPLAINED * abs(value) for name, value in ours.items()):
-            return cause
-    criterion, outputs, targets = (
-        reference.model.criterion,
-        reference.outputs,
-        reference.batch.targets,
-    )
-    pairs = criterion.match(outputs, targets)
+    criterion, outputs = reference.model.criterion, reference.outputs
+    given = SimpleNamespace(targets=reference.batch.targets)
+    pairs = criterion.match(outputs, given.targets)
 
     def losses() -> dict[str, float]:
-        found = criterion.losses(outputs, targets, pairs)
+        found = criterion.losses(outputs, given.targets, pairs)
         return {name: float(value) for name, value in found.items()}
 
-    return _any_mistake(losses, ours)
+    return _explained(losses, ours, _known_of_losses(criterion, given))
 
 
-def of_total(reference: "ReferenceStep", total: float) -> str | None:
-    """The round factor on some of the losses with which their weighted sum is the port's."""
-    from torch_reference.criterion import weighted_total
-
-    def kind(text: str) -> list[str]:
-        return [name for name in reference.losses if name.startswith(text)]
-
-    some = {
-        "all losses": list(reference.losses),
-        "auxiliary losses": [name for name in reference.losses if name[-1].isdigit()],
-        **{f"losses called {text}": kind(text) for text in ("loss_ce", "loss_mask", "loss_dice")},
-    }
-    layers = len(family_of(reference.config).outputs.layers(reference.outputs))
-    for layer in range(layers - 1):
-        beyond = [name for name in reference.losses if name.endswith(f"_{layer}")]
-        some[f"losses of auxiliary layer {layer}"] = beyond
-    for text, names in some.items():
-        weighted = {name: reference.losses[name] for name in names}
-        if weighted:
-            part = float(weighted_total(weighted, reference.config.loss))
-            factor = 1 + (total - reference.total) / part
-            for wanted in (round(factor, 3), 1 / layers):
-                if abs(factor - wanted) <= EXPLAINED:
-                    return f"{text} are multiplied by {wanted:.6g}"
-    return None
-
-
-def _mistaken_losses(reference: "ReferenceStep") -> Iterator[tuple[str, dict[str, float]]]:
-    """The reference's losses with one mistake made on purpose, and its name."""
+def _known_of_losses(criterion: Any, given: SimpleNamespace) -> list[Mistake]:
+    """The well-known mistakes in the criterion, and in the targets that it is `given`."""
     import torch
 
     import torch_reference.criterion as module
 
-    criterion = reference.model.criterion
-    weights = criterion.empty_weight
-
-    def losses() -> dict[str, float]:
-        with torch.no_grad():
-            found = criterion(reference.outputs, reference.batch.targets)
-        return {name: float(value) for name, value in found.items()}
-
-    with replaced(module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA):
-        yield "focal alpha and 1 - alpha are swapped", losses()
-    with replaced(module, "FOCAL_GAMMA", 1):
-        yield "focal gamma is 1", losses()
-    with replaced(module, "dice_loss", _dice_loss):
-        yield "dice is not smoothed by 1", losses()
-    for cause, wrong in (
-        ("the no-object weight is on the first class", weights.roll(1)),
-        ("the no-object class weighs as much as the others", torch.ones_like(weights)),
-        *(
-            (f"no-object weighs {wrong:g}", torch.cat([weights[:-1], weights.new_tensor([wrong])]))
-            for wrong in NO_OBJECT
-        ),
-    ):
-        with replaced(criterion, "empty_weight", wrong):
-            yield cause, losses()
-    for cause, targets in _mistaken_targets(reference.batch.targets):
-        yield cause, _of_other_targets(reference, targets)
-
-
-def _mistaken_targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """The targets of all images with one mistake, and its name."""
-    import torch
-
+    weights, targets = criterion.empty_weight, given.targets
     rolled = "each target has the label of the one before it"
-    yield rolled, [{**one, "labels": one["labels"].roll(1)} for one in targets]
     padded = [torch.cat([one["labels"].new_zeros(1), one["labels"][:-1]]) for one in targets]
-    yield (
-        f"{rolled}, the first that of padding",
-        [{**one, "labels": labels} for one, labels in zip(targets, padded, strict=True)],
-    )
     taken = []
     for one in targets:
         masks = one["masks"].clone()
         masks[:1] |= ~one["masks"].any(dim=0)
         taken.append({**one, "masks": masks})
-    yield "pixels that belong to no target are the first one's", taken
-
-
-def _of_other_targets(reference: "ReferenceStep", targets: Sequence[Any]) -> dict[str, float]:
-    """The reference's losses by other targets, for the pairs of its own."""
-    import torch
-
-    criterion = reference.model.criterion
-    with torch.no_grad():
-        pairs = criterion.match(reference.outputs, reference.batch.targets)
-        found = criterion.losses(reference.outputs, targets, pairs)
-    return {name: float(value) for name, value in found.items()}
+    known: list[tuple[str, Any, str, Any]] = [
+        (SWAPPED, module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA),
+        ("focal gamma is 1", module, "FOCAL_GAMMA", 1),
+        (NOT_SMOOTHED, module, "dice_loss", _dice_loss),
+    ]
+    of_classes = {
+        "the no-object weight is on the first class": weights.roll(1),
+        "the no-object class weighs as much as the others": torch.ones_like(weights),
+    }
+    for one in NO_OBJECT:
+        of_classes[f"no-object weighs {one:g}"] = torch.cat(
+            [weights[:-1], weights.new_tensor([one])]
+        )
+    known += [(text, criterion, "empty_weight", wrong) for text, wrong in of_classes.items()]
+    of_targets = {
+        rolled: [{**one, "labels": one["labels"].roll(1)} for one in targets],
+        f"{rolled}, the first that of padding": [
+            {**one, "labels": own} for one, own in zip(targets, padded, strict=True)
+        ],
+        "pixels that belong to no target are the first one's": taken,
+    }
+    known += [(text, given, "targets", wrong) for text, wrong in of_targets.items()]
+    return [Mistake(text, partial(replaced, *where)) for text, *where in known]
 
 
 def _dice_loss(logits: Any, targets: Any) -> Any:
@@ -199,120 +144,75 @@ def _dice_loss(logits: Any, targets: Any) -> Any:
     return 1 - 2 * (probability * targets).sum(1) / (probability.sum(1) + targets.sum(1))
 
 
-def of_schedule(solver: "SolverConfig", rates: Mapping[int, tuple[float, float]]) -> list[str]:
-    """Why the port's learning rates differ; (port's, reference's) by iteration."""
-    from maskformer.model import solver as module
-    from parity.causes.source import explained, functions_of, setting_mistakes
-
-    own = dataclasses.replace(solver)
-    wrong = [step for step, (ours, theirs) in rates.items() if ours != theirs]
-
-    def run() -> dict[int, float]:
-        first = max(wrong, key=lambda step: abs(rates[step][0] - rates[step][1]))
-        if not alike(first, module.learning_rate(own, first)):
-            return {}
-        return {step: module.learning_rate(own, step) for step in rates}
-
-    def alike(step: int, rate: float) -> bool:
-        return abs(rates[step][0] - rate) <= EXPLAINED * solver.base_lr * 1e-3
-
-    found = explained(
-        run,
-        lambda found: bool(found) and all(alike(step, rate) for step, rate in found.items()),
-        functions_of(module),
-        others=setting_mistakes(own),
-    )
-    fitted = _fitted_end(rates, solver.base_lr, rates[max(rates)])
-    return found if found or fitted is None else [fitted]
-
-
-def _fitted_end(
-    rates: Mapping[int, tuple[float, float]], base: float, last: tuple[float, float]
-) -> str | None:
-    """That the port's rates fall to another end than 0, where one line relates both sides'."""
-    ours, theirs = last
-    end = (ours - theirs) / (1 - theirs / base)
-    straight = all(
-        abs(mine - (end + (1 - end / base) * own)) <= EXPLAINED * base * 1e-3
-        for mine, own in rates.values()
-    )
-    return f"the rate ends at {end:.6g} instead of 0" if straight and end else None
-
-
-def of_gradients(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
-    """Why the port's step has other gradients, by key, than its losses."""
-    theirs = {name: reference.gradient(name) for name in reference.updated.weights}
+def of_sum(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
+    """Why gradients, by key, are those of another sum than the weighted one of the losses."""
+    theirs = reference.updates.gradients[0]
     lost = [name for name, one in theirs.items() if one is not None and name not in ours]
     if lost:
         more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
         return f"{lost[0]}{more} has no gradient"
-    for cause, expected in _mistaken_gradients(reference):
-        squares = sum(float(np.sum((ours[key] - one) ** 2)) for key, one in expected.items())
-        total = sum(float(np.sum(one**2)) for one in expected.values())
-        if squares <= EXPLAINED**2 * total:
-            return cause
+    some = {key: one.ravel()[:ELEMENTS] for key, one in ours.items()}
+    found = shares(_gradients_of_terms(reference), some) or {}
+    weights = {name: _weight(name, reference.config.loss) for name in found}
+    if found and all(abs(one * weights[name] - 1) <= NEAR for name, one in found.items()):
+        return "the losses are summed without their weights"
+    counted = {name: round(one, 6) + 0.0 for name, one in found.items()}
+    parts = {
+        text: [{one for name, one in counted.items() if (name in names) == own} for own in (1, 0)]
+        for text, names in _groups(reference).items()
+    }
+    for text, (inside, outside) in parts.items():
+        if (inside, outside) == ({1.0}, {0.0}):
+            return f"only {text} are differentiated"
+    for text, (inside, outside) in parts.items():
+        if len(inside) == 1 and inside != {1.0} and outside <= {1.0}:
+            return f"{text} are multiplied by {inside.pop():.6g}"
     return None
 
 
-def _mistaken_gradients(
-    reference: "ReferenceStep",
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The reference's gradients of other sums of its losses, by key, and what is summed."""
+def _groups(reference: "ReferenceStep") -> dict[str, list[str]]:
+    """The losses that may be summed otherwise together, and what they are called."""
+    every = list(reference.losses)
+    last = [name for name in every if not name[-1].isdigit()]
+    groups = {
+        "all losses": every,
+        "auxiliary losses": [name for name in every if name not in last],
+        "the losses of the final layer": last,
+    }
+    for kind in last:
+        groups[f"losses called {kind}"] = [name for name in every if name.startswith(kind)]
+    for layer in dict.fromkeys(name.rpartition("_")[2] for name in groups["auxiliary losses"]):
+        beyond = [name for name in every if name.endswith(f"_{layer}")]
+        groups[f"losses of auxiliary layer {layer}"] = beyond
+    return groups
+
+
+def _gradients_of_terms(reference: "ReferenceStep") -> dict[str, dict[str, np.ndarray]]:
+    """By loss and key, elements of the gradients of each weighted loss by the parameters."""
     import torch
 
-    from torch_reference.criterion import weighted_total
     from torch_reference.train_step import batch_losses
 
     model, batch = reference.model, reference.batch
     losses = batch_losses(model, model(batch.images, batch.sizes), batch.targets)
-    weights = reference.config.loss
-    final = {name: one for name, one in losses.items() if not name[-1].isdigit()}
-    sums = {
-        "the losses are summed without their weights": sum(losses.values()),
-        "only the losses of the final layer are differentiated": weighted_total(final, weights),
-        "only the auxiliary losses are differentiated": weighted_total(losses, weights)
-        - weighted_total(final, weights),
-        **{
-            f"only losses called {kind} are differentiated": weighted_total(
-                {name: one for name, one in losses.items() if name.startswith(kind)}, weights
-            )
-            for kind in ("loss_ce", "loss_mask", "loss_dice")
-            if any(name.startswith(kind) for name in losses)
-        },
-    }
-    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    for cause, total in sums.items():
-        if not isinstance(total, torch.Tensor) or not total.requires_grad:
-            continue
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    terms = {}
+    for name, loss in losses.items():
+        weighted = _weight(name, reference.config.loss) * loss
         found = torch.autograd.grad(
-            total, list(parameters.values()), retain_graph=True, allow_unused=True
+            weighted, [*named.values()], retain_graph=True, allow_unused=True
         )
-        yield (
-            cause,
-            {
-                name: one.numpy()
-                for name, one in zip(parameters, found, strict=True)
-                if one is not None
-            },
-        )
+        pairs = zip(named, found, strict=True)
+        terms[name] = {key: one.numpy().ravel()[:ELEMENTS] for key, one in pairs if one is not None}
+    return terms
 
 
-def of_update(reference: "ReferenceStep", ours: Mapping[str, np.ndarray]) -> str | None:
-    """Why the port's weights after the first update from the same gradients differ."""
-    from parity.frameworks.torch.training import recipe
-    from parity.training.update_causes import causes, chosen
-    from torch_reference.optimizer import build_optimizer
+def _weight(name: str, weights: Any) -> float:
+    from torch_reference.criterion import weighted_total
 
-    solver = reference.solver
-    rule, groups = recipe(build_optimizer(reference.model, solver), reference.model)
-    if solver.clip_type == "full_model":
-        rule = dataclasses.replace(rule, clip=solver.clip_value)
-    before = {name: reference.before(name) for name in groups}
-    gradients = {name: reference.gradient(name) for name in groups}
-    return "; ".join(causes(chosen(rule, groups, before, [gradients], [ours]))) or None
+    return float(weighted_total({name: 1.0}, weights))
 
 
-def _close(ours: np.ndarray, expected: np.ndarray, within: float = EXPLAINED) -> bool:
-    return ours.shape == expected.shape and bool(
-        np.linalg.norm(ours - expected) <= within * np.linalg.norm(expected)
-    )
+def _close(ours: np.ndarray, expected: np.ndarray) -> bool:
+    left = np.linalg.norm(ours - expected) if ours.shape == expected.shape else np.inf
+    return bool(left <= EXPLAINED * np.linalg.norm(expected))

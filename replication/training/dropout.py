@@ -3,11 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
-from parity.claims import Claim, Place, claim
-from parity.measurements import Findings
+from parity.claims import Claim
 from replication.training.port import noted_seeds
 from replication.training.reference import ReferenceStep
-from replication.training.update import STEP
 
 
 def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[Claim]:
@@ -16,7 +14,7 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     from parity.frameworks.tensorflow import capture as capture_tf
     from parity.frameworks.torch import capture as capture_torch
     from parity.masks import Masks
-    from parity.training.dropout import dropout_claim
+    from parity.training.dropout import draws_claim, dropout_claim
     from replication.sides.tf_side import PORT_AXES, port_inputs
     from replication.sides.torch_side import REFERENCE_AXES
 
@@ -24,34 +22,18 @@ def dropout_claims(reference: ReferenceStep, model: Any, command: str) -> list[C
     theirs = capture_torch.Recorder(reference.model, axes[0], masks=Masks(0, axes[0]))
     ours = capture_tf.Recorder(model, axes[1], "eager", masks=Masks(0, axes[1]))
     inputs = port_inputs(reference.images, reference.sizes, "float64")
-    both = reference.inputs, {**inputs, "training": True}
+    both = reference.side.inputs, {**inputs, "training": True}
     reference.model.train()
     try:
         floors = capture_torch.measure_floors
         one, count = dropout_claim(theirs, ours, both, floors, explain, command)
     finally:
         reference.model.eval()
-    return [] if one is None else [one, _draws_claim(reference, model, count, command)]
-
-
-def _draws_claim(reference: ReferenceStep, model: Any, wanted: int, command: str) -> Claim:
-    """That the port's training step draws as many masks as the model has, each by its own seed."""
-    seeds = _seeds_of_a_step(reference, model)
-    found = [f"{len(seeds)} masks instead of {wanted}"] if len(seeds) < wanted else []
-    again = len(seeds) - len(set(seeds))
-    found += [f"{again} masks have the seed of another"] if again else []
-    one = claim(
-        "train_dropout_draws",
-        "The training step drops what the model drops, by a mask of its own at every place",
-        Findings(wanted, found),
-        "masks that the step draws, and seeds that occur twice; with one seed all masks of a shape "
-        "are the same",
-        command,
+    return (
+        []
+        if one is None
+        else [one, draws_claim(_seeds_of_a_step(reference, model), count, command)]
     )
-    cause = "several masks are drawn from one seed" if again else None
-    if not seeds:
-        cause = "the step calls the model without training=True"
-    return one.located(Place.at(STEP, "; ".join(found)), cause)
 
 
 def _seeds_of_a_step(reference: ReferenceStep, model: Any) -> list[tuple[int, ...]]:

@@ -5,20 +5,14 @@ from collections.abc import Callable, Sequence
 
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig
-from parity.claims import Claim, Place, all_hold, claim
-from parity.comparing.initial_weights import ALARM, Compared, compare, sample
-from parity.measurements import Largest
+from parity.claims import all_hold
+from parity.comparing.initial_weights import Compared, claim_of, compare, sample
 from parity.provenance import provenance
 from replication.sides.side import PORT, REFERENCE, implementation
 from reports.chapters.initial_weights import Configuration, InitialWeightsResult
 
 SEEDS = 4
 """Draws of each side, by default."""
-TITLE = "training starts every parameter from the reference's distribution"
-DERIVATION = (
-    "statistics of what both sides draw, each as a multiple of its limit; the limits are set so "
-    f"that a sound port fails once in {1 / ALARM:,.0f} comparisons"
-)
 
 
 def compared(config: ModelConfig, seeds: int = SEEDS) -> list[Compared]:
@@ -29,14 +23,6 @@ def compared(config: ModelConfig, seeds: int = SEEDS) -> list[Compared]:
         sample(lambda seed: reference(config, seed), chosen),
         sample(lambda seed: port(config, seed), chosen),
     )
-
-
-def claim_of(found: Sequence[Compared], command: str, member: str = "") -> Claim:
-    """The claim on all parameters; its value is the largest ratio of a statistic to its limit."""
-    measured = Largest({one.key: one.ratio for one in found}, 1.0)
-    made = claim(f"{member}initial_weights", TITLE, measured, DERIVATION, command)
-    worst = max(found, key=lambda one: one.ratio)
-    return made.located(Place.at(worst.key), worst.cause)
 
 
 def result(

@@ -10,16 +10,13 @@ from maskformer.family import family_of
 from parity.claims import Claim, Place, claim
 from parity.judge import DEFAULT
 from parity.measurements import Multiple, Relative, relative_gap
+from parity.training.updates import STEP
+from replication.training.causes import of_losses, of_sum
 from replication.training.port import PortStep, constants
 from replication.training.reference import ReferenceStep, reference_pairs
-from replication.training.update import STEP
 
 TOTAL = "total"  # the weighted sum among the losses
-
-
 GRID = 3, 4  # of cells, each a target; more than the port expands at a time
-
-
 OVERLAPPING = "with overlapping targets"
 
 
@@ -28,8 +25,6 @@ def loss_claim(
 ) -> Claim:
     """Every loss by name, and their weighted sum; alone, on the reference's predictions and pairs,
     where one differs. `earlier` are the claims on the matching."""
-    from replication.training import causes as training_causes
-
     found = port.found
     ours = {name: float(value) for name, value in found.losses.items()}
     ours[TOTAL] = float(found.total)
@@ -67,13 +62,13 @@ def loss_claim(
     if not own:
         return one.located(Place.inherits("the predictions or the matching"))
     if own == [TOTAL]:
-        cause = training_causes.of_total(reference, alone[TOTAL])
+        cause = of_sum(reference, port.gradients())
         return one.located(Place.at("criterion", "the weighted sum of the losses"), cause)
     own = [name for name in own if name != TOTAL]
     missing = [name for name in own if name not in alone]
     if missing:
         return one.located(Place.at("criterion", ", ".join(missing)), "the loss is not computed")
-    cause = training_causes.of_losses(reference, {name: alone[name] for name in own})
+    cause = of_losses(reference, {name: alone[name] for name in own})
     return one.located(Place.at("criterion", ", ".join(own)), cause)
 
 
@@ -136,7 +131,7 @@ def _predicts_otherwise(port: PortStep) -> bool:
     """Whether the port's step has other predictions than its model has of the same batch."""
     from parity.metrics import gap
 
-    again = port.model(**port.inputs)
+    again = port.model(**port.side.inputs)
     return any(
         gap(port.found.outputs[name].numpy(), value.numpy()).l2 > DEFAULT.loss_gap
         for name, value in family_of(port.model.config).outputs.last(again).items()

@@ -1,16 +1,17 @@
 """Costs and matchings of a training step: equal, or certified as equally good."""
 
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from maskformer.family import family_of
-from parity.claims import Claim, Place, claim, margin_claim
-from parity.judge import DEFAULT
-from parity.measurements import Matching, matching_place
+from parity.claims import Claim, Place, margin_claim
+from parity.training import matching as engine
+from parity.training.measured import TWINS
+from parity.training.updates import perturbed
+from replication.training.causes import of_costs, of_targets, resized
 from replication.training.port import constants
 from replication.training.reference import ReferenceStep, layer_names
 
@@ -32,8 +33,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
     import torch
 
     from parity.judge import function_verdict
-    from parity.metrics import gap, perturb_ulp, worst
-    from replication.training import causes as training_causes
+    from parity.metrics import gap, worst
     from tf_impl import matcher as port
     from torch_reference.matcher import HungarianMatcher
 
@@ -48,19 +48,17 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
     size = tuple(reference.outputs[family_of(reference.config).outputs.masks].shape[-2:])
     small = port.downsampled_masks(targets, size, tf.float64).numpy()
     for image, target in enumerate(reference.batch.targets):
-        key, wanted = f"downsampled targets, image {image}", training_causes.nearest(target, size)
+        key, wanted = f"downsampled targets, image {image}", resized(target, size)
         ours = small[image, : len(wanted)]
         verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
         if not verdicts[key].passed:
-            causes.append(training_causes.of_targets(ours, target, size))
+            causes.append(of_targets(ours, target, size))
     for layer, image, logits, masks, target in _images(reference):
         for part, chosen in parts.items():
             matcher = HungarianMatcher(chosen)
             exact = matcher.costs(logits, masks, target).numpy()
-            moved = [
-                [torch.from_numpy(perturb_ulp(one.numpy(), seed)) for one in (logits, masks)]
-                for seed in (0, 1)
-            ]
+            given = {"logits": logits.numpy(), "masks": masks.numpy()}
+            moved = [map(torch.from_numpy, perturbed(given, seed).values()) for seed in TWINS]
             floor = worst(gap(matcher.costs(*one, target).numpy(), exact) for one in moved)
             # One image of a batch: its targets, and a batch of one.
             own = port.Targets(*(one[image : image + 1] for one in targets))
@@ -70,11 +68,10 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             key = f"{part} cost, {names[layer]} layer, image {image}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if not verdicts[key].passed:
-                causes.append(training_causes.of_costs(part, ours, matcher, logits, masks, target))
-    key = REFUSED
+                causes.append(of_costs(part, ours, matcher, logits, masks, target))
     ours = _not_finite(reference, targets)
-    verdicts[key] = function_verdict(key, gap(ours, np.ones_like(ours)), gap(ours, ours))
-    if not verdicts[key].passed:
+    verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))
+    if not verdicts[REFUSED].passed:
         causes.append("costs that are not finite are replaced by numbers, and matched")
     wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
     one = margin_claim(
@@ -111,86 +108,59 @@ def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:
 def matching_claim(
     reference: ReferenceStep, model: Any, targets: Any, matching: Any, costs: Claim, command: str
 ) -> Claim:
-    """The port's pairs are the reference's, and optimal by a certificate that trusts no solver."""
-    import tensorflow as tf
-
-    from parity.assignment import certify
-    from tf_impl.linear_sum_assignment import linear_sum_assignment
-
-    names = layer_names(reference.config, reference.outputs)
+    """The engine's claim on the matchings of every layer and image."""
     in_place = _both_ways(matching)
     alone = _both_ways(model.criterion.match(constants(reference.outputs), targets))
-    in_reference = [
-        [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
-        for layer in reference.pairs
-    ]
-    places, own, dearer = [], [], None
+    wrong = [key for key, one in costs.measured.verdicts().items() if not one.passed]
+    inherited = costs if {*wrong} - {REFUSED} else None
+    problems = list(_problems(reference, in_place, alone))
+    wanted = _by_query(reference.pairs)
+
+    def explain(own: Sequence[str]) -> str | None:
+        layers = alone["target_of_query"]
+        if layers[0] == wanted[0] and all(one == layers[0] for one in layers):
+            return "all layers have the final layer's pairs"
+        if all(text.startswith("query_of_target") for text in own):
+            return "targets are taken in another order than their queries"
+        return None
+
+    return engine.matching_claim(problems, inherited, explain, command)
+
+
+def _problems(
+    reference: ReferenceStep, in_place: Mapping[str, Any], alone: Mapping[str, Any]
+) -> Iterator[engine.Problem]:
+    import tensorflow as tf
+
+    from tf_impl.linear_sum_assignment import linear_sum_assignment
+
+    names, wanted = layer_names(reference.config, reference.outputs), _by_query(reference.pairs)
     for layer, image, logits, masks, target in _images(reference):
-        place = f"{names[layer]} layer, image {image}"
-        wanted = in_reference[layer][image]
         cost = reference.model.criterion.matcher.costs(logits, masks, target).numpy()
         solved = linear_sum_assignment(tf.constant(cost[None]), tf.constant([cost.shape[1]]))
-        chosen = alone["target_of_query"][layer][image]
-        rows, columns = (np.array([one[side] for one in chosen], int) for side in (0, 1))
-        duals = solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]
-        certificate = certify(cost, rows, columns, *duals)
-        differing = {
-            f"{way}, {how}": pairs[layer][image]
-            for how, both in (("in place", in_place), ("alone", alone))
-            for way, pairs in both.items()
-            if pairs[layer][image] != wanted
-        }
-        dearer = dearer or _dearer(cost, chosen, wanted, place)
-        ours = [way for way, pairs in alone.items() if pairs[layer][image] != wanted]
-        own += [f"{way}, {place}" for way in ours]
-        if not certificate.holds:
-            own.append(f"{place}: {certificate}")
-        places.append(matching_place(place, wanted, differing, certificate))
-    one = claim(
-        "train_matching",
-        "Every target is matched to the same query, and no cheaper matching exists",
-        Matching(places),
-        "pairs compared with the reference's, in both directions, and certified from dual "
-        "variables on the reference's own costs: feasible and complementary duals prove the "
-        "optimum",
-        command,
-    )
-    if not own:
-        return one.located(Place.inherits("the predictions"))
-    if any(
-        not verdict.passed for key, verdict in costs.measured.verdicts().items() if key != REFUSED
-    ):
-        return one.located(Place.inherits("the matching costs"), costs.cause)
-    shuffled = all(text.startswith("query_of_target") for text in own)
-    cause = "targets are taken in another order than their queries" if shuffled else None
-    layers = alone["target_of_query"]
-    if layers[0] == in_reference[0] and all(one == layers[0] for one in layers):
-        cause = "all layers have the final layer's pairs"
-    return one.located(Place.at("matcher", "; ".join(own[:3])), cause or dearer)
-
-
-def _dearer(
-    cost: np.ndarray, ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], place: str
-) -> str | None:
-    """That the port matches every target, but not at the least cost, or None."""
-    if sorted(target for _, target in ours) != sorted(target for _, target in theirs):
-        return None
-    own, least = (math.fsum(cost[query, target] for query, target in one) for one in (ours, theirs))
-    if own - least <= DEFAULT.loss_gap * abs(least):
-        return None
-    return f"the matching is not optimal: {place} costs {own:.6g}, where {least:.6g} is possible"
+        yield engine.Problem(
+            f"{names[layer]} layer, image {image}",
+            cost,
+            wanted[layer][image],
+            *({way: one[layer][image] for way, one in both.items()} for both in (in_place, alone)),
+            (solved.row_duals.numpy()[0], solved.column_duals.numpy()[0]),
+        )
 
 
 def _both_ways(matching: Any) -> dict[str, list[list[list[tuple[int, int]]]]]:
     """Pairs (query, target) by layer and image, queries increasing, as each direction has them."""
-    of_query, of_target = matching.target_of_query.numpy(), matching.query_of_target.numpy()
+    by_target = _by_query(matching.query_of_target.numpy())
     return {
-        "target_of_query": [
-            [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
-            for layer in of_query
-        ],
+        "target_of_query": _by_query(matching.target_of_query.numpy()),
         "query_of_target": [
-            [sorted((int(image[t]), int(t)) for t in np.flatnonzero(image >= 0)) for image in layer]
-            for layer in of_target
+            [sorted((query, target) for target, query in image) for image in layer]
+            for layer in by_target
         ],
     }
+
+
+def _by_query(pairs: np.ndarray) -> list[list[list[tuple[int, int]]]]:
+    return [
+        [[(int(q), int(image[q])) for q in np.flatnonzero(image >= 0)] for image in layer]
+        for layer in pairs
+    ]

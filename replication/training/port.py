@@ -8,26 +8,55 @@ from typing import Any
 import numpy as np
 
 from maskformer.family import family_of
-from replication.sides.tf_side import TENSORFLOW, port_parameters
+from parity.calls import fill, flatten
+from parity.pairing import Comparison
+from parity.training.backward import Backward
+from parity.training.sides import Side
+from replication.sides.tf_side import TENSORFLOW, keyed
 from replication.training.reference import ReferenceStep
+from replication.training.sides import port_side
 
 
 @dataclasses.dataclass(frozen=True)
 class PortStep:
     """One float64 training step of the port: what its step returns, and its gradients' gaps."""
 
-    model: Any
+    side: Side
     batch: Any
     found: Any
     recorder: Any
-    inputs: Mapping[str, Any]
-    comparison: Any
+    comparison: Comparison
+
+    @property
+    def model(self) -> Any:
+        """The model itself."""
+        return self.side.model
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Those that the step found, by state-dict key; without those that are None."""
+        values = (None if one is None else one.numpy() for one in self.found.values)
+        return keyed(self.model, list(values))
+
+    def given(self, held: Mapping[str, np.ndarray | None]) -> Any:
+        """What the step finds, but for gradients, which are these by path."""
+        paths = {id(one): path for path, one in self.side.trainer.trained(self.model).items()}
+        values = [held[paths[id(one)]] for one in self.model.trainable_variables]
+        tensors = [None if one is None else self.side.trainer.tensor(one) for one in values]
+        return self.found._replace(values=tensors)
+
+    def updating(self, optimizer: Any, held: Mapping[str, np.ndarray | None]) -> np.ndarray:
+        """An update as the step makes it; the norm that it returns."""
+        from tf_impl import train_step
+
+        found = self.given(held)
+        result = train_step.train_step(
+            self.model, optimizer, self.batch, find=lambda *given, **named: found
+        )
+        return result.gradient_norm.numpy()
 
 
 def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     """Runs the port `model`, float64, on the batch of the reference; no weight changes."""
-    from parity.frameworks.tensorflow.gradients import GradientRecorder
-    from parity.pairing import Comparison
     from tf_impl import train_step
 
     config, images, sizes = reference.config, reference.images, reference.sizes
@@ -36,17 +65,33 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     if family_of(config).matching(config) is not None:
         room = 1 + max(len(one["labels"]) for one in reference.targets)
     batch = TENSORFLOW.batch(config, images, sizes, reference.targets, "float64", room)
-    recorder = GradientRecorder(
+    side = port_side(
         model,
-        TENSORFLOW.axes,
-        TENSORFLOW.loss(model, batch.targets),
-        port_parameters(model),
+        reference.solver,
+        "float64",
+        inputs=TENSORFLOW.inputs(images, sizes, "float64"),
+        loss=TENSORFLOW.loss(model, batch.targets),
+        axes=TENSORFLOW.axes,
     )
+    recorder = side.gradient_recorder("eager", None)
     comparison = Comparison(reference.gradients)
-    inputs = TENSORFLOW.inputs(images, sizes, "float64")
-    recorder(inputs, comparison)
-    found = train_step.gradients(model, batch)
-    return PortStep(model, batch, found, recorder, inputs, comparison)
+    recorder(side.inputs, comparison)
+    return PortStep(side, batch, train_step.gradients(model, batch), recorder, comparison)
+
+
+def backward_of(reference: ReferenceStep, port: PortStep) -> Backward:
+    """Both sides' backward passes, as the engine judges them; a wrong loss is the `criterion`."""
+    return Backward(
+        reference.side.recorder("eager", None),
+        reference.recorder,
+        port.recorder,
+        reference.side.inputs,
+        port.side.inputs,
+        reference.gradients,
+        reference.floors,
+        port.comparison,
+        "criterion",
+    )
 
 
 @contextmanager
@@ -68,9 +113,8 @@ def noted_seeds() -> Iterator[list[tuple[int, ...]]]:
 def constants(outputs: Any) -> Any:
     """The port's tensors of the reference's outputs."""
     import tensorflow as tf
+    import torch
 
-    if isinstance(outputs, Mapping):
-        return {name: constants(value) for name, value in outputs.items()}
-    if isinstance(outputs, list | tuple):
-        return [constants(value) for value in outputs]
-    return tf.constant(outputs.numpy())
+    template, tensors = flatten(outputs, torch.is_tensor)
+    found = {name: tf.constant(one.numpy()) for name, one in tensors}
+    return fill(template, lambda slot: found[slot.name])

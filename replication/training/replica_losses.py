@@ -1,14 +1,14 @@
 """The claim on what two replicas divide their losses by, which one process cannot show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskformer.family import family_of
-from parity.claims import Place, claim
-from parity.judge import FUNCTION_FACTOR
-from parity.measurements import Largest, Multiple
+from parity.training.measured import TWINS
+from parity.training.replicas import Replicas, replicas_claim
+from parity.training.updates import perturbed
 from replication.process.logical_replicas import in_fresh_process, mirrored
 
 if TYPE_CHECKING:
@@ -31,26 +31,19 @@ def losses_claim(
     """
     outputs, targets = _case(config)
     exact = _reference(config, outputs, targets)
-    floor = max(
-        float(np.finfo(np.float64).eps),
-        *(_gap(_reference(config, _moved(outputs, seed), targets), exact) for seed in (0, 1)),
+    found = Replicas(
+        in_fresh_process(_port, config, outputs, targets, prepare=prepare),
+        exact,
+        [_reference(config, perturbed(outputs, seed), targets) for seed in TWINS],
+        _known(config, exact),
+        EXPLAINED,
     )
-    ours = in_fresh_process(_port, config, outputs, targets, prepare)
-    gaps = {
-        f"replica {index}, {name}": _relative(one[name], exact[index][name])
-        for index, one in enumerate(ours)
-        for name in one
-    }
-    one = claim(
+    told = (
         "train_replica_losses",
         "On two replicas every loss is divided as the original's ranks divide it",
-        Largest(gaps, Multiple("floor_factor", floor)),
-        f"relative gap of a loss; the limit is {FUNCTION_FACTOR:g} x the reference's own gap when "
-        "predictions move by one unit in the last place",
-        command,
+        "a loss",
     )
-    wrong = [name for name, gap in gaps.items() if gap > FUNCTION_FACTOR * floor]
-    return one.located(Place.at("criterion", ", ".join(wrong[:3])), _cause(config, ours, exact))
+    return replicas_claim(found, told, "criterion", command)
 
 
 def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
@@ -67,12 +60,6 @@ def _case(config: "ModelConfig") -> tuple[dict[str, np.ndarray], list[dict[str, 
         masks = owner == np.arange(count)[:, None, None]
         targets.append({"labels": rng.integers(0, config.num_classes, count), "masks": masks})
     return outputs, targets
-
-
-def _moved(outputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    from parity.metrics import perturb_ulp
-
-    return {name: perturb_ulp(array, seed) for name, array in outputs.items()}
 
 
 def _reference(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
@@ -98,9 +85,7 @@ def _reference(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
     return found
 
 
-def _port(
-    config: "ModelConfig", outputs: Any, targets: Any, prepare: Callable[[], None] | None
-) -> Losses:
+def _port(config: "ModelConfig", outputs: Any, targets: Any) -> Losses:
     """The same on two replicas of TensorFlow; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
@@ -108,8 +93,6 @@ def _port(
     from tf_impl.criterion import SetCriterion
     from tf_impl.matcher import Targets, pad_targets
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(len(COUNTS))
     with strategy.scope():
         criterion = SetCriterion(config, dtype="float64")
@@ -129,43 +112,27 @@ def _port(
     ]
 
 
-def _relative(ours: float, exact: float) -> float:
-    gap = abs(ours - exact) / abs(exact)
-    return gap if np.isfinite(gap) else np.inf
-
-
-def _gap(ours: Losses, exact: Losses) -> float:
-    return max(
-        _relative(one[name], own[name])
-        for one, own in zip(ours, exact, strict=True)
-        for name in own
-    )
-
-
-def _cause(config: "ModelConfig", ours: Losses, exact: Losses) -> str | None:
-    """The other way of dividing that gives the port's losses."""
+def _known(config: "ModelConfig", exact: Losses) -> dict[str, Losses]:
+    """What other ways of dividing make of the losses that they change."""
     nothing = float(np.float32(config.loss.no_object_weight))  # as the buffer holds it
     share = [count + (QUERIES - count) * nothing for count in COUNTS]
     mean_share, mean_count = (sum(one) / len(one) for one in (share, COUNTS))
+    masks = ("loss_mask", "loss_dice")
     known = {
         "the class loss is normalised over all replicas": (
             ("loss_ce",),
             [one / mean_share for one in share],
         ),
-        "masks are counted per replica": (
-            ("loss_mask", "loss_dice"),
-            [mean_count / count for count in COUNTS],
-        ),
+        "masks are counted per replica": (masks, [mean_count / count for count in COUNTS]),
         "masks of all replicas are not divided by their number": (
-            ("loss_mask", "loss_dice"),
+            masks,
             [1 / len(COUNTS)] * len(COUNTS),
         ),
     }
-    for cause, (names, factors) in known.items():
-        if all(
-            _relative(one[name], own[name] * factor) <= EXPLAINED
-            for one, own, factor in zip(ours, exact, factors, strict=True)
-            for name in names
-        ):
-            return cause
-    return None
+    return {
+        text: [
+            {name: own[name] * factor for name in names}
+            for own, factor in zip(exact, factors, strict=True)
+        ]
+        for text, (names, factors) in known.items()
+    }

@@ -1,16 +1,18 @@
 """The claims on several replicas: their gradients are shares, added up first, and clipped then."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskformer.family import MASKFORMER
-from parity.claims import Place, claim
-from parity.judge import FUNCTION_FACTOR
-from parity.measurements import Largest, Multiple
+from parity.claims import Place
+from parity.metrics import perturb_ulp
+from parity.training.rates import moved_from
+from parity.training.replicas import Replicas, replicas_claim
 from replication.process.logical_replicas import in_fresh_process, mirrored
-from replication.training.movements import movement_gap, reference_movement
+from replication.training.sides import reference_alone
 
 if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 PER_PIXEL = "ade20k_pp"  # a configuration whose loss needs no matching
 REPLICAS = 2
 SIZE, FIRST, UPDATES = 64, 40, 3  # elements of two parameters, and of the first of them
+SHARE_EXPLAINED = 1e-9  # relative
 EXPLAINED = 1e-12  # relative; Adam hides all but this of a factor on every gradient
 
 
@@ -29,55 +32,43 @@ def reduction_claim(
     TensorFlow fixes its devices when it starts, so the replicas run in a process of their own, in
     which `prepare` is called first.
     """
-    import dataclasses
-
-    from parity.metrics import perturb_ulp
-
     solver = dataclasses.replace(solver, warmup_iters=0)
     gradients = _gradients(solver)
-    exact = _reference_update(solver, gradients.mean(axis=1))
-    moved = [perturb_ulp(gradients.mean(axis=1), seed) for seed in (0, 1)]
-    least = float(np.finfo(np.float64).eps)
-    floor = max(least, *(movement_gap(_reference_update(solver, one), exact) for one in moved))
-    copies = in_fresh_process(_port_update, solver, gradients, prepare)
-    gaps = {f"replica {index}": movement_gap(copy, exact) for index, copy in enumerate(copies)}
-    one = claim(
-        "train_reduction",
-        "Two replicas add up their gradients, and then clip them, as one process would",
-        Largest(gaps, Multiple("floor_factor", floor)),
-        f"gap of the movement after {UPDATES} updates; the limit is {FUNCTION_FACTOR:g} x the "
-        "reference's own gap when the gradients move by one unit in the last place",
-        command,
-    )
-    early = _reference_update(solver, _clipped(gradients, solver.clip_value).mean(axis=1))
+    mean, each = gradients.mean(axis=1), range(REPLICAS)
+    copies = in_fresh_process(_port_update, solver, gradients, prepare=prepare)
     own = [
-        np.concatenate(
-            [gradients.mean(axis=1)[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1
-        )
-        for index in range(REPLICAS)
+        np.concatenate([mean[:, :FIRST], gradients[:, index, FIRST:] / REPLICAS], 1)
+        for index in each
     ]
     known = {
-        "only some parameters' gradients are added up": [
-            _reference_update(solver, one) for one in own
-        ],
-        "gradients are clipped before the reduction over replicas": [early] * REPLICAS,
-        "every replica updates by its own gradients alone": [
-            _reference_update(solver, gradients[:, index] / REPLICAS) for index in range(REPLICAS)
-        ],
-        "the shares of replicas are averaged instead of added up": [
-            _reference_update(solver, gradients.mean(axis=1) / REPLICAS)
+        "only some parameters' gradients are added up": own,
+        "gradients are clipped before the reduction over replicas": [
+            _clipped(gradients, solver.clip_value).mean(axis=1)
         ]
         * REPLICAS,
+        "every replica updates by its own gradients alone": [
+            gradients[:, index] / REPLICAS for index in each
+        ],
+        "the shares of replicas are averaged instead of added up": [mean / REPLICAS] * REPLICAS,
     }
-    cause = next(
-        (
-            text
-            for text, moves in known.items()
-            if max(movement_gap(*pair) for pair in zip(copies, moves, strict=True)) <= EXPLAINED
-        ),
-        None,
+
+    def moved(by: np.ndarray) -> dict[str, np.ndarray]:
+        return {"": _reference_update(solver, by)}
+
+    found = Replicas(
+        [{"": copy} for copy in copies],
+        [moved(mean)] * REPLICAS,
+        [[moved(perturb_ulp(mean, seed))] * REPLICAS for seed in (0, 1)],
+        {text: list(map(moved, given)) for text, given in known.items()},
+        EXPLAINED,
     )
-    return one.located(Place.at("update", "reduction over replicas"), cause)
+    told = (
+        "train_reduction",
+        "Two replicas add up their gradients, and then clip them, as one process would",
+        f"the movement after {UPDATES} updates",
+    )
+    one = replicas_claim(found, told, "update", command)
+    return one.located(Place.at("update", "reduction over replicas"), *one.causes)
 
 
 def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dict[str, Any]:
@@ -88,24 +79,27 @@ def shares_claim(command: str, prepare: Callable[[], None] | None = None) -> dic
     """
     images, labels = _pixels()
     exact = _reference_shares(images, labels)
-    copies = in_fresh_process(_port_shares, images, labels, prepare)
-    total = np.sum(copies, axis=0)
-    one = claim(
+    total = np.sum(in_fresh_process(_port_shares, images, labels, prepare=prepare), axis=0)
+    times = float(np.sum(total * exact) / np.sum(exact * exact))
+    known = {
+        "the loss is not divided by the number of replicas": REPLICAS * exact,
+        f"the gradient is that of the mean loss times {times:.6g}": times * exact,
+    }
+    found = Replicas(
+        [{"sum": total}],
+        [{"sum": exact}],
+        [],
+        {text: [{"sum": wrong}] for text, wrong in known.items()},
+        SHARE_EXPLAINED,
+        ["two replicas"],
+    )
+    told = (
         "train_shares",
         "Each of two replicas finds its share of the gradient of the mean loss",
-        Largest(
-            {"sum of two replicas": movement_gap(total, exact)},
-            Multiple("floor_factor", float(np.finfo(np.float64).eps)),
-        ),
-        f"gap of the summed gradient; the limit is {FUNCTION_FACTOR:g} x the rounding of one "
-        "number",
-        command,
+        "the summed gradient",
     )
-    times = float(np.sum(total * exact) / np.sum(exact * exact))
-    whole = movement_gap(total, REPLICAS * exact) <= 1e-9
-    cause = "the loss is not divided by the number of replicas" if whole else None
-    cause = cause or f"the gradient is that of the mean loss times {times:.6g}"
-    return one.located(Place.at("train step", "share of a replica"), cause)
+    one = replicas_claim(found, told, "train step", command)
+    return one.located(Place.at("train step", "share of a replica"), *one.causes)
 
 
 def _pixels() -> tuple[np.ndarray, np.ndarray]:
@@ -133,9 +127,7 @@ def _reference_shares(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weight.grad.numpy().ravel()
 
 
-def _port_shares(
-    images: np.ndarray, labels: np.ndarray, prepare: Callable[[], None] | None
-) -> list[np.ndarray]:
+def _port_shares(images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
     """What each replica's step finds; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
@@ -143,8 +135,6 @@ def _port_shares(
     from maskformer.model import zoo
     from tf_impl import train_step
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(REPLICAS)
 
     class Head(tf.Module):
@@ -187,20 +177,18 @@ def _clipped(gradients: np.ndarray, clip: float) -> np.ndarray:
 
 def _reference_update(solver: "SolverConfig", gradients: np.ndarray) -> np.ndarray:
     """How far torch's optimizer moves two parameters of zeros, [SIZE], by reduced gradients."""
-    return reference_movement(solver, 0, gradients, (FIRST, SIZE - FIRST))
+    side = reference_alone(solver, "float64", (FIRST, SIZE - FIRST))
+    given = [{"part0": one[:FIRST], "part1": one[FIRST:]} for one in gradients]
+    return np.concatenate([*moved_from(side, 0, given)[-1].values()])
 
 
-def _port_update(
-    solver: "SolverConfig", gradients: np.ndarray, prepare: Callable[[], None] | None
-) -> list[np.ndarray]:
+def _port_update(solver: "SolverConfig", gradients: np.ndarray) -> list[np.ndarray]:
     """The same on two replicas of TensorFlow, from each replica's copy; in a fresh process."""
     import tf_impl  # noqa: F401, I001  (selects tf_keras before TensorFlow is imported)
     import tensorflow as tf
 
     from tf_impl import optimizer as optimizers, train_step
 
-    if prepare is not None:
-        prepare()
     strategy = mirrored(REPLICAS)
     with strategy.scope():
         module = tf.Module()

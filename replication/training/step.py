@@ -11,15 +11,19 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
+from parity.comparing.initial_weights import claim_of
 from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims
-from replication.training.gradients import backward_of
+from replication.training.initial_weights import compared
 from replication.training.losses import loss_claim
 from replication.training.matching import cost_claim, matching_claim
-from replication.training.port import PortStep, port_step
+from replication.training.port import PortStep, backward_of, port_step
+from replication.training.rates import rate_claims
 from replication.training.reference import ReferenceStep, reference_step
+from replication.training.replica_losses import losses_claim
+from replication.training.replicas import reduction_claim, shares_claim
 from replication.training.task import task_claim
 from replication.training.update import step_gradients_claim, update_claim
 from reports.chapters.training import StepResult
@@ -64,11 +68,6 @@ def training_claims(
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
     """
-    from replication.training import initial_weights
-    from replication.training.rates import rate_claims
-    from replication.training.replica_losses import losses_claim
-    from replication.training.replicas import reduction_claim, shares_claim
-
     config, solver = case.config, case.solver
     reference = reference_step(config, solver, case.weights, images, sizes, steps)
     with steps("training step of the port, float64"):
@@ -82,7 +81,7 @@ def training_claims(
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
     with steps("initial weights"):
-        claims.append(initial_weights.claim_of(initial_weights.compared(config), command))
+        claims.append(claim_of(compared(config), command))
     with steps("schedule, and two replicas"):
         claims += [*rate_claims(solver, command), reduction_claim(solver, command)]
         claims.append(shares_claim(command))

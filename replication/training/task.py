@@ -8,9 +8,11 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
+from parity.comparing.examples import differing
+from parity.training.sides import NORM
+from parity.training.updates import update_cause, update_verdicts, updated
 from replication.training.port import PortStep, noted_seeds
 from replication.training.reference import ReferenceStep
-from replication.training.update import NORM, given_gradients, restored, update_verdicts
 
 INPUTS_OF = "tiny"  # the zoo entry whose input settings the task is given; no image is read
 STEPS = 2
@@ -24,24 +26,26 @@ def task_claim(
     Its step is called with the reference's gradients in place of those it would find, so that
     nothing is computed twice; where the claim on the `update` fails, this one inherits it.
     """
-    from replication.training import causes as training_causes
-
-    inputs = _inputs(reference)
-    found = port.found._replace(values=given_gradients(reference, port.model))
-    calls = []
+    inputs, calls, logged, exact = _inputs(reference), [], [], reference.updates
+    given = [port.found]
 
     def noted(model: Any, batch: Any, training: bool = False) -> Any:
         calls.append((batch, training, _dropout_seed()))
-        return found
+        return given[0]
+
+    def updating(optimizer: Any, held: Mapping[str, Any]) -> np.ndarray:
+        given[0] = port.given(held)
+        logged.append(task.train_step(inputs, port.model, optimizer))
+        return logged[-1]["gradient_norm"].numpy()
 
     task, settings = _task(reference, noted)
-    with restored(port.model) as after:
-        task._model = port.model
-        optimizer = task.create_optimizer(settings)
-        logs = task.train_step(inputs, port.model, optimizer)
-        weights = after()
-        task.train_step(inputs, port.model, optimizer)
-    verdicts = update_verdicts(reference, weights, logs["gradient_norm"].numpy())
+    task._model = port.model
+    side = dataclasses.replace(
+        port.side, make=lambda model: task.create_optimizer(settings), updating=updating
+    )
+    after, _, _ = updated(side, STEPS * [*exact.gradients], exact.before)
+    verdicts = update_verdicts(exact, after[:1])
+    logs = logged[0]
     wrong = [*_wrong_calls(port, calls), *_wrong_logs(port, logs)]
     wrong += _wrong_validation(port, task, inputs)
     one = margin_claim(
@@ -59,8 +63,9 @@ def task_claim(
     if wrong:
         return one.located(Place.at("task", wrong[0]), _cause(wrong))
     moved = [key for key, verdict in verdicts.items() if not verdict.passed and key != NORM]
-    place = f"{len(moved)} of {len(weights)} parameters, such as {moved[0]}" if moved else NORM
-    return one.located(Place.at("task", place), training_causes.of_update(reference, weights))
+    count = f"{len(moved)} of {len(exact.trained)} parameters"
+    place = f"{count}, such as {moved[0]}" if moved else NORM
+    return one.located(Place.at("task", place), update_cause(exact, port.side, after[:1]))
 
 
 def _task(reference: ReferenceStep, find: Callable[..., Any]) -> tuple[Any, Any]:
@@ -125,12 +130,12 @@ def _wrong_calls(port: PortStep, calls: list[tuple[Any, bool, Any]]) -> Iterator
         yield f"{len(calls)} backward passes in {STEPS} steps"
         return
     batch, training, _ = calls[0]
-    yield from _differing({"images": batch.images, "sizes": batch.sizes}, port.batch._asdict())
+    yield from differing({"images": batch.images, "sizes": batch.sizes}, port.batch._asdict())
     names = getattr(port.batch.targets, "_fields", None)
     if names is None:
-        yield from _differing({"targets": batch.targets}, {"targets": port.batch.targets})
+        yield from differing({"targets": batch.targets}, {"targets": port.batch.targets})
     else:
-        yield from _differing(batch.targets._asdict(), port.batch.targets._asdict())
+        yield from differing(batch.targets._asdict(), port.batch.targets._asdict())
     if not training:
         yield "training is False"
     seeds = [seed for _, _, seed in calls]
@@ -138,19 +143,6 @@ def _wrong_calls(port: PortStep, calls: list[tuple[Any, bool, Any]]) -> Iterator
         yield "dropout has no seed"
     elif len(set(seeds)) < len(seeds):
         yield "dropout has one seed in all steps"
-
-
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in ours.items():
-        given, wanted = (np.asarray(one) for one in (value, theirs[name]))
-        if given.dtype != wanted.dtype:
-            yield f"{name} of the batch, {given.dtype} instead of {wanted.dtype}"
-        elif np.array_equal(given, wanted):
-            continue
-        elif given.ndim and np.array_equal(given, wanted[..., ::-1]):
-            yield f"{name} of the batch, the last axis in reverse"
-        else:
-            yield f"{name} of the batch"
 
 
 def _wrong_logs(port: PortStep, logs: Mapping[str, Any]) -> Iterator[str]:
@@ -177,7 +169,7 @@ def _wrong_validation(port: PortStep, task: Any, inputs: Mapping[str, Any]) -> I
 
     outputs = task.validation_step(inputs, model)
     given = {"images": calls[0][0], "sizes": calls[0][1]}
-    for text in _differing(given, port.batch._asdict()):
+    for text in differing(given, port.batch._asdict()):
         yield f"validation: {text}"
     if calls[0][2]:
         yield "validation: training is True"

@@ -4,13 +4,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from parity.claims import Claim, all_hold, claim
+from parity.claims import Claim, all_hold
 from parity.errors import InputError
-from parity.judge import PRECISION_FACTOR
-from parity.measurements import Largest, Multiple, Sum
-from parity.training.trajectory import Update, column, followed, running_claim, twin_claims
+from parity.training import trajectory as engine
+from parity.training.trajectory import Update, followed
+from replication.sides.side import PORT, REFERENCE, implementation
 from reports.chapters.trajectory import TrajectoryResult, Worst
 
 if TYPE_CHECKING:
@@ -69,46 +70,33 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
 
 def companion(dtype: str) -> str:
     """The run that the port is held to, as rows call it: "twin", or the reference in float32."""
-    from replication.sides.side import REFERENCE
-
     return "twin" if dtype == "float64" else REFERENCE
 
 
 def companion_title(name: str) -> str:
     """A `companion` in words."""
-    from replication.sides.side import implementation
-
     return "the reference's twin" if name == "twin" else f"{implementation(name).title} in float32"
 
 
 def reference_run(request: Request, weights: Any, dtype: str, seed: int | None = None) -> "Updates":
     """The reference at the start of a trajectory; with `seed` its weights start moved by up to one
     unit in the last place."""
-    from replication.sides.side import REFERENCE, implementation
-
     updates = implementation(REFERENCE).updates
     return updates(request.config, request.solver, weights, dtype, seed=seed)
 
 
 def port_run(request: Request, weights: Any, dtype: str) -> "Updates":
     """The port at the start of a trajectory, each step run as the request says."""
-    from replication.sides.side import PORT, implementation
-
     most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
     how = {"execution": request.execution, "most": most}
     return implementation(PORT).updates(request.config, request.solver, weights, dtype, **how)
 
 
-class _Batched:
+def _batched(run: "Updates", data: Sequence[tuple]) -> engine.Run:
     """A side in training, which goes through the batches in turn."""
-
-    def __init__(self, run: "Updates", data: Sequence[tuple]) -> None:
-        self._run, self._data = run, data
-        self.weights = run.weights
-
-    def step(self, number: int) -> dict[str, Any]:
-        """Update `number`, on its batch."""
-        return self._run.step(*self._data[number % len(self._data)])
+    return SimpleNamespace(
+        step=lambda number: run.step(*data[number % len(data)]), weights=run.weights
+    )
 
 
 def trajectory(
@@ -126,15 +114,14 @@ def trajectory(
 
     weights = load_weights(request.weights, request.config)
     other = companion(request.dtype)
-    runs = {"reference": reference_run(request, weights, "float64")}
-    if request.dtype == "float64":
-        runs[other] = reference_run(request, weights, "float64", seed=0)
-    else:
-        runs[other] = reference_run(request, weights, "float32")
-    runs["port"] = port_run(request, weights, request.dtype)
-    data = batches(request)
+    seed, data = (0 if request.dtype == "float64" else None), batches(request)
+    runs = {
+        "reference": reference_run(request, weights, "float64"),
+        other: reference_run(request, weights, request.dtype, seed),
+        "port": port_run(request, weights, request.dtype),
+    }
     steps = followed(
-        {name: _Batched(run, data) for name, run in runs.items()}, request.steps, advance
+        {name: _batched(run, data) for name, run in runs.items()}, request.steps, advance
     )
     judged = float64_claims if request.dtype == "float64" else float32_claims
     claims = judged(request, steps)
@@ -148,7 +135,9 @@ def trajectory(
         execution=request.execution,
         beside=other,
         worst={
-            measure: {name: _largest(steps, name, measure) for name in ("port", other)}
+            measure: {
+                name: Worst(*engine.largest(steps, name, measure)) for name in ("port", other)
+            }
             for measure in MEASURES
         },
         claims=tuple(claims),
@@ -163,55 +152,18 @@ def trajectory(
     )
 
 
-def _largest(steps: Sequence[Update], name: str, measure: str) -> Worst:
-    """The largest value of one measure over all steps, and the first step that has it."""
-    values = column(steps, name, measure)
-    step = max(values, key=values.__getitem__)
-    return Worst(values[step], int(step))
-
-
 def float64_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """The port stays as near to the reference as the reference's own twin does."""
-    claims = twin_claims(steps, request.command)
-    if request.solver.base_lr <= CALM_RATE:
-        loss = _largest(steps, "port", "loss_gap")
-        gaps, pairs = (column(steps, "port", name) for name in ("loss_gap", "pairs_differ"))
-        claims += [
-            claim(
-                "loss",
-                "The total loss is the same at every step",
-                Largest(gaps, Multiple("trajectory_loss_gap", 1)),
-                f"largest relative gap of any step; at a base rate of at most {CALM_RATE:g} "
-                "training does not amplify rounding",
-                request.command,
-            ).decided_by(loss.step),
-            claim(
-                "pairs",
-                "Every query is matched to the same target at every step",
-                Sum(pairs, 0),
-                "queries that are matched otherwise, over all layers and steps",
-                request.command,
-            ).decided_by(next((int(step) for step, count in pairs.items() if count), None)),
-        ]
-    return claims
+    calm = request.solver.base_lr <= CALM_RATE
+    claims = engine.twin_claims(steps, request.command)
+    return [*claims, *(engine.calm_claims(steps, CALM_RATE, request.command) if calm else ())]
 
 
 def float32_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
     beside = companion("float32")
-    return [
-        running_claim(
-            steps,
-            (measure, beside, companion_title(beside)),
-            f"{beside}_{measure}",
-            "float32_ratio",
-            f"In float32 TensorFlow's {measure.replace('_', ' ')} from float64 stays within "
-            f"{PRECISION_FACTOR:g} times PyTorch's",
-            float(2.0**-24),
-            request.command,
-        )
-        for measure in ("weight_gap", "loss_gap")
-    ]
+    names = tuple(implementation(name).title for name in (PORT, REFERENCE))
+    return engine.float32_claims(steps, (beside, companion_title(beside)), names, request.command)
 
 
 def solver_for(name: str, rate: str) -> "SolverConfig":

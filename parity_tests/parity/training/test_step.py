@@ -173,6 +173,27 @@ def test_a_mistake_has_a_place_and_a_cause(changes, claim, place, cause):
     assert all(one.place.inherited for name, one in found.items() if name.startswith("train_steps"))
 
 
+class Forgetful(torch.optim.AdamW):
+    """Forgets its first moment, but only once it has made `UNSEEN` updates of one run."""
+
+    def step(self, closure=None):
+        for state in self.state.values():
+            if state["step"] >= UNSEEN:
+                state["exp_avg"].zero_()
+        return super().step(closure)
+
+
+UNSEEN = 4  # more than are made by given gradients
+
+
+def test_what_only_many_updates_show_is_placed_at_its_update():
+    optimizer = {"port_optimizer": lambda given: Forgetful(given, 1e-3, weight_decay=0.01)}
+    found = failed(audited(lambda: Net().eval(), steps=7, **optimizer))
+    assert {one.place.text for one in found.values()} == {f"train step: update, step {UNSEEN}"}
+    assert found["train_steps_weight_gap"].step >= UNSEEN
+    assert failed(audited(lambda: Net().eval(), steps=UNSEEN, **optimizer)) == {}
+
+
 def test_other_decisions_are_named():
     found = failed(
         audited(

@@ -35,7 +35,7 @@ def test_rate_claims_hold_for_published_solvers(name):
         (
             method(optimizer.TorchAdamW, "update_step", RATE,
                    "tf.cast(self._learning_rate(self.iterations + 1) * factor, variable.dtype)"),
-            "the rate is that of the iteration after",
+            "the rate is that of the update after",
         ),
         (
             function(optimizer, "clip_scale",
@@ -49,5 +49,5 @@ def test_rate_claims_hold_for_published_solvers(name):
 def test_applied_claim_names_what_one_update_does_not_show(plant, cause):
     found = claims("ade20k_swin_tiny", plant)
     assert found.verdict == "fails"
-    assert found.place.text.startswith("optimizer: from iteration 0")
+    assert found.place.text.startswith("optimizer: from update 0")
     assert found.cause == cause

@@ -154,8 +154,8 @@ def test_a_milestone_one_iteration_late_is_named(monkeypatch):
     planted.milestone_one_late(monkeypatch, None)
     found = failed([schedule_claim(ENTRY.solver, "test")])
     place, cause = found["train_schedule"]
-    assert place == "schedule: iteration 369600 (0.0001 instead of 1e-05)"
-    assert cause == "a milestone acts one iteration late"
+    assert place == "schedule: update 369600 (0.0001 instead of 1e-05)"
+    assert cause.endswith("a milestone acts one update late")
 
 
 @pytest.mark.parametrize(

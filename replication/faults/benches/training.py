@@ -15,6 +15,7 @@ from parity.auditing.reference import Reference, measure_reference
 from parity.audits import judge_port
 from parity.faults import Named, conventional
 from parity.training.trajectory import Update, compare_step, weight_gap
+from parity.training.trajectory_causes import Prepare, place_and_causes
 from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.faults.benches.model import places_of, quietly
 from replication.forward.run import Case, Request, prepare
@@ -137,6 +138,16 @@ class StepsBench:
 
         return self._steps(reference_run(self._request, self._weights, "float64", seed))
 
+    def _again(self, prepare: Prepare) -> Mapping[str, np.ndarray]:
+        """The reference's weights after the last step, with what is called before each."""
+        from replication.training.trajectory import batches, reference_run
+
+        run = reference_run(self._request, self._weights, "float64")
+        for number, batch in enumerate(batches(self._request)):
+            prepare(run.optimizer, number)
+            run.step(*batch)
+        return run.weights()
+
     def _steps(self, run: Any) -> list[tuple[Any, Any]]:
         """What each step gives, and the weights after it."""
         from replication.training import trajectory
@@ -149,7 +160,7 @@ class StepsBench:
 
     def audit(self) -> Finding:
         """What the claims on a trajectory say of the port as it is now."""
-        from replication.training import trajectory, trajectory_causes
+        from replication.training import trajectory
         from replication.training.trajectory import port_run
 
         try:
@@ -168,9 +179,12 @@ class StepsBench:
         failed = [one for one in claims if one.verdict == "fails"]
         if not failed:
             return Finding((), (), {})
-        place, causes = trajectory_causes.place_and_causes(
-            self._request, self._weights, ours, self._expected, steps
-        )
+        start = {key: one.astype(np.float64) for key, one in self._weights.state.items()}
+        begun = {key: start[key] for key in self._expected[-1][1]}
+        place, causes = place_and_causes(steps, (begun, ours[-1][1]), self._again)
+        total, exact = (found[0][0]["total"] for found in (ours, self._expected))
+        if total != exact and total == float(np.float32(total)):
+            place, causes = ("loss", "step 0: total"), ("the total loss is rounded to float32",)
         return Finding(tuple(one.id for one in failed), (Named(*place, causes),), {})
 
 

@@ -367,7 +367,7 @@ RATES = (
     _fault(
         "schedule", "milestone-late", "a milestone acts one iteration late",
         method(schedule.SolverSchedule, "_multi_step", "step >= milestone", "step > milestone"),
-        SCHEDULE, ("a milestone acts one iteration late",), "Keras' PiecewiseConstantDecay",
+        SCHEDULE, ("a milestone acts one update late",), "Keras' PiecewiseConstantDecay",
         "schedule",
     ),
     _fault(
@@ -407,7 +407,8 @@ RATES = (
     _fault(
         "schedule", "poly-counts-from-1", "the polynomial is one iteration ahead",
         method(schedule.SolverSchedule, "_poly", "solver.max_iter - step, 0",
-               "solver.max_iter - step - 1, 0"), SCHEDULE, ("step + 1", "step"), "", "schedule",
+               "solver.max_iter - step - 1, 0"), SCHEDULE, ("step + 1", "of the update after"), "",
+        "schedule",
     ),
 )  # fmt: skip
 
@@ -453,7 +454,7 @@ APPLIED = (
         "update", "rate-of-the-next-step", "the rate is read after the step is counted",
         method(optimizer.TorchAdamW, "update_step", RATE,
                "tf.cast(self._learning_rate(self.iterations + 1) * factor, variable.dtype)"),
-        OPTIMIZER, ("of the iteration after",), "a scheduler that steps first", "schedule",
+        OPTIMIZER, ("of the update after",), "a scheduler that steps first", "schedule",
         "schedule",
     ),
     _fault(
