@@ -72,6 +72,10 @@ CASES = {
     "qwen2": Case("Qwen2ForCausalLM", "tokens", SHARED_KEYS),
     "mixtral": Case("MixtralForCausalLM", "tokens", {**SHARED_KEYS, "num_local_experts": 3}),
     "smollm3": Case("SmolLM3ForCausalLM", "tokens", SHARED_KEYS),
+    "mistral": Case("MistralForCausalLM", "tokens", SHARED_KEYS),
+    "roberta": Case("RobertaForMaskedLM", "tokens", SIZES),
+    "xlm-roberta": Case("XLMRobertaForMaskedLM", "tokens", SIZES),
+    "gemma": Case("GemmaForCausalLM", "tokens", {**SHARED_KEYS, "head_dim": 8}),
     "resnet18": Case(
         "ResNetModel",
         "images",
@@ -140,7 +144,7 @@ def inputs(case: Case, model: torch.nn.Module, seed: int) -> tuple[dict, tuple]:
     if case.inputs == "images":
         images = rng.normal(size=IMAGES).astype(np.float32)
         return {"pixel_values": images}, (np.ascontiguousarray(images.transpose(0, 2, 3, 1)),)
-    tokens = rng.integers(1, model.config.vocab_size, TOKENS)
+    tokens = rng.integers(3, model.config.vocab_size, TOKENS)  # below lie padding and marks
     mask = np.ones(TOKENS, np.int64)
     ours = {"input_ids": tokens, "attention_mask": mask}
     theirs = {"token_ids": tokens.astype(np.int32), "padding_mask": mask.astype(np.int32)}

@@ -60,6 +60,12 @@ CASES = {
     "qwen2": Study("qwen2"),
     "mixtral": Study("mixtral"),
     "smollm3": Study("smollm3"),
+    "mistral": Study("mistral", differs="weights are rounded to float16"),
+    "roberta": Study(
+        "roberta", differs="token types and two positions are left out, epsilon of norms"
+    ),
+    "xlm-roberta": Study("xlm-roberta", differs="epsilon of norms", mend=mends.epsilon(1e-12)),
+    "gemma": Study("gemma", differs="the scale of embeddings is a float32 number"),
     "resnet18": Study("resnet18"),
     "resnet50": Study("resnet50"),
     "segformer": Study(
