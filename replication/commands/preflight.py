@@ -116,6 +116,7 @@ def _published(
         as_json,
         lambda: preflight_table.markdown(results, prices).removesuffix("\n"),
         all(result.passed for result in results),
+        name="preflight-table",
     )
 
 

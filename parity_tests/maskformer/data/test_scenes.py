@@ -78,7 +78,7 @@ def test_scenes_hold_the_hard_cases() -> None:
     [
         ({"images": 1}, "--images is 1"),
         ({"images": 4, "seed": -1}, "--seed is -1"),
-        ({"images": 4, "size": 8}, "--size is 8"),
+        ({"images": 4, "size": 8}, "--longest is 8"),
         ({"images": 4, "val_share": 1.0}, "--val-share is 1.0"),
     ],
 )

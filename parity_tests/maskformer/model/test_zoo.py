@@ -108,12 +108,14 @@ def test_md5_prefix_is_read_from_a_file_name(file_name: str, prefix: str | None)
 def test_command_lists_all_entries_as_json(run) -> None:
     result = run("--json")
     assert result.exit_code == 0
-    assert [entry["name"] for entry in json.loads(result.stdout)] == list(zoo.names())
+    assert [entry["name"] for entry in json.loads(result.stdout)["entries"]] == list(zoo.names())
 
 
 def test_command_shows_one_entry_as_json(run) -> None:
     result = run("coco_r50", "--json")
-    assert json.loads(result.stdout) == json.loads(json.dumps(zoo.get("coco_r50").to_dict()))
+    shown = json.loads(result.stdout)
+    assert shown.pop("schema").endswith("/zoo-entry/1")
+    assert shown == json.loads(json.dumps(zoo.get("coco_r50").to_dict()))
 
 
 def test_command_prints_tables(run) -> None:

@@ -104,7 +104,8 @@ def test_a_stopped_gradient_is_found_in_its_module():
         _, values = of_nnx.recorder(exact, axes, "eager")(inputs)
         _, found = reference(inputs)
         floors = measure_floors(reference, inputs, found)
-        assert all(0 < floor.l2 < 1e-14 for floor in floors.values())
+        still = "model:grad_output.y"  # a sum passes ones on, whatever moves
+        assert all((key == still or 0 < one.l2) and one.l2 < 1e-14 for key, one in floors.items())
 
         def places(port: Model) -> list[tuple]:
             return [
