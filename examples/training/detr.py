@@ -98,11 +98,17 @@ class NormedDecoder(transformer.TransformerDecoder):
 
 
 def reference(settings: Settings) -> nn.Module:
-    """The model of `transformers` with auxiliary outputs, in eval mode."""
+    """The model of `transformers` with auxiliary outputs, in eval mode.
+
+    Its weights are drawn so wide that a layer hands on numbers of the size that it is given. As
+    narrow as `transformers` draws them for 256 channels, all queries would be alike, and what
+    their attention learns from would be the rounding of their differences.
+    """
     rates = {"attention_dropout": DROPPED, "activation_dropout": DROPPED}
     model = models.reference(
         0,
         auxiliary_loss=True,
+        init_std=models.HIDDEN**-0.5,
         **(rates if settings.dropout else {}),
     )
     model.loss_function = auxiliary
