@@ -1,6 +1,8 @@
 """The claims on a training step, where both sides are small PyTorch models."""
 
 from dataclasses import replace
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ import torch
 from torch import nn
 
 import parity
+from parity.auditing.options import Options
+from parity.auditing.reference import measure_reference
 from parity.frameworks.torch.weights import vary
+from parity.steps import Steps
+from parity.training.sides import reference_side
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(6, 3, 5, 4)).astype(np.float32)
@@ -171,6 +177,49 @@ def test_a_mistake_has_a_place_and_a_cause(changes, claim, place, cause):
     assert not found[claim].place.inherited
     assert found[claim].cause == cause
     assert all(one.place.inherited for name, one in found.items() if name.startswith("train_steps"))
+
+
+def terms(logits, labels, entropy=1.0, size=1.0, passed=1.0):
+    """A loss of two terms with a factor on each, and on the gradient of the second alone."""
+    square = size * (logits**2).mean()
+    square = passed * square + (1 - passed) * square.detach()
+    return {"entropy": entropy * nn.functional.cross_entropy(logits, labels), "size": square}
+
+
+@pytest.mark.parametrize(
+    ("factors", "text"),
+    [
+        ({"size": 0.3}, "size is multiplied by 0.3"),
+        ({"size": 0.0}, "size is left out"),
+        ({"entropy": 0.4, "size": 2.5}, "entropy is multiplied by 0.4; size is multiplied by 2.5"),
+        ({"passed": 2.0}, "the gradient has size 2 times"),
+        ({"passed": 0.0}, "the gradient has size 0 times"),
+    ],
+)
+def test_a_factor_is_of_a_term_unless_it_is_of_its_gradient_alone(factors, text):
+    port_loss = partial(terms, **factors)
+    found = failed(audited(lambda: Net().eval(), loss=terms, port_loss=port_loss))
+    assert found["train_loss_gradient"].cause.endswith(text)
+    assert ("train_losses_alone" in found) == ("passed" not in factors)
+
+
+def test_a_term_that_the_port_does_not_have_is_left_out():
+    def port_loss(logits, labels):
+        return {"entropy": terms(logits, labels)["entropy"]}
+
+    found = failed(audited(lambda: Net().eval(), loss=terms, port_loss=port_loss))
+    assert found["train_losses_alone"].cause.endswith("size is left out")
+
+
+def test_an_update_looks_for_the_tensors_of_a_model_only_where_a_gradient_is_lacking():
+    measured = measure_reference(pair_of(reference), Options(executions=()), Steps(quiet=True))
+    side = reference_side(measured, training(), "float64")
+    optimizer, keys = side.optimizer(), side.parameters()
+    gradients = {key: np.ones_like(value) for key, value in side.state(keys).items()}
+    framework = side.built.framework
+    with mock.patch.object(framework, "variables", wraps=framework.variables) as looked:
+        side.update(optimizer, gradients)
+    assert looked.call_count == 0
 
 
 class Forgetful(torch.optim.AdamW):
