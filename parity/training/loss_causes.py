@@ -212,12 +212,12 @@ def _named_factor(exact: Mapping[str, np.ndarray], factor: float) -> str:
         if name.startswith("term ") or array.ndim == 0:
             continue
         sizes = {array.size: "elements", math.prod(array.shape[:-1]): "rows"}
-        sizes |= {array.shape[0]: "examples", array.shape[-1]: "classes"}
+        sizes |= {array.shape[0]: "examples", array.shape[-1]: "of the last axis"}
         for count, what in sizes.items():
             if count > 1 and abs(factor - count) <= EXPLAINED * count:
-                return f"{count}: a sum instead of a mean over {count} {what}"
+                return f"{count}, as by a sum instead of a mean over {count} {what}"
             if count > 1 and abs(factor * count - 1) <= EXPLAINED:
-                return f"1/{count}: a mean instead of a sum over {count} {what}"
+                return f"{factor:.9g}, as by a mean instead of a sum over {count} {what}"
     return f"{factor:.9g}"
 
 

@@ -114,7 +114,7 @@ PLANTED = (
         detr,
         _task({"lambda_giou": 1.0}),
         "loss",
-        "loss_giou, loss_giou_0 are multiplied by 0.5",
+        "multiplied by 0.5",
     ),
     Planted("detr-l1-weight", detr, _task({"lambda_box": 1.0}), "loss", "multiplied by 0.2"),
     Planted(

@@ -12,7 +12,7 @@ from parity_tests.examples.training_faults import judged
 
 SAMPLE = ("detr-l1-giou-exchanged", "detr-backbone-rate")
 OTHERWISE = {  # a claim that fails, and a part of its cause
-    "backbone": ("train_gradients_pairing", ""),
+    "backbone": ("train_gradients_pairing", "trained in the port, but not in the reference"),
     "between": ("function_float64", ""),
     "dropout": ("train_dropout", "but none in the reference"),
     "boxes": ("train_losses_alone", ""),

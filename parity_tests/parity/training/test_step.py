@@ -132,6 +132,16 @@ def test_a_stopped_gradient_is_named():
     assert "stopped" in found["train_gradients_pairing"].cause
 
 
+def test_what_is_trained_in_the_port_only_is_named():
+    frozen = reference()
+    frozen.hidden.requires_grad_(False)
+    pair = replace(pair_of(lambda: Net().eval()), reference=frozen)
+    result = parity.audit(pair, training=training(steps=1), executions=(), quiet=True)
+    (one,) = (one for one in result.claims if one.id == "train_gradients_pairing")
+    assert one.place.part == "hidden"
+    assert one.cause == "2 parameters are trained in the port, but not in the reference"
+
+
 def test_statistics_of_wrong_inputs_are_inherited():
     def changed(model):
         with torch.no_grad():
@@ -313,3 +323,43 @@ def test_gradients_of_joint_weights_are_compared(packed):
     assert [one.failure for one in result.claims if not one.holds] == []
     (gradients,) = (one for one in result.claims if one.id == "train_gradients")
     assert gradients.cases > 4
+
+
+class Padded(Apart):
+    """The same, whose sums have one more term, which is zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key = (torch.nn.functional.pad(one(x), (1, 0)) for one in (self.query, self.key))
+        return self.head(attention(query.flip(-1), key.flip(-1), self.value(x)))
+
+
+class Halved(Apart):
+    """What the query learns is halved."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query = self.query(x)
+        query = (query + query.detach()) / 2
+        return self.head(attention(query, self.key(x), self.value(x)))
+
+
+def test_a_gradient_that_rounding_alone_moves_beyond_the_limit_is_said_to_be_one():
+    """Where all rows are nearly alike, what the attention learns from nearly cancels."""
+    torch.manual_seed(0)
+    drawn = RNG.normal(size=(2, 3, 4))
+
+    def found(x, side):
+        model = vary(Apart().eval())
+        names, weights = parity.Names(), parity.Weights()
+        pair = parity.Pair(model, lambda: side().eval(), (x,), names=names, weights=weights)
+        loss = nn.functional.mse_loss
+        how = parity.Training((np.zeros_like(x),), loss, loss, adamw, adamw, steps=1)
+        result = parity.audit(pair, training=how, executions=(), isolate=True, quiet=True)
+        return {one.id: str(one.cause) for one in result.claims if not one.holds}
+
+    rounded = "rounding moves the reference's own gradients"
+    alike, apart = ((base + size * drawn).astype(np.float32) for base, size in ((1, 1e-4), (0, 1)))
+    wrong = found(alike, Padded)
+    assert rounded in wrong["train_gradients"]
+    assert rounded in wrong["train_gradients_isolated"]
+    assert found(apart, Padded) == {}
+    assert rounded not in found(alike, Halved)["train_gradients"]
