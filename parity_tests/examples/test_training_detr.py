@@ -10,10 +10,9 @@ from parity_tests.examples.detr_training_faults import PLANTED
 from parity_tests.examples.test_training import EXPLAINED, PLACED, failures
 from parity_tests.examples.training_faults import judged
 
-SAMPLE = ("detr-l1-giou-exchanged", "detr-backbone-rate")
 OTHERWISE = {  # a claim that fails, and a part of its cause
     "backbone": ("train_gradients_pairing", "trained in the port, but not in the reference"),
-    "between": ("function_float64", ""),
+    "between": ("train_dropout", "model.decoder.layers.0:output here"),
     "dropout": ("train_dropout", "but none in the reference"),
     "boxes": ("train_losses_alone", ""),
     "optimizer": ("train_update", "before the bias correction"),
@@ -35,9 +34,8 @@ def test_mended_both_train_alike():
     assert named["train_decisions"].cases == 2 * (detr.LAST + 1)
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_a_planted_fault_is_found(name):
-    (planted,) = (one for one in PLANTED if one.id == name)
+def test_a_planted_fault_is_found():
+    (planted,) = (one for one in PLANTED if one.id == "detr-no-object-weight")
     found = judged(planted)
     assert (found.detected, found.placed, found.explained) == (True, True, True), found.text
 
