@@ -13,12 +13,12 @@ from parity.gradients import (
     parameter_key,
     unpaired_parameters,
 )
-from parity.judge import DEFAULT, gradient_verdict
+from parity.judge import DEFAULT, FUNCTION_CAP, FUNCTION_FACTOR, Verdict, gradient_verdict
 from parity.localise import Localisation
 from parity.measurements import Findings
 from parity.metrics import Gap, gap
 from parity.pairing import Comparison, align
-from parity.trace import Tap
+from parity.trace import Tap, module_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
         return claims
     wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
     place, cause = _place(step, wrong, all(one.holds for one in earlier))
+    cause = cause or _own_rounding([verdicts.get(key) for key in wrong])
     return [one.located(place, cause) for one in claims]
 
 
@@ -125,7 +126,10 @@ def isolated_gradients_claim(step: Backward, command: str) -> Claim:
         "that module's roundings are moved",
         command,
     )
-    return one.located(Place.at(found[0].path), found[0].cause) if found else one
+    if not found:
+        return one
+    cause = _own_rounding([verdict for verdict in verdicts.values() if not verdict.passed])
+    return one.located(Place.at(found[0].path), found[0].cause or cause)
 
 
 def _judged(step: Backward, **how: Any) -> list[Localisation]:
@@ -149,8 +153,30 @@ def _place(step: Backward, wrong: Sequence[str], sound: bool) -> tuple[Place, st
         return Place.inherits(source), None
     found = _judged(step)
     if not found:
-        return NOWHERE, None
+        return _untrained(step, wrong)
     return Place.edge(found[0].path, found[0].edge), found[0].cause
+
+
+def _untrained(step: Backward, wrong: Sequence[str]) -> tuple[Place, str | None]:
+    """Parameters with a gradient in the port only, where no module passes another one back."""
+    only = unpaired_parameters(step.comparison)
+    if not only or {*wrong} != {*only}:
+        return NOWHERE, None
+    several = "parameter is" if len(only) == 1 else "parameters are"
+    cause = f"{len(only)} {several} trained in the port, but not in the reference"
+    return Place.at(module_of(only[0]), f"such as {only[0]}"), cause
+
+
+def _own_rounding(wrong: Sequence[Verdict | None]) -> str | None:
+    """That no gradient of these is farther off than the reference's rounding allows by itself."""
+    if any(one is None or not one.ratio <= FUNCTION_FACTOR for one in wrong):
+        return None
+    most = max(one.threshold.floor for one in wrong if one is not None)
+    return (
+        f"rounding moves the reference's own gradients there by up to {most:.2g}, so that they are "
+        f"not known to {FUNCTION_CAP:g}: what they are made of nearly cancels, as it would not by "
+        "other weights or inputs"
+    )
 
 
 def _factor(step: Backward, keys: Sequence[str]) -> str | None:

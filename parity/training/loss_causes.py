@@ -81,7 +81,7 @@ def causes(
     said, planted = _where(theirs, Alone(step, port, recorder, exact, step.by_output.values))
     for text in itertools.chain.from_iterable(map(_by_arguments, planted)):
         return (said.format(text),)
-    text = scaled(exact, ours) or in_float32(ours, exact) or _counted(step, gradients)
+    text = scaled(exact, ours) or in_float32(ours, exact)
     if text is not None:
         return (text,)
     loss = step.side.loss
@@ -94,6 +94,9 @@ def causes(
     if text is not None:
         found = explained(theirs.run, same, edited)
         return (f"{found[0]}; {text}" if found else text,)
+    text = _counted(step, gradients)  # where no factor on the terms themselves says it
+    if text is not None:
+        return (text,)
     for text in itertools.chain.from_iterable(
         tried(one) for one in planted for tried in (_in_stops, _in_operations)
     ):
@@ -143,9 +146,11 @@ def far(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> flo
 
 def scaled(exact: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> str | None:
     """The factor on a term of the loss, on some or on all; it must have shown in two numbers."""
-    names = [name for name in exact if name in ours]
+    one_sided = {*exact} ^ {*ours}
+    if any(np.any({**exact, **ours}[name]) for name in one_sided):
+        return None  # a factor on the others does not say why
     factors = {}
-    for name in names:
+    for name in [name for name in exact if name in ours]:
         theirs, own = exact[name], ours[name]
         if theirs.shape != own.shape or not np.any(theirs):
             continue
@@ -207,12 +212,12 @@ def _named_factor(exact: Mapping[str, np.ndarray], factor: float) -> str:
         if name.startswith("term ") or array.ndim == 0:
             continue
         sizes = {array.size: "elements", math.prod(array.shape[:-1]): "rows"}
-        sizes |= {array.shape[0]: "examples", array.shape[-1]: "classes"}
+        sizes |= {array.shape[0]: "examples", array.shape[-1]: "of the last axis"}
         for count, what in sizes.items():
             if count > 1 and abs(factor - count) <= EXPLAINED * count:
-                return f"{count}: a sum instead of a mean over {count} {what}"
+                return f"{count}, as by a sum instead of a mean over {count} {what}"
             if count > 1 and abs(factor * count - 1) <= EXPLAINED:
-                return f"1/{count}: a mean instead of a sum over {count} {what}"
+                return f"{factor:.9g}, as by a mean instead of a sum over {count} {what}"
     return f"{factor:.9g}"
 
 

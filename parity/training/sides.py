@@ -140,7 +140,8 @@ class Side:
 
     def state(self, keys: Any) -> dict[str, np.ndarray]:
         """The values of these tensors now, as the reference holds them."""
-        variables, wanted, found = self.built.framework.variables(self.model), set(keys), {}
+        wanted, found = set(keys), {}
+        variables = self.built.framework.variables(self.model) if wanted else {}
         for one in self.holdings:
             if wanted & set(one.keys):
                 arrays = one.to_keys(*(variables[path].read() for path in one.paths))
@@ -218,12 +219,10 @@ class Side:
             own = [gradients.get(key) for key in one.keys]
             arrays: Sequence[np.ndarray | None] = [None] * len(one.paths)
             if any(each is not None for each in own):
-                shapes = self.state(one.keys)
+                lacking = [key for key in one.keys if gradients.get(key) is None]
+                zeros = {key: 0 * value for key, value in self.state(lacking).items()}
                 arrays = one.to_paths(
-                    *(
-                        np.zeros_like(shapes[key]) if each is None else each
-                        for key, each in zip(one.keys, own, strict=True)
-                    )
+                    *(zeros[key] if key in zeros else gradients[key] for key in one.keys)
                 )
             held |= dict(zip(one.paths, arrays, strict=True))
         with self.built.precision():

@@ -11,6 +11,7 @@ import numpy as np
 from parity.frameworks.shared.recipes import HAT, INSIDE, OUTSIDE, Given, Recipe, moved
 
 EXPLAINED = 1e-9  # of the movement; what is left of a difference when the mistake is made
+ROUNDINGS = 4  # of a weight, which an update may differ by
 ELEMENTS = 32  # of each parameter that are looked at
 EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 FACTORS = (0.1, 10.0, 0.5, 2.0, 0.01, 100.0)
@@ -384,15 +385,20 @@ def _groups(update: Update, families: Sequence[Any]) -> tuple[str, ...] | None:
 
 
 def _fitted(update: Update, recipe: Recipe) -> Recipe | None:
-    """The rule with the rate and the decay of each parameter that its first movement shows."""
+    """The rule with the rate and the decay of each parameter that its first movement shows.
+
+    What moves by the rule as it is, to the rounding of its weights, shows no other.
+    """
     unit = replace(recipe, rate=np.ones_like(recipe.rate), decay=np.zeros_like(recipe.decay))
     direction = update.before - moved(unit, update.before, update.given[:1])[0]
     change = update.before - update.ours[0]
+    left = np.abs(moved(recipe, update.before, update.given[:1])[0] - update.ours[0])
+    rounded = left <= ROUNDINGS * np.spacing(np.abs(update.before))
     rate, decay = recipe.rate.copy(), recipe.decay.copy()
     keys = np.array(update.keys)
     for key in dict.fromkeys(update.keys):
         rows = keys == key
-        if rows.sum() < 2:
+        if rows.sum() < 2 or rounded[rows].all():
             continue
         columns = np.stack([direction[rows], update.before[rows]], 1)
         found, _, rank, _ = np.linalg.lstsq(columns, change[rows], rcond=None)

@@ -45,6 +45,16 @@ def test_a_doubled_gradient_is_no_other_loss():
     assert scaled(sound, doubled) == "the gradient is doubled"
 
 
+def test_what_one_side_lacks_is_no_factor_of_the_rest():
+    sound = values(lambda x: F.cross_entropy(x, LABELS))
+    more = {**sound, "term size": np.array(2.0)}
+    assert scaled(more, sound) is None
+    assert scaled(sound, more) is None
+    doubled = {name: 2 * value for name, value in sound.items()}
+    nothing = {**sound, "term size": np.array(0.0)}
+    assert scaled(nothing, doubled) == "the loss is multiplied by 2"
+
+
 def test_a_number_is_fitted_where_all_values_agree():
     ours = values(lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.07))
 

@@ -1,6 +1,8 @@
 """The claims on a training step, where both sides are small PyTorch models."""
 
 from dataclasses import replace
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ import torch
 from torch import nn
 
 import parity
+from parity.auditing.options import Options
+from parity.auditing.reference import measure_reference
 from parity.frameworks.torch.weights import vary
+from parity.steps import Steps
+from parity.training.sides import reference_side
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(6, 3, 5, 4)).astype(np.float32)
@@ -126,6 +132,16 @@ def test_a_stopped_gradient_is_named():
     assert "stopped" in found["train_gradients_pairing"].cause
 
 
+def test_what_is_trained_in_the_port_only_is_named():
+    frozen = reference()
+    frozen.hidden.requires_grad_(False)
+    pair = replace(pair_of(lambda: Net().eval()), reference=frozen)
+    result = parity.audit(pair, training=training(steps=1), executions=(), quiet=True)
+    (one,) = (one for one in result.claims if one.id == "train_gradients_pairing")
+    assert one.place.part == "hidden"
+    assert one.cause == "2 parameters are trained in the port, but not in the reference"
+
+
 def test_statistics_of_wrong_inputs_are_inherited():
     def changed(model):
         with torch.no_grad():
@@ -171,6 +187,49 @@ def test_a_mistake_has_a_place_and_a_cause(changes, claim, place, cause):
     assert not found[claim].place.inherited
     assert found[claim].cause == cause
     assert all(one.place.inherited for name, one in found.items() if name.startswith("train_steps"))
+
+
+def terms(logits, labels, entropy=1.0, size=1.0, passed=1.0):
+    """A loss of two terms with a factor on each, and on the gradient of the second alone."""
+    square = size * (logits**2).mean()
+    square = passed * square + (1 - passed) * square.detach()
+    return {"entropy": entropy * nn.functional.cross_entropy(logits, labels), "size": square}
+
+
+@pytest.mark.parametrize(
+    ("factors", "text"),
+    [
+        ({"size": 0.3}, "size is multiplied by 0.3"),
+        ({"size": 0.0}, "size is left out"),
+        ({"entropy": 0.4, "size": 2.5}, "entropy is multiplied by 0.4; size is multiplied by 2.5"),
+        ({"passed": 2.0}, "the gradient has size 2 times"),
+        ({"passed": 0.0}, "the gradient has size 0 times"),
+    ],
+)
+def test_a_factor_is_of_a_term_unless_it_is_of_its_gradient_alone(factors, text):
+    port_loss = partial(terms, **factors)
+    found = failed(audited(lambda: Net().eval(), loss=terms, port_loss=port_loss))
+    assert found["train_loss_gradient"].cause.endswith(text)
+    assert ("train_losses_alone" in found) == ("passed" not in factors)
+
+
+def test_a_term_that_the_port_does_not_have_is_left_out():
+    def port_loss(logits, labels):
+        return {"entropy": terms(logits, labels)["entropy"]}
+
+    found = failed(audited(lambda: Net().eval(), loss=terms, port_loss=port_loss))
+    assert found["train_losses_alone"].cause.endswith("size is left out")
+
+
+def test_an_update_looks_for_the_tensors_of_a_model_only_where_a_gradient_is_lacking():
+    measured = measure_reference(pair_of(reference), Options(executions=()), Steps(quiet=True))
+    side = reference_side(measured, training(), "float64")
+    optimizer, keys = side.optimizer(), side.parameters()
+    gradients = {key: np.ones_like(value) for key, value in side.state(keys).items()}
+    framework = side.built.framework
+    with mock.patch.object(framework, "variables", wraps=framework.variables) as looked:
+        side.update(optimizer, gradients)
+    assert looked.call_count == 0
 
 
 class Forgetful(torch.optim.AdamW):
@@ -264,3 +323,43 @@ def test_gradients_of_joint_weights_are_compared(packed):
     assert [one.failure for one in result.claims if not one.holds] == []
     (gradients,) = (one for one in result.claims if one.id == "train_gradients")
     assert gradients.cases > 4
+
+
+class Padded(Apart):
+    """The same, whose sums have one more term, which is zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key = (torch.nn.functional.pad(one(x), (1, 0)) for one in (self.query, self.key))
+        return self.head(attention(query.flip(-1), key.flip(-1), self.value(x)))
+
+
+class Halved(Apart):
+    """What the query learns is halved."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query = self.query(x)
+        query = (query + query.detach()) / 2
+        return self.head(attention(query, self.key(x), self.value(x)))
+
+
+def test_a_gradient_that_rounding_alone_moves_beyond_the_limit_is_said_to_be_one():
+    """Where all rows are nearly alike, what the attention learns from nearly cancels."""
+    torch.manual_seed(0)
+    drawn = RNG.normal(size=(2, 3, 4))
+
+    def found(x, side):
+        model = vary(Apart().eval())
+        names, weights = parity.Names(), parity.Weights()
+        pair = parity.Pair(model, lambda: side().eval(), (x,), names=names, weights=weights)
+        loss = nn.functional.mse_loss
+        how = parity.Training((np.zeros_like(x),), loss, loss, adamw, adamw, steps=1)
+        result = parity.audit(pair, training=how, executions=(), isolate=True, quiet=True)
+        return {one.id: str(one.cause) for one in result.claims if not one.holds}
+
+    rounded = "rounding moves the reference's own gradients"
+    alike, apart = ((base + size * drawn).astype(np.float32) for base, size in ((1, 1e-4), (0, 1)))
+    wrong = found(alike, Padded)
+    assert rounded in wrong["train_gradients"]
+    assert rounded in wrong["train_gradients_isolated"]
+    assert found(apart, Padded) == {}
+    assert rounded not in found(alike, Halved)["train_gradients"]

@@ -1,5 +1,6 @@
 """Mistakes of an optimizer are told apart by how weights move; no model runs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -27,9 +28,13 @@ def given():
     return before, updates
 
 
-def told(rule, wrong, groups=GROUPS, others=GROUPS):
-    """The causes that are named where the port follows `wrong` with the groups `others`."""
+def told(rule, wrong, groups=GROUPS, others=GROUPS, lengths: Mapping[str, float] = {}):
+    """The causes that are named where the port follows `wrong` with the groups `others`.
+
+    `lengths` are factors on the gradients of some parameters.
+    """
     before, updates = given()
+    updates = [{key: lengths.get(key, 1.0) * one[key] for key in one} for one in updates]
     flat = np.concatenate([one.ravel() for one in before.values()])
     steps = []
     for one in updates:
@@ -103,6 +108,13 @@ def test_the_parameters_that_have_another_rate_or_decay_are_named():
     assert told(ADAM, ADAM, others=slower) == ("the rate of first.weight is 0.1 times as large",)
     bare = {**GROUPS, "second.weight": (1e-3, 0.0)}
     assert told(ADAM, ADAM, others=bare) == ("second.weight decay by 0 instead of 0.01",)
+
+
+@pytest.mark.parametrize("small", ["second.weight", "second.bias"])
+def test_a_parameter_whose_movement_is_rounding_shows_no_rate(small):
+    slower = {**GROUPS, "first.weight": (1e-4, 0.01)}
+    named = told(ADAM, ADAM, others=slower, lengths={small: 1e-20})
+    assert named == ("the rate of first.weight is 0.1 times as large",)
 
 
 def test_what_no_mistake_explains_has_no_cause():
