@@ -13,7 +13,6 @@ import inspect
 import itertools
 import linecache
 import sys
-import sysconfig
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,11 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+import numpy as np
+
+INSTALLED = (str(Path(ast.__file__).parent), str(Path(np.__file__).parents[1]))
+"""The folders of Python's own modules and of installed packages."""
+
 MEMORY = 1 << 29  # bytes that an edited program may ask for
 ENOUGH, MOST = 1, 6  # mistakes that explain all results, and mistakes that explain some
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
