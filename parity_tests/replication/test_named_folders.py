@@ -122,7 +122,7 @@ WORK = {
             MADE,
             f"train {' '.join(OWN)} --train-split val --eval-split val --steps 1 --batch 1 "
             "--out out/run",
-            f"evaluate {' '.join(OWN)} --limit 1 --side torch --out out/scored --json",
+            f"evaluate {' '.join(OWN)} --first 1 --side torch --out out/scored --json",
             "import-run metrics.json --config tiny --out out/imported",
         ),
     ),
@@ -130,7 +130,7 @@ WORK = {
         {"compare.py"},
         {"out"},
         (
-            "new-pair compare.py:Block compare.py:Port --out out/pair.py",
+            "new-pair compare.py:Block compare.py:Port --file out/pair.py",
             "match compare.py:pair --json",
         ),
     ),
