@@ -8,7 +8,6 @@ import numpy as np
 
 from maskformer.data.augmentation import evaluation_steps
 from maskformer.data.images import Size, batch_images
-from maskformer.data.mapper import apply_to_image
 from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
@@ -70,6 +69,8 @@ class Side:
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """The photograph at the config's test size, by Pillow's bilinear filter."""
+        from maskformer.data.mapper import apply_to_image
+
         return apply_to_image(image, evaluation_steps(self.inputs, *image.shape[:2]))
 
 

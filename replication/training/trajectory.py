@@ -11,6 +11,7 @@ from parity.claims import Claim, all_hold
 from parity.errors import InputError
 from parity.training import trajectory as engine
 from parity.training.trajectory import Update, followed
+from replication.sides.side import PORT, REFERENCE, implementation
 from reports.chapters.trajectory import TrajectoryResult, Worst
 
 if TYPE_CHECKING:
@@ -69,31 +70,23 @@ def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[s
 
 def companion(dtype: str) -> str:
     """The run that the port is held to, as rows call it: "twin", or the reference in float32."""
-    from replication.sides.side import REFERENCE
-
     return "twin" if dtype == "float64" else REFERENCE
 
 
 def companion_title(name: str) -> str:
     """A `companion` in words."""
-    from replication.sides.side import implementation
-
     return "the reference's twin" if name == "twin" else f"{implementation(name).title} in float32"
 
 
 def reference_run(request: Request, weights: Any, dtype: str, seed: int | None = None) -> "Updates":
     """The reference at the start of a trajectory; with `seed` its weights start moved by up to one
     unit in the last place."""
-    from replication.sides.side import REFERENCE, implementation
-
     updates = implementation(REFERENCE).updates
     return updates(request.config, request.solver, weights, dtype, seed=seed)
 
 
 def port_run(request: Request, weights: Any, dtype: str) -> "Updates":
     """The port at the start of a trajectory, each step run as the request says."""
-    from replication.sides.side import PORT, implementation
-
     most = max(len(target["labels"]) for *_, all_ in batches(request) for target in all_)
     how = {"execution": request.execution, "most": most}
     return implementation(PORT).updates(request.config, request.solver, weights, dtype, **how)
@@ -168,8 +161,6 @@ def float64_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
 
 def float32_claims(request: Request, steps: Sequence[Update]) -> list[Claim]:
     """In float32 the port strays from the float64 run no faster than PyTorch's float32 does."""
-    from replication.sides.side import PORT, REFERENCE, implementation
-
     beside = companion("float32")
     names = tuple(implementation(name).title for name in (PORT, REFERENCE))
     return engine.float32_claims(steps, (beside, companion_title(beside)), names, request.command)
