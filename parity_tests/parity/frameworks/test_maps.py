@@ -1,16 +1,9 @@
 """Mistakes in maps are found and named, in every framework."""
 
-import functools
-import json
-import os
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
-from parity_tests.docs.documents import ROOT
 from parity_tests.parity.frameworks.maps import DECLARED, KINDS, LOADED, SOUND
+from parity_tests.parity.frameworks.processes import outcomes
 
 QUICK = ("torch",)
 EACH = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in KINDS]
@@ -24,26 +17,9 @@ FOUND = {  # mistake to the place and the words that name it
 }
 
 
-@functools.cache
-def outcomes(kind: str) -> dict[str, Any]:
-    """What audits of a kind say, from a process of its own."""
-    backend = kind.partition(" ")[2] or "jax"
-    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run(
-        [sys.executable, "-m", "parity_tests.parity.frameworks.maps", kind],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
-    assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-    return {name: found for line in lines for name, found in line.items()}
-
-
 @pytest.mark.parametrize("kind", EACH)
 def test_a_mistake_in_a_map_is_found_and_named(kind):
-    found = outcomes(kind)
+    found = outcomes("maps", kind)
     for how, mistakes in (("declared", DECLARED), ("loaded", LOADED)):
         for one in mistakes:
             result = found[f"{how}: {one}"]
@@ -57,5 +33,5 @@ def test_a_mistake_in_a_map_is_found_and_named(kind):
 def test_a_sound_map_is_no_mistake(kind):
     """The twin of the one above."""
     for how in ("declared", "loaded"):
-        result = outcomes(kind)[f"{how}: {SOUND}"]
+        result = outcomes("maps", kind)[f"{how}: {SOUND}"]
         assert (result["verdict"], result["places"], result["failing"]) == ("equal", {}, {})

@@ -1,16 +1,11 @@
 """One model in every framework: the same verdict, places and causes, in every execution."""
 
-import functools
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from parity_tests.docs.documents import ROOT
 from parity_tests.parity.frameworks.mixers import CLEAN, FORWARD, KINDS, TRAINING, trained_place
+from parity_tests.parity.frameworks.processes import outcomes
 
 pytestmark = pytest.mark.slow  # seven processes, each with a framework and many audits
 
@@ -26,26 +21,9 @@ EXECUTIONS = {
 UNEXPLAINED = {"kernel off by 1e-6"}  # no mistake in the code of a model is known to make it
 
 
-@functools.cache
-def outcomes(kind: str) -> dict[str, Any]:
-    """What an audit says of a kind and each of its faults, from a process of its own."""
-    _, _, backend = kind.partition(" ")
-    environment = os.environ | {"KERAS_BACKEND": backend or "jax", "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run(
-        [sys.executable, "-m", "parity_tests.parity.frameworks.mixers", kind],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
-    assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-    return {fault: found for line in lines for fault, found in line.items()}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mixer_is_equal_in_every_execution(kind):
-    found = outcomes(kind)[CLEAN]
+    found = outcomes("mixers", kind)[CLEAN]
     assert (found["verdict"], found["failing"]) == ("equal", {})
     assert found["executions"] == EXECUTIONS[kind]
     # The training step is compared in each as well.
@@ -61,7 +39,7 @@ def test_every_framework_gives_the_same_places_and_causes(fault):
             tuple(one[fault]["causes"]),
         )
         for kind in KINDS
-        if (one := outcomes(kind))
+        if (one := outcomes("mixers", kind))
     }
     assert len(set(found.values())) == 1, found
     verdict, places, causes = found["torch"]
@@ -72,7 +50,7 @@ def test_every_framework_gives_the_same_places_and_causes(fault):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", TRAINING)
 def test_a_fault_of_training_is_found_at_its_place(kind, fault):
-    found = outcomes(kind)[fault]
+    found = outcomes("mixers", kind)[fault]
     claim, place = trained_place(kind, fault)
     assert found["verdict"] == "different"
     assert found["failing"][claim][0].startswith(place), found["failing"]
@@ -83,7 +61,7 @@ def rows() -> list[tuple[str, str, str, int, int]]:
     """A row for each kind: executions, the verdict without a fault, faults found and planted."""
     found = []
     for kind in KINDS:
-        one = outcomes(kind)
+        one = outcomes("mixers", kind)
         planted = [fault for fault in one if fault != CLEAN]
         right = [fault for fault in planted if _placed(kind, one[fault], fault)]
         executions = ", ".join(one[CLEAN]["executions"])
