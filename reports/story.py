@@ -12,7 +12,8 @@ from typing import Any
 from parity.auditing.result import AuditResult
 from parity.claims import Claim
 from parity.localise import Localisation
-from parity.measurements import Findings, Margins, Relative
+from parity.measurements import Findings, Margins, Relative, relative_gap
+from reports import words
 from reports.derived import Stated, all_claims
 from reports.document import describe, number
 from reports.evidence import Evidence
@@ -23,6 +24,7 @@ _LINE = re.compile(r"(?P<source>[^\s:`]+\.\w+:\d+)(, [^:`]+)?: `(?P<code>.*)`: (
 _OPERATION = re.compile(r"`(?P<code>[^`]*)`: (?P<what>.+)", re.S)
 _VALUES = re.compile(r"largest at (?P<at>\[.*?\]): port (?P<port>.+), reference (?P<reference>.+)")
 _BESIDE = frozenset(rung.id for rung in BESIDE)
+NAMED = 4  # texts of one fact
 WHAT = {
     "own": "computes another function",
     "wiring": "computes something else between the modules it calls",
@@ -201,7 +203,7 @@ def _of_localisation(one: Localisation, weights: Sequence[str], command: str) ->
     worst = next((each for each in one.verdicts if not each.passed), None)
     parts = {"where": one.path, "what": WHAT.get(one.kind, one.kind), **_cause(one.cause)}
     if weights and not one.cause:
-        parts["cause"] = f"its weights are not the reference's: {_few(weights)}"
+        parts["cause"] = f"its weights are not the reference's: {words.few(weights, NAMED)}"
     if worst is not None:
         parts |= {"value": f"{number(worst.value)} ({worst.metric})"}
         parts |= {"limit": number(worst.threshold.value)}
@@ -227,8 +229,6 @@ def _of_claim(one: Stated) -> dict[str, Any]:
 
 
 def _gap(pair: Sequence[float | None]) -> float:
-    from parity.measurements import relative_gap
-
     return relative_gap(*(None if one is None else float(one) for one in pair))
 
 
@@ -283,9 +283,4 @@ def about(found: Sequence[Evidence]) -> tuple[tuple[str, str], ...]:
         commit = (git.get("commit") or "")[:12]
         add("commit", commit + (", with changes" if commit and git.get("dirty") else ""))
     order = ("reference", "port", "models", "weights", "inputs", "versions", "date", "commit")
-    return tuple((name, _few(facts[name])) for name in order if facts.get(name))
-
-
-def _few(texts: Sequence[str], most: int = 4) -> str:
-    more = len(texts) - most
-    return "; ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+    return tuple((name, words.few(facts[name], NAMED)) for name in order if facts.get(name))

@@ -100,9 +100,13 @@ def reason(claim: Claim) -> str:
     """What was found and should not be, where a claim does not hold for that; empty else."""
     if not isinstance(claim.measured, Findings) or claim.holds:
         return ""
-    found = claim.measured.found
-    more = len(found) - SHOWN
-    return "; ".join(map(describe, found[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return few([*map(describe, claim.measured.found)], SHOWN)
+
+
+def few(texts: Sequence[str], most: int) -> str:
+    """The first texts, and how many more there are."""
+    more = len(texts) - most
+    return "; ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def table(claims: Sequence[Claim]) -> Table:

@@ -112,8 +112,8 @@ def _tensor(
         filled = np.zeros(size, bool) if len(pieces) > 1 else None
         for (start, sides, _), span in zip(pieces, spans, strict=True):
             piece = torch_files.read_zip(span)
-            stated = (StoredTensor, sides, kind.dtype)
-            if (type(piece), *(getattr(piece, x, None) for x in ("shape", "dtype"))) != stated:
+            is_tensor = isinstance(piece, StoredTensor)
+            if not is_tensor or (piece.shape, piece.dtype) != (sides, kind.dtype):
                 raise damaged(span.path, f"a piece of {name} is another than stated")
             where = tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))
             whole[where] = piece.load()

@@ -25,7 +25,7 @@ from parity import audit, save
 from parity.auditing.result import AuditResult
 from parity.errors import InputError
 from parity.files import replacing
-from parity.records import json_text, plain
+from parity.records import parts, plain, typed, write_json
 
 SECONDS, GIGABYTES = 300.0, 6.0
 SEARCH = "60s,10s"
@@ -83,11 +83,8 @@ def survey(names: Sequence[str], out: Path, seconds: float, gigabytes: float) ->
         kept = folder / "found.json"
         if not kept.is_file():
             one = _run(name, folder, seconds, gigabytes)
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(kept) as temporary:
-                temporary.write_text(json_text(plain(one)), encoding="utf-8")
-        content = json.loads(kept.read_text(encoding="utf-8"))
-        found.append(Found(**{**content, "why": tuple(content.get("why", ()))}))
+            write_json(parts(one), folder, kept.name)
+        found.append(typed(Found, json.loads(kept.read_text(encoding="utf-8"))))
         print(f"[{number}/{len(names)}] {_line(found[-1])}", flush=True)
     return found
 
@@ -189,8 +186,7 @@ def main() -> int:
     found = survey(asked.names or [*CASES], asked.out, asked.seconds, asked.gigabytes)
     with replacing(asked.out / "survey.md") as temporary:
         temporary.write_text(table(found), encoding="utf-8")
-    with replacing(asked.out / "survey.json") as temporary:
-        temporary.write_text(json_text({"cases": plain(found)}), encoding="utf-8")
+    write_json({"cases": plain(found)}, asked.out, "survey.json")
     as_known = sum(one.as_known for one in found)
     print(f"{as_known} of {len(found)} cases are as known; {asked.out / 'survey.md'}")
     return 0 if as_known == len(found) else 1

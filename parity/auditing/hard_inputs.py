@@ -20,6 +20,10 @@ ASPECTS = ("sides", "batch", "lengths", "values")
 """What is made harder, in the order in which it is given up where the reference cannot run."""
 
 
+_Order = tuple[str, np.ndarray, str, tuple[int, ...]]
+"""An array of the port by name, the name of the reference's, and the order of its axes."""
+
+
 @dataclass(frozen=True)
 class Harder:
     """A pair with other inputs, and what was changed of them, a sentence each."""
@@ -41,7 +45,7 @@ def with_hard_inputs(pair: Pair) -> Harder:
     """
     pair, first = given_reference(pair)
     built = first or build(pair.reference, "float32")
-    _check_related(pair)
+    orders = _orders(pair)
     kept: list[str] = []
     problem = ""
     for left in range(len(ASPECTS) + 1):
@@ -60,7 +64,7 @@ def with_hard_inputs(pair: Pair) -> Harder:
     told = _changes(pair.inputs, made)
     if kept:
         told.append(f"{', '.join(kept)} stay: with others the reference fails, {problem}")
-    port = None if pair.port_inputs is None else _as_port(pair, made)
+    port = None if orders is None else _as_port(pair, orders, made)
     return Harder(replace(pair, inputs=made, port_inputs=port), tuple(told))
 
 
@@ -196,10 +200,13 @@ def _changes(before: Inputs, after: Inputs) -> list[str]:
     return told
 
 
-def _orders(pair: Pair) -> list[tuple[str, np.ndarray, str, tuple[int, ...]] | None]:
-    """For each array of the port which of the reference's it is, in which order of axes."""
+def _orders(pair: Pair) -> list[_Order] | None:
+    """For each array of the port which of the reference's it is, in which order of axes; None where
+    the port is given what the reference is."""
+    if pair.port_inputs is None:
+        return None
     theirs = flatten(pair.inputs, is_array)[1]
-    found: list[tuple[str, np.ndarray, str, tuple[int, ...]] | None] = []
+    found: list[_Order] = []
     for name, array in flatten(pair.port_inputs, is_array)[1]:
         met = [
             (name, array, other, order)
@@ -210,25 +217,22 @@ def _orders(pair: Pair) -> list[tuple[str, np.ndarray, str, tuple[int, ...]] | N
             and np.array_equal(one.transpose(order), array)
         ]
         by_name = [one for one in met if one[2].rpartition(".")[2] == name.rpartition(".")[2]]
-        found.append((by_name or met or [None])[0])
+        if not met:
+            raise InputError(
+                "the inputs of this pair cannot be made harder",
+                "the port has inputs of its own, which are not the reference's in another order",
+                "leave `port_inputs` out, or give inputs that hide less",
+            )
+        found.append((by_name or met)[0])
     return found
 
 
-def _check_related(pair: Pair) -> None:
-    if pair.port_inputs is not None and None in _orders(pair):
-        raise InputError(
-            "the inputs of this pair cannot be made harder",
-            "the port has inputs of its own, which are not the reference's in another order",
-            "leave `port_inputs` out, or give inputs that hide less",
-        )
-
-
-def _as_port(pair: Pair, made: Inputs) -> Inputs:
+def _as_port(pair: Pair, orders: Sequence[_Order], made: Inputs) -> Inputs:
     """The port's inputs that belong to those that were made for the reference."""
     arrays = dict(flatten(made, is_array)[1])
     ours = {
         name: np.ascontiguousarray(arrays[other].transpose(order)).astype(array.dtype)
-        for name, array, other, order in _orders(pair)
+        for name, array, other, order in orders
     }
     template, _ = flatten(pair.port_inputs, is_array, records=True)
     return fill(template, lambda slot: ours[slot.name])

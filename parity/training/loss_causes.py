@@ -51,7 +51,7 @@ class Alone:
         """Its terms by name, on other outputs of the reference."""
         given = self.step.outputs if outputs is None else outputs
         terms, _ = self.side.alone(self.recorder, given, "eager")
-        return {f"term {name}": np.asarray(value, np.float64) for name, value in terms.items()}
+        return _values(terms, {}, self.step) or {}
 
     def agrees(self, mistake: Mistake) -> bool:
         """Whether it gives what the other side gives, having made a mistake."""
@@ -94,7 +94,7 @@ def causes(
     if text is not None:
         found = explained(theirs.run, same, edited)
         return (f"{found[0]}; {text}" if found else text,)
-    text = _counted(step, gradients)  # where no factor on the terms themselves says it
+    text = _counted(step, ours)  # where no factor on the terms themselves says it
     if text is not None:
         return (text,)
     for text in itertools.chain.from_iterable(
@@ -254,13 +254,10 @@ def _flat(arrays: Arrays, keys: Arrays) -> np.ndarray:
     )
 
 
-def _counted(step: ReferenceStep, gradients: Mapping[str, Tap]) -> str | None:
+def _counted(step: ReferenceStep, ours: Arrays) -> str | None:
     """Which terms are differentiated otherwise than once, where there are several."""
-    if len(step.alone.values) < 2:
-        return None
-    exact = step.by_output.values
-    ours = {key: align(tap, exact[key].axes) for key, tap in gradients.items() if key in exact}
-    if not ours or any(one is None for one in ours.values()):
+    ours = {key: one for key, one in ours.items() if key in step.by_output.values}
+    if len(step.alone.values) < 2 or not ours:
         return None
     terms = {}
     for name in step.alone.values:

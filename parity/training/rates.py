@@ -234,10 +234,11 @@ def applied_claim(
     verdicts: dict[str, Verdict] = {}
     moves, begun = {}, {}
     twins = [[perturbed(one, seed) for one in gradients] for seed in TWINS]
+    magnified = _magnified(turning)
     for at in turning.turns:
         exact, ours = _last(side, port, at, gradients), moved_from(port, at, gradients)
         moved = [_last(side, port, at, twin) for twin in twins]
-        rounding = EPSILON * _magnified(turning, at)
+        rounding = EPSILON * magnified[at]
         moved.append({key: (1 + rounding) * value for key, value in exact.items()})
         moves[at] = ours
         for key, value in exact.items():
@@ -308,20 +309,24 @@ def _last(side: Side, port: Side, at: int, gradients: Sequence[Gradients]) -> di
     return port.seen(moved_from(side, at, gradients)[-1])
 
 
-def _magnified(turning: Turning, at: int) -> float:
-    """By how much rounding grows in the rates of the updates from `at` on and in 1 - beta ** step.
+def _magnified(turning: Turning) -> dict[int, float]:
+    """By how much rounding grows in the rates of the updates from each turn on and in
+    1 - beta ** step.
 
     Near its end a schedule that falls to nothing, such as (1 - x) ** power, has lost the digits
     that 1 - x cancels.
     """
-    side = turning.reference
-    own = range(at, at + len(turning.gradients))
-    rates = _rates(side, {*turning.turns, *own}) or {own[0]: 1.0}
-    least = min((abs(rates[one]) for one in own if rates.get(one)), default=1.0)
-    known, found = rule_of(side, side.optimizer()), 0.0
-    if known is not None and known[0].kind == "adam":
-        found = 1 / (1 - max(known[0].betas) ** (at + 1))
-    return found + max(map(abs, rates.values())) / least
+    side, turns = turning.reference, turning.turns
+    following = {at: range(at, at + len(turning.gradients)) for at in turns}
+    rates = _rates(side, {step for own in following.values() for step in own})
+    known, found = rule_of(side, side.optimizer()), {}
+    for at, own in following.items():
+        seen = {step: abs(rates[step]) for step in {*turns, *own}} if rates else {at: 1.0}
+        least = min((seen[step] for step in own if seen.get(step)), default=1.0)
+        found[at] = max(seen.values()) / least
+        if known is not None and known[0].kind == "adam":
+            found[at] += 1 / (1 - max(known[0].betas) ** (at + 1))
+    return found
 
 
 def _applied_cause(turning: Turning, moves: Mapping[int, Sequence[Arrays]]) -> str | None:
