@@ -110,7 +110,10 @@ def audited(reference, port, of=loss):
     names = parity.Names(calls=ONE_CALL)
     weights = parity.Weights()
     pair = parity.Pair(made, lambda: port().eval(), (INPUTS,), names=names, weights=weights)
-    sgd = lambda parameters: torch.optim.SGD([one for _, one in parameters], 0.1)  # noqa: E731
+
+    def sgd(parameters):
+        return torch.optim.SGD([one for _, one in parameters], 0.1)
+
     training = parity.Training((TARGETS,), of, of, sgd, sgd)
     result = parity.audit(pair, training=training, executions=(), isolate=True, quiet=True)
     return {one.id: one for one in result.claims}
