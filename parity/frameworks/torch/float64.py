@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -98,6 +99,15 @@ def rebuild_constants(model: torch.nn.Module) -> None:
                 module._buffers[name] = new
 
 
+def _as_given(module: torch.nn.Module, value: Any) -> Any:
+    """An argument of a constructor; a number of which the module made a tensor is still held as one
+    beside it where the two are the same to float32's rounding."""
+    if not isinstance(value, torch.Tensor) or value.dim():
+        return value
+    held = (one for one in vars(module).values() if isinstance(one, float))
+    return next((one for one in held if np.float32(one) == np.float32(value.item())), value)
+
+
 def _built_again(module: torch.nn.Module) -> torch.nn.Module | None:
     """A new module of the same class and settings, in float64; None where it cannot be built."""
     arguments = {}
@@ -107,7 +117,7 @@ def _built_again(module: torch.nn.Module) -> torch.nn.Module | None:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if hasattr(module, name):
-            arguments[name] = getattr(module, name)
+            arguments[name] = _as_given(module, getattr(module, name))
         elif parameter.default is parameter.empty:
             return None
     if any(isinstance(one, torch.nn.Module) for one in arguments.values()):

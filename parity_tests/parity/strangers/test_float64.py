@@ -124,6 +124,39 @@ def test_what_lowers_precision_otherwise_is_still_found():
     assert places(result) == [("norm", "the port's numbers are rounded to bfloat16")]
 
 
+class Scaled(nn.Module):
+    """Keeps a number twice, once as a tensor that is not in the state dict."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.inner, self.number = nn.Linear(8, 8), scale
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def forward(self, x):
+        return self.inner(x) * self.scale.to(x.dtype)
+
+
+class PortScaled(tf_keras.Model):
+    def __init__(self, scale):
+        super().__init__()
+        self.inner, self.scale = K.Dense(8), scale
+
+    def call(self, x):
+        return self.inner(x) * tf.cast(self.scale, x.dtype)
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "equal"), (1e-9, "different")])
+def test_a_number_kept_as_a_float32_tensor_is_computed_in_float64(off, verdict):
+    root = 32**0.5
+
+    def port():
+        return PortScaled(tf.constant(root * (1 + off), tf.float64))
+
+    result = compared(varied(lambda: Scaled(root)), port, (numbers(2, 8),), {"inner": "inner"})
+    assert result["verdict"] == verdict
+    assert any("scale is computed in float64" in one["what"] for one in result["kept_in_float64"])
+
+
 def test_float32_runs_are_untouched():
     from parity.frameworks.tensorflow.float64 import kept_in as tensorflow
     from parity.frameworks.torch.float64 import kept_in as pytorch
