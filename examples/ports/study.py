@@ -1,16 +1,17 @@
 """What is known of ports by others, circumstance by circumstance: equal, or what differs.
 
-A case is one line: the port (`examples.ports.EVERY`), its configuration, and the mend that makes it
-equal where it is known to differ.
+A case is one entry: what makes the pair, and what makes it equal where it is known to differ.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import parity
-from examples import ports
-from examples.ports import mends, segformer
+from examples.ports import CASES as MODELS
+from examples.ports import USUAL, Given, libraries, mends, seconds, segformer
+from examples.ports import pair as hub
 
 
 @dataclass(frozen=True)
@@ -18,79 +19,120 @@ class Study:
     """One port in one circumstance.
 
     Args:
-        port: the name of a port in `examples.ports.EVERY`.
-        config: changes of the reference's configuration.
-        size: height and width of images, where they are others than the port's own case has.
+        make: makes the pair.
         differs: what is known to differ, in a few words; empty where nothing is.
-        mend: makes the port equal; None where no mend is known.
+        mend: makes the pair equal; None where no mend is known.
+        training: how both are trained, from the pair; None where only the forward pass is compared.
+        backend: what Keras 3 computes with.
     """
 
-    port: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] | None = None
+    make: Callable[[], parity.Pair]
     differs: str = ""
     mend: mends.Mend | None = None
+    training: Callable[[parity.Pair], parity.Training] | None = None
+    backend: str = "tensorflow"
 
+    def pair(self, *, mended: bool = False) -> parity.Pair:
+        """The pair; with `mended`, without what is known to differ."""
+        made = self.make()
+        return self.mend(made) if mended and self.mend is not None else made
+
+
+def of(name: str, given: Given = USUAL, **config: Any) -> Callable[[], parity.Pair]:
+    """What makes KerasHub's port of a model of `examples.ports.CASES`, with another configuration
+    or other inputs."""
+    return partial(hub, name, given, **config)
+
+
+PORTS = {**{name: of(name) for name in MODELS}, "segformer": segformer.pair}
+"""KerasHub's ports, each as its models are called usually."""
 
 HALF_AS_FAST = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+FASTER = {"rope_type": "default", "rope_theta": 500.0}
+PADDED, LEFT = Given(length=9, padded=4), Given(length=9, padded=-4)
 CASES = {
-    "bert": Study("bert", differs="GELU is approximated", mend=mends.exact_gelu),
+    "bert": Study(of("bert"), "GELU is approximated", mends.exact_gelu),
     "bert, epsilon of 1e-5": Study(
-        "bert",
-        {"layer_norm_eps": 1e-5},
-        differs="GELU is approximated, the epsilon of norms is not read",
-        mend=mends.every(mends.exact_gelu, mends.epsilon(1e-5)),
+        of("bert", layer_norm_eps=1e-5),
+        "GELU is approximated, the epsilon of norms is not read",
+        mends.every(mends.exact_gelu, mends.epsilon(1e-5)),
     ),
-    "vit": Study("vit", differs="epsilon of norms", mend=mends.epsilon(1e-12)),
-    "llama": Study("llama"),
+    "vit": Study(of("vit"), "epsilon of norms", mends.epsilon(1e-12)),
+    "llama": Study(of("llama")),
     "llama, epsilon of 1e-5": Study(
-        "llama", {"rms_norm_eps": 1e-5}, differs="epsilon of norms", mend=mends.epsilon(1e-5)
+        of("llama", rms_norm_eps=1e-5), "epsilon of norms", mends.epsilon(1e-5)
     ),
     "llama, scaled positions": Study(
-        "llama",
-        {"rope_parameters": HALF_AS_FAST},
-        differs="scaling of rotary positions",
-        mend=mends.rope_scaling(2.0),
+        of("llama", rope_parameters=HALF_AS_FAST),
+        "scaling of rotary positions",
+        mends.rope_scaling(2.0),
     ),
-    "qwen3": Study("qwen3", differs="epsilon of query and key norms", mend=mends.epsilon(1e-6)),
-    "distilbert": Study("distilbert"),
-    "gpt2": Study("gpt2"),
-    "albert": Study("albert"),
-    "deit": Study("deit"),
-    "qwen2": Study("qwen2"),
-    "mixtral": Study("mixtral"),
-    "smollm3": Study("smollm3"),
-    "mistral": Study("mistral", differs="weights are rounded to float16"),
+    "qwen3": Study(of("qwen3"), "epsilon of query and key norms", mends.epsilon(1e-6)),
+    "distilbert": Study(of("distilbert")),
+    "gpt2": Study(of("gpt2")),
+    "albert": Study(of("albert")),
+    "deit": Study(of("deit")),
+    "qwen2": Study(of("qwen2")),
+    "mixtral": Study(of("mixtral")),
+    "smollm3": Study(of("smollm3")),
+    "mistral": Study(of("mistral"), "weights are rounded to float16", mends.moved),
     "roberta": Study(
-        "roberta", differs="token types and two positions are left out, epsilon of norms"
+        of("roberta"),
+        "token types are left out, epsilon of norms",
+        mends.every(mends.token_types, mends.epsilon(1e-12)),
     ),
-    "xlm-roberta": Study("xlm-roberta", differs="epsilon of norms", mend=mends.epsilon(1e-12)),
-    "gemma": Study("gemma", differs="the scale of embeddings is a float32 number"),
-    "resnet18": Study("resnet18"),
-    "resnet50": Study("resnet50"),
+    "xlm-roberta": Study(of("xlm-roberta"), "epsilon of norms", mends.epsilon(1e-12)),
+    "gemma": Study(of("gemma")),
+    "resnet18": Study(of("resnet18")),
+    "resnet50": Study(of("resnet50")),
     "segformer": Study(
-        "segformer",
-        differs="epsilon of norms, GELU is approximated, state changed by a plain call",
+        segformer.pair,
+        "epsilon of norms, GELU is approximated, state changed by a plain call",
+        segformer.mended(),
     ),
     "segformer, long images": Study(
-        "segformer", size=segformer.LONG, differs="height and width are taken for a root"
+        partial(segformer.pair, segformer.LONG),
+        "height and width are taken for a root, and what differs in any",
+        segformer.mended(segformer.LONG),
     ),
+    # Further models.
+    "bart": Study(of("bart")),
+    "dinov2": Study(of("dinov2")),
+    "dinov3": Study(of("dinov3")),
+    "esm": Study(of("esm")),
+    "gemma2": Study(of("gemma2")),
+    "gemma3": Study(of("gemma3")),
+    "gpt-oss": Study(of("gpt-oss")),
+    "qwen2-moe": Study(of("qwen2-moe")),
+    "qwen3-moe": Study(of("qwen3-moe")),
+    "swin": Study(of("swin")),
+    # Circumstances: padding, sizes, and settings that are not a port's defaults.
+    "distilbert, padded": Study(of("distilbert", PADDED)),
+    "gpt2, padded": Study(of("gpt2", PADDED)),
+    "llama, padded": Study(of("llama", PADDED)),
+    "llama, padded first": Study(of("llama", LEFT)),
+    "albert, padded, epsilon of 1e-5": Study(of("albert", PADDED, layer_norm_eps=1e-5)),
+    "gpt2, epsilon of 1e-4": Study(of("gpt2", layer_norm_epsilon=1e-4)),
+    "gpt2, relu": Study(of("gpt2", activation_function="relu")),
+    "deit, epsilon of 1e-5": Study(of("deit", layer_norm_eps=1e-5)),
+    "qwen2, epsilon of 1e-5, faster positions": Study(
+        of("qwen2", rms_norm_eps=1e-5, rope_parameters=FASTER)
+    ),
+    "mixtral, epsilon of 1e-6": Study(of("mixtral", rms_norm_eps=1e-6)),
+    "smollm3, epsilon of 1e-5": Study(of("smollm3", rms_norm_eps=1e-5)),
+    "gemma, epsilon of 1e-5": Study(of("gemma", rms_norm_eps=1e-5)),
+    "gemma2, scores divided by 4": Study(of("gemma2", query_pre_attn_scalar=16)),
+    "dinov2, epsilon of 1e-5": Study(of("dinov2", layer_norm_eps=1e-5)),
+    "dinov2, 48x24 pixels": Study(of("dinov2", Given(size=(48, 24)))),
+    "swin, epsilon of 1e-6": Study(of("swin", layer_norm_eps=1e-6)),
+    "resnet18, 45x33 pixels": Study(of("resnet18", Given(size=(45, 33)))),
+    # KerasHub on JAX.
+    "gpt2 on JAX": Study(of("gpt2", PADDED), backend="jax"),
+    "bert on JAX": Study(
+        of("bert", PADDED), "GELU is approximated", mends.exact_gelu, backend="jax"
+    ),
+    "llama on JAX": Study(of("llama"), backend="jax"),
+    "deit on JAX": Study(of("deit"), backend="jax"),
+    **{f"{name} (transformers)": Study(partial(seconds.pair, name)) for name in seconds.CASES},
+    **{name: Study(partial(libraries.pair, name)) for name in libraries.CASES},
 }
-
-
-def pair(case: Study, *, mended: bool = False) -> parity.Pair:
-    """The case's pair; with `mended`, the port is built with the case's mend."""
-    if case.port == "segformer":
-        made = segformer.pair(case.size or segformer.SQUARE)
-    else:
-        made = ports.pair(case.port, **case.config)
-    if not mended or case.mend is None:
-        return made
-    build, mend = made.port, case.mend
-
-    def build_mended() -> Any:
-        model = build()
-        mend(model)
-        return model
-
-    return parity.Pair(made.reference, build_mended, made.inputs, made.port_inputs)

@@ -1,5 +1,7 @@
 """Models that cast to float32 inside stay in float64 while a float64 run lasts, and say where."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -143,6 +145,40 @@ class PortScaled(tf_keras.Model):
 
     def call(self, x):
         return self.inner(x) * tf.cast(self.scale, x.dtype)
+
+
+@functools.lru_cache(maxsize=4)
+def remembered(length):
+    return torch.arange(1, length + 1, dtype=torch.float32) / length
+
+
+class Placed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.inner(x) + torch.sin(3.1 * remembered(x.shape[-1])).to(x.dtype)
+
+
+class PortPlaced(tf_keras.Model):
+    def __init__(self, off):
+        super().__init__()
+        self.inner, self.off = K.Dense(6), off
+
+    def call(self, x):
+        places = tf.cast(tf.range(1, 7), x.dtype) / tf.cast(6, x.dtype)
+        return self.inner(x) + tf.sin(tf.cast(3.1 * (1 + self.off), x.dtype) * places)
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "equal"), (1e-9, "different")])
+def test_what_a_function_remembers_of_a_float32_run_is_computed_again(off, verdict):
+    result = compared(
+        varied(Placed), lambda: PortPlaced(off), (numbers(2, 6),), {"inner": "inner"},
+        executions=("eager",),
+    )  # fmt: skip
+    assert result["verdict"] == verdict
+    assert remembered(6).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("off", "verdict"), [(0.0, "equal"), (1e-9, "different")])
