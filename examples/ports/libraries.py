@@ -5,16 +5,49 @@ what `parity` pairs.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 import parity
-from examples.ports import PATCHES, SHARED_KEYS, SIZES, USUAL, Case, Given, inputs, reference
+from examples.ports import SHARED_KEYS, SIZES, USUAL, Case, Given, inputs, reference
+from parity.weights.layouts import SAME
 
-ALBERT = {**SIZES, "embedding_size": 16, "type_vocab_size": 2}
-WIDTHS = {"num_stages": 2, "depths": (1, 2), "hidden_sizes": (8, 16), "num_labels": 5}
+CONV1D = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # of transformers: [in, out]
+WIDTHS = {
+    "num_stages": 2,
+    "depths": (1, 2),
+    "hidden_sizes": (8, 16),
+    "layer_scale_init_value": 0.0,
+    "num_labels": 5,
+}
+ROWS_FIRST = parity.Weights(layouts={f"h.*.{one}.weight": SAME for one in CONV1D})
+STAGE = "convnext.encoder.stages"
+CONVOLUTIONS = parity.Names(
+    {
+        "stem_conv": "convnext.embeddings.patch_embeddings",
+        "stem_ln": "convnext.embeddings.layernorm",
+        "stack2_downsample_ln": f"{STAGE}.1.downsampling_layer.0",
+        "stack2_downsample_conv": f"{STAGE}.1.downsampling_layer.1",
+        **{
+            f"stack{stage + 1}_block{block + 1}_{theirs}": f"{STAGE}.{stage}.layers.{block}.{ours}"
+            for stage, depth in enumerate(WIDTHS["depths"])
+            for block in range(depth)
+            for theirs, ours in (
+                ("dw_conv", "dwconv"),
+                ("ln", "layernorm"),
+                ("up_dense", "pwconv1"),
+                ("down_dense", "pwconv2"),
+            )
+        },
+    },
+    complete=False,
+)
+PROJECTIONS = parity.Names(
+    {f"blocks.*.self_attn.{one}": f"layers.*.self_attn.{one}" for one in ("q_proj", "k_proj")},
+    complete=False,
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +58,13 @@ class Library:
         case: the model of transformers.
         build: makes the port, with random weights.
         given: what the port takes, from what KerasHub's would: an array, or arrays by name.
+        declared: what of the pair is asked for, since its weights tell nothing.
     """
 
     case: Case
     build: Callable[[], Any]
     given: Callable[[Any], Any] = lambda given: given
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _bert(**changes: Any) -> Any:
@@ -53,22 +88,6 @@ def _exactly_bert() -> Any:
     return _bert(inner_activation=lambda x: tf.nn.gelu(x, approximate=False))
 
 
-def _albert() -> Any:
-    from official.nlp.modeling.networks import AlbertEncoder
-
-    return AlbertEncoder(
-        vocab_size=61,
-        embedding_width=16,
-        hidden_size=32,
-        num_layers=2,
-        num_attention_heads=4,
-        max_sequence_length=24,
-        type_vocab_size=2,
-        intermediate_size=48,
-        dict_outputs=True,
-    )
-
-
 def _gpt2() -> Any:
     from keras_cv_attention_models.gpt2 import GPT2
 
@@ -85,19 +104,9 @@ def _convnext() -> Any:
     from keras_cv_attention_models.convnext import ConvNeXt
 
     return ConvNeXt(
-        [1, 2], [8, 16], input_shape=(32, 32, 3), num_classes=5, classifier_activation=None
-    )
-
-
-def _vit() -> Any:
-    from keras_cv_attention_models.beit import ViT
-
-    return ViT(
-        depth=2,
-        embed_dim=32,
-        num_heads=4,
-        mlp_ratio=1.5,
-        patch_size=8,
+        [1, 2],
+        [8, 16],
+        layer_scale_init_value=0,
         input_shape=(32, 32, 3),
         num_classes=5,
         classifier_activation=None,
@@ -119,7 +128,6 @@ def _tokens(given: Mapping[str, np.ndarray]) -> np.ndarray:
 CASES = {
     "garden bert": Library(Case("BertModel", "segments", SIZES), _bert, _words),
     "garden bert, exact": Library(Case("BertModel", "segments", SIZES), _exactly_bert, _words),
-    "garden albert": Library(Case("AlbertModel", "segments", ALBERT), _albert, _words),
     "kecam gpt2": Library(
         Case(
             "GPT2Model",
@@ -128,19 +136,27 @@ CASES = {
         ),
         _gpt2,
         _tokens,
+        {"weights": ROWS_FIRST},
     ),
     "kecam llama": Library(
         Case(
             "LlamaModel",
             "tokens",
-            {**SHARED_KEYS, "num_key_value_heads": 4, "intermediate_size": 96},
+            {
+                **SHARED_KEYS,
+                "num_key_value_heads": 4,
+                "intermediate_size": 96,
+                "rms_norm_eps": 1e-5,
+            },
         ),
         _llama,
         _tokens,
+        {"names": PROJECTIONS},
     ),
-    "kecam convnext": Library(Case("ConvNextForImageClassification", "images", WIDTHS), _convnext),
-    "kecam vit": Library(
-        Case("ViTForImageClassification", "images", {**PATCHES, "num_labels": 5}), _vit
+    "kecam convnext": Library(
+        Case("ConvNextForImageClassification", "images", WIDTHS),
+        _convnext,
+        declared={"names": CONVOLUTIONS},
     ),
 }
 
@@ -150,4 +166,4 @@ def pair(name: str, given: Given = USUAL, seed: int = 0, **config: Any) -> parit
     one = CASES[name]
     model = reference(one.case, seed, config)
     ours, (theirs,) = inputs(one.case, model, given, seed)
-    return parity.Pair(model, one.build, ours, (one.given(theirs),))
+    return parity.Pair(model, one.build, ours, (one.given(theirs),), **one.declared)

@@ -44,16 +44,20 @@ def moved(pair: parity.Pair) -> parity.Pair:
     return replace(pair, weights=parity.match(pair).weights)
 
 
-def epsilon(value: float) -> Mend:
-    """Every norm has this epsilon."""
+def epsilon(value: float, named: str = "") -> Mend:
+    """Every norm, of those with `named` in their names, has this epsilon."""
 
     def change(model: Any) -> None:
         for layer in _layers(model):
             for name in ("epsilon", "layer_norm_epsilon"):
-                if "norm" in type(layer).__name__.lower() and hasattr(layer, name):
+                if _is_norm(layer, named) and hasattr(layer, name):
                     setattr(layer, name, value)
 
     return in_port(change)
+
+
+def _is_norm(layer: Any, named: str) -> bool:
+    return "norm" in type(layer).__name__.lower() and named in layer.name
 
 
 @in_port
@@ -106,12 +110,28 @@ def token_types(pair: parity.Pair) -> parity.Pair:
 
 
 @in_port
+def exact_turns(model: Any) -> None:
+    """Tables of rotary positions have the precision of the layer that computed them in float32."""
+    import numpy as np
+    import tensorflow as tf
+
+    for layer in _layers(model):
+        if hasattr(layer, "pos_sin"):
+            half = layer.channels // 2
+            turns = np.arange(layer.max_block_size)[:, None, None] / layer.temperature ** (
+                np.arange(half) / half
+            )
+            layer.pos_sin = tf.constant(np.sin(turns), layer.compute_dtype)
+            layer.pos_cos = tf.constant(np.cos(turns), layer.compute_dtype)
+
+
+@in_port
 def not_training(model: Any) -> None:
     """A call that does not say so trains no more: `Resizing` of Keras trains by default, and so
     does what is called after it."""
     for layer in _layers(model):
         if type(layer).__name__ == "Resizing":
-            layer._call_has_training_arg = False
+            layer._call_context_args = set()  # of which Keras keeps defaults for later layers
 
 
 def _layers(model: Any) -> Iterator[Any]:

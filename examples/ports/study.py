@@ -10,7 +10,7 @@ from typing import Any
 
 import parity
 from examples.ports import CASES as MODELS
-from examples.ports import USUAL, Given, libraries, mends, seconds, segformer
+from examples.ports import USUAL, Given, libraries, mends, seconds, segformer, trained
 from examples.ports import pair as hub
 
 
@@ -23,6 +23,7 @@ class Study:
         differs: what is known to differ, in a few words; empty where nothing is.
         mend: makes the pair equal; None where no mend is known.
         training: how both are trained, from the pair; None where only the forward pass is compared.
+        refused: what the port's converter says where it cannot read what transformers saves.
         backend: what Keras 3 computes with.
     """
 
@@ -30,6 +31,7 @@ class Study:
     differs: str = ""
     mend: mends.Mend | None = None
     training: Callable[[parity.Pair], parity.Training] | None = None
+    refused: str = ""
     backend: str = "tensorflow"
 
     def pair(self, *, mended: bool = False) -> parity.Pair:
@@ -44,7 +46,9 @@ def of(name: str, given: Given = USUAL, **config: Any) -> Callable[[], parity.Pa
     return partial(hub, name, given, **config)
 
 
-PORTS = {**{name: of(name) for name in MODELS}, "segformer": segformer.pair}
+UNREAD = ("esm", "gpt-oss")
+"""Models of which KerasHub's converters cannot read what this version of transformers saves."""
+PORTS = {name: of(name) for name in MODELS if name not in UNREAD} | {"segformer": segformer.pair}
 """KerasHub's ports, each as its models are called usually."""
 
 HALF_AS_FAST = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
@@ -99,13 +103,12 @@ CASES = {
     "bart": Study(of("bart")),
     "dinov2": Study(of("dinov2")),
     "dinov3": Study(of("dinov3")),
-    "esm": Study(of("esm")),
     "gemma2": Study(of("gemma2")),
     "gemma3": Study(of("gemma3")),
-    "gpt-oss": Study(of("gpt-oss")),
     "qwen2-moe": Study(of("qwen2-moe")),
     "qwen3-moe": Study(of("qwen3-moe")),
     "swin": Study(of("swin")),
+    **{name: Study(of(name), refused="does not contain tensor") for name in UNREAD},
     # Circumstances: padding, sizes, and settings that are not a port's defaults.
     "distilbert, padded": Study(of("distilbert", PADDED)),
     "gpt2, padded": Study(of("gpt2", PADDED)),
@@ -133,6 +136,28 @@ CASES = {
     ),
     "llama on JAX": Study(of("llama"), backend="jax"),
     "deit on JAX": Study(of("deit"), backend="jax"),
-    **{f"{name} (transformers)": Study(partial(seconds.pair, name)) for name in seconds.CASES},
-    **{name: Study(partial(libraries.pair, name)) for name in libraries.CASES},
+    # Two implementations of transformers, both trained.
+    **{
+        f"{name} in transformers": Study(partial(seconds.pair, name), training=trained.beside_torch)
+        for name in seconds.CASES
+    },
+    # Other libraries.
+    "garden bert": Study(
+        partial(libraries.pair, "garden bert"),
+        "GELU is approximated",
+        lambda pair: libraries.pair("garden bert, exact"),
+    ),
+    "kecam gpt2": Study(
+        partial(libraries.pair, "kecam gpt2"), "epsilon of norms", mends.epsilon(1e-5)
+    ),
+    "kecam llama": Study(
+        partial(libraries.pair, "kecam llama"),
+        "tables of rotary positions are computed in float32",
+        mends.exact_turns,
+    ),
+    "kecam convnext": Study(
+        partial(libraries.pair, "kecam convnext"),
+        "epsilon of the last norm",
+        mends.epsilon(1e-12, "head"),
+    ),
 }

@@ -49,6 +49,7 @@ class Found:
 
     Args:
         name, expected: the case, and what is known to differ.
+        refused: what is known to prevent the comparison.
         verdict: equal, different, or not comparable.
         why: the places and causes, or what prevented the comparison.
         gap: the largest float64 gap, relative l2; `mended` is that of the mended pair.
@@ -71,6 +72,7 @@ class Found:
     changed: int | None = None
     decided: int | None = None
     trained: bool = False
+    refused: str = ""
     kept: int = 0
     proven: bool | None = None
     seconds: float = 0.0
@@ -79,6 +81,8 @@ class Found:
     @property
     def as_known(self) -> bool:
         """Whether it is what is known of the case, and a difference with a mend is proven."""
+        if self.refused:
+            return self.verdict == "not comparable" and self.refused in self.why[0]
         known = "different" if self.expected else "equal"
         return self.verdict == known and self.proven is not False
 
@@ -150,7 +154,7 @@ def survey(
 
 def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
     started, most = time.monotonic(), 0.0
-    expected = CASES[name].differs
+    expected, refused = CASES[name].differs, CASES[name].refused
     command = [sys.executable, "-m", "examples.ports.survey", "--one", name, "--out", str(folder)]
     environment = {**os.environ, "KERAS_BACKEND": CASES[name].backend}
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,8 @@ def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
     took = {"seconds": round(time.monotonic() - started, 1), "gigabytes": round(most, 2)}
     if stopped or child.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        return Found(name, expected, "not comparable", (stopped, *last)[not stopped :], **took)
+        why = (stopped, *last)[not stopped :]
+        return Found(name, expected, "not comparable", why, refused=refused, **took)
     decisions = json.loads((folder / DECISIONS).read_text(encoding="utf-8"))
     plainly, mended = (_result(folder / part) for part in ("", "mended"))
     return Found(
@@ -184,6 +189,7 @@ def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
         mended and mended.float64.worst_gap,
         max((one.worst_ratio for one in plainly.float32.values()), default=None),
         trained=CASES[name].training is not None,
+        refused=refused,
         kept=len(plainly.kept_in_float64),
         proven=None if mended is None else mended.verdict == "equal",
         **decisions,
@@ -221,7 +227,7 @@ def _result(folder: Path) -> AuditResult | None:
 
 def _line(one: Found) -> str:
     proven = {None: "", True: "; equal when mended", False: "; NOT equal when mended"}[one.proven]
-    surprise = "" if one.as_known else f" (expected: {one.expected or 'equal'})"
+    surprise = "" if one.as_known else f" (expected: {one.expected or one.refused or 'equal'})"
     return f"{one.name}: {one.verdict}{surprise}, {len(one.why)} places{proven}, {one.seconds} s"
 
 
@@ -265,7 +271,8 @@ def main() -> int:
         try:
             measure(asked.one, asked.out)
         except InputError as error:
-            print(" ".join(str(error).split()), file=sys.stderr)
+            fact, *evidence, _ = (line.strip() for line in str(error).splitlines())
+            print("; ".join([fact, *evidence[-1:]]), file=sys.stderr)
             return 2
         return 0
     given = (asked.seconds, asked.gigabytes, asked.processes)
