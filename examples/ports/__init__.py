@@ -171,7 +171,7 @@ def pair(name: str, given: Given = USUAL, seed: int = 0, **config: Any) -> parit
     model = reference(case, seed, config)
     ours, theirs = inputs(case, model, given, seed)
     whole = model if case.model.endswith("Model") else model.base_model
-    return parity.Pair(whole, port(case, model), ours, theirs)
+    return parity.Pair(whole, port(case, model, given), ours, theirs)
 
 
 def reference(case: Case, seed: int, config: Mapping[str, Any]) -> torch.nn.Module:
@@ -186,8 +186,10 @@ def reference(case: Case, seed: int, config: Mapping[str, Any]) -> torch.nn.Modu
     return vary(kind(configured).eval(), seed)
 
 
-def port(case: Case, model: torch.nn.Module) -> Callable[[], Any]:
-    """What builds KerasHub's port with the weights of `model`."""
+def port(case: Case, model: torch.nn.Module, given: Given = USUAL) -> Callable[[], Any]:
+    """What builds KerasHub's port with the weights of `model`, for images of the size `given`."""
+    fixed = case.inputs == "images" and not case.timm and given.size != USUAL.size
+    changed = {"image_shape": (*given.size, 3)} if fixed else {}
     folder = tempfile.TemporaryDirectory()
     if case.timm:
         _save_as_timm(model, Path(folder.name), case.timm)
@@ -202,7 +204,7 @@ def port(case: Case, model: torch.nn.Module) -> Callable[[], Any]:
         import keras_hub
 
         with redirect_stdout(StringIO()):
-            return keras_hub.models.Backbone.from_preset(folder.name)
+            return keras_hub.models.Backbone.from_preset(folder.name, **changed)
 
     build.folder = folder  # which lives as long as what reads it
     return build

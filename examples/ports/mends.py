@@ -4,7 +4,7 @@ A difference counts as understood where the mended pair is equal.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
@@ -44,8 +44,9 @@ def moved(pair: parity.Pair) -> parity.Pair:
     return replace(pair, weights=parity.match(pair).weights)
 
 
-def epsilon(value: float, named: str = "") -> Mend:
-    """Every norm, of those with `named` in their names, has this epsilon."""
+def epsilon(value: float, *named: str) -> Mend:
+    """Every norm has this epsilon, or those at the paths `named` alone, the last parts of which are
+    enough."""
 
     def change(model: Any) -> None:
         for layer in _layers(model):
@@ -56,20 +57,30 @@ def epsilon(value: float, named: str = "") -> Mend:
     return in_port(change)
 
 
-def _is_norm(layer: Any, named: str) -> bool:
-    return "norm" in type(layer).__name__.lower() and named in layer.name
+def _is_norm(layer: Any, named: Collection[str]) -> bool:
+    path = getattr(layer, "path", layer.name)
+    return "norm" in type(layer).__name__.lower() and (not named or path.endswith(tuple(named)))
 
 
-@in_port
-def exact_gelu(model: Any) -> None:
-    """GELU has its error function wherever it is approximated by a hyperbolic tangent."""
-    import keras
+def activation(name: str) -> Mend:
+    """This function of Keras stands wherever GELU is approximated by a hyperbolic tangent."""
 
-    for layer in _layers(model):
-        for name in ("activation", "_activation", "hidden_activation"):
-            function = getattr(layer, name, None)
-            if callable(function) and _is_approximate(function):
-                setattr(layer, name, partial(keras.activations.gelu, approximate=False))
+    def change(model: Any) -> None:
+        import keras
+
+        function = keras.activations.get(name)
+        if name == "gelu":
+            function = partial(function, approximate=False)
+        for layer in _layers(model):
+            for place in ("activation", "_activation", "hidden_activation"):
+                own = getattr(layer, place, None)
+                if callable(own) and _is_approximate(own):
+                    setattr(layer, place, function)
+
+    return in_port(change)
+
+
+exact_gelu = activation("gelu")
 
 
 def _is_approximate(function: Callable[[Any], Any]) -> bool:
@@ -96,6 +107,19 @@ def rope_scaling(factor: float) -> Mend:
 
 def _slower(frequencies: Callable[[int], Any], factor: float) -> Callable[[int], Any]:
     return lambda size: frequencies(size) / factor
+
+
+def divided_scores(value: int) -> Mend:
+    """Scores of attention are divided by the root of this, where Gemma's of KerasHub 0.32 know
+    the size of a head and that of all heads by their number."""
+
+    def change(model: Any) -> None:
+        for layer in _layers(model):
+            if hasattr(layer, "query_head_dim_normalize"):
+                layer.query_head_dim_normalize = False
+                layer.hidden_dim = value * layer.num_query_heads
+
+    return in_port(change)
 
 
 def token_types(pair: parity.Pair) -> parity.Pair:

@@ -114,20 +114,40 @@ CASES = {
     "gpt2, padded": Study(of("gpt2", PADDED)),
     "llama, padded": Study(of("llama", PADDED)),
     "llama, padded first": Study(of("llama", LEFT)),
-    "albert, padded, epsilon of 1e-5": Study(of("albert", PADDED, layer_norm_eps=1e-5)),
-    "gpt2, epsilon of 1e-4": Study(of("gpt2", layer_norm_epsilon=1e-4)),
-    "gpt2, relu": Study(of("gpt2", activation_function="relu")),
+    "albert, padded, epsilon of 1e-5": Study(
+        of("albert", PADDED, layer_norm_eps=1e-5), "epsilon of norms", mends.epsilon(1e-5)
+    ),
+    "gpt2, epsilon of 1e-4": Study(
+        of("gpt2", layer_norm_epsilon=1e-4), "epsilon of norms", mends.epsilon(1e-4)
+    ),
+    "gpt2, relu": Study(
+        of("gpt2", activation_function="relu"),
+        "the activation is not read",
+        mends.activation("relu"),
+    ),
     "deit, epsilon of 1e-5": Study(of("deit", layer_norm_eps=1e-5)),
     "qwen2, epsilon of 1e-5, faster positions": Study(
         of("qwen2", rms_norm_eps=1e-5, rope_parameters=FASTER)
     ),
     "mixtral, epsilon of 1e-6": Study(of("mixtral", rms_norm_eps=1e-6)),
     "smollm3, epsilon of 1e-5": Study(of("smollm3", rms_norm_eps=1e-5)),
-    "gemma, epsilon of 1e-5": Study(of("gemma", rms_norm_eps=1e-5)),
-    "gemma2, scores divided by 4": Study(of("gemma2", query_pre_attn_scalar=16)),
-    "dinov2, epsilon of 1e-5": Study(of("dinov2", layer_norm_eps=1e-5)),
+    "gemma, epsilon of 1e-5": Study(
+        of("gemma", rms_norm_eps=1e-5), "epsilon of norms", mends.epsilon(1e-5)
+    ),
+    "gemma2, scores divided by 4": Study(
+        of("gemma2", query_pre_attn_scalar=16),
+        "the divisor of scores is not read",
+        mends.divided_scores(16),
+    ),
+    "dinov2, epsilon of 1e-5": Study(
+        of("dinov2", layer_norm_eps=1e-5), "epsilon of norms", mends.epsilon(1e-5)
+    ),
     "dinov2, 48x24 pixels": Study(of("dinov2", Given(size=(48, 24)))),
-    "swin, epsilon of 1e-6": Study(of("swin", layer_norm_eps=1e-6)),
+    "swin, epsilon of 1e-6": Study(
+        of("swin", layer_norm_eps=1e-6),
+        "epsilon of norms",
+        mends.epsilon(1e-6, "norm1", "norm2", "backbone/norm"),
+    ),
     "resnet18, 45x33 pixels": Study(of("resnet18", Given(size=(45, 33)))),
     # KerasHub on JAX.
     "gpt2 on JAX": Study(of("gpt2", PADDED), backend="jax"),
@@ -158,6 +178,6 @@ CASES = {
     "kecam convnext": Study(
         partial(libraries.pair, "kecam convnext"),
         "epsilon of the last norm",
-        mends.epsilon(1e-12, "head"),
+        mends.epsilon(1e-12, "head_ln"),
     ),
 }

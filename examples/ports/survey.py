@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +154,13 @@ def survey(
 
 def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
     started, most = time.monotonic(), 0.0
-    expected, refused = CASES[name].differs, CASES[name].refused
     command = [sys.executable, "-m", "examples.ports.survey", "--one", name, "--out", str(folder)]
     environment = {**os.environ, "KERAS_BACKEND": CASES[name].backend}
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"  # in a file, since a pipe that nobody reads stops a process
     with (
-        log.open("w", encoding="utf-8") as told,
-        subprocess.Popen(command, stderr=told, stdout=told, env=environment) as child,
+        log.open("w", encoding="utf-8") as said,
+        subprocess.Popen(command, stderr=said, stdout=said, env=environment) as child,
     ):
         stopped = ""
         while child.poll() is None and not stopped:
@@ -177,23 +176,31 @@ def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
     if stopped or child.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         why = (stopped, *last)[not stopped :]
-        return Found(name, expected, "not comparable", why, refused=refused, **took)
-    decisions = json.loads((folder / DECISIONS).read_text(encoding="utf-8"))
+        refused = CASES[name].refused
+        found = Found(name, CASES[name].differs, "not comparable", why, refused=refused)
+    else:
+        found = told(name, folder)
+    took = round(time.monotonic() - started, 1)
+    return replace(found, seconds=took, gigabytes=round(most, 2))
+
+
+def told(name: str, folder: Path) -> Found:
+    """What the results in a case's folder say of it."""
+    case = CASES[name]
     plainly, mended = (_result(folder / part) for part in ("", "mended"))
     return Found(
         name,
-        expected,
+        case.differs,
         plainly.verdict,
         _why(plainly),
         plainly.float64.worst_gap,
         mended and mended.float64.worst_gap,
         max((one.worst_ratio for one in plainly.float32.values()), default=None),
-        trained=CASES[name].training is not None,
-        refused=refused,
+        trained=case.training is not None,
+        refused=case.refused,
         kept=len(plainly.kept_in_float64),
         proven=None if mended is None else mended.verdict == "equal",
-        **decisions,
-        **took,
+        **json.loads((folder / DECISIONS).read_text(encoding="utf-8")),
     )
 
 
