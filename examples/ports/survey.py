@@ -172,7 +172,6 @@ def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
             time.sleep(WATCHED)
         if stopped:
             child.kill()
-    took = {"seconds": round(time.monotonic() - started, 1), "gigabytes": round(most, 2)}
     if stopped or child.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         why = (stopped, *last)[not stopped :]
@@ -180,8 +179,8 @@ def _run(name: str, folder: Path, seconds: float, gigabytes: float) -> Found:
         found = Found(name, CASES[name].differs, "not comparable", why, refused=refused)
     else:
         found = told(name, folder)
-    took = round(time.monotonic() - started, 1)
-    return replace(found, seconds=took, gigabytes=round(most, 2))
+    seconds = round(time.monotonic() - started, 1)
+    return replace(found, seconds=seconds, gigabytes=round(most, 2))
 
 
 def told(name: str, folder: Path) -> Found:
