@@ -6,6 +6,7 @@ A difference counts as understood where the mended pair is equal.
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial, reduce
 from typing import Any
 
@@ -45,8 +46,7 @@ def moved(pair: parity.Pair) -> parity.Pair:
 
 
 def epsilon(value: float, *named: str) -> Mend:
-    """Every norm has this epsilon, or those at the paths `named` alone, the last parts of which are
-    enough."""
+    """Every norm has this epsilon, or those alone whose paths match a pattern of `named`."""
 
     def change(model: Any) -> None:
         for layer in _layers(model):
@@ -58,8 +58,9 @@ def epsilon(value: float, *named: str) -> Mend:
 
 
 def _is_norm(layer: Any, named: Collection[str]) -> bool:
-    path = getattr(layer, "path", layer.name)
-    return "norm" in type(layer).__name__.lower() and (not named or path.endswith(tuple(named)))
+    path = getattr(layer, "path", None) or layer.name  # Keras 2 has names alone
+    chosen = not named or any(fnmatchcase(path, pattern) for pattern in named)
+    return chosen and "norm" in type(layer).__name__.lower()
 
 
 def activation(name: str) -> Mend:

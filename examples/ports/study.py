@@ -146,7 +146,7 @@ CASES = {
     "swin, epsilon of 1e-6": Study(
         of("swin", layer_norm_eps=1e-6),
         "epsilon of norms",
-        mends.epsilon(1e-6, "norm1", "norm2", "backbone/norm"),
+        mends.epsilon(1e-6, "*norm1", "*norm2", "norm"),
     ),
     "resnet18, 45x33 pixels": Study(of("resnet18", Given(size=(45, 33)))),
     # KerasHub on JAX.
