@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # for ports in Keras 2
 
 import numpy as np
 import psutil
 
+import tf_impl  # noqa: F401, chooses Keras 2 for ports that are written in it
 from examples.ports.study import CASES, Study
 from parity import save
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
