@@ -117,17 +117,22 @@ def _audited(case: Study, mended: bool, folder: Path) -> AuditResult:
 
 def decided(reference: Any, port: Any) -> tuple[int | None, int | None]:
     """At how many places of the reference's first output the largest number is another one in the
-    port's output of the same size, and at how many there is one; None where there is no such."""
-    ours = [array for _, array in flatten(reference, is_array)[1] if array.ndim > 1]
-    theirs = [array for _, array in flatten(port, is_array)[1] if array.ndim > 1]
-    for one in ours[:1]:
-        images = one.ndim == 4
-        sizes = {one.shape, (one.shape[0], *one.shape[2:], one.shape[1])} if images else {one.shape}
-        for other in (array for array in theirs if array.shape in sizes):
-            mine = one.argmax(1 if images else -1)
-            its = other.argmax(1 if images and other.shape == one.shape else -1)
-            return int(np.count_nonzero(mine != its)), mine.size
-    return None, None
+    port's, which is the nearest of its size, and at how many there is one; None without such."""
+    ours = [array for _, array in flatten(reference, is_array)[1] if array.ndim > 1][:1]
+    theirs = [array for _, array in flatten(port, is_array)[1]]
+    alike = []
+    for one in ours:
+        alike += [other for other in theirs if other.shape == one.shape]
+        if one.ndim == 4:
+            last = [other for other in theirs if other.ndim == 4]
+            turned = (np.moveaxis(other, -1, 1) for other in last)
+            alike += [other for other in turned if other.shape == one.shape]
+    if not alike:
+        return None, None
+    axis = 1 if ours[0].ndim == 4 else -1
+    nearest = min(alike, key=lambda other: float(np.linalg.norm(other - ours[0])))
+    mine, its = ours[0].argmax(axis), nearest.argmax(axis)
+    return int(np.count_nonzero(mine != its)), mine.size
 
 
 def survey(

@@ -82,6 +82,7 @@ def test_decisions_are_compared_over_channels_whatever_the_order_of_axes():
     theirs[0, 0, 0] *= -1
     assert survey.decided({"features": images}, [theirs]) == (1, 24)
     assert survey.decided({"features": images}, [theirs[:1]]) == (None, None)
+    assert survey.decided({"features": images}, [-theirs, theirs]) == (1, 24)
 
 
 def test_several_cases_at_once_are_told_in_their_order(tmp_path, monkeypatch, capsys):
