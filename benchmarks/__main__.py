@@ -117,7 +117,8 @@ def told(out: Path, runs: Sequence[Run], found: Machine, reasons: dict, begun: f
         seconds=round(time.perf_counter() - begun, 1),
     )
     write_json(result.to_json(), out, "timings.json")
-    tables = [rows_table(rows), *([growth_table(growth)] if growth else [])]
+    tables = [rows_table(rows)] if rows else []
+    tables += [growth_table(growth)] if growth else []
     with replacing(out / "timings.md") as path:
         path.write_text("\n\n".join(map(markdown, tables)) + "\n", encoding="utf-8")
     return sum(bool(reason) for reason in reasons.values())

@@ -54,7 +54,7 @@ RUNS = (
     Run("input_pipeline", ("--images", "16", "--rounds", "3"), 240),
     Run("metrics", ("--pairs", "200", "--compared", "1"), 120),
     Run("assignment", ("--layers", "1", "--repeats", "7", "--skip-model-garden"), 120),
-    Run("growth", ("--rounds", "3"), 300),
+    Run("growth", ("--rounds", "3"), 420),
     Run("gpu_step", (), 300),
     Run("forward:audit", ("--rounds", "1"), 900, long=True),
     Run("audit_cost", ("--config", "coco_r50", "--size", "480x640", "--rounds", "1"), 1800, True),

@@ -59,7 +59,7 @@ def pixels() -> list[Point]:
         entry, weights, images, sizes = _example(side, 1)
         reference = build_reference(entry.model, weights, "float32")
         arguments = map(torch.from_numpy, reference_inputs(images, sizes, "float32").values())
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             reference(*arguments)
         port = build_port(entry.model, weights, "float32")
         function = tf.function(lambda images, sizes, port=port: port(images, sizes))
