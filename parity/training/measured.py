@@ -12,6 +12,7 @@ from parity.masks import Masks
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.pairing import tap_gap
 from parity.trace import Tap, Trace
+from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Arrays, Side
 
 TWINS = (0, 1)
@@ -30,7 +31,8 @@ class Floored:
 class ReferenceStep:
     """One float64 training step of the reference, in training mode; nothing is dropped.
 
-    `forward` and `backward` are its recorders, whose last runs made `taps` and `gradients`.
+    `forward` and `backward` are its recorders, whose last runs made `taps` and `gradients`, which
+    are on disk, as `before` is.
     `losses` are its terms in place, `alone` the same of its outputs by themselves, `by_output`
     their gradients there. `buffers` are those after the step, of those that it changes.
     """
@@ -67,8 +69,9 @@ def measure_step(side: Side) -> ReferenceStep:
     backward = side.gradient_recorder("eager", NOTHING_DROPPED)
     with side.training() as inputs:
         buffers = side.buffers()
-        before = side.state(side.tensors)
-        _, taps = forward(inputs)
+        before = ArraysOnDisk(side.state(side.tensors))
+        taps, gradients = TraceOnDisk(), TraceOnDisk()
+        forward(inputs, taps.add)
         after = side.state(buffers)
         changed = [key for key in buffers if not np.array_equal(after[key], before[key])]
         side.assign({key: before[key] for key in changed})
@@ -79,7 +82,7 @@ def measure_step(side: Side) -> ReferenceStep:
                 forward(_perturbed(inputs, seed), lambda tap: None)
                 moved.append(side.state(changed))
         forward.calls = calls
-        _, gradients = backward(inputs)
+        backward(inputs, gradients.add)
         losses = {name: np.asarray(value) for name, value in backward.terms.items()}
         calls = backward.calls
         twins: list[Arrays] = []
