@@ -192,8 +192,26 @@ def backward_places(
     if observe is not None:
         for path, one in judged.items():
             observe([one.verdict(path, key) for key in one.gaps])
-    found = [_report(path, one, gradients) for path, one in judged.items()]
-    return [one for one in found if one is not None]
+    found = [_report(path, one) for path, one in judged.items()]
+    return [_within(one, reference.calls, wrong) for one in found if one is not None]
+
+
+def _within(place: Localisation, calls: Sequence[Call], wrong: set[str]) -> Localisation:
+    """The place, at the first module that runs within it and passes another gradient back.
+
+    What has no result that both sides have runs as a part of its caller, and cannot be judged by
+    itself.
+    """
+    inner = [
+        _key(child, "grad_input", slot.name)
+        for call in calls
+        if shown(call.path) == place.path
+        for child in call.children
+        if not _results(child)
+        for slot in _argument_slots(child)
+    ]
+    edge = next((key for key in reversed(inner) if key in wrong), None)
+    return place if edge is None else replace(place, edge=edge)
 
 
 @dataclass
@@ -320,9 +338,10 @@ def _touched(call: Call, parameters: Sequence[str], wrong: set[str]) -> bool:
 
 
 def _own_parameters(call: Call, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of parameters of a call's module that none of the modules it calls has."""
+    """The names of parameters of a call's module, less those of modules that others stand in for
+    when it runs alone."""
     below = f"{call.path}." if call.path else ""
-    inner = tuple(f"{child.path}." for child in call.children)
+    inner = tuple(f"{child.path}." for child in call.children if _results(child))
     return tuple(name for name in names if name.startswith(below) and not name.startswith(inner))
 
 
@@ -454,7 +473,7 @@ class IsolatedRun:
                 return None
             # What has results without a counterpart is run.
             named = {one for slot in slots(calls[place[1]].results) for one in needed(slot.name)}
-            return known if named <= set(known.outputs) else None
+            return known if named and named <= set(known.outputs) else None
 
         def result(inner: Call) -> Replaced | None:
             known = around(inner)
@@ -565,7 +584,7 @@ def _key(call: Call, kind: str, name: str) -> str:
     return tap_key(call.path, kind, name, call.call)
 
 
-def _report(path: str, judged: _Judged, gradients: Mapping[str, Tap]) -> Localisation | None:
+def _report(path: str, judged: _Judged) -> Localisation | None:
     """The localisation of one module whose isolated gradients differ, or None."""
     verdicts = {
         key: gradient_verdict(key.partition("#")[0], gap, judged.floors[key])

@@ -11,6 +11,7 @@ from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.pairing import tap_gap
+from parity.steps import give_back
 from parity.trace import Tap, Trace
 from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Arrays, Side
@@ -83,6 +84,7 @@ def measure_step(side: Side) -> ReferenceStep:
                 moved.append(side.state(changed))
         forward.calls = calls
         backward(inputs, gradients.add)
+        give_back()
         losses = {name: np.asarray(value) for name, value in backward.terms.items()}
         calls = backward.calls
         twins: list[Arrays] = []
@@ -95,6 +97,7 @@ def measure_step(side: Side) -> ReferenceStep:
             ),
         )
         backward.calls = calls
+    give_back()
     outputs = {key: tap for key, tap in taps.items() if tap.path == "" and tap.kind == "output"}
     terms, by_output = side.alone(forward, outputs, "eager")
     again = [side.alone(forward, _moved(outputs, seed), "eager") for seed in TWINS]

@@ -234,7 +234,7 @@ def applied_claim(
     side, port, gradients = turning.reference, turning.port, turning.gradients
     verdicts: dict[str, Verdict] = {}
     moves, begun = {}, {}
-    twins = [[perturbed(one, seed) for one in gradients] for seed in TWINS]
+    twins = [[ArraysOnDisk(perturbed(one, seed)) for one in gradients] for seed in TWINS]
     magnified = _magnified(turning)
     for at in turning.turns:
         exact, ours = _last(side, port, at, gradients), moved_from(port, at, gradients)

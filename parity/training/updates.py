@@ -12,6 +12,7 @@ from parity.frameworks.shared.recipes import CLIP_EPSILON, Recipe
 from parity.gradients import gradient_verdict
 from parity.judge import PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.steps import give_back
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.on_disk import ArraysOnDisk
@@ -85,12 +86,12 @@ def measure_updates(
     return Updates(gradients, seen(before), exact, floors, trained, left, told)
 
 
-def perturbed(arrays: Gradients, seed: int) -> Gradients:
-    """All arrays moved by up to one unit in the last place, on disk."""
-    return ArraysOnDisk(
-        (key, None if one is None else perturb_ulp(one, seed + index))
+def perturbed(arrays: Gradients, seed: int) -> dict[str, np.ndarray | None]:
+    """All arrays moved by up to one unit in the last place."""
+    return {
+        key: None if one is None else perturb_ulp(one, seed + index)
         for index, (key, one) in enumerate(arrays.items())
-    )
+    }
 
 
 def updated(
@@ -111,6 +112,7 @@ def updated(
         after.append(ArraysOnDisk(seen(state)))
         left = left if number else ArraysOnDisk(found)
         told.append(rule)
+    give_back()  # the moments of the optimizer
     return after, left, told
 
 
@@ -120,12 +122,14 @@ def _each(
     """After each update what `updated` gives of it."""
     with side.restored():
         side.assign(start)
+        del start  # which may be in memory, as may each of the gradients
         optimizer = side.optimizer()
         arrive = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
             arrive(number)
             told = rule_of(side, optimizer)
             left = dict(side.update(optimizer, one, execution))
+            del one
             norm = {NORM: left.pop(NORM)} if NORM in left else {}
             yield {**side.state(side.tensors), **norm}, left, told
 
@@ -328,10 +332,11 @@ def _floors(
                 norms.append(norm_of(one))
                 yield one
 
-        start = perturbed(before, seed)
-        for number, (state, *_) in enumerate(_each(side, moved(), start, "eager")):
+        after = _each(side, moved(), perturbed(before, seed), "eager")
+        for number, (state, *_) in enumerate(after):
             for key, value in {**seen(state), NORM: norms[number]}.items():
                 found[number][key].append(gap(value, exact[number][key]))
+        give_back()
     for number, each in enumerate(gradients):
         squares = [np.cumsum(one.ravel() ** 2)[-1] for one in each.values() if one is not None]
         found[number][NORM].append(gap(np.sqrt(np.cumsum(squares)[-1]), exact[number][NORM]))

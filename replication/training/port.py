@@ -10,6 +10,7 @@ import numpy as np
 from maskformer.family import family_of
 from parity.calls import fill, flatten
 from parity.pairing import Comparison
+from parity.steps import give_back
 from parity.training.backward import Backward
 from parity.training.on_disk import TraceOnDisk
 from parity.training.sides import Side
@@ -77,7 +78,9 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     recorder = side.gradient_recorder("eager", None)
     comparison = Comparison(reference.gradients)
     recorder(side.inputs, comparison)
-    return PortStep(side, batch, train_step.gradients(model, batch), recorder, comparison)
+    found = train_step.gradients(model, batch)
+    give_back()
+    return PortStep(side, batch, found, recorder, comparison)
 
 
 def backward_of(reference: ReferenceStep, port: PortStep) -> Backward:

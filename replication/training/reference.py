@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskformer.family import family_of
-from parity.steps import Steps
+from parity.steps import Steps, give_back
 from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Side
 from parity.training.updates import Updates, measure_updates
@@ -98,6 +98,7 @@ def reference_step(
         recorder, gradients = side.gradient_recorder("eager", None), TraceOnDisk()
         recorder(side.inputs, gradients.add)
         calls = recorder.calls
+        give_back()
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)
             losses = train_step.batch_losses(model, outputs, batch.targets)
@@ -106,6 +107,7 @@ def reference_step(
     with steps("rounding floor of the gradients"):
         floors = side.built.framework.measure_floors(recorder, side.inputs, gradients)
         recorder.calls = calls
+        give_back()
     with steps("one update of the reference and its twins"):
         keys = {key: parameter_key(key) for key in side.parameters()}
         found = ArraysOnDisk(
