@@ -22,6 +22,7 @@ from parity.frameworks.shared.floors import measure_floors
 from parity.frameworks.torch.weights import vary
 from parity.gradients import backward_places
 from parity.masks import Masks
+from parity.pairing import Comparison
 from parity.trace import TraceError
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -126,10 +127,12 @@ def test_a_stopped_gradient_is_found_in_its_module():
         assert all((key == still or one.l2 > 0) and one.l2 < 1e-14 for key, one in floors.items())
 
         def places(port: Model) -> list[tuple]:
+            recorder, comparison = gradients(port), Comparison(found)
+            recorder(inputs, comparison)
             return [
                 (one.path, one.cause)
                 for one in backward_places(
-                    reference, gradients(port), values, found, inputs, floors, everywhere=True
+                    reference, recorder, values, found, comparison, floors, everywhere=True
                 )
             ]
 
