@@ -99,7 +99,7 @@ def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
         pair = found.pair
         _tell(found.told, options, steps)
     declared = pair.weights is not None
-    pair, first, told = completed(pair, steps)
+    pair, first, told = completed(pair, steps, trained=options.training is not None)
     _tell(told, options, steps)
     if not isinstance(pair.reference, InDtype):
         hiding = easy(pair.inputs)

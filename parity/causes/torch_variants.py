@@ -256,6 +256,7 @@ def _embedded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterato
     yield "without its rows", lambda: torch.zeros_like(result)
 
 
+OF_RELU = ("identity", "gelu", "gelu (tanh)", "silu", "leaky relu")
 NOT_SCALED = frozenset(
     {
         "detach", "clone", "lift_fresh", "_to_copy", "view", "_unsafe_view", "permute", "transpose",
@@ -293,8 +294,8 @@ VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.div: _quotient,
     _ATEN.pow: _power,
     _ATEN.cumsum: _cumulative,
-    _ATEN.relu_: _replaced_by("identity", "gelu", "leaky relu"),
-    _ATEN.relu: _replaced_by("identity", "gelu", "leaky relu"),
+    _ATEN.relu_: _replaced_by(*OF_RELU),
+    _ATEN.relu: _replaced_by(*OF_RELU),
     _ATEN.gelu: _replaced_by(
         "gelu (tanh)",
         "gelu with its constant in float32",
