@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.claims import Claim, Place, all_hold, claim
+from parity.claims import Claim, Place, claim, verdict_of
 from parity.comparing import pictures
 from parity.comparing.relations import close, relation
 from parity.comparing.running import as_array, values_of
@@ -130,7 +130,7 @@ def compare_examples(
     claims = found.claims(command)
     return ExamplesResult(
         title=title,
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         claims=tuple(claims),
         command=command,
         provenance=provenance(),

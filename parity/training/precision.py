@@ -95,7 +95,7 @@ def precision_claims(
 
 
 def _placed(one: Claim) -> Claim:
-    wrong = [key for key, verdict in one.measured.verdicts().items() if not verdict.passed]
+    wrong = [key for key, verdict in one.measured.verdicts().items() if verdict.fails]
     return one.located(Place(wrong[0].partition(":")[0], ", ".join(wrong[:3]))) if wrong else one
 
 

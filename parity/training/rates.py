@@ -70,9 +70,9 @@ def rate_claims(
         schedule = schedule_claim(turning, command)
         return [] if schedule is None else [schedule]
     schedule, source, cause = schedule_claim(turning, command), None, None
-    if schedule is not None and not schedule.holds:
+    if schedule is not None and schedule.fails:
         source, cause = "the schedule", schedule.cause
-    elif not update.holds:
+    elif update.fails:
         source, cause = "the optimizer", update.cause
     applied = applied_claim(turning, command, source, cause)
     return [applied] if schedule is None else [schedule, applied]
@@ -82,10 +82,10 @@ def turning_claims(turning: Turning, command: str) -> list[Claim]:
     """The claims on a schedule, on its rates applied, and on these in float32, where one side in
     `turning.single` is given for each; what is inherited says so."""
     schedule = schedule_claim(turning, command)
-    source = None if schedule is None or schedule.holds else "the schedule"
+    source = None if schedule is None or not schedule.fails else "the schedule"
     applied = applied_claim(turning, command, source)
     single = applied_float32_claim(turning, command)
-    if source or not applied.holds:
+    if source or applied.fails:
         single = single.located(Place.inherits(source or "the optimizer in float64"))
     return [one for one in (schedule, applied, single) if one is not None]
 
@@ -175,7 +175,7 @@ def schedule_claim(turning: Turning, command: str) -> Claim | None:
         "rounding of one number; in float32 what is left beyond one rounding",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     wrong = [at for at in ours if far(ours[at], theirs[at], most)]
     alone = not wrong
@@ -258,9 +258,9 @@ def applied_claim(
         "rounding of what they are subtracted from",
         command,
     )
-    if one.holds or source is not None:
+    if not one.fails or source is not None:
         return one if source is None else one.located(Place.inherits(source), cause)
-    failed = [key for key, verdict in verdicts.items() if not verdict.passed]
+    failed = [key for key, verdict in verdicts.items() if verdict.fails]
     wrong = list(dict.fromkeys(map(module_of, failed)))
     first = ", ".join(map(str, sorted({begun[key] for key in failed})[:3]))
     place = f"from update {first}: {', '.join(wrong[:3])}"

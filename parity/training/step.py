@@ -68,7 +68,7 @@ def training_claims(
 def _inherited(single: Claim, claims: Sequence[Claim]) -> Claim:
     """A float32 claim, of which a difference in float64 is the source where there is one."""
     source = single.id.rpartition("_float32_")[0]
-    wrong = next((one for one in claims if one.id == source and not one.holds), None)
+    wrong = next((one for one in claims if one.id == source and one.fails), None)
     if wrong is None or wrong.place is None:
         return single
     return single.located(Place.inherits(f"{wrong.place.part} in float64"), *wrong.causes)
@@ -100,7 +100,7 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
             LOSS,
         )
         gradients = gradient_claims(backward, claims, options.command)
-        wrong = next((one for one in claims[1:] if not one.holds), None)
+        wrong = next((one for one in claims[1:] if one.fails), None)
         if wrong is not None:  # the loss alone is wrong: what it passes on is inherited
             gradients = [
                 one.located(Place.inherits("the loss"), *wrong.causes) for one in gradients
@@ -172,7 +172,7 @@ def _steps_claims(
         ended = runs["port"].weights()
     claims = twin_claims(rows, command, "train_steps")
     # Statistics have no influence on steps in training mode.
-    wrong = next((one for one in earlier if not one.holds and one.id != "train_buffers"), None)
+    wrong = next((one for one in earlier if one.fails and one.id != "train_buffers"), None)
     if wrong is not None:
         source = wrong.place.part if wrong.place is not None else wrong.id
         return [one.located(Place.inherits(source), *wrong.causes) for one in claims]

@@ -51,7 +51,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         key, wanted = f"downsampled targets, image {image}", resized(target, size)
         ours = small[image, : len(wanted)]
         verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
-        if not verdicts[key].passed:
+        if verdicts[key].fails:
             causes.append(of_targets(ours, target, size))
     for layer, image, logits, masks, target in _images(reference):
         for part, chosen in parts.items():
@@ -67,13 +67,13 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             ).numpy()[0][:, : exact.shape[1]]
             key = f"{part} cost, {names[layer]} layer, image {image}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
-            if not verdicts[key].passed:
+            if verdicts[key].fails:
                 causes.append(of_costs(part, ours, matcher, logits, masks, target))
     ours = _not_finite(reference, targets)
     verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))
-    if not verdicts[REFUSED].passed:
+    if verdicts[REFUSED].fails:
         causes.append("costs that are not finite are replaced by numbers, and matched")
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     one = margin_claim(
         "train_costs",
         "On the same predictions every matching cost is the same in float64",
@@ -111,7 +111,7 @@ def matching_claim(
     """The engine's claim on the matchings of every layer and image."""
     in_place = _both_ways(matching)
     alone = _both_ways(model.criterion.match(constants(reference.outputs), targets))
-    wrong = [key for key, one in costs.measured.verdicts().items() if not one.passed]
+    wrong = [key for key, one in costs.measured.verdicts().items() if one.fails]
     inherited = costs if {*wrong} - {REFUSED} else None
     problems = list(_problems(reference, in_place, alone))
     wanted = _by_query(reference.pairs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskformer.family import family_of
-from parity.claims import Claim, all_hold
+from parity.claims import Claim, verdict_of
 from parity.comparing.initial_weights import claim_of
 from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
@@ -111,7 +111,7 @@ def training_result(
     claims = training_claims(case, images, sizes, command, steps, isolate=isolate)
     return StepResult(
         title=f"One training step of {config.name}",
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         config=config.name,
         size=size,
         claims=tuple(claims),
