@@ -12,6 +12,10 @@ from parity.metrics import Gap
 FUNCTION_FACTOR = 32.0
 FUNCTION_CAP = 1e-9
 PRECISION_FACTOR = 4.0
+MARGINAL, MORE = 8.0, 12
+"""Times its limit, up to which a float32 error is judged again, and by how many more runs of the
+reference: where one number that is rounded early decides what comes later, the errors of two runs
+are two draws, whose ratio has no bound."""
 METRICS = ("l2", "max")
 CLAIMS = ("same_function", "same_gradient", "same_precision", "same_decisions")
 

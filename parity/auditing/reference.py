@@ -15,13 +15,12 @@ from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
 from parity.frameworks.shared.interceptions import Found, noting
+from parity.judge import MORE
 from parity.metrics import Gap, worst
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
 from parity.trace import Trace
 from parity.weights import Loaded, state_of
-
-MORE = 12  # runs of the float32 reference by which an error little above its limit is judged again
 
 
 @dataclass
@@ -51,11 +50,7 @@ class Reference:
     _more32: Mapping[str, Gap] = field(default_factory=dict)
 
     def more_floors32(self, options: Options) -> Mapping[str, Gap]:
-        """The float32 floors with `MORE` further runs whose roundings are moved.
-
-        Where one number that is rounded early decides all that comes later, the errors of two runs
-        are two draws, whose ratio has no bound: more draws tell how large they may be.
-        """
+        """The float32 floors with `MORE` further runs whose roundings are moved."""
         if not self._more32:
             built, recorder = _recorder(self.pair, options, "float32", self.first)
             with built.precision():

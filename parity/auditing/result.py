@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.claims import Claim, Place, claim, margin_claim, verdict_of
-from parity.judge import Verdict, least_floor, same_function, same_precision
+from parity.judge import MARGINAL, Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
@@ -18,7 +18,6 @@ from parity.weights.standing import EXTRA, ORDER, by_pattern, condensed
 
 Verdicts = Mapping[str, Verdict]
 NAMED = 3  # tensors that a claim's place names
-MARGINAL = 8.0  # times its limit: an error up to which its limit is measured with more runs
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
 from parity.training.buffers import buffers_claim
 from parity.training.dropout import Replayed, dropout_claim
+from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims, with_decisions
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step
 from parity.training.precision import measure_float32, precision_claims
@@ -49,7 +50,7 @@ def training_claims(
     ours = port_side(reference, port, training, "float64")
     with steps("training step of the port, float64"):
         dropout = _dropout(reference, theirs, ours, command)
-        claims = _step_claims(step, ours, options)
+        claims = _step_claims(step, ours, options, reference.pair.extreme_inputs)
         other = begins_otherwise(step, ours, len(LENGTHS))
         exact = measure_updates(theirs, given_gradients(step), step.before, ours.seen)
         update = update_claim(exact, ours, command, other_rates=other)
@@ -74,7 +75,7 @@ def _inherited(single: Claim, claims: Sequence[Claim]) -> Claim:
     return single.located(Place.inherits(f"{wrong.place.part} in float64"), *wrong.causes)
 
 
-def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Claim]:
+def _step_claims(step: ReferenceStep, port: Side, options: Options, extreme: bool) -> list[Claim]:
     """Losses, gradients and buffers of one step in training mode; nothing is dropped."""
     forward = port.recorder("eager", NOTHING_DROPPED)
     buffers = buffers_claim(step, port, forward, options.command)
@@ -106,6 +107,8 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
                 one.located(Place.inherits("the loss"), *wrong.causes) for one in gradients
             ]
         claims += gradients
+        if extreme:
+            claims += extreme_loss_claim(step, port, forward, options.command)
         if options.isolate:
             claims.append(isolated_gradients_claim(backward, options.command))
     claims.append(buffers)
@@ -220,5 +223,7 @@ def _float32_claims(
             continue
         with steps(f"training step of the port, float32, {execution}"):
             claims += precision_claims(step, measured, ours, execution, options.command)
+            if reference.pair.extreme_inputs:
+                claims += extreme_precision_claim(step, (single, ours), execution, options.command)
             claims.append(update_precision_claim(step, single, ours, execution, options.command))
     return claims

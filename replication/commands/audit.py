@@ -113,8 +113,8 @@ def _audit_pair(
         raise InputError(
             f"--pair does not go with {', '.join(excluded)}",
             "models, weights and inputs are those of the pair",
-            "give --execution, --isolate, --only, --train, --search, --hard-inputs, --extreme-inputs, "
-            "--undeclared, --threads, --out or --json only",
+            "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
+            "--extreme-inputs, --undeclared, --threads, --out or --json only",
         )
     set_threads(threads)
     pair, training = load_pair(source), load_training(source) if train else None

@@ -81,7 +81,8 @@ def narrow(model: ModelConfig) -> ModelConfig:
             "nheads": 4,
             "dim_feedforward": 128,
             "dec_layers": 2,
-            "num_queries": min(model.predictor.num_queries, 20),
+            # Queries of a baseline are its classes.
+            "num_queries": model.predictor.num_queries if model.is_per_pixel else 20,
         },
     )
 

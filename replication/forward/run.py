@@ -303,6 +303,7 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
             request.command,
             steps,
             isolate=request.isolate,
+            executions=[one for one in request.executions if one != "eager"],
         )
     return claims
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ELEMENTS = 64  # of each gradient that sums are told apart by
 NEAR = 1e-6  # relative; within which a factor is a round one
-NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
+NO_OBJECT = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4)  # weights that no-object may have by mistake
 SWAPPED = "focal alpha and 1 - alpha are swapped"
 NOT_SMOOTHED = "dice is not smoothed by 1"
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose

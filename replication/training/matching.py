@@ -15,6 +15,7 @@ from replication.training.causes import of_costs, of_targets, resized
 from replication.training.port import constants
 from replication.training.reference import ReferenceStep, layer_names
 
+PEAKS = (30.0, 100.0, 1000.0)  # of predictions that saturate probabilities
 REFUSED = "costs that are not finite"  # the case among the costs that no pair follows from
 
 
@@ -25,6 +26,16 @@ def _images(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any]
         logits, masks = outputs[names.classes], outputs[names.masks]
         for image, target in enumerate(reference.batch.targets):
             yield layer, image, logits[image], masks[image], target
+
+
+def _predictions(reference: ReferenceStep) -> Iterator[tuple[int, int, Any, Any, Any, str]]:
+    """Those of `_images`, and those of the final layer with larger numbers, and what is said of
+    them."""
+    for layer, image, logits, masks, target in _images(reference):
+        yield layer, image, logits, masks, target, ""
+        for peak in PEAKS if layer == 0 else ():
+            large = (peak / one.abs().max() * one for one in (logits, masks))
+            yield layer, image, *large, target, f", given predictions up to {peak:g}"
 
 
 def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
@@ -53,19 +64,19 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         verdicts[key] = function_verdict(key, gap(ours, wanted), gap(wanted, wanted))
         if verdicts[key].fails:
             causes.append(of_targets(ours, target, size))
-    for layer, image, logits, masks, target in _images(reference):
+    for layer, image, logits, masks, target, given in _predictions(reference):
         for part, chosen in parts.items():
             matcher = HungarianMatcher(chosen)
             exact = matcher.costs(logits, masks, target).numpy()
-            given = {"logits": logits.numpy(), "masks": masks.numpy()}
-            moved = [map(torch.from_numpy, perturbed(given, seed).values()) for seed in TWINS]
+            arrays = {"logits": logits.numpy(), "masks": masks.numpy()}
+            moved = [map(torch.from_numpy, perturbed(arrays, seed).values()) for seed in TWINS]
             floor = worst(gap(matcher.costs(*one, target).numpy(), exact) for one in moved)
             # One image of a batch: its targets, and a batch of one.
             own = port.Targets(*(one[image : image + 1] for one in targets))
             ours = port.matching_costs(
                 tf.constant(logits.numpy()[None]), tf.constant(masks.numpy()[None]), own, chosen
             ).numpy()[0][:, : exact.shape[1]]
-            key = f"{part} cost, {names[layer]} layer, image {image}"
+            key = f"{part} cost, {names[layer]} layer, image {image}{given}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if verdicts[key].fails:
                 causes.append(of_costs(part, ours, matcher, logits, masks, target))

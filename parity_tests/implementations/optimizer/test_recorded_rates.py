@@ -72,7 +72,7 @@ def test_recorded_rates_are_those_of_the_schedule(rates):
 
 def test_a_schedule_that_does_not_reach_the_optimizer_shows_in_the_record():
     def fixed(optimizer):
-        optimizer.learning_rate = SOLVER.base_lr
+        optimizer._learning_rate = optimizer._build_learning_rate(SOLVER.base_lr)
 
     assert {one["head"] for one in tf_rates(fixed)} == {float(np.float32(SOLVER.base_lr))}
 
