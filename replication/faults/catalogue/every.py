@@ -7,6 +7,7 @@ from parity.faults import Fault
 from replication.faults.benches.metric import MetricBench
 from replication.faults.catalogue import (
     circumstances,
+    coinciding,
     extremes,
     forward,
     host,
@@ -25,5 +26,6 @@ FAULTS: tuple[Fault, ...] = (
     *extremes.FAULTS,
     *state.FAULTS,
     *host.FAULTS,
+    *coinciding.FAULTS,
 )
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {"metric": lambda config, size: MetricBench()}
