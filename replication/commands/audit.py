@@ -327,7 +327,7 @@ def register(app: typer.Typer) -> None:
         if train:
             from replication.training.step import STEPS
 
-            total += STEPS
+            total += STEPS + any(one != "eager" for one in request.executions)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
         request.so_far.end()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
     from replication.sides.weights import Weights
 
-STEPS = 9  # that `training_claims` announces
+STEPS = 9  # that `training_claims` announces, and one more where float32 is compared
 
 
 @dataclass(frozen=True)
