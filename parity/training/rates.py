@@ -131,7 +131,8 @@ def schedule_causes(
                 yield f"{told}{beside}"
         if alike(dict.fromkeys(ours, every[0])):
             yield f"the schedule does not reach the optimizer{beside}"
-        last = max(ours)
+        yield from (f"{text}{beside}" for text in _of_the_end(ours, every, wrong, alike))
+        last = max((at for at in ours if theirs[at]), default=max(ours))
         factor = ours[last] / theirs[last] if theirs[last] else 1.0
         if len(ours) > 1 and alike({at: factor * rate for at, rate in theirs.items()}):
             yield f"the rate is {factor:.6g} times as large{beside}"
@@ -139,6 +140,26 @@ def schedule_causes(
             end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
             if end and alike({at: end + (1 - end / every[0]) * own for at, own in theirs.items()}):
                 yield f"the rate ends at {end:.6g} instead of 0{beside}"
+
+
+def _of_the_end(
+    ours: Rates, every: Rates, wrong: Sequence[int], alike: Callable[..., bool]
+) -> Iterator[str]:
+    """What rates do from some update on, where all before are right."""
+    if not wrong or wrong != [at for at in ours if at >= wrong[0]] or wrong[0] == min(ours):
+        return
+    first, rate = wrong[0], ours[wrong[0]]
+    odd = [at for at in wrong if not ours[at] >= 0]
+    if odd:
+        yield f"the rate is not held at its end: it is {ours[odd[0]]:.6g} in update {odd[0]}"
+        return
+    again = {at: every[at - first] for at in wrong if at - first in every}
+    if len(again) == len(wrong) and alike(again, wrong):
+        yield f"from update {first} on the schedule begins anew"
+        return
+    known = [at for at in every if at < first and alike(dict.fromkeys(wrong, every[at]), wrong)]
+    if known:
+        yield f"from update {first} on the rate is that of update {max(known)} again, {rate:.6g}"
 
 
 def far(one: float, other: float, most: float) -> bool:

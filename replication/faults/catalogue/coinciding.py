@@ -71,18 +71,20 @@ FAULTS = (
     _fault(
         "end-negative", "schedule", "schedule", "past its end a polynomial is not held at 0",
         method(schedule.SolverSchedule, "_poly", "tf.maximum(solver.max_iter - step, 0)",
-               "solver.max_iter - step"), SCHEDULE,
+               "solver.max_iter - step"), SCHEDULE, ("not held at its end",),
     ),
     _fault(
         "end-begins-anew", "schedule", "schedule", "past its end a schedule begins anew",
         method(schedule.SolverSchedule, "__call__", "step = tf.cast(step, tf.int64)",
-               "step = tf.cast(step, tf.int64) % self.solver.max_iter"), SCHEDULE, (),
+               "step = tf.cast(step, tf.int64) % self.solver.max_iter"), SCHEDULE,
+        ("begins anew",),
         "cosine restarts",
     ),
     _fault(
         "end-last-milestone-lost", "schedule", "schedule", "past its end milestones do not hold",
         method(schedule.SolverSchedule, "_multi_step", "step >= milestone",
-               "(step >= milestone) & (step <= solver.max_iter)"), SCHEDULE,
+               "(step >= milestone) & (step < solver.max_iter)"), SCHEDULE,
+        ("is that of update",),
     ),
     _fault(
         "saturated-classes-clipped", "inference", "inference", "classes are clipped at 1e-7",
