@@ -6,6 +6,7 @@ On numbers of a usual size they change nothing.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from parity.causes.torch_attention import BOUNDS, CLIPPED, Variant
@@ -82,6 +83,20 @@ def bounded(most: tuple[float, ...] = ACTIVATIONS) -> Variants:
             )
 
     return variants
+
+
+_ATEN = torch.ops.aten
+BOUNDED: dict[Any, Variants] = {
+    _ATEN._softmax: clipped_probabilities,
+    _ATEN._safe_softmax: clipped_probabilities,
+    _ATEN.sigmoid: clipped_probabilities,
+    _ATEN._log_softmax: log_softmax,
+    _ATEN.binary_cross_entropy_with_logits: binary_entropy,
+    _ATEN.relu: bounded(),
+    _ATEN.relu_: bounded(),
+    _ATEN.gelu: bounded(),
+}
+"""The bounds of each operation that is known to be given some."""
 
 
 def also(*kinds: Variants) -> Variants:

@@ -237,6 +237,11 @@ def of_values(ours: np.ndarray, theirs: np.ndarray) -> str | None:
         return None
     broken = ~np.isfinite(ours) & np.isfinite(theirs)
     if broken.any():
+        if ours.ndim == 0:
+            return (
+                "the logarithm of a probability that is rounded to 0, or an exponential that "
+                "overflows"
+            )
         if np.isnan(ours[broken]).all():
             return "an exponential overflows, and infinity is divided by infinity: NaN"
         if (ours[broken] == -np.inf).all():

@@ -16,7 +16,7 @@ from parity.judging.extremes import SEEDS, extreme, of_values
 from parity.metrics import Gap, failed, gap, perturb_ulp, worst
 from parity.pairing import align, tap_gap
 from parity.trace import Tap
-from parity.training.loss_causes import causes
+from parity.training.loss_causes import bounds
 from parity.training.measured import NOTHING_DROPPED, Floored, ReferenceStep
 from parity.training.sides import Side
 
@@ -220,4 +220,4 @@ def _causes(
     )
     own = {key: one for key, one in ours.items() if not isinstance(one, Tap)}
     back = {key: one for key, one in ours.items() if isinstance(one, Tap)}
-    return causes(there, port, recorder, own, back)
+    return bounds(there, port, recorder, own, back)

@@ -91,11 +91,11 @@ def _known_clips() -> list[Mistake]:
 
 
 def _clipped(right: Any, least: float) -> Any:
-    return lambda x, *given: right(x, *given).clamp(least, 1 - least)
+    return lambda x, **given: right(x, **given).clamp(least, 1 - least)
 
 
 def _bounded(right: Any, most: float) -> Any:
-    return lambda x, *given: right(x.clamp(-most, most), *given)
+    return lambda x, **given: right(x.clamp(-most, most), **given)
 
 
 def _known_orders() -> list[Mistake]:

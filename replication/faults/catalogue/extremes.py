@@ -14,7 +14,7 @@ PIXELS = "sem_seg_head.pixel_decoder"
 SOFTMAX = "tf.cast(tf.nn.softmax(wide(logits)), q.dtype)"
 VARIANCE = "tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)"
 CANCELS = "which cancels where the mean is large beside the spread"
-OVERFLOWS = "an exponential overflows"
+OVERFLOWS = "overflows"
 
 _fault = maker(
     "id what plant places causes imitates stage",
@@ -151,7 +151,7 @@ LOSSES = (
     _loss(
         "extreme-class-log-of-softmax", "cross entropy takes the logarithm of a softmax",
         _in_class("tf.math.log(tf.nn.softmax(logits))"), "criterion",
-        ("logarithm of",),
+        ("logarithm of", OVERFLOWS),
     ),
     _loss(
         "extreme-class-clipped-1e-7", "cross entropy clips probabilities at 1e-7",
