@@ -51,6 +51,8 @@ def of_costs(
     """Why one part of the port's costs [Q,T] differs on these predictions."""
     import torch_reference.matcher as module
 
+    if not ours.any():  # `matcher` has the weight of this part alone
+        return f"costs of {part} have the weight of another part, not their own"
     swapped = partial(replaced, module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA)
     known = {
         "mask": [Mistake(SWAPPED, swapped)],

@@ -303,12 +303,12 @@ SETTINGS = (
     _set(
         "settings-class-cost-by-dice-weight", "matching", "costs of classes have dice's weight",
         function(*COSTS, "weights.class_weight", "weights.dice_weight"), "matcher",
-        ("times 1.5",),
+        ("weight of another part",),
     ),
     _set(
         "settings-dice-cost-by-class-weight", "matching", "costs of dice have the class weight",
         function(*COSTS, "weights.dice_weight", "weights.class_weight"), "matcher",
-        ("times 0.6666",),
+        ("weight of another part",),
     ),
     _set(
         "settings-mask-cost-weighs-20", "matching", "costs of masks weigh 20, whatever is set",
@@ -317,7 +317,7 @@ SETTINGS = (
     _set(
         "settings-costs-by-one-weight", "matching", "all costs have the weight of masks",
         function(*COSTS, "weights.class_weight", "weights.mask_weight"), "matcher",
-        ("times 2.5",),
+        ("weight of another part",),
     ),
     _set(
         "settings-no-object-weighs-0.1", "loss", "no-object weighs 0.1, whatever is set",
