@@ -307,6 +307,8 @@ def _in_operations(alone: Alone, variants: Mapping[Any, Any] | None = None) -> I
 
     terms = {name: value for name, value in alone.wanted.items() if name.startswith("term ")}
     _, mistakes = operations(alone.terms, VARIANTS if variants is None else variants)
+    if variants is not None:  # a bound is in a line of code, and so in every layer
+        mistakes = mistakes[::-1]
     for mistake in mistakes:
         try:
             with mistake.planted():
