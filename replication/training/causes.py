@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.causes.source import Mistake
 from parity.planting import replaced
 from parity.training.loss_causes import shares
@@ -99,10 +100,11 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
         found = criterion.losses(outputs, given.targets, pairs)
         return {name: float(value) for name, value in found.items()}
 
-    return _explained(losses, ours, _known_of_losses(criterion, given))
+    queries = family_of(reference.config).matching(reference.config).queries
+    return _explained(losses, ours, _known_of_losses(criterion, given, queries))
 
 
-def _known_of_losses(criterion: Any, given: SimpleNamespace) -> list[Mistake]:
+def _known_of_losses(criterion: Any, given: SimpleNamespace, queries: int) -> list[Mistake]:
     """The well-known mistakes in the criterion, and in the targets that it is `given`."""
     import torch
 
@@ -130,6 +132,9 @@ def _known_of_losses(criterion: Any, given: SimpleNamespace) -> list[Mistake]:
             [weights[:-1], weights.new_tensor([one])]
         )
     known += [(text, criterion, "empty_weight", wrong) for text, wrong in of_classes.items()]
+    paired = max(1, sum(min(len(one["labels"]), queries) for one in targets))
+    count = "masks are counted by their pairs, not by the targets"
+    known.append((count, criterion, "_num_masks", lambda targets, like: like.new_tensor(paired)))
     of_targets = {
         rolled: [{**one, "labels": one["labels"].roll(1)} for one in targets],
         f"{rolled}, the first that of padding": [

@@ -56,7 +56,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         for part in ("class", "mask", "dice")
     }
     names = layer_names(reference.config, reference.outputs)
-    verdicts, causes = {}, []
+    verdicts, causes, by_part = {}, [], {}
     size = tuple(reference.outputs[family_of(reference.config).outputs.masks].shape[-2:])
     small = port.downsampled_masks(targets, size, tf.float64).numpy()
     for image, target in enumerate(reference.batch.targets):
@@ -80,7 +80,8 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             key = f"{part} cost, {names[layer]} layer, image {image}{given}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if verdicts[key].fails:
-                causes.append(partial(of_costs, part, ours, matcher, logits, masks, target))
+                why = partial(of_costs, part, ours, matcher, logits, masks, target)
+                by_part.setdefault(part, why)
     ours = _not_finite(reference, targets)
     verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))
     if verdicts[REFUSED].fails:
@@ -96,8 +97,10 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
         "that is not finite must be refused, as the reference's solver refuses it",
         command,
     )
-    found = [cause() for cause in causes[:1]]  # a search for each would take minutes
-    return one.located(Place.at("matcher", "; ".join(wrong[:3])), *found)
+    # One of each part: a search for each image and layer would take minutes.
+    found = (cause() for cause in (*causes[:1], *by_part.values()))
+    cause = next((text for text in found if text), None)
+    return one.located(Place.at("matcher", "; ".join(wrong[:3])), cause)
 
 
 def _not_finite(reference: ReferenceStep, targets: Any) -> np.ndarray:

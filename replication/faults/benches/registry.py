@@ -31,7 +31,7 @@ LOSS_WEIGHTS = {
     "dice_weight": 3.0,
     "no_object_weight": 0.3,
 }
-FEW_QUERIES = 3
+FEW_QUERIES = 5  # of two images with seven and three targets
 EXTREME_SIZE = "64x70"  # of modules alone, whose number counts, not their size
 
 

@@ -336,9 +336,9 @@ SETTINGS = (
         "settings-masks-counted-by-queries", "loss", "masks are counted up to the queries",
         method(criterion.SetCriterion, "_num_masks",
                "tf.reduce_sum(tf.cast(targets.valid, tf.float32))",
-               "tf.reduce_sum(tf.minimum(tf.reduce_sum(tf.cast(targets.valid, tf.float32), 1), 3))"
+               "tf.reduce_sum(tf.minimum(tf.reduce_sum(tf.cast(targets.valid, tf.float32), 1), 5))"
                ),
-        "criterion", ("pairs", "masks"), "the number of pairs in place of that of masks",
+        "criterion", ("counted by their pairs",), "the number of pairs in place of that of masks",
     ),
 )  # fmt: skip
 FAULTS += (*FLOAT32, *SETTINGS)
