@@ -136,11 +136,19 @@ def matching_claim(
         layers = alone["target_of_query"]
         if layers[0] == wanted[0] and all(one == layers[0] for one in layers):
             return "all layers have the final layer's pairs"
+        queries = reference.pairs.shape[-1]
+        if _last(layers) < queries <= _last(wanted):
+            return "of more targets than queries only the first are matched"
         if all(text.startswith("query_of_target") for text in own):
             return "targets are taken in another order than their queries"
         return None
 
     return engine.matching_claim(problems, inherited, explain, command)
+
+
+def _last(layers: Sequence[Sequence[Sequence[tuple[int, int]]]]) -> int:
+    """The largest number of a target that has a query; -1 for none."""
+    return max((target for one in layers for image in one for _, target in image), default=-1)
 
 
 def _problems(

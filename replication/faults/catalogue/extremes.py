@@ -330,7 +330,7 @@ SETTINGS = (
         "settings-first-targets-alone", "matching", "of more targets than queries only the first",
         function(criterion, "match", f"tf.reduce_sum({VALID}, axis=1)",
                  f"tf.minimum(tf.reduce_sum({VALID}, axis=1), q)"),
-        "matcher", (), "targets cut to the number of queries",
+        "matcher", ("only the first are matched",), "targets cut to the number of queries",
     ),
     _set(
         "settings-masks-counted-by-queries", "loss", "masks are counted up to the queries",
