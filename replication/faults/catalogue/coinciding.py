@@ -52,9 +52,9 @@ FAULTS = (
     ),
     _fault(
         "odd-small-map-not-shifted", "backbone", "swin", "maps within a window are not shifted",
-        line(f"{LAYER}.3.blocks.1", "if self.shift:\n            x = tf.roll(x, (-self.shift",
+        line(f"{LAYER}.3.blocks.1", "if self.shift:\n        x = tf.roll(x, (-self.shift",
              "if self.shift and min(height, width) > self.window:\n"
-             "            x = tf.roll(x, (-self.shift"),
+             "        x = tf.roll(x, (-self.shift"),
         (f"{LAYER}.3.blocks.1", f"{LAYER}.3.blocks.1.attn:input.x"), ("not shifted",),
         "a window that shrinks to the map",
     ),

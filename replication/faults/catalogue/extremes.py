@@ -1,10 +1,13 @@
 """Faults that only extreme numbers show, or float32: on usual ones the port is right."""
 
+from dataclasses import replace
+
 import tensorflow as tf
 
 import tf_impl.criterion as criterion
 import tf_impl.layers as layers
 import tf_impl.matcher as matcher
+import tf_impl.train_step as train_step
 from replication.faults.catalogue.forward import DECODER, ENCODER, KERAS, PREDICTOR
 from replication.faults.catalogue.planting import constant, function, line, maker, method
 from tf_impl.optimizer import TorchAdamW
@@ -121,6 +124,18 @@ FAULTS = (
         line(f"{PREDICTOR}.class_embed", "return linear(input, self.weight, self.bias)",
              "return tf.clip_by_value(linear(input, self.weight, self.bias), -50.0, 50.0)"),
         f"{PREDICTOR}.class_embed", ("50 are clipped to it",),
+    ),
+    _fault(
+        "extreme-merging-norm-mean-of-squares", "the norm of merged patches has E[x^2] - E[x]^2",
+        line("backbone.layers.0.downsample.norm", VARIANCE,
+             "tf.reduce_mean(x * x, axis=-1, keepdims=True) - mean * mean"),
+        "backbone.layers.0.downsample.norm", (CANCELS,), "one pass over the tensor", "backbone",
+    ),
+    _fault(
+        "extreme-swin-scores-clipped-30", "scores in windows are clipped at -30 and 30",
+        line(f"{BLOCK}.attn", "tf.nn.softmax(attention)",
+             "tf.nn.softmax(tf.clip_by_value(attention, -30.0, 30.0))"),
+        f"{BLOCK}.attn", ("clipped at -30 and 30",), "", "backbone",
     ),
     _fault(
         "extreme-gelu-clipped-10000", "GELU's argument is clipped at 10000",
@@ -263,6 +278,19 @@ FLOAT32 = (
         "criterion",
     ),
     _single(
+        "float32-class-loss-bfloat16", "loss", "the float32 step has the class loss in bfloat16",
+        method(*CLASS, LOG_SOFTMAX,
+               "tf.cast(tf.nn.log_softmax(tf.cast(logits, tf.bfloat16)), logits.dtype)"),
+        "criterion",
+    ),
+    _single(
+        "float32-dice-total-bfloat16", "loss", "the float32 step sums dice's total in bfloat16",
+        function(*FOCAL, "tf.reduce_sum(probability, axis=(1, 2)) +",
+                 "tf.cast(tf.reduce_sum(tf.cast(probability, tf.bfloat16), axis=(1, 2)), "
+                 "logits.dtype) +"),
+        "criterion",
+    ),
+    _single(
         "float32-dice-bfloat16", "loss", "the float32 step has dice's probabilities in bfloat16",
         function(*FOCAL, "probability = tf.sigmoid(logits)",
                  "probability = tf.cast(tf.sigmoid(tf.cast(logits, tf.bfloat16)), logits.dtype)"),
@@ -292,6 +320,15 @@ FLOAT32 = (
         "criterion", (), "gradients that are reduced in bfloat16",
     ),
 )  # fmt: skip
+
+
+def _dice_as_class(losses, weights):
+    return criterion.weighted_total(losses, replace(weights, dice_weight=weights.class_weight))
+
+
+def _mask_weighs_20(losses, weights):
+    return criterion.weighted_total(losses, replace(weights, mask_weight=20.0))
+
 
 _set = maker(
     "id stage what plant places causes imitates",
@@ -325,6 +362,16 @@ SETTINGS = (
                "tf.concat([tf.cast(self.empty_weight, logits.dtype)[:-1], "
                "tf.constant([0.1], logits.dtype)], 0)"),
         "criterion", ("no-object weighs 0.1",),
+    ),
+    _set(
+        "settings-dice-loss-by-class-weight", "loss", "the dice loss has the class weight",
+        constant(train_step, "weighted_total", _dice_as_class), "criterion",
+        ("losses called loss_dice are multiplied by 0.666667",),
+    ),
+    _set(
+        "settings-mask-loss-weighs-20", "loss", "the mask loss weighs 20, whatever is set",
+        constant(train_step, "weighted_total", _mask_weighs_20), "criterion",
+        ("losses called loss_mask are multiplied by 4",),
     ),
     _set(
         "settings-first-targets-alone", "matching", "of more targets than queries only the first",

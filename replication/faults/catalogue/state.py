@@ -105,7 +105,7 @@ FAULTS = (
         together(
             assigned(lambda arrays: {f"{NORM}.bias": arrays[f"{NORM}.bias"]}),
             line(NORM, "x = wide(input)",
-                 "x = wide(input)\n        self.bias.assign_add(1e-6 * tf.reduce_mean(x, (0, 1)))"),
+                 "x = wide(input)\n    self.bias.assign_add(1e-6 * tf.reduce_mean(x, (0, 1)))"),
         ),
         (NORM,), (), "statistics that a run changes", "transformer",
     ),
