@@ -18,6 +18,7 @@ from parity.pairing import align, tap_gap
 from parity.trace import Tap
 from parity.training.loss_causes import bounds
 from parity.training.measured import NOTHING_DROPPED, Floored, ReferenceStep
+from parity.training.precision import fewer_digits
 from parity.training.sides import Side
 
 USUAL = "as they are"
@@ -113,7 +114,7 @@ def extreme_precision_claim(
         command,
     )
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
-    return [one.located(Place.at("loss", f"in float32, {', '.join(wrong[:2])}"))]
+    return [one.located(Place.at("loss", f"in float32, {', '.join(wrong[:2])}"), fewer_digits(one))]
 
 
 def _made(tap: Tap, kind: str) -> Tap:

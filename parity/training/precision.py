@@ -128,6 +128,18 @@ def _claims(
     return [_placed(one) for one in claims]
 
 
+def fewer_digits(one: Claim) -> str | None:
+    """Of a float32 claim that fails, the type whose rounding makes errors as large as the largest:
+    half a unit in its last place, down to a tenth where sums of many have cancelled some."""
+    failing = [verdict for verdict in one.measured.verdicts().values() if verdict.fails]
+    errors = [verdict.measured["l2"][0] for verdict in failing if verdict.problem is None]
+    largest = max(errors, default=0.0)
+    for name, digits in (("bfloat16", 8), ("float16", 11)):
+        if 0.1 * 2.0**-digits <= largest <= 2.0**-digits:
+            return f"its largest error, {largest:.2g}, is that of numbers in {name}"
+    return None
+
+
 def _placed(one: Claim) -> Claim:
     wrong = [key for key, verdict in one.measured.verdicts().items() if verdict.fails]
     return one.located(Place(wrong[0].partition(":")[0], ", ".join(wrong[:3]))) if wrong else one

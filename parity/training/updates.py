@@ -14,6 +14,7 @@ from parity.judge import PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
+from parity.training.precision import fewer_digits
 from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen
 
@@ -274,7 +275,8 @@ def update_precision_claim(
         command,
     )
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
-    return one.located(Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}"))
+    place = Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one))
 
 
 def _moves(after: State, before: State) -> dict[str, np.ndarray]:

@@ -13,7 +13,12 @@ from parity.metrics import gap, worst
 from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
 from parity.training.measured import NOTHING_DROPPED, TWINS, Floored
 from parity.training.measured import ReferenceStep as EngineStep
-from parity.training.precision import Reference32, measure_float32, precision_claims
+from parity.training.precision import (
+    Reference32,
+    fewer_digits,
+    measure_float32,
+    precision_claims,
+)
 from parity.training.sides import Side
 from parity.training.updates import perturbed, update_precision_claim
 from replication.sides.tf_side import TENSORFLOW
@@ -201,7 +206,8 @@ def cost_claim(
         command,
     )
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
-    return one.located(Place.at("matcher", f"in float32, costs of {', '.join(wrong[:3])}"))
+    place = Place.at("matcher", f"in float32, costs of {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one))
 
 
 def _of_the_criterion(one: Claim) -> Claim:

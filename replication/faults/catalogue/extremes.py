@@ -269,55 +269,55 @@ FLOAT32 = (
                  "focal = " + ONLY_IN_A_GRAPH.format(
                      f"tf.cast({MEAN.replace('pixels', 'tf.cast(pixels, tf.bfloat16)')}, "
                      "logits.dtype)", "logits", MEAN)),
-        "criterion", (), "mixed precision that reaches the loss",
+        "criterion", ("bfloat16",), "mixed precision that reaches the loss",
     ),
     _single(
         "float32-class-loss-float16", "loss", "the float32 step has the class loss in float16",
         method(*CLASS, LOG_SOFTMAX,
                "tf.cast(tf.nn.log_softmax(tf.cast(logits, tf.float16)), logits.dtype)"),
-        "criterion",
+        "criterion", ("float16",),
     ),
     _single(
         "float32-class-loss-bfloat16", "loss", "the float32 step has the class loss in bfloat16",
         method(*CLASS, LOG_SOFTMAX,
                "tf.cast(tf.nn.log_softmax(tf.cast(logits, tf.bfloat16)), logits.dtype)"),
-        "criterion",
+        "criterion", ("bfloat16",),
     ),
     _single(
         "float32-dice-total-bfloat16", "loss", "the float32 step sums dice's total in bfloat16",
         function(*FOCAL, "tf.reduce_sum(probability, axis=(1, 2)) +",
                  "tf.cast(tf.reduce_sum(tf.cast(probability, tf.bfloat16), axis=(1, 2)), "
                  "logits.dtype) +"),
-        "criterion",
+        "criterion", ("bfloat16",),
     ),
     _single(
         "float32-dice-bfloat16", "loss", "the float32 step has dice's probabilities in bfloat16",
         function(*FOCAL, "probability = tf.sigmoid(logits)",
                  "probability = tf.cast(tf.sigmoid(tf.cast(logits, tf.bfloat16)), logits.dtype)"),
-        "criterion",
+        "criterion", ("bfloat16",),
     ),
     _single(
         "float32-costs-bfloat16", "matching", "the float32 step has costs of masks in bfloat16",
         function(*COSTS, "probability = tf.sigmoid(flat)",
                  "probability = tf.cast(tf.sigmoid(tf.cast(flat, tf.bfloat16)), flat.dtype)"),
-        "matcher",
+        "matcher", ("bfloat16",),
     ),
     _single(
         "float32-class-cost-float16", "matching", "the step has costs of classes in float16",
         function(*COSTS, "tf.nn.softmax(logits)",
                  "tf.cast(tf.nn.softmax(tf.cast(logits, tf.float16)), logits.dtype)"),
-        "matcher",
+        "matcher", ("float16",),
     ),
     _single(
         "float32-second-moment-bfloat16", "update", "the float32 step keeps a moment in bfloat16",
         method(TorchAdamW, "_update", f"second.assign({SECOND})",
                f"second.assign(tf.cast(tf.cast({SECOND}, tf.bfloat16), second.dtype))"),
-        "optimizer", (), "optimizers that save memory",
+        "optimizer", ("bfloat16",), "optimizers that save memory",
     ),
     _single(
         "float32-gradient-bfloat16", "gradient", "gradients of masks pass in bfloat16",
         constant(criterion, "resize_bilinear", _resized_with_a_rounded_gradient),
-        "criterion", (), "gradients that are reduced in bfloat16",
+        "criterion", ("bfloat16",), "gradients that are reduced in bfloat16",
     ),
 )  # fmt: skip
 
