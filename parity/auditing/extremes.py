@@ -1,6 +1,6 @@
 """The claims on modules that run alone on extreme inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,18 +9,21 @@ from parity.auditing.options import Options
 from parity.auditing.pair import Built, cast
 from parity.auditing.port import Port, recorder_of, usable
 from parity.auditing.reference import Reference
+from parity.calls import Call
 from parity.causes.case import Case
 from parity.claims import Claim, Place, margin_claim
 from parity.judge import Verdict
 from parity.judging.extremes import (
     Extreme,
+    Run,
     Side,
     cause,
     judged_in_float32,
     judged_in_float64,
     places,
+    results_of,
 )
-from parity.trace import shown
+from parity.trace import Tap, shown
 
 
 def extreme_claims(
@@ -29,8 +32,8 @@ def extreme_claims(
     options: Options,
     known: Mapping[str, dict] | None = None,
 ) -> list[Claim]:
-    """That every module alone computes the same on extreme inputs, in float64, and in float32 is as
-    exact there as the reference's own; where not, the innermost module that does not, and why.
+    """That every module alone computes the same on extreme inputs, in float64, and where it does is
+    as exact in float32 as the reference's own; where not, the innermost module that is not, and why.
 
     `known` keeps by dtype what the reference's modules return, where several ports are judged.
     """
@@ -39,7 +42,7 @@ def extreme_claims(
     with reference.built.precision(), port.float64.precision():
         found = judged_in_float64(double, reference.trace)
     explain = reference.framework.explain
-    said = partial(explain, double.reference) if explain is not None else lambda case: ()
+    said = partial(_explained, explain, double) if explain is not None else lambda run: ()
     claims = _claim(
         "extreme_function",
         "On extreme inputs every module alone computes the same in float64",
@@ -49,16 +52,15 @@ def extreme_claims(
         "roundings are moved",
         options.command,
     )
-    if port.float32 is None or not options.float32:
+    if port.float32 is None or not options.float32 or any(one.fails for one in claims):
         return claims
-    wrong = [(one.path, one.kind) for one in found if one.fails]
     single = replace(_side(reference, port.float32, "float32"), known=known["float32"])
     with reference.built.precision(), port.float32.precision():
-        found = judged_in_float32(single, double, reference.trace, wrong)
+        found = judged_in_float32(single, double, reference.trace)
     return claims + _claim(
         "extreme_precision",
         "On extreme inputs no module alone is less exact in float32 than the reference's own",
-        (found, lambda case: ()),
+        (found, lambda run: ()),
         "largest error in units of its limit; the limit is 4 x the error of the float32 reference "
         "against its own float64 run, or its rounding floor where larger",
         options.command,
@@ -82,7 +84,7 @@ def _side(reference: Reference, built: Built, dtype: str) -> Side:
 def _claim(
     identity: str,
     title: str,
-    judged: tuple[Sequence[Extreme], Callable[[Case], Sequence[Any]]],
+    judged: tuple[Sequence[Extreme], Callable[[Run], Sequence[Any]]],
     derivation: str,
     command: str,
 ) -> list[Claim]:
@@ -98,3 +100,32 @@ def _claim(
     kinds = ", ".join(dict.fromkeys(each.kind for each in own))
     place = Place(shown(path), f"{shown(path)}: given inputs {kinds}")
     return [one.located(place, cause(own, explain))]
+
+
+def _explained(explain: Callable[..., Sequence[Any]], side: Side, run: Run) -> Sequence[Any]:
+    """What explains the first result that differs; the module runs whole."""
+
+    def again(given: Mapping[str, Tap] = run.feeds, results: Any = None) -> Mapping[str, Tap]:
+        return results_of(side.reference, run.theirs, given)
+
+    case = Case(
+        run.theirs,
+        run.key,
+        {key: tap for key, tap in run.made.items() if key in run.exact},
+        run.exact,
+        run.floors,
+        run.feeds,
+        {},
+        again,
+        lambda given=run.feeds: results_of(side.port, run.ours, given),
+        run.exact,
+        through=frozenset(_paths(run.theirs)),
+        ours=run.ours,
+    )
+    return explain(side.reference, case)
+
+
+def _paths(call: Call) -> Iterator[str]:
+    for child in call.children:
+        yield child.path
+        yield from _paths(child)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from parity.calls import Call, IsolationError
-from parity.causes.case import Case
 from parity.judge import Verdict, function_verdict, precision_verdict
 from parity.judging.calls import NO_FLOOR, feeds_of
 from parity.metrics import Gap, failed
@@ -71,8 +70,29 @@ class Side:
         """The finite results of one of the reference's modules on one kind of inputs."""
         place = (theirs.path, theirs.call, kind)
         if place not in self.known:
-            self.known[place] = _finite(_results(self.reference, theirs, feeds))
+            self.known[place] = _finite(results_of(self.reference, theirs, feeds))
         return self.known[place]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One module of both sides, run alone: the calls, what both were given and returned, by key,
+    and how far rounding moves that."""
+
+    theirs: Call
+    ours: Call
+    feeds: Mapping[str, Tap]
+    exact: Mapping[str, Tap]
+    made: Mapping[str, Tap]
+    floors: Mapping[str, Gap]
+
+    @property
+    def key(self) -> str:
+        """The first result that differs, of those that both have."""
+        shared = [key for key in self.exact if key in self.made]
+        gaps = {key: tap_gap(self.made[key], self.exact[key]) for key in shared}
+        wrong = [k for k, one in gaps.items() if function_verdict(k, one, self.floors[k]).fails]
+        return next(iter(wrong), "")
 
 
 @dataclass(frozen=True)
@@ -83,7 +103,7 @@ class Extreme:
     kind: str
     verdicts: tuple[Verdict, ...]
     results: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
-    case: Case | None = None
+    run: Run | None = None
 
     @property
     def fails(self) -> bool:
@@ -110,66 +130,18 @@ def judged_in_float64(side: Side, trace: Trace) -> list[Extreme]:
             verdicts = {k: function_verdict(_named(k, kind), g, floors[k]) for k, g in gaps.items()}
         one = _extreme(theirs, kind, verdicts, exact, made)
         if one.fails and not isinstance(made, str):
-            calls = (theirs, ours)
-            one = replace(one, case=_case(side, calls, feeds, (exact, made), floors))
+            one = replace(one, run=Run(theirs, ours, feeds, exact, made, floors))
         found.append(one)
     return found
 
 
-def _case(
-    side: Side,
-    calls: tuple[Call, Call],
-    feeds: Mapping[str, Tap],
-    taps: tuple[Mapping[str, Tap], Mapping[str, Tap]],
-    floors: Mapping[str, Gap],
-) -> Case:
-    """What an explanation of the first result that differs must remove; the module runs whole."""
-    (theirs, ours), (exact, made) = calls, taps
-    through = frozenset(_paths(theirs))
-    shared = {key: tap for key, tap in made.items() if key in exact}
-    gaps = {key: tap_gap(tap, exact[key]) for key, tap in shared.items()}
-    wrong = [k for k, found in gaps.items() if function_verdict(k, found, floors[k]).fails]
-
-    def run(given: Mapping[str, Tap] = feeds, results: Any = None) -> Mapping[str, Tap]:
-        return _results(side.reference, theirs, given)
-
-    def again(given: Mapping[str, Tap] = feeds) -> Mapping[str, Tap]:
-        return _results(side.port, ours, given)
-
-    return Case(
-        theirs,
-        wrong[0] if wrong else next(iter(exact)),
-        shared,
-        exact,
-        floors,
-        feeds,
-        {},
-        run,
-        again,
-        exact,
-        through=through,
-        ours=ours,
-    )
-
-
-def _paths(call: Call) -> Iterator[str]:
-    for child in call.children:
-        yield child.path
-        yield from _paths(child)
-
-
-def judged_in_float32(
-    single: Side, double: Side, trace: Trace, wrong: Sequence[tuple[str, str]]
-) -> list[Extreme]:
-    """The same in float32, held to the reference in float64 on the same inputs.
-
-    `wrong` are modules and kinds that differ in float64 already.
-    """
+def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]:
+    """The same in float32, held to the reference in float64 on the same inputs."""
     found = []
     known = {(one.path, one.call): one for one in double.reference.calls}
     for theirs, ours, kind, feeds in _cases(single, trace):
         wide = known.get((theirs.path, theirs.call))
-        if wide is None or (theirs.path, kind) in wrong:
+        if wide is None:
             continue
         own = single.exact(theirs, kind, feeds)
         exact = double.exact(wide, kind, feeds) if own else {}
@@ -211,7 +183,7 @@ def places(found: Sequence[Extreme]) -> list[tuple[str, list[Extreme]]]:
     ]
 
 
-def cause(own: Sequence[Extreme], explain: Callable[[Case], Sequence[Any]]) -> str | None:
+def cause(own: Sequence[Extreme], explain: Callable[[Run], Sequence[Any]]) -> str | None:
     """What one module makes of inputs on which it fails: what its values tell by themselves, else
     the mistake with which the reference makes the same (`explain`), else what the kinds tell."""
     for one in own:
@@ -219,7 +191,7 @@ def cause(own: Sequence[Extreme], explain: Callable[[Case], Sequence[Any]]) -> s
             if (text := of_values(ours, theirs)) is not None:
                 return text
     for one in own:
-        found = [] if one.case is None or one.case.key not in one.case.port else explain(one.case)
+        found = explain(one.run) if one.run is not None and one.run.key else []
         if found and found[0].exact:
             return found[0].text
     kinds = {one.kind for one in own}
@@ -283,7 +255,7 @@ def _height(call: Call) -> int:
     return 1 + max(map(_height, call.children)) if call.children else 0
 
 
-def _results(recorder: Any, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
+def results_of(recorder: Any, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
     """What the module returns; nothing where it cannot run alone on them."""
     try:
         with np.errstate(all="ignore"):

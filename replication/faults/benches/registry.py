@@ -120,7 +120,10 @@ def _training_settings(config: str, size: str) -> TrainingBench:
 def _extreme(config: str, size: str) -> Any:
     from replication.faults.benches.extremes import ExtremeBench
 
-    return ExtremeBench(_with_swin(entry_of(config).model), WEIGHTS, EXTREME_SIZE)
+    model = entry_of(config).model
+    if not isinstance(model.backbone, SwinConfig):
+        model = model.replace(backbone=dataclasses.replace(SWIN, depths=(1, 2, 1, 1)))
+    return ExtremeBench(model, WEIGHTS, EXTREME_SIZE)
 
 
 def _training_extreme(config: str, size: str) -> Any:
