@@ -33,7 +33,7 @@ def extreme_claims(
     known: Mapping[str, dict] | None = None,
 ) -> list[Claim]:
     """That every module alone computes the same on extreme inputs, in float64, and where it does is
-    as exact in float32 as the reference's own; where not, the innermost module that is not, and why.
+    as exact in float32 as the reference's own; where not, the innermost such module, and why.
 
     `known` keeps by dtype what the reference's modules return, where several ports are judged.
     """
