@@ -207,18 +207,27 @@ def of_values(ours: np.ndarray, theirs: np.ndarray) -> str | None:
     """The mistake that an array of results shows by itself."""
     if ours.shape != theirs.shape or ours.dtype.kind != "f":
         return None
+    return not_finite(ours, theirs) or _clipped(ours, theirs)
+
+
+def not_finite(ours: np.ndarray, theirs: np.ndarray) -> str | None:
+    """What made numbers that are not finite, where the reference's are."""
     broken = ~np.isfinite(ours) & np.isfinite(theirs)
-    if broken.any():
-        if ours.ndim == 0:
-            return (
-                "the logarithm of a probability that is rounded to 0, or an exponential that "
-                "overflows"
-            )
-        if np.isnan(ours[broken]).all():
-            return "an exponential overflows, and infinity is divided by infinity: NaN"
-        if (ours[broken] == -np.inf).all():
-            return "the logarithm of a probability that is rounded to 0, in place of its own form"
-        return "an exponential overflows"
+    if not broken.any():
+        return None
+    if ours.ndim == 0:
+        return (
+            "the logarithm of a probability that is rounded to 0, or an exponential that overflows"
+        )
+    if np.isnan(ours[broken]).all():
+        return "an exponential overflows, and infinity is divided by infinity: NaN"
+    if (ours[broken] == -np.inf).all():
+        return "the logarithm of a probability that is rounded to 0, in place of its own form"
+    return "an exponential overflows"
+
+
+def _clipped(ours: np.ndarray, theirs: np.ndarray) -> str | None:
+    """The bound that all numbers which differ are at, beyond which the reference's are."""
     scale = np.abs(theirs).max(initial=0.0) or 1.0
     differs = np.abs(ours - theirs) > 1e-6 * np.maximum(np.abs(theirs), 1e-12 * scale)
     if not differs.any():

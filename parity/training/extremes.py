@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.claims import Claim, Place, margin_claim
 from parity.judge import PRECISION_FACTOR, Verdict, gradient_verdict, precision_verdict
-from parity.judging.extremes import extreme, of_values
+from parity.judging.extremes import extreme, not_finite
 from parity.metrics import Gap, failed, gap, perturb_ulp, worst
 from parity.pairing import align, tap_gap
 from parity.trace import Tap
@@ -210,8 +210,10 @@ def _causes(
         array = _array(ours[key]) if key in ours else None
         if isinstance(one, Tap) and array is not None:
             array = align(ours[key], one.axes)
-        if array is not None and (text := of_values(array, _array(one))) is not None:
-            return (text,)
+        if array is not None and array.shape == _array(one).shape:
+            text = not_finite(array, _array(one))
+            if text is not None:
+                return (text,)
     terms = {key: one for key, one in exact.items() if not isinstance(one, Tap)}
     passed = {key: one for key, one in exact.items() if isinstance(one, Tap)}
     there = replace(

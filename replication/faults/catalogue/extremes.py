@@ -176,7 +176,7 @@ LOSSES = (
     _loss(
         "extreme-class-clipped-1e-6", "cross entropy clips probabilities at 1e-6",
         _in_class("tf.math.log(tf.clip_by_value(tf.nn.softmax(logits), 1e-6, 1.0))"), "criterion",
-        ("clipped below at 1e-06",),
+        ("at 1e-06",),
     ),
     _loss(
         "extreme-class-logits-clipped-50", "cross entropy clips logits at -50 and 50",
