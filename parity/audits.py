@@ -23,13 +23,14 @@ from parity.auditing.result import (
     Precision,
     build_result,
     isolated_claim,
+    score_error,
 )
 from parity.auditing.state import others_by_default, put_back, state_before
 from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.frameworks.shared.interceptions import noting
-from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
+from parity.judge import Verdict, same_decisions
 from parity.localise import Localisation, locate
 from parity.matching.search import completed
 from parity.metrics import Gap
@@ -348,7 +349,7 @@ def _judge_float32(
             with usable(built, execution):
                 runs.port32[execution], _ = recorder(inputs, decided)
             decisions = [
-                same_decisions(key, array, trace[key].array, _score_error(key, measured))
+                same_decisions(key, array, trace[key].array, score_error(key, measured))
                 for key, array in decided.scores.items()
             ]
             gaps = _within(measured, comparison.gaps)
@@ -373,12 +374,6 @@ class _Decided:
         self._comparison(tap)
         if tap.key in self._trace and self._decided(tap):
             self.scores[tap.key] = tap.array.copy()
-
-
-def _score_error(key: str, measured: Measured) -> float:
-    """The largest absolute error of one score that the precision claim allows."""
-    own, floor = measured.reference32[key], measured.floors32[key]
-    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms
 
 
 def _few(keys: Sequence[str]) -> str:

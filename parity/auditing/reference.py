@@ -1,8 +1,9 @@
 """What an audit measures of the reference: once, for any number of ports."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,17 @@ class Reference:
 
 
 def measure_reference(
-    pair: Pair, options: Options, steps: Steps, first: Built | None = None
+    pair: Pair,
+    options: Options,
+    steps: Steps,
+    first: Built | None = None,
+    *,
+    stored: Callable[[Callable], tuple[Any, Any]] = lambda record: record(),
 ) -> Reference:
     """Everything of an audit that does not depend on the port.
 
-    `first` is what `given_reference` has built already.
+    `first` is what `given_reference` has built already; `stored` makes the float64 run, a function
+    of a sink for its taps, and returns its outputs and the taps: by default they are in memory.
 
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
@@ -85,7 +92,7 @@ def measure_reference(
             built, recorder = _recorder(pair, options, "float64", first)
             inputs64 = cast(pair.inputs, "float64")
             with built.precision():
-                outputs, trace = recorder(inputs64)
+                outputs, trace = stored(partial(recorder, inputs64))
         if options.only is not None and not len(trace):
             raise InputError(
                 f"--only {options.only!r} selects nothing",

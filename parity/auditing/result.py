@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.claims import Claim, Place, all_hold, claim, margin_claim
-from parity.judge import Verdict, least_floor, same_function, same_precision
+from parity.judge import PRECISION_FACTOR, Verdict, least_floor, same_function, same_precision
 from parity.localise import Localisation
 from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
@@ -589,3 +589,9 @@ def _layers(
 def nearest(verdicts: Verdicts) -> Verdict:
     """The verdict nearest to its limit, or furthest above it; at least one is needed."""
     return max(verdicts.values(), key=lambda verdict: verdict.margin)
+
+
+def score_error(key: str, measured: Measured) -> float:
+    """The largest absolute error of one score that the precision claim allows."""
+    own, floor = measured.reference32[key], measured.floors32[key]
+    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms

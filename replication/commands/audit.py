@@ -107,7 +107,7 @@ def _audit_pair(
     from parity.auditing.options import NOT_VERIFIED, Options
     from parity.auditing.unfinished import Unfinished
     from parity.audits import audit_with
-    from replication.commands.pair_source import load_pair, load_training
+    from replication.sides.pair_source import load_pair, load_training
 
     if excluded:
         raise InputError(
@@ -215,6 +215,13 @@ def register(app: typer.Typer) -> None:
                 help="With --pair, list weights without a counterpart instead of refusing them.",
             ),
         ] = False,
+        reference_trace: Annotated[
+            Path | None,
+            typer.Option(help="A reference that `parity capture` kept; it does not run."),
+        ] = None,
+        port_trace: Annotated[
+            Path | None, typer.Option(help="The same of a port; with both, no framework is needed.")
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -236,6 +243,30 @@ def register(app: typer.Typer) -> None:
             "--short-side": short_side,
             "--reference": reference != "builtin",
         }
+        if reference_trace is not None or port_trace is not None:
+            from replication.commands.capture import Described, audit_captured
+
+            beside = {"--all": every, "--train": train, "--only": only, "--isolate": isolate}
+            beside |= {"--search": search, "--hard-inputs": hard_inputs}
+            beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
+            beside |= {"--reference": reference != "builtin"}
+            set_threads(threads)
+            audit_captured(
+                {"reference": reference_trace, "port": port_trace},
+                Described(
+                    config,
+                    config_file,
+                    pair,
+                    weights,
+                    images or more_images,
+                    size,
+                    batch,
+                    short_side,
+                ),
+                [name for name, value in beside.items() if value],
+                execution,
+                (out, as_json, summary),
+            )
         if pair is not None:
             given = of_a_zoo | {
                 "--weights": weights != "seeded:0",
