@@ -121,7 +121,7 @@ def _precise(
     for tap in _paired(run.stored(ours.place), trace):
         comparison(tap)
         if tap.key in theirs.capture.decided:
-            error = score_error(tap.key, measured)
+            error = score_error(tap.key, measured, run.execution)
             decisions.append(same_decisions(tap.key, tap.array, trace[tap.key].array, error))
     return Precision(comparison.gaps, decisions)
 

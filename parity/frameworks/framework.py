@@ -15,6 +15,9 @@ from parity.names import Naming
 from parity.trace import Axes, Tap
 from parity.weights import Variable
 
+MIXED = "mixed_bfloat16"
+"""The precision of a model that multiplies in bfloat16 and keeps its weights in float32."""
+
 
 class MeasureFloors(Protocol):
     """How far rounding alone moves each tap of the reference, by key."""
@@ -104,6 +107,7 @@ class Framework(Protocol):
     Attributes:
         NAME: as people know it.
         EXECUTIONS: how its models can be run; in the first, modules run alone.
+        PRECISIONS: precisions beside float32 and float64. May be left out.
         ASKED_FOR: further executions of the forward pass, which take long to prepare; they are run
             only where they are named. May be left out.
         IMAGES: the axes of an image's tensor by their number, as its layers have them by default.
@@ -130,7 +134,8 @@ class Framework(Protocol):
         """A model that was built inside `precision(dtype)`, computing in `dtype`."""
 
     def precision(self, dtype: str) -> AbstractContextManager:
-        """Inside it models are built and run to compute in `dtype`."""
+        """Inside it models are built and run to compute in `dtype`; `MIXED` too where the framework
+        names that among its `PRECISIONS`, and `converted` makes float32 of it."""
 
     def in_training(self, model: Any) -> bool:
         """Whether two runs of the model would differ, by dropout or batch statistics."""

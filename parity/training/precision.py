@@ -60,9 +60,7 @@ def precision_claims(
         one.key: one for one in same_precision(gaps, reference.gradients, reference.floors)
     }
     losses = {
-        name: precision_verdict(
-            name, found, reference.losses[name], reference.loss_floors[name], dtype=np.float32
-        )
+        name: precision_verdict(name, found, reference.losses[name], reference.loss_floors[name])
         for name, found in _gaps(step, recorder.terms).items()
         if name in reference.losses
     }

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import tensorflow as tf
 
 from parity.errors import InputError
+from parity.frameworks.framework import MIXED
 from parity.frameworks.shared.floors import measure_floors as measure_floors
 from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
@@ -20,6 +21,7 @@ from parity.names import Naming
 from parity.trace import Axes
 
 NAME = "TensorFlow"
+PRECISIONS = (MIXED,)
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 kept_in_building = kept_in  # layers fix their precision when they are built
 explain = None

@@ -10,6 +10,7 @@ import torch
 from parity.calls import largest_gap
 from parity.causes.explain import explain as explain
 from parity.causes.explain import mend as mend
+from parity.frameworks.framework import MIXED
 from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
@@ -23,6 +24,7 @@ from parity.trace import Axes
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
 ASKED_FOR = ("compile",)
+PRECISIONS = (MIXED,)
 IMAGES: Mapping[int, str] = {5: "NCDHW", 4: "NCHW"}
 
 trainer = training
@@ -35,14 +37,17 @@ def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 
 def converted(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
     """The model itself, made to compute in `dtype`."""
-    model = model.to(getattr(torch, dtype))
+    model = model.to(torch.float32 if dtype == MIXED else getattr(torch, dtype))
     if dtype == "float64":
         rebuild_constants(model)
     return model
 
 
 def precision(dtype: str) -> AbstractContextManager:
-    """A model takes its precision from its weights, not from its surroundings."""
+    """A model takes its precision from its weights, but for products in bfloat16."""
+    if dtype == MIXED:
+        # Weights are moved in between, and a cast that was kept would be that of the old ones.
+        return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 
