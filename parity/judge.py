@@ -15,6 +15,8 @@ PRECISION_FACTOR = 4.0
 METRICS = ("l2", "max")
 BFLOAT16 = "bfloat16"
 """The execution in which a model multiplies in bfloat16, and keeps its weights in float32."""
+MIXED = "mixed_bfloat16"
+"""The precision of such a model."""
 EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, BFLOAT16: 2.0**-7}
 """The relative distance of neighbouring numbers, at most."""
 CLAIMS = ("same_function", "same_gradient", "same_precision", "same_decisions")

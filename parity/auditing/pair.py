@@ -13,7 +13,8 @@ from parity.auditing.result import Input
 from parity.calls import fill, flatten, is_array
 from parity.errors import InputError
 from parity.frameworks import registry
-from parity.frameworks.framework import MIXED, Framework
+from parity.frameworks.framework import Framework
+from parity.judge import MIXED
 from parity.names import Declared
 from parity.trace import Axes, tap_key
 from parity.weights import Loaded, Weights

@@ -19,9 +19,8 @@ from parity.auditing.reference import Reference, state_of_reference
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
-from parity.frameworks.framework import MIXED
 from parity.frameworks.shared.interceptions import Found, noting
-from parity.judge import BFLOAT16
+from parity.judge import BFLOAT16, MIXED
 from parity.names import Naming
 from parity.steps import Steps
 from parity.trace import Axes, Trace

@@ -14,8 +14,9 @@ from parity.auditing.pair import Built, InDtype, Pair, axes_of, build, cast
 from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
-from parity.frameworks.framework import MIXED, Framework
+from parity.frameworks.framework import Framework
 from parity.frameworks.shared.interceptions import Found, noting
+from parity.judge import MIXED
 from parity.metrics import Gap
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back

@@ -15,9 +15,6 @@ from parity.names import Naming
 from parity.trace import Axes, Tap
 from parity.weights import Variable
 
-MIXED = "mixed_bfloat16"
-"""The precision of a model that multiplies in bfloat16 and keeps its weights in float32."""
-
 
 class MeasureFloors(Protocol):
     """How far rounding alone moves each tap of the reference, by key."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity.errors import InputError
-from parity.frameworks.framework import MIXED, Framework
+from parity.frameworks.framework import Framework
+from parity.judge import MIXED
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def _pair(
 ) -> "Pair":
     """Both models; the reference is the request's, the port ours."""
     from parity.auditing.pair import InDtype, Pair
-    from parity.frameworks.framework import MIXED
+    from parity.judge import MIXED
     from parity.names import SameNames
     from parity.weights import Loaded
     from replication.forward import hugging_face

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 import tensorflow as tf
 
 from parity.errors import InputError
-from parity.frameworks.framework import MIXED
 from parity.frameworks.shared.floors import measure_floors as measure_floors
 from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
@@ -16,6 +15,7 @@ from parity.frameworks.tensorflow.capture import capture_effects as capture_effe
 from parity.frameworks.tensorflow.float64 import kept_in as kept_in
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.frameworks.tensorflow.weights import variables as variables
+from parity.judge import MIXED
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes

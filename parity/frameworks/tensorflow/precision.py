@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import tf_keras
 
-from parity.frameworks.framework import MIXED
+from parity.judge import MIXED
 
 
 @contextmanager

@@ -10,13 +10,13 @@ import torch
 from parity.calls import largest_gap
 from parity.causes.explain import explain as explain
 from parity.causes.explain import mend as mend
-from parity.frameworks.framework import MIXED
 from parity.frameworks.torch import training
 from parity.frameworks.torch.capture import Recorder
 from parity.frameworks.torch.capture import measure_floors as measure_floors
 from parity.frameworks.torch.float64 import kept_in as kept_in
 from parity.frameworks.torch.float64 import rebuild_constants
 from parity.frameworks.torch.weights import variables as variables
+from parity.judge import MIXED
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
