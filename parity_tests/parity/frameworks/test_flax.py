@@ -101,7 +101,9 @@ def test_gradients_of_what_modules_return_are_those_of_jax(execution):
         "mlp.a:grad_output": jax.grad(
             lambda a: (model.norm(X + model.mlp.b(jnp.tanh(a))) ** 2).sum()
         )(model.mlp.a(X)),
-        "mlp.b:grad_input.inputs": jax.grad(lambda x: (model.norm(X + model.mlp.b(x)) ** 2).sum())(x),
+        "mlp.b:grad_input.inputs": jax.grad(lambda x: (model.norm(X + model.mlp.b(x)) ** 2).sum())(
+            x
+        ),
     }
     for key, wanted in exact.items():
         gap = np.abs(trace[key].array - np.asarray(wanted)).max()
