@@ -52,7 +52,7 @@ def _swin(config: str, size: str) -> ForwardBench:
 
 
 def _odd(side: int) -> int:
-    """A side, this or a little smaller, that a patch of 4 leaves 1 of, so that it is padded by 3."""
+    """A side, this or a little smaller, that leaves 1 beyond patches of 4, and is padded by 3."""
     return side - (side - 1) % 4
 
 
