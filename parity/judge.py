@@ -17,6 +17,12 @@ MARGINAL, MORE = 8.0, 12
 reference: where one number that is rounded early decides what comes later, the errors of two runs
 are two draws, whose ratio has no bound."""
 METRICS = ("l2", "max")
+BFLOAT16 = "bfloat16"
+"""The execution in which a model multiplies in bfloat16, and keeps its weights in float32."""
+MIXED = "mixed_bfloat16"
+"""The precision of such a model."""
+EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, BFLOAT16: 2.0**-7}
+"""The relative distance of neighbouring numbers, at most."""
 CLAIMS = ("same_function", "same_gradient", "same_precision", "same_decisions")
 
 
@@ -158,7 +164,7 @@ def function_verdict(
     key: str, found: Gap, floor: Gap, factor: float = FUNCTION_FACTOR, cap: float = FUNCTION_CAP
 ) -> Verdict:
     """The verdict of `same_function` on one tap."""
-    bases = least_floor(found, floor, np.float64)
+    bases = least_floor(found, floor, "float64")
     return _verdict(key, "same_function", found, bases, floor.problem, Limits(factor, cap))
 
 
@@ -175,7 +181,7 @@ def gradient_verdict(
     (32 x floor is above 1). There the port's gradient must be as small as that noise, so
     factor * floor alone is the limit.
     """
-    bases = least_floor(found, floor, np.float64)
+    bases = least_floor(found, floor, "float64")
     return _verdict(key, "same_gradient", found, bases, floor.problem, Limits(factor, cap))
 
 
@@ -185,7 +191,7 @@ def same_precision(
     floors: Mapping[str, Gap],
     *,
     factor: float = PRECISION_FACTOR,
-    dtype: type = np.float32,
+    dtype: str = "float32",
 ) -> list[Verdict]:
     """Claim 2: the port's error is at most factor * max(reference's error, floor).
 
@@ -194,7 +200,7 @@ def same_precision(
         reference: the same of the reference run in `dtype`.
         floors: the same of the reference run in `dtype` under moved roundings.
         factor: the rule of the claim.
-        dtype: the precision judged, whose epsilon is the least floor.
+        dtype: the precision judged, of `EPSILONS`, whose epsilon is the least floor.
     """
     return [
         precision_verdict(key, found, reference[key], floors[key], factor, dtype)
@@ -208,7 +214,7 @@ def precision_verdict(
     reference: Gap,
     floor: Gap,
     factor: float = PRECISION_FACTOR,
-    dtype: type = np.float32,
+    dtype: str = "float32",
 ) -> Verdict:
     """The verdict of `same_precision` on one tap."""
     least = least_floor(found, floor, dtype)
@@ -218,7 +224,7 @@ def precision_verdict(
     return _verdict(key, "same_precision", found, bases, problem, limits)
 
 
-def least_floor(found: Gap, floor: Gap, dtype: type) -> dict[str, float]:
+def least_floor(found: Gap, floor: Gap, dtype: str) -> dict[str, float]:
     """The floor of each metric, at least what one rounding of the tap itself can make.
 
     A constant such as a position encoding does not move when inputs and weights do, so its measured
@@ -226,7 +232,7 @@ def least_floor(found: Gap, floor: Gap, dtype: type) -> dict[str, float]:
     place apart. One unit in the last place is a relative change of up to epsilon of each element:
     epsilon in l2, and epsilon times the largest element in units of the RMS in max.
     """
-    epsilon = float(np.finfo(dtype).eps)
+    epsilon = EPSILONS[dtype]
     return {
         "l2": max(floor.l2, epsilon),
         "max": max(floor.max, epsilon * max(1.0, found.peak, floor.peak)),

@@ -14,6 +14,7 @@ from parity.calls import fill, flatten, is_array
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
+from parity.judge import MIXED
 from parity.names import Declared
 from parity.trace import Axes, tap_key
 from parity.weights import Loaded, Weights
@@ -102,7 +103,7 @@ class Built:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Inside it the model runs, and in float64 stays there whatever it casts to."""
-        if self.told:
+        if self.told and self.dtype != MIXED:
             yield
             return
         kept = getattr(self.framework, "kept_in", nullcontext)
@@ -162,8 +163,9 @@ def inputs_of_port(pair: Pair, theirs: Framework, ours: Framework) -> Inputs:
 
 def cast(inputs: Inputs, dtype: str) -> Inputs:
     """The inputs with their floats in `dtype`."""
+    kind = "float32" if dtype == MIXED else dtype
     return _mapped(
-        inputs, lambda name, array: array.astype(dtype) if array.dtype.kind == "f" else array
+        inputs, lambda name, array: array.astype(kind) if array.dtype.kind == "f" else array
     )
 
 

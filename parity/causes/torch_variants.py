@@ -263,6 +263,7 @@ def _embedded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterato
     yield "without its rows", lambda: torch.zeros_like(result)
 
 
+OF_RELU = ("identity", "gelu", "gelu (tanh)", "silu", "leaky relu")
 NOT_SCALED = frozenset(
     {
         "detach", "clone", "lift_fresh", "_to_copy", "view", "_unsafe_view", "permute", "transpose",
@@ -302,8 +303,8 @@ VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.div: _quotient,
     _ATEN.pow: _power,
     _ATEN.cumsum: _cumulative,
-    _ATEN.relu_: also(_replaced_by("identity", "gelu", "leaky relu"), bounded()),
-    _ATEN.relu: also(_replaced_by("identity", "gelu", "leaky relu"), bounded()),
+    _ATEN.relu_: also(_replaced_by(*OF_RELU), bounded()),
+    _ATEN.relu: also(_replaced_by(*OF_RELU), bounded()),
     _ATEN.gelu: also(
         _replaced_by(
             "gelu (tanh)",

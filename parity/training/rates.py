@@ -15,6 +15,7 @@ from parity.measurements import Largest, Multiple
 from parity.metrics import gap, worst
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
+from parity.training.on_disk import ArraysOnDisk
 from parity.training.sides import Arrays, Side
 from parity.training.update_causes import causes, chosen
 from parity.training.updates import Gradients, clipped_as, given_gradients, perturbed, rule_of
@@ -254,13 +255,13 @@ def applied_claim(
     side, port, gradients = turning.reference, turning.port, turning.gradients
     verdicts: dict[str, Verdict] = {}
     moves, begun = {}, {}
-    twins = [[perturbed(one, seed) for one in gradients] for seed in TWINS]
+    twins = [[ArraysOnDisk(perturbed(one, seed)) for one in gradients] for seed in TWINS]
     magnified = _magnified(turning)
     for at in turning.turns:
         exact, ours = _last(side, port, at, gradients), moved_from(port, at, gradients)
         moved = [_last(side, port, at, twin) for twin in twins]
         rounding = EPSILON * magnified[at]
-        moved.append({key: (1 + rounding) * value for key, value in exact.items()})
+        moved.append(ArraysOnDisk((key, (1 + rounding) * one) for key, one in exact.items()))
         moves[at] = ours
         for key, value in exact.items():
             if key in ours[-1]:
@@ -322,11 +323,13 @@ def movement_gap(ours: Arrays, exact: Arrays) -> float:
     return found if np.isfinite(found) else np.inf
 
 
-def _cast(gradients: Gradients, dtype: Any) -> dict[str, np.ndarray | None]:
-    return {key: None if one is None else one.astype(dtype) for key, one in gradients.items()}
+def _cast(gradients: Gradients, dtype: Any) -> Gradients:
+    return ArraysOnDisk(
+        (key, None if one is None else one.astype(dtype)) for key, one in gradients.items()
+    )
 
 
-def _last(side: Side, port: Side, at: int, gradients: Sequence[Gradients]) -> dict[str, np.ndarray]:
+def _last(side: Side, port: Side, at: int, gradients: Sequence[Gradients]) -> Arrays:
     return port.seen(moved_from(side, at, gradients)[-1])
 
 
@@ -394,12 +397,9 @@ def _of_the_rule(turning: Turning, at: int, ours: Sequence[Arrays]) -> str | Non
     return "; ".join(causes(chosen(rule, shared, zeros, gradients, ours, units))) or None
 
 
-def moved_from(
-    side: Side, at: int, gradients: Sequence[Gradients], shift: int = 0
-) -> list[dict[str, np.ndarray]]:
-    """Parameters, zero before, after each of some updates from update `at` on, moments zero before.
-
-    `shift` lets the schedule be so many updates ahead.
+def moved_from(side: Side, at: int, gradients: Sequence[Gradients], shift: int = 0) -> list[Arrays]:
+    """Parameters, zero before, after each of some updates from update `at` on, moments zero before;
+    on disk. `shift` lets the schedule be so many updates ahead.
     """
     keys, found = side.parameters(), []
     with side.restored():
@@ -415,5 +415,5 @@ def moved_from(
         for number, one in enumerate(gradients, start=at):
             arrive(max(0, number + shift))
             side.update(optimizer, one)
-            found.append(side.state(side.tensors))
+            found.append(ArraysOnDisk(side.state(side.tensors)))
     return found

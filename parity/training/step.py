@@ -81,19 +81,18 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options, extreme: boo
     buffers = buffers_claim(step, port, forward, options.command)
     recorder = port.gradient_recorder("eager", NOTHING_DROPPED)
     hidden = {parameter_key(key) for key in port.hidden()}
-    exact = {key: tap for key, tap in step.gradients.values.items() if key not in hidden}
+    exact = step.gradients.values.without(hidden)
     comparison = Comparison(exact)
-    with step.side.training() as inputs, port.training() as port_inputs:
+    with step.side.training(), port.training() as port_inputs:
         recorder(port_inputs, comparison)
         claims = loss_claims(step, port, forward, recorder.terms, options.command)
         if step.side.decisions is not None:
             decided = decided_by(port, forward, step.outputs)
             claims = with_decisions(claims, decisions_claim(step, decided, options.command))
         backward = Backward(
-            step.forward,
+            lambda: step.taps,
             step.backward,
             recorder,
-            inputs,
             port_inputs,
             exact,
             step.gradients.floors,

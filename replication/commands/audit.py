@@ -6,11 +6,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from parity.auditing.result import AuditResult
+from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
-from replication.forward.run import EXECUTIONS, Request, audit
+from replication.forward.run import ASKED_FOR, EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 
 EVERY = ",".join(EXECUTIONS)
@@ -21,11 +21,12 @@ DEFAULT = "coco_r50"
 def parse_executions(text: str) -> tuple[str, ...]:
     """The executions in a comma-separated list; raises InputError for an unknown or empty one."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [name for name in names if name not in EXECUTIONS]
+    known = (*EXECUTIONS, *ASKED_FOR)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
             f"--execution has {unknown[0]!r}",
-            f"expected a comma-separated list of {', '.join(EXECUTIONS)}",
+            f"expected a comma-separated list of {', '.join(known)}",
             "for example --execution graph,xla",
         )
     return names
@@ -40,7 +41,7 @@ def summary(result: AuditResult) -> str:
         f"limit {float64.limit:.2g}, the nearest to its limit",
     ]
     lines += [
-        f"float32 {name}: worst error {one.worst_ratio:.2f}x the reference's own "
+        f"{_called(name)}: worst error {one.worst_ratio:.2f}x the reference's own "
         f"at {one.worst_tap}, limit {one.limit:g}x"
         for name, one in result.float32.items()
     ]
@@ -56,6 +57,11 @@ def summary(result: AuditResult) -> str:
             f"{loss['final_difference']:.1g}"
         )
     return "\n".join(lines)
+
+
+def _called(execution: str) -> str:
+    """An execution with its precision, such as `float32 graph`."""
+    return " ".join(dict.fromkeys([precision_of(execution), execution]))
 
 
 def _audit_all(
@@ -107,7 +113,7 @@ def _audit_pair(
     from parity.auditing.options import NOT_VERIFIED, Options
     from parity.auditing.unfinished import Unfinished
     from parity.audits import audit_with
-    from replication.commands.pair_source import load_pair, load_training
+    from replication.sides.pair_source import load_pair, load_training
 
     if excluded:
         raise InputError(
@@ -222,6 +228,13 @@ def register(app: typer.Typer) -> None:
                 help="With --pair, list weights without a counterpart instead of refusing them.",
             ),
         ] = False,
+        reference_trace: Annotated[
+            Path | None,
+            typer.Option(help="A reference that `parity capture` kept; it does not run."),
+        ] = None,
+        port_trace: Annotated[
+            Path | None, typer.Option(help="The same of a port; with both, no framework is needed.")
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -243,6 +256,30 @@ def register(app: typer.Typer) -> None:
             "--short-side": short_side,
             "--reference": reference != "builtin",
         }
+        if reference_trace is not None or port_trace is not None:
+            from replication.commands.capture import Described, audit_captured
+
+            beside = {"--all": every, "--train": train, "--only": only, "--isolate": isolate}
+            beside |= {"--search": search, "--hard-inputs": hard_inputs}
+            beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
+            beside |= {"--reference": reference != "builtin"}
+            set_threads(threads)
+            audit_captured(
+                {"reference": reference_trace, "port": port_trace},
+                Described(
+                    config,
+                    config_file,
+                    pair,
+                    weights,
+                    images or more_images,
+                    size,
+                    batch,
+                    short_side,
+                ),
+                [name for name, value in beside.items() if value],
+                execution,
+                (out, as_json, summary),
+            )
         if pair is not None:
             given = of_a_zoo | {
                 "--weights": weights != "seeded:0",

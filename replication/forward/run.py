@@ -11,6 +11,7 @@ from maskformer.family import family_of
 from parity.auditing.options import Options, Runs
 from parity.auditing.result import Input
 from parity.errors import InputError
+from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from parity.trace import Tap
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     Claims = list[Claim]
 
 EXECUTIONS = ("eager", "graph", "xla")
+ASKED_FOR = (BFLOAT16,)
+"""Executions of another precision, which are run only where they are named."""
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
 TRAINING = "losses, matching, gradients and weight updates"
 NOT_VERIFIED = (
@@ -233,6 +236,7 @@ def _pair(
 ) -> "Pair":
     """Both models; the reference is the request's, the port ours."""
     from parity.auditing.pair import InDtype, Pair
+    from parity.judge import MIXED
     from parity.names import SameNames
     from parity.weights import Loaded
     from replication.forward import hugging_face
@@ -244,7 +248,12 @@ def _pair(
     library = kind == "hf"
     reference, port = implementation(REFERENCE), implementation(PORT)
     return Pair(
-        InDtype(lambda dtype: build_reference(config, weights, dtype, kind)),
+        # In bfloat16 the reference's weights stay in float32: it runs under autocast.
+        InDtype(
+            lambda dtype: build_reference(
+                config, weights, "float32" if dtype == MIXED else dtype, kind
+            )
+        ),
         InDtype(lambda dtype: port.build(config, own or weights, dtype)),
         reference.inputs(batch, sizes, "float32"),
         port.inputs(batch, sizes, "float32"),

@@ -19,7 +19,7 @@ from replication.console.reference import commands
 
 MEASURING = {
     *("audit", "trajectory", "evaluate", "train", "preflight", "explain", "compare", "verify"),
-    *("convert", "predict", "inspect", "demo", "report", "import-run"),
+    *("capture", "convert", "predict", "inspect", "demo", "report", "import-run"),
     *("faults run", "faults clean", "data inspect", "score", "initial-weights"),
 }
 """What measures, judges or predicts; `audit --all` and `convert --verify` are options of theirs."""
