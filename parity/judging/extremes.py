@@ -28,7 +28,7 @@ def _peak(most: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def _far(array: np.ndarray) -> np.ndarray:
     spread = float(array.std()) or 1.0
-    return (array - array.mean()) / spread + 1000.0
+    return (array - array.mean()) / spread + 1e4
 
 
 KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -37,7 +37,7 @@ KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "up to 1000": _peak(1000.0),
     "beyond 65504": _peak(1e5),
     "next to overflow": _peak(LARGEST / 4),
-    "around a mean of 1000": _far,
+    "around a mean of 10000": _far,
     "all 3": lambda array: np.full_like(array, 3.0),
 }
 """How an array of floats is made extreme; all are exact in float32."""
@@ -195,7 +195,7 @@ def cause(own: Sequence[Extreme], explain: Callable[[Run], Sequence[Any]]) -> st
         if found and found[0].exact:
             return found[0].text
     kinds = {one.kind for one in own}
-    if kinds <= {"around a mean of 1000", "all 3"}:
+    if kinds <= {"around a mean of 10000", "all 3"}:
         return (
             "the variance is the mean of squares less the square of the mean, which cancels where "
             "the mean is large beside the spread"

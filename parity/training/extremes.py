@@ -25,7 +25,7 @@ USUAL = "as they are"
 IN_FLOAT32 = (USUAL, "up to 30", "up to 100", "up to 1000")
 """Without outputs that are alike: sums of terms that are alike round all in one direction, by how
 much depends on their order alone."""
-KINDS = ("up to 30", "up to 100", "up to 1000", "around a mean of 1000", "all 3")
+KINDS = ("up to 30", "up to 100", "up to 1000", "around a mean of 10000", "all 3")
 NOTHING = 1e-30  # a gradient as small as this is none, where the reference's is exactly none
 NO_FLOOR = Gap(0.0, 0.0)
 SEEDS = (0, 1, 2, 3)  # of the moved runs by which a gap beyond one rounding is judged
