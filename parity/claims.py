@@ -230,7 +230,9 @@ def all_hold(claims: Sequence[Claim]) -> bool:
 
 
 def verdict_of(claims: Sequence[Claim], holds: str = "equal", fails: str = "different") -> str:
-    """What claims say together: that all hold, that one fails, or that one is not decided."""
+    """What claims say together: that all hold, that one does not, or only that rounding explains
+    what one measured."""
     if all_hold(claims):
         return holds
-    return fails if any(one.fails for one in claims) else UNDECIDED
+    left = [one for one in claims if not one.holds]
+    return UNDECIDED if all(one.drowned for one in left) else fails

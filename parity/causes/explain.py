@@ -96,6 +96,7 @@ def explain_values(
     ours: Mapping[str, Any],
     limit: float,
     known: Iterable[Mistake] = (),
+    variants: Mapping[Any, Any] | None = None,
 ) -> list[Explanation]:
     """The mistakes with which a function of the reference gives the port's values.
 
@@ -104,6 +105,7 @@ def explain_values(
         ours: the port's, for some of the names.
         limit: largest relative difference (l2) that rounding leaves.
         known: mistakes that are well known of this function, which are tried first.
+        variants: other forms of operations, by default all that are known.
     Returns: at most `KEPT`, all exact; none where the values are the reference's within `limit`,
         which any mistake that hardly matters would explain.
     """
@@ -119,7 +121,8 @@ def explain_values(
             after = _relative(ours, ran(run))
         if after <= limit:
             return [Explanation(mistake.text, before, after, True, True)]
-    _, mistakes = mistakes_torch.operations(run)
+    every = mistakes_torch.VARIANTS if variants is None else variants
+    _, mistakes = mistakes_torch.operations(run, every)
     for mistake in mistakes:
         with mistake.planted():
             after = _relative(ours, ran(run))

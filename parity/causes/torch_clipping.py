@@ -72,6 +72,25 @@ def binary_entropy(operation: Any, args: tuple, kwargs: dict, result: Any) -> It
     yield from _clipped_inputs(operation, args, kwargs)
 
 
+def log_sigmoid(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[Variant]:
+    """The logarithm of a sigmoid, of which small probabilities are lost."""
+    (x,), rest = args, () if isinstance(result, Tensor) else tuple(result[1:])
+
+    def found(value: Tensor) -> Any:
+        return (value, *rest) if rest else value
+
+    for least in CLIPPED:
+        yield (
+            f"the logarithm of a sigmoid that is clipped at {least:g} and 1 - {least:g}",
+            lambda least=least: found(x.sigmoid().clamp(least, 1 - least).log()),
+        )
+    for most in BOUNDS:
+        yield (
+            f"its input is clipped at -{most:g} and {most:g}",
+            lambda most=most: operation(x.clamp(-most, most), **kwargs),
+        )
+
+
 def bounded(most: tuple[float, ...] = ACTIVATIONS) -> Variants:
     """Of an activation: its result kept below a number."""
 
@@ -91,6 +110,7 @@ BOUNDED: dict[Any, Variants] = {
     _ATEN._safe_softmax: clipped_probabilities,
     _ATEN.sigmoid: clipped_probabilities,
     _ATEN._log_softmax: log_softmax,
+    _ATEN.log_sigmoid_forward: log_sigmoid,
     _ATEN.binary_cross_entropy_with_logits: binary_entropy,
     _ATEN.relu: bounded(),
     _ATEN.relu_: bounded(),

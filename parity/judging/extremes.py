@@ -28,7 +28,7 @@ def _peak(most: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def _far(array: np.ndarray) -> np.ndarray:
     spread = float(array.std()) or 1.0
-    return (array - array.mean()) / spread + 1000.0
+    return (array - array.mean()) / spread + 1e4
 
 
 KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -37,21 +37,21 @@ KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "up to 1000": _peak(1000.0),
     "beyond 65504": _peak(1e5),
     "next to overflow": _peak(LARGEST / 4),
-    "around a mean of 1000": _far,
+    "around a mean of 10000": _far,
     "all 3": lambda array: np.full_like(array, 3.0),
 }
 """How an array of floats is made extreme; all are exact in float32."""
 
 
-def extreme(tap: Tap, kind: str) -> Tap:
-    """The tap with other floats, rounded to float32; masks of 0 and 1, and what is not finite, stay
+def extreme(tap: Tap, kind: str, dtype: type = np.float32) -> Tap:
+    """The tap with other floats, rounded to `dtype`; masks of 0 and 1, and what is not finite, stay
     as they are."""
     array = tap.array
     finite = np.isfinite(array) if array.dtype.kind == "f" else None
     if finite is None or not finite.any() or np.isin(array, (0.0, 1.0)).all():
         return tap
     with np.errstate(over="ignore"):
-        made = KINDS[kind](array[finite].astype(np.float64)).astype(np.float32)
+        made = KINDS[kind](array[finite].astype(np.float64)).astype(dtype)
     found = array.copy()
     found[finite] = made
     return replace(tap, array=found)
@@ -118,7 +118,8 @@ def judged_in_float64(side: Side, trace: Trace) -> list[Extreme]:
     own gap when roundings of that module are moved.
     """
     found = []
-    for theirs, ours, kind, feeds in _cases(side, trace):
+    # Of numbers that float32 holds, float64 rounds no square.
+    for theirs, ours, kind, feeds in _cases(side, trace, np.float64):
         exact = side.exact(theirs, kind, feeds)
         if not exact:
             continue
@@ -139,12 +140,12 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
     """The same in float32, held to the reference in float64 on the same inputs."""
     found = []
     known = {(one.path, one.call): one for one in double.reference.calls}
-    for theirs, ours, kind, feeds in _cases(single, trace):
+    for theirs, ours, kind, feeds in _cases(single, trace, np.float32):
         wide = known.get((theirs.path, theirs.call))
         if wide is None:
             continue
         own = single.exact(theirs, kind, feeds)
-        exact = double.exact(wide, kind, feeds) if own else {}
+        exact = double.exact(wide, f"{kind}, float32", feeds) if own else {}
         exact = {key: tap for key, tap in exact.items() if key in own}
         if not exact:
             continue
@@ -186,6 +187,12 @@ def places(found: Sequence[Extreme]) -> list[tuple[str, list[Extreme]]]:
 def cause(own: Sequence[Extreme], explain: Callable[[Run], Sequence[Any]]) -> str | None:
     """What one module makes of inputs on which it fails: what its values tell by themselves, else
     the mistake with which the reference makes the same (`explain`), else what the kinds tell."""
+    kinds = {one.kind for one in own}
+    if kinds <= {"around a mean of 10000", "all 3"}:
+        return (
+            "the variance is the mean of squares less the square of the mean, which cancels where "
+            "the mean is large beside the spread"
+        )
     for one in own:
         for ours, theirs in one.results:
             if (text := of_values(ours, theirs)) is not None:
@@ -194,12 +201,6 @@ def cause(own: Sequence[Extreme], explain: Callable[[Run], Sequence[Any]]) -> st
         found = explain(one.run) if one.run is not None and one.run.key else []
         if found and found[0].exact:
             return found[0].text
-    kinds = {one.kind for one in own}
-    if kinds <= {"around a mean of 1000", "all 3"}:
-        return (
-            "the variance is the mean of squares less the square of the mean, which cancels where "
-            "the mean is large beside the spread"
-        )
     return None
 
 
@@ -242,7 +243,9 @@ def _clipped(ours: np.ndarray, theirs: np.ndarray) -> str | None:
     return None
 
 
-def _cases(side: Side, trace: Trace) -> Iterator[tuple[Call, Call, str, dict[str, Tap]]]:
+def _cases(
+    side: Side, trace: Trace, dtype: type
+) -> Iterator[tuple[Call, Call, str, dict[str, Tap]]]:
     """The first call of each module that can run alone, with every kind of extreme inputs."""
     ours = {(call.path, call.call): call for call in side.port.calls}
     seen: set[str] = set()
@@ -255,7 +258,7 @@ def _cases(side: Side, trace: Trace) -> Iterator[tuple[Call, Call, str, dict[str
             continue
         feeds = feeds_of(trace, theirs)
         for kind in KINDS:
-            made = {name: extreme(tap, kind) for name, tap in feeds.items()}
+            made = {name: extreme(tap, kind, dtype) for name, tap in feeds.items()}
             if any(made[name] is not tap for name, tap in feeds.items()):
                 yield theirs, call, kind, made
 

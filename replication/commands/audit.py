@@ -10,7 +10,7 @@ from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
-from replication.forward.run import ASKED_FOR, EXECUTIONS, Request, audit
+from replication.forward.run import ASKED_FOR, COMPILED, EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 
 EVERY = ",".join(EXECUTIONS)
@@ -364,7 +364,7 @@ def register(app: typer.Typer) -> None:
         if train:
             from replication.training.step import STEPS
 
-            total += STEPS + any(one != "eager" for one in request.executions)
+            total += STEPS + any(one in COMPILED for one in request.executions)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
         request.so_far.end()

@@ -9,6 +9,7 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.causes.source import Mistake
+from parity.judging.extremes import not_finite
 from parity.planting import replaced
 from parity.training.loss_causes import shares
 
@@ -47,10 +48,12 @@ def resized(
 
 
 def of_costs(
-    part: str, ours: np.ndarray, matcher: Any, logits: Any, masks: Any, target: Any
+    part: str, ours: np.ndarray, matcher: Any, predicted: tuple[Any, Any, Any], extreme: bool
 ) -> str | None:
-    """Why one part of the port's costs [Q,T] differs on these predictions."""
+    """Why one part of the port's costs [Q,T] differs on these predictions, (logits, masks, target);
+    of `extreme` ones, on which alone it does, only bounds are thought of."""
     import torch_reference.matcher as module
+    from parity.causes.torch_clipping import BOUNDED
 
     if not ours.any():  # `matcher` has the weight of this part alone
         return f"costs of {part} have the weight of another part, not their own"
@@ -61,13 +64,19 @@ def of_costs(
     }
 
     def costs() -> dict[str, np.ndarray]:
-        return {"cost": matcher.costs(logits, masks, target).numpy()}
+        return {"cost": matcher.costs(*predicted).numpy()}
 
-    return _explained(costs, {"cost": ours}, known.get(part, []))
+    if (text := not_finite(ours, costs()["cost"])) is not None:
+        return text
+    variants = BOUNDED if extreme else None
+    return _explained(costs, {"cost": ours}, known.get(part, []), variants)
 
 
 def _explained(
-    run: Callable[[], Mapping[str, Any]], ours: Mapping[str, Any], known: Sequence[Mistake]
+    run: Callable[[], Mapping[str, Any]],
+    ours: Mapping[str, Any],
+    known: Sequence[Mistake],
+    variants: Mapping[Any, Any] | None = None,
 ) -> str | None:
     """The first mistake, a known one or one in any operation, that gives the port's values."""
     import torch
@@ -75,7 +84,7 @@ def _explained(
     from parity.causes.explain import explain_values
 
     with torch.no_grad():
-        found = explain_values(run, ours, EXPLAINED, known)
+        found = explain_values(run, ours, EXPLAINED, known, variants)
     return found[0].text if found else None
 
 

@@ -80,7 +80,7 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
             key = f"{part} cost, {names[layer]} layer, image {image}{given}"
             verdicts[key] = function_verdict(key, gap(ours, exact), floor)
             if verdicts[key].fails:
-                why = partial(of_costs, part, ours, matcher, logits, masks, target)
+                why = partial(of_costs, part, ours, matcher, (logits, masks, target), bool(given))
                 by_part.setdefault(part, why)
     ours = _not_finite(reference, targets)
     verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))

@@ -23,7 +23,7 @@ STAGES = {
     "input", "backbone", "pixel_decoder", "transformer", "heads", "matching", "loss", "gradient",
     "update", "schedule", "data", "inference", "evaluation", "metric",
 }  # fmt: skip
-MODELS = {"swin": fault_benches.SWIN, "dropout": fault_benches.SWIN}
+MODELS = dict.fromkeys(("swin", "dropout", "canvases", "extreme"), fault_benches.SWIN)
 SEED = {
     "SAME padding": "stem-same-padding",
     "norm eps 1e-3": "layer-norm-epsilon-1e-3",

@@ -20,6 +20,7 @@ CLAIMS = [
     "train_step_gradients",
     "train_update",
     "train_task",
+    "train_losses_extreme",
     "train_dropout",
     "train_dropout_draws",
     "train_schedule",

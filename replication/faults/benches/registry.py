@@ -52,8 +52,8 @@ def _swin(config: str, size: str) -> ForwardBench:
 
 
 def _odd(side: int) -> int:
-    """The next smaller side that leaves a rest at every stride of a patch and its halves."""
-    return side - 1 - side % 2
+    """A side, this or a little smaller, that leaves 1 beyond patches of 4, and is padded by 3."""
+    return side - (side - 1) % 4
 
 
 def _with_swin(model: ModelConfig) -> ModelConfig:

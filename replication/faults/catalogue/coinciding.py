@@ -55,7 +55,8 @@ FAULTS = (
         line(f"{LAYER}.3.blocks.1", "if self.shift:\n        x = tf.roll(x, (-self.shift",
              "if self.shift and min(height, width) > self.window:\n"
              "        x = tf.roll(x, (-self.shift"),
-        (f"{LAYER}.3.blocks.1", f"{LAYER}.3.blocks.1.attn:input.x"), ("not shifted",),
+        (f"{LAYER}.3.blocks.1", f"{LAYER}.3.blocks.1.attn:input.x"),
+        ("not shifted", "padded on the other side"),
         "a window that shrinks to the map",
     ),
     _fault(
