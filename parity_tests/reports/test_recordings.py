@@ -21,7 +21,12 @@ from reports.verification.recheck import recheck
 from reports.verification.verify import verify
 
 RECORDINGS = Path(__file__).parent / "recordings"
-YOUNGER = {"examples", "functions", "initial-weights"}  # kinds that were never recorded otherwise
+YOUNGER = {
+    "examples",
+    "execution",
+    "functions",
+    "initial-weights",
+}  # kinds that were never recorded otherwise
 OLD = load([SAMPLE / "evidence", RECORDINGS])
 
 
