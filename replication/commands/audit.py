@@ -8,6 +8,7 @@ import typer
 
 from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
+from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
 from replication.forward.run import ASKED_FOR, EXECUTIONS, Request, audit
@@ -252,7 +253,7 @@ def register(app: typer.Typer) -> None:
         if reference_trace is not None or port_trace is not None:
             from replication.commands.capture import Described, audit_captured
 
-            beside = {"--all": every, "--train": train, "--only": only, "--isolate": isolate}
+            beside = {"--all": every, "--only": only, "--isolate": isolate}
             beside |= {"--search": search, "--hard-inputs": hard_inputs}
             beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
             beside |= {"--reference": reference != "builtin"}
@@ -268,6 +269,7 @@ def register(app: typer.Typer) -> None:
                     size,
                     batch,
                     short_side,
+                    train,
                 ),
                 [name for name, value in beside.items() if value],
                 execution,
@@ -351,7 +353,7 @@ def register(app: typer.Typer) -> None:
         if train:
             from replication.training.step import STEPS
 
-            total += STEPS
+            total += STEPS + 2 * (BFLOAT16 in request.executions)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
         request.so_far.end()
