@@ -15,6 +15,7 @@ from parity.comparing.initial_weights import claim_of
 from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
+from replication.training.bfloat16 import bfloat16_claims
 from replication.training.dropout import dropout_claims
 from replication.training.initial_weights import compared
 from replication.training.losses import loss_claim
@@ -58,6 +59,7 @@ def training_claims(
     steps: Steps,
     *,
     isolate: bool = False,
+    bfloat16: bool = False,
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
 
@@ -67,6 +69,7 @@ def training_claims(
     Args:
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
+        bfloat16: also compare the step in bfloat16, whose steps are announced beside `STEPS`.
     """
     config, solver = case.config, case.solver
     reference = reference_step(config, solver, case.weights, images, sizes, steps)
@@ -80,6 +83,8 @@ def training_claims(
             claims.append(isolated_gradients_claim(backward_of(reference, port), command))
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+    if bfloat16:
+        claims += bfloat16_claims(reference, case.weights, case.port_weights, command, steps)
     with steps("initial weights"):
         claims.append(claim_of(compared(config), command))
     with steps("schedule, and two replicas"):

@@ -90,7 +90,16 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
                 gradient = torch.zeros_like(tensor)
             if gradient is not None:
                 axes = self.axes(call.path, kind, name, tensor.dim())
-                put(Tap(call.path, f"grad_{kind}", name, call.call, axes, gradient.numpy()))
+                put(
+                    Tap(
+                        call.path,
+                        f"grad_{kind}",
+                        name,
+                        call.call,
+                        axes,
+                        capture_torch.view(gradient),
+                    )
+                )
         for key, gradient in by_key(
             self.parameters, dict(zip(parameters, map(_numpy, found[len(met) :]), strict=True))
         ).items():
@@ -123,7 +132,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             by_key(own, dict(zip(held, arrays[len(leaves) :], strict=False))),
-            {place: gradient.numpy() for place, gradient in received.items()},
+            {place: capture_torch.view(gradient) for place, gradient in received.items()},
         )
 
     def stopped_gradients(self, alone: Isolated) -> Iterator[Mistake]:
@@ -180,7 +189,7 @@ class _StandIn(torch.autograd.Function):
 
 
 def _numpy(gradient: torch.Tensor | None) -> np.ndarray | None:
-    return None if gradient is None else gradient.numpy()
+    return None if gradient is None else capture_torch.view(gradient)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
