@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.extremes import extreme_claims
 from parity.auditing.hard_inputs import with_hard_inputs
 from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
@@ -100,7 +101,7 @@ def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
         pair = found.pair
         _tell(found.told, options, steps)
     declared = pair.weights is not None
-    pair, first, told = completed(pair, steps)
+    pair, first, told = completed(pair, steps, trained=options.training is not None)
     _tell(told, options, steps)
     if not isinstance(pair.reference, InDtype):
         hiding = easy(pair.inputs)
@@ -144,17 +145,24 @@ def judge_port(
     trained = []
     if options.training is not None:
         trained = training_claims(reference, port, options.training, options, steps)
+    extremes = []
+    if pair.extreme_inputs and options.only is None:
+        with steps("extreme inputs"):
+            extremes = extreme_claims(reference, port, options)
     if once:
         port.release64()
         reference.release64()
         give_back()
     _judge_less_exact(reference, port, options, (measured, runs), steps)
+    if measured.marginal:
+        with steps("more roundings of the reference, float32"):
+            measured.floors32 = reference.more_floors32(options)
     if once:
         reference.release()
         port.float32 = port.bfloat16 = None
         give_back()
-    claims = trained
-    if options.isolate and alone:
+    claims = [*extremes, *trained]
+    if alone and (options.isolate or measured.undecided):
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)

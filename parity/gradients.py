@@ -155,7 +155,7 @@ def backward_places(
     port: GradientRecorder,
     values: Mapping[str, Tap],
     gradients: Mapping[str, Tap],
-    inputs: Any,
+    comparison: Comparison,
     floors: Mapping[str, Gap],
     *,
     everywhere: bool = False,
@@ -169,31 +169,49 @@ def backward_places(
 
     Args:
         reference: recorder of the float64 reference, whose last run made `gradients`.
-        port: recorder of the float64 port, in eager execution.
+        port: recorder of the float64 port, in eager execution, whose last run made `comparison`.
         values: the reference's forward trace, with the same calls.
         gradients: its gradient trace.
-        inputs: the port's inputs.
+        comparison: the port's gradients in place, compared with these.
         floors: the reference's floors in place, by key.
         everywhere: judge every module, not only those around gradients that differ.
         observe: receives the verdicts on each module that was run alone.
     """
-    comparison = Comparison(gradients)
-    port(inputs, comparison)
     verdicts = {key: gradient_verdict(key, g, floors[key]) for key, g in comparison.gaps.items()}
-    wrong = {key for key, verdict in verdicts.items() if not verdict.passed}
+    wrong = {key for key, verdict in verdicts.items() if verdict.fails}
     wrong |= {*comparison.missing(), *unpaired_parameters(comparison)}
     ours = {(call.path, call.call): call for call in port.calls}
+    names = [f"{tap.path}.{tap.name}" for tap in gradients.values() if tap.kind == "param_grad"]
     judged: dict[str, _Judged] = defaultdict(_Judged)
     for theirs in reversed(reference.calls):
         call = ours.get((theirs.path, theirs.call))
-        alone = _isolated(theirs, values, gradients)
-        if call is not None and (everywhere or _touched(alone, wrong)):
+        parameters = _own_parameters(theirs, names)
+        if call is not None and (everywhere or _touched(theirs, parameters, wrong)):
+            alone = _isolated(theirs, parameters, values, gradients)
             judged[theirs.path].add(reference, port, alone, call)
     if observe is not None:
         for path, one in judged.items():
             observe([one.verdict(path, key) for key in one.gaps])
-    found = [_report(path, one, gradients) for path, one in judged.items()]
-    return [one for one in found if one is not None]
+    found = [_report(path, one) for path, one in judged.items()]
+    return [_within(one, reference.calls, wrong) for one in found if one is not None]
+
+
+def _within(place: Localisation, calls: Sequence[Call], wrong: set[str]) -> Localisation:
+    """The place, at the first module that runs within it and passes another gradient back.
+
+    What has no result that both sides have runs as a part of its caller, and cannot be judged by
+    itself.
+    """
+    inner = [
+        _key(child, "grad_input", slot.name)
+        for call in calls
+        if shown(call.path) == place.path
+        for child in call.children
+        if not _results(child)
+        for slot in _argument_slots(child)
+    ]
+    edge = next((key for key in reversed(inner) if key in wrong), None)
+    return place if edge is None else replace(place, edge=edge)
 
 
 @dataclass
@@ -247,7 +265,7 @@ class _Judged:
             first = ":param_grad" in key and key not in self.gaps
             place = key if first else f"{key}#{theirs.call}"
             self.gaps[place], self.floors[place] = found, floors[key]
-            if key in exact and not gradient_verdict(key, found, floors[key]).passed:
+            if key in exact and gradient_verdict(key, found, floors[key]).fails:
                 self.causes[place] = _cause(ours.get(key), exact[key])
                 wrong.append(place)
         if wrong and all(self.causes[place] is None for place in wrong):
@@ -311,16 +329,28 @@ def _isolated_floors(
     return {key: worst(tap_gap(run[key], tap) for run in runs) for key, tap in exact.items()}
 
 
-def _touched(alone: Isolated, wrong: set[str]) -> bool:
+def _touched(call: Call, parameters: Sequence[str], wrong: set[str]) -> bool:
     """Whether a gradient that this call passes back, or that its results get, differs in place."""
-    call = alone.call
     keys = {f"{_key(call, 'grad_input', slot.name)}" for slot in _argument_slots(call)}
     keys |= {_key(child, "grad_output", s.name) for child in call.children for s in _results(child)}
-    keys |= {parameter_key(name) for name in alone.parameters}
+    keys |= {parameter_key(name) for name in parameters}
     return bool(keys & wrong)
 
 
-def _isolated(call: Call, values: Mapping[str, Tap], gradients: Mapping[str, Tap]) -> Isolated:
+def _own_parameters(call: Call, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of parameters of a call's module, less those of modules that others stand in for
+    when it runs alone."""
+    below = f"{call.path}." if call.path else ""
+    inner = tuple(f"{child.path}." for child in call.children if _results(child))
+    return tuple(name for name in names if name.startswith(below) and not name.startswith(inner))
+
+
+def _isolated(
+    call: Call,
+    parameters: tuple[str, ...],
+    values: Mapping[str, Tap],
+    gradients: Mapping[str, Tap],
+) -> Isolated:
     def around(one: Call) -> Surroundings:
         def taken(source: Mapping[str, Tap], kind: str, found: Iterable[Slot]) -> Arrays:
             keys = {slot.name: _key(one, kind, slot.name) for slot in found}
@@ -334,18 +364,7 @@ def _isolated(call: Call, values: Mapping[str, Tap], gradients: Mapping[str, Tap
         )
 
     children = {(child.path, ordinal(child)): around(child) for child in call.children}
-    below = f"{call.path}." if call.path else ""
-    inner = tuple(f"{child.path}." for child in call.children)
-    parameters = tuple(
-        name
-        for name in (f"{tap.path}.{tap.name}" for tap in gradients.values() if _is_parameter(tap))
-        if name.startswith(below) and not name.startswith(inner)
-    )
     return Isolated(call, around(call), children, parameters)
-
-
-def _is_parameter(tap: Tap) -> bool:
-    return tap.kind == "param_grad"
 
 
 def parameter_key(name: str) -> str:
@@ -454,7 +473,7 @@ class IsolatedRun:
                 return None
             # What has results without a counterpart is run.
             named = {one for slot in slots(calls[place[1]].results) for one in needed(slot.name)}
-            return known if named <= set(known.outputs) else None
+            return known if named and named <= set(known.outputs) else None
 
         def result(inner: Call) -> Replaced | None:
             known = around(inner)
@@ -565,13 +584,13 @@ def _key(call: Call, kind: str, name: str) -> str:
     return tap_key(call.path, kind, name, call.call)
 
 
-def _report(path: str, judged: _Judged, gradients: Mapping[str, Tap]) -> Localisation | None:
+def _report(path: str, judged: _Judged) -> Localisation | None:
     """The localisation of one module whose isolated gradients differ, or None."""
     verdicts = {
         key: gradient_verdict(key.partition("#")[0], gap, judged.floors[key])
         for key, gap in judged.gaps.items()
     }
-    wrong = [verdict for verdict in verdicts.values() if not verdict.passed]
+    wrong = [verdict for verdict in verdicts.values() if verdict.fails]
     if not wrong:
         return None
     first = wrong[0]
@@ -588,6 +607,6 @@ def _report(path: str, judged: _Judged, gradients: Mapping[str, Tap]) -> Localis
     detail = f"{first.detail}; {facts}" if first.detail else facts
     text = f"{shown(path)}: {head} [float64]\n  {detail}"
     kind = "own" if own else "wiring"
-    causes = (judged.causes.get(place) for place in judged.gaps if not verdicts[place].passed)
+    causes = (judged.causes.get(place) for place in judged.gaps if verdicts[place].fails)
     cause = next((one for one in causes if one is not None), None)
     return Localisation(shown(path), kind, first.key, text, cause, tuple(verdicts.values()))

@@ -1,10 +1,11 @@
 """Taps (named tensors of one run) and traces (ordered sets of taps), in memory and on disk."""
 
+import copy
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,12 @@ class Trace(Mapping[str, Tap]):
                 "rename one of the dictionary keys",
             )
         self._taps[tap.key] = tap
+
+    def without(self, keys: Collection[str]) -> "Trace":
+        """The trace without some taps, whose arrays both share."""
+        found = copy.copy(self)
+        found._taps = {key: tap for key, tap in self._taps.items() if key not in keys}
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write `trace.json` and `taps.safetensors` to a new folder, wholly or not at all.

@@ -20,6 +20,7 @@ from reports.chapters import (
     runs,
     seeds,
     suite,
+    timings,
     training,
     training_runs,
     trajectory,
@@ -44,6 +45,7 @@ KINDS = registry(
     faults.KIND,
     clean.KIND,
     suite.KIND,
+    timings.KIND,
 )
 """The kinds by schema."""
 

@@ -19,9 +19,11 @@ MOST_AXES = 5
 
 @dataclass(frozen=True)
 class Known:
-    """What the reference has at one place: axes and shape of each tensor, by name."""
+    """What the reference has at one place: axes and shape of each tensor, by name, in the first
+    call of the module, and the numbers of axes that it has in any."""
 
-    tensors: Mapping[str, tuple[str, Shape]]
+    tensors: dict[str, tuple[str, Shape]]
+    ranks: dict[str, set[int]]
 
 
 def same(array: np.ndarray) -> np.ndarray:
@@ -30,12 +32,13 @@ def same(array: np.ndarray) -> np.ndarray:
 
 
 def known(trace: Trace) -> dict[Place, Known]:
-    """What the reference has at each place of a trace, in the first call of each module."""
-    found: dict[Place, dict[str, tuple[str, Shape]]] = {}
+    """What the reference has at each place of a trace."""
+    found: dict[Place, Known] = {}
     for tap in trace.values():
-        names = found.setdefault((tap.path, tap.kind), {})
-        names.setdefault(tap.name, (tap.axes, tuple(tap.array.shape)))
-    return {place: Known(tensors) for place, tensors in found.items()}
+        one = found.setdefault((tap.path, tap.kind), Known({}, {}))
+        one.tensors.setdefault(tap.name, (tap.axes, tuple(tap.array.shape)))
+        one.ranks.setdefault(tap.name, set()).add(tap.array.ndim)
+    return found
 
 
 @dataclass
@@ -129,7 +132,7 @@ class Arranged:
     def _see(self, path: str, kind: str, name: str, shape: Shape) -> None:
         letters, theirs = self.places[path, kind].tensors[name]
         ours = self.axes(path, kind, name, len(shape))
-        if len(shape) == len(theirs):
+        if len(shape) in self.places[path, kind].ranks[name]:
             return  # another order of axes is declared by their letters, and never guessed
         found = arrangement(letters, theirs, ours, shape)
         if found is not None:

@@ -63,6 +63,8 @@ class Pair:
         hard_inputs: compare on inputs that hide fewer mistakes, made from these: other sides, a
             batch of two, masks of different lengths, values far from 0; where the reference cannot
             take them, as many of these as it can.
+        extreme_inputs: judge modules also alone on extreme inputs, in float64 and float32: logits
+            of +-30 and +-100, means far from 0, constants, numbers next to overflow.
         undeclared: go on where weights have no counterpart or none for certain, as in a first
             audit: they stay as they are, the result lists them, and its claim on weights fails.
 
@@ -85,6 +87,7 @@ class Pair:
     after_loading: Callable[[Any], None] | None = None
     copies: bool = True
     hard_inputs: bool = False
+    extreme_inputs: bool = False
     undeclared: bool = False
 
 

@@ -16,8 +16,8 @@ from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
 from parity.frameworks.shared.interceptions import Found, noting
-from parity.judge import MIXED
-from parity.metrics import Gap
+from parity.judge import MIXED, MORE
+from parity.metrics import Gap, worst
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
 from parity.trace import Trace
@@ -51,10 +51,34 @@ class Reference:
     floors16: Mapping[str, Gap] = field(default_factory=dict)
     first: Built | None = None
     kept: Found = field(default_factory=dict)
+    _more32: Mapping[str, Gap] = field(default_factory=dict)
+
+    def more_floors32(self, options: Options) -> Mapping[str, Gap]:
+        """The float32 floors with `MORE` further runs whose roundings are moved."""
+        if not self._more32:
+            built, recorder = _recorder(self.pair, options, "float32", self.first)
+            with built.precision():
+                more = built.framework.measure_floors(
+                    recorder,
+                    cast(self.pair.inputs, "float32"),
+                    self.trace,
+                    seeds=range(1, 1 + MORE),
+                    reorder=False,
+                    observe=lambda run: None,
+                )
+            self._more32 = {
+                key: worst([one, more[key]]) if key in more else one
+                for key, one in self.floors32.items()
+            }
+        return self._more32
 
     def built_in(self, dtype: str) -> Built:
         """Its model in one precision, which may be one that serves for this alone."""
         return _built(self.pair, dtype, self.first)
+
+    def recorder_in(self, dtype: str) -> Recorder:
+        """A recorder of its model in one precision, which has recorded nothing yet."""
+        return _new_recorder(self.pair, self.built_in(dtype), None)
 
     @property
     def framework(self) -> Framework:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from parity.claims import Claim, Place, all_hold, claim, margin_claim
+from parity.claims import Claim, Place, claim, margin_claim, verdict_of
 from parity.judge import (
     BFLOAT16,
+    MARGINAL,
     PRECISION_FACTOR,
     Verdict,
     least_floor,
@@ -91,6 +92,24 @@ class Measured:
         alone = (f"{path} by itself: {why}" for path, why in self.unjudged.items())
         seen = (f"{place}, paired by shapes: {how}" for place, how in self.assumed.items())
         return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone, *seen]
+
+    @property
+    def marginal(self) -> bool:
+        """Whether some float32 error is above its limit, and none is far above it."""
+        failing = [
+            verdict.margin
+            for run in self.executions.values()
+            for verdict in same_precision(run.gaps, self.reference32, self.floors32)
+            if verdict.fails
+        ]
+        return bool(failing) and max(failing) <= MARGINAL
+
+    @property
+    def undecided(self) -> bool:
+        """Whether rounding alone may be what some taps differ by, and no tap differs by more."""
+        verdicts = same_function(self.function, self.floors)
+        wrong = any(one.fails for one in verdicts)
+        return not wrong and any(one.undecided for one in verdicts)
 
     @property
     def differing(self) -> list[str]:
@@ -325,9 +344,7 @@ def build_result(
     failed = [
         key
         for key in measured.places
-        if any(
-            key in by_key and not by_key[key].passed for by_key in (function, *precision.values())
-        )
+        if any(key in by_key and by_key[key].fails for by_key in (function, *precision.values()))
     ]
     first = measured.places[failed[0]].path if failed else None
     if not first and localisations:
@@ -335,7 +352,7 @@ def build_result(
     elif first == "":
         first = "model"
     return AuditResult(
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         taps=len(function),
         unpaired=Unpaired(tuple(measured.missing), tuple(measured.unpaired)),
         float64=FunctionSummary.of(function),
@@ -381,7 +398,7 @@ def _claims(
             function,
             "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
             "reference's own gap when its inputs and weights move by one unit in the last place "
-            "and its sums are reordered",
+            "and its sums are reordered; what lies between 1e-9 and 32 x floor is not decided",
             command,
         ),
     ]
@@ -472,7 +489,7 @@ def _weights_claim(
             "a layout rule moves axes and never values: no tensor may change on the way back"
         )
     one = claim("weights", title, weights, derivation, command)
-    if one.holds:
+    if not one.fails:
         return one
     patterns = condensed(wrong)
     more = f" and {len(patterns) - NAMED} more" if len(patterns) > NAMED else ""
@@ -497,7 +514,7 @@ def _needed(
         if places:
             passed[module] = module not in wrong
         elif key.partition(":")[2].startswith("output"):
-            passed[module] = passed.get(module, True) and verdict.passed
+            passed[module] = passed.get(module, True) and not verdict.fails
 
     def is_wrong(name: str) -> bool:
         path = name
@@ -537,7 +554,7 @@ def _default_claim(count: int, others: Sequence[str], command: str) -> Claim:
         "not to train",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     layer, _, name = others[0].rpartition(".")
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -561,7 +578,7 @@ def isolated_claim(
         "that module's roundings are moved",
         command,
     )
-    if one.holds or not localisations:
+    if not one.fails or not localisations:
         return one
     return one.located(Place.at(localisations[0].path), localisations[0].cause)
 

@@ -1,6 +1,6 @@
 """What the engine needs of a framework; each is a module, or any object, with these parts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ class MeasureFloors(Protocol):
         inputs: tuple | dict,
         reference: Mapping[str, Tap],
         *,
+        seeds: Sequence[int] = (0,),
+        reorder: bool = True,
         observe: Callable[[Any], None],
     ) -> dict[str, Gap]: ...
 

@@ -1,7 +1,7 @@
 """Gradients of a training step: in place, and of every module alone."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,17 @@ class Backward:
     """The backward passes of both sides, in float64.
 
     Args:
-        forward, reference, port: recorders: of the reference's values, and of the gradients.
-        inputs, port_inputs: what each side is given.
+        values: gives the trace of the reference's forward pass.
+        reference, port: recorders of gradients, whose last runs made what follows.
+        port_inputs: what the port is given.
         gradients, floors: the reference's, by key.
         comparison: the port's gradients in place, compared with them.
         loss: what the loss is called in a place, such as `criterion`.
     """
 
-    forward: Any
+    values: Callable[[], Mapping[str, Tap]]
     reference: Any
     port: Any
-    inputs: Any
     port_inputs: Any
     gradients: Mapping[str, Tap]
     floors: Mapping[str, Gap]
@@ -49,7 +49,9 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
 
     Where the `earlier` claims, on what is differentiated, hold, the loss may be at fault itself.
     """
-    verdicts = {v.key: v for v in gradient_verdicts(step.comparison.gaps, step.floors)}
+    gaps = step.comparison.gaps
+    in_order = {key: gaps[key] for key in step.gradients if key in gaps}
+    verdicts = {v.key: v for v in gradient_verdicts(in_order, step.floors)}
     lost = [*step.comparison.missing(), *unpaired_parameters(step.comparison)]
     claims = [
         claim(
@@ -70,10 +72,10 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
             command,
         ),
     ]
-    if all(one.holds for one in claims):
+    if not any(one.fails for one in claims):
         return claims
-    wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
-    place, cause = _place(step, wrong, all(one.holds for one in earlier))
+    wrong = [*lost, *(key for key, verdict in verdicts.items() if verdict.fails)]
+    place, cause = _place(step, wrong, not any(one.fails for one in earlier))
     cause = cause or _own_rounding([verdicts.get(key) for key in wrong])
     return [one.located(place, cause) for one in claims]
 
@@ -128,17 +130,20 @@ def isolated_gradients_claim(step: Backward, command: str) -> Claim:
     )
     if not found:
         return one
-    cause = _own_rounding([verdict for verdict in verdicts.values() if not verdict.passed])
+    cause = _own_rounding([verdict for verdict in verdicts.values() if verdict.fails])
     return one.located(Place.at(found[0].path), found[0].cause or cause)
 
 
 def _judged(step: Backward, **how: Any) -> list[Localisation]:
     """`backward_places` of this step."""
-    _, values = step.forward(step.inputs)
-    _, found = step.reference(step.inputs)
-    gradients = {key: tap for key, tap in found.items() if key in step.gradients}
     return backward_places(
-        step.reference, step.port, values, gradients, step.port_inputs, step.floors, **how
+        step.reference,
+        step.port,
+        step.values(),
+        step.gradients,
+        step.comparison,
+        step.floors,
+        **how,
     )
 
 
@@ -182,7 +187,12 @@ def _own_rounding(wrong: Sequence[Verdict | None]) -> str | None:
 def _factor(step: Backward, keys: Sequence[str]) -> str | None:
     """The one number that all these gradients of the port are multiplied by."""
     taps: dict[str, Tap] = {}
-    step.port(step.port_inputs, lambda tap: taps.update({tap.key: tap}))
+
+    def keep(tap: Tap) -> None:
+        if tap.key in keys:
+            taps[tap.key] = replace(tap, array=tap.array.copy())
+
+    step.port(step.port_inputs, keep)
     factors = set()
     for key in keys:
         theirs = step.gradients[key].array

@@ -14,6 +14,7 @@ from parity.masks import Drawn, Masks, mask_differences
 from parity.measurements import Findings
 from parity.pairing import Comparison
 from parity.trace import Axes
+from parity.training.on_disk import TraceOnDisk
 
 MeasureFloors = Callable[..., Mapping[str, Any]]
 
@@ -64,7 +65,8 @@ def dropout_claim(
         measure_floors, explain: the reference's framework's.
     Returns: the claim, and how many masks the reference draws.
     """
-    _, trace = theirs(inputs[0])
+    trace = TraceOnDisk()
+    theirs(inputs[0], trace.add)
     calls, drawn = theirs.calls, dict(theirs.drawn)
     if isinstance(ours.masks, Replayed):
         ours.masks.drawn.update(drawn)
@@ -85,7 +87,7 @@ def dropout_claim(
         command,
         other,
     )
-    if one.holds:
+    if not one.fails:
         return one, len(drawn)
     found = localise(theirs, ours, trace, inputs[1], floors, explain)
     place = Place.edge(found[0].path, found[0].edge) if found else NOWHERE

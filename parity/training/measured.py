@@ -11,7 +11,9 @@ from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.pairing import tap_gap
+from parity.steps import give_back
 from parity.trace import Tap, Trace
+from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Arrays, Side
 
 TWINS = (0, 1)
@@ -30,7 +32,8 @@ class Floored:
 class ReferenceStep:
     """One float64 training step of the reference, in training mode; nothing is dropped.
 
-    `forward` and `backward` are its recorders, whose last runs made `taps` and `gradients`.
+    `forward` and `backward` are its recorders, whose last runs made `taps` and `gradients`, which
+    are on disk, as `before` is.
     `losses` are its terms in place, `alone` the same of its outputs by themselves, `by_output`
     their gradients there. `buffers` are those after the step, of those that it changes.
     """
@@ -67,8 +70,9 @@ def measure_step(side: Side) -> ReferenceStep:
     backward = side.gradient_recorder("eager", NOTHING_DROPPED)
     with side.training() as inputs:
         buffers = side.buffers()
-        before = side.state(side.tensors)
-        _, taps = forward(inputs)
+        before = ArraysOnDisk(side.state(side.tensors))
+        taps, gradients = TraceOnDisk(), TraceOnDisk()
+        forward(inputs, taps.add)
         after = side.state(buffers)
         changed = [key for key in buffers if not np.array_equal(after[key], before[key])]
         side.assign({key: before[key] for key in changed})
@@ -79,7 +83,8 @@ def measure_step(side: Side) -> ReferenceStep:
                 forward(_perturbed(inputs, seed), lambda tap: None)
                 moved.append(side.state(changed))
         forward.calls = calls
-        _, gradients = backward(inputs)
+        backward(inputs, gradients.add)
+        give_back()
         losses = {name: np.asarray(value) for name, value in backward.terms.items()}
         calls = backward.calls
         twins: list[Arrays] = []
@@ -92,6 +97,7 @@ def measure_step(side: Side) -> ReferenceStep:
             ),
         )
         backward.calls = calls
+    give_back()
     outputs = {key: tap for key, tap in taps.items() if tap.path == "" and tap.kind == "output"}
     terms, by_output = side.alone(forward, outputs, "eager")
     again = [side.alone(forward, _moved(outputs, seed), "eager") for seed in TWINS]

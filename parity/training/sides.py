@@ -18,6 +18,7 @@ from parity.frameworks.framework import Trainer
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes, Tap, tap_key
+from parity.training.on_disk import ArraysOnDisk
 from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -157,8 +158,11 @@ class Side:
                 for path, array in zip(one.paths, arrays, strict=True):
                     variables[path].assign(np.ascontiguousarray(array))
 
-    def seen(self, state: Arrays) -> dict[str, np.ndarray]:
+    def seen(self, state: Arrays) -> Arrays:
         """Values of the reference as this side could have them: what it has the sum of, summed."""
+        hidden = self.hidden()
+        if not hidden:
+            return state
         found = dict(state)
         for one in self.holdings:
             if one.summed and one.keys[0] in state:
@@ -166,7 +170,7 @@ class Side:
                     (state[key] for key in one.summed[1:] if key in state),
                     start=state[one.keys[0]],
                 )
-        return {key: value for key, value in found.items() if key not in self.hidden()}
+        return {key: value for key, value in found.items() if key not in hidden}
 
     def hidden(self) -> set[str]:
         """The keys of what this side has only in a sum with another tensor."""
@@ -175,7 +179,7 @@ class Side:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Every tensor has its value of before again at the end."""
-        before = self.state(self.tensors)
+        before = ArraysOnDisk(self.state(self.tensors))
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
 """The claim on what an optimizer makes of given gradients, the same on both sides."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,11 @@ from parity.frameworks.shared.recipes import CLIP_EPSILON, Recipe
 from parity.gradients import gradient_verdict
 from parity.judge import PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.steps import give_back
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
+from parity.training.on_disk import ArraysOnDisk
+from parity.training.precision import fewer_digits
 from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen
 
@@ -24,17 +27,17 @@ State = Mapping[str, np.ndarray]
 Groups = Mapping[str, tuple[float, float]]  # rate and decay by key
 
 
-def given_gradients(step: ReferenceStep) -> list[dict[str, np.ndarray | None]]:
-    """The gradients of each update: the step's own, then drawn ones, shorter and longer.
+def given_gradients(step: ReferenceStep) -> list[Gradients]:
+    """The gradients of each update, on disk: the step's own, then drawn ones, shorter and longer.
 
     One update tells nothing of what an optimizer keeps, and gradients of one length nothing of
     what it clips.
     """
-    first = {key: step.gradient(key) for key in step.side.parameters()}
-    found: list[dict[str, np.ndarray | None]] = [first]
+    first = ArraysOnDisk((key, step.gradient(key)) for key in step.side.parameters())
+    found: list[Gradients] = [first]
     for number, length in enumerate(LENGTHS[1:]):
         rng = np.random.default_rng(number)
-        drawn: dict[str, np.ndarray | None] = {}
+        drawn = ArraysOnDisk()
         for key, one in first.items():
             if one is None:
                 drawn[key] = None
@@ -74,8 +77,11 @@ def measure_updates(
     seen: Callable[[State], State] = lambda state: state,
 ) -> Updates:
     """Runs the reference's updates and their twins; `seen` gives tensors as a port has them."""
-    after, left, told = updated(side, gradients, before)
-    exact = _with_norms(map(seen, after), gradients)
+    after, left, told = updated(side, gradients, before, seen=seen)
+    exact = [
+        ArraysOnDisk({**state, NORM: norm_of(given)})
+        for state, given in zip(after, gradients, strict=True)
+    ]
     floors = _floors(side, seen, (gradients, before), exact)
     trained = frozenset(side.parameters())
     return Updates(gradients, seen(before), exact, floors, trained, left, told)
@@ -90,26 +96,43 @@ def perturbed(arrays: Gradients, seed: int) -> dict[str, np.ndarray | None]:
 
 
 def updated(
-    side: Side, gradients: Sequence[Gradients], start: State, execution: str = "eager"
-) -> tuple[list[dict[str, np.ndarray]], Gradients, list[Any]]:
+    side: Side,
+    gradients: Iterable[Gradients],
+    start: State,
+    execution: str = "eager",
+    seen: Callable[[State], State] = lambda state: state,
+) -> tuple[list[State], Gradients, list[Any]]:
     """The side's tensors after each update from `start`, what clipping left of the first
-    gradients, and the optimizer's rule at each where it is known; the weights come back.
+    gradients, all on disk, and the optimizer's rule at each where it is known; the weights come
+    back.
 
     What its own step says of the norm before clipping is under `NORM`.
     """
     after, left, told = [], {}, []
+    for number, (state, found, rule) in enumerate(_each(side, gradients, start, execution)):
+        after.append(ArraysOnDisk(seen(state)))
+        left = left if number else ArraysOnDisk(found)
+        told.append(rule)
+    give_back()  # the moments of the optimizer
+    return after, left, told
+
+
+def _each(
+    side: Side, gradients: Iterable[Gradients], start: State, execution: str
+) -> Iterator[tuple[State, Gradients, Any]]:
+    """After each update what `updated` gives of it."""
     with side.restored():
         side.assign(start)
+        del start  # which may be in memory, as may each of the gradients
         optimizer = side.optimizer()
         arrive = side.scheduled(optimizer)
         for number, one in enumerate(gradients):
             arrive(number)
-            told.append(rule_of(side, optimizer))
-            found = dict(side.update(optimizer, one, execution))
-            norm = {NORM: found.pop(NORM)} if NORM in found else {}
-            left = found if number == 0 else left
-            after.append({**side.state(side.tensors), **norm})
-    return after, left, told
+            told = rule_of(side, optimizer)
+            left = dict(side.update(optimizer, one, execution))
+            del one
+            norm = {NORM: left.pop(NORM)} if NORM in left else {}
+            yield {**side.state(side.tensors), **norm}, left, told
 
 
 def rule_of(side: Side, optimizer: Any) -> tuple[Recipe, Groups] | None:
@@ -161,17 +184,17 @@ def update_claim(exact: Updates, port: Side, command: str, *, other_rates: bool 
         command,
         missing,
     )
-    if one.holds:
+    if not one.fails:
         return one
     if other_rates:
         return one.located(Place.inherits("the schedule"))
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     if port.updating is not None:
         alone = updated(replace(port, updating=None), exact.gradients, exact.before)[0]
-        if all(verdict.passed for verdict in update_verdicts(exact, alone).values()):
+        if not any(verdict.fails for verdict in update_verdicts(exact, alone).values()):
             return one.located(*_of_the_step(exact, ours, wrong))
         ours = alone
-        wrong = [key for key, one in update_verdicts(exact, alone).items() if not one.passed]
+        wrong = [key for key, one in update_verdicts(exact, alone).items() if one.fails]
     names = list(dict.fromkeys(re.sub("@[0-9]+:", ":", key) for key in wrong or missing))
     place = Place.at("optimizer", f"{len(names)} of {len(known)} parameters, such as {names[0]}")
     cause = update_cause(exact, port, ours)
@@ -189,9 +212,10 @@ def update_cause(exact: Updates, port: Side, ours: Sequence[State]) -> str | Non
         return None
     both = exact.trained & port.hidden()
     if both and known.explains(known.recipe):
+        added = "what it is added to" if len(both) == 1 else "what they are added to"
         return (
-            f"{', '.join(sorted(both))} and what it is added to are both trained, where the "
-            "port has one tensor, which learns half as fast"
+            f"{', '.join(sorted(both))} and {added} are both trained, where the port has one "
+            "tensor, which learns half as fast"
         )
     return "; ".join(causes(known)) or None
 
@@ -243,15 +267,13 @@ def update_precision_claim(
 ) -> Claim:
     """How far weights move in float32, beside how far the reference's move."""
     gradients = given_gradients(step)[:1]
-    start = {key: value.astype(np.float32) for key, value in step.before.items()}
+    start = _single(step.before)
 
-    def seen(side: Side, given: Sequence[Gradients]) -> dict[str, np.ndarray]:
+    def seen(side: Side, given: Sequence[Gradients]) -> State:
         return port32.seen(_moves(updated(side, given, start)[0][0], start))
 
     exact = seen(step.side, gradients)
-    single = [
-        {key: None if one is None else one.astype(np.float32) for key, one in gradients[0].items()}
-    ]
+    single = [_single(gradients[0])]
     twins = [[perturbed(single[0], seed)] for seed in TWINS]
     own = seen(reference32, single)
     moved = [seen(reference32, twin) for twin in twins]
@@ -273,22 +295,26 @@ def update_precision_claim(
         "float64, or the gap of its twins where larger",
         command,
     )
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
-    return one.located(Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}"))
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
+    place = Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one))
 
 
-def _moves(after: State, before: State) -> dict[str, np.ndarray]:
-    return {key: value.astype(np.float64) - before[key] for key, value in after.items()}
-
-
-def _with_norms(
-    states: Iterable[State], gradients: Sequence[Gradients]
-) -> list[dict[str, np.ndarray]]:
-    norms = (
-        np.linalg.norm([np.linalg.norm(one) for one in each.values() if one is not None])
-        for each in gradients
+def _single(arrays: Gradients) -> Gradients:
+    return ArraysOnDisk(
+        (key, None if one is None else one.astype(np.float32)) for key, one in arrays.items()
     )
-    return [{**state, NORM: norm} for state, norm in zip(states, norms, strict=True)]
+
+
+def _moves(after: State, before: State) -> State:
+    return ArraysOnDisk(
+        (key, value.astype(np.float64) - before[key]) for key, value in after.items()
+    )
+
+
+def norm_of(gradients: Gradients) -> np.ndarray:
+    """The norm of all gradients together."""
+    return np.linalg.norm([np.linalg.norm(one) for one in gradients.values() if one is not None])
 
 
 def _floors(
@@ -300,12 +326,19 @@ def _floors(
     found: list[dict[str, list[Gap]]] = [{key: [] for key in after} for after in exact]
     gradients, before = given
     for seed in TWINS:
-        moved = [perturbed(each, seed) for each in gradients]
-        start = perturbed(before, seed)
-        after = map(seen, updated(side, moved, start)[0])
-        for number, twin in enumerate(_with_norms(after, moved)):
-            for key, value in twin.items():
+        norms = []
+
+        def moved(seed: int = seed, norms: list = norms) -> Iterator[Gradients]:
+            for each in gradients:
+                one = perturbed(each, seed)
+                norms.append(norm_of(one))
+                yield one
+
+        after = _each(side, moved(), perturbed(before, seed), "eager")
+        for number, (state, *_) in enumerate(after):
+            for key, value in {**seen(state), NORM: norms[number]}.items():
                 found[number][key].append(gap(value, exact[number][key]))
+        give_back()
     for number, each in enumerate(gradients):
         squares = [np.cumsum(one.ravel() ** 2)[-1] for one in each.values() if one is not None]
         found[number][NORM].append(gap(np.sqrt(np.cumsum(squares)[-1]), exact[number][NORM]))

@@ -21,12 +21,8 @@ from reports.verification.recheck import recheck
 from reports.verification.verify import verify
 
 RECORDINGS = Path(__file__).parent / "recordings"
-YOUNGER = {
-    "examples",
-    "execution",
-    "functions",
-    "initial-weights",
-}  # kinds that were never recorded otherwise
+# Kinds that were never recorded otherwise.
+YOUNGER = {"examples", "execution", "functions", "initial-weights", "timings"}
 OLD = load([SAMPLE / "evidence", RECORDINGS])
 
 

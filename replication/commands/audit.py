@@ -35,18 +35,18 @@ def parse_executions(text: str) -> tuple[str, ...]:
 
 def summary(result: AuditResult) -> str:
     """The result in a few lines that a person reads on a terminal."""
-    float64 = result.float64
+    float64 = result.float64.nearest_to_limit
     lines = [
         f"verdict: {result.verdict} ({result.taps} tensors compared)",
-        f"float64: worst gap {float64.worst_gap:.2g} at {float64.worst_tap}, "
-        f"limit {float64.limit:.2g}",
+        f"float64: gap {float64.value:.2g} ({float64.metric}) at {float64.tap}, "
+        f"limit {float64.limit:.2g}, the nearest to its limit",
     ]
     lines += [
         f"{_called(name)}: worst error {one.worst_ratio:.2f}x the reference's own "
         f"at {one.worst_tap}, limit {one.limit:g}x"
         for name, one in result.float32.items()
     ]
-    lines += [one.failure for one in result.failing]
+    lines += [one.failure for one in result.claims if one.fails or one.drowned]
     if result.first_divergence is not None:
         lines.append(f"first divergence: {result.first_divergence}")
     lines += [one.evidence for one in result.localisations]
@@ -121,7 +121,7 @@ def _audit_pair(
             f"--pair does not go with {', '.join(excluded)}",
             "models, weights and inputs are those of the pair",
             "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
-            "--undeclared, --threads, --out or --json only",
+            "--extreme-inputs, --undeclared, --threads, --out or --json only",
         )
     set_threads(threads)
     pair, training = load_pair(source), load_training(source) if train else None
@@ -215,6 +215,13 @@ def register(app: typer.Typer) -> None:
                 help="With --pair, make inputs that hide fewer mistakes: sides, batch, padding.",
             ),
         ] = False,
+        extreme_inputs: Annotated[
+            bool,
+            typer.Option(
+                "--extreme-inputs",
+                help="Judge modules alone on logits of 100, far means, numbers next to overflow.",
+            ),
+        ] = False,
         undeclared: Annotated[
             bool,
             typer.Option(
@@ -238,7 +245,7 @@ def register(app: typer.Typer) -> None:
         Without --config the one that fits --weights is taken. The synthetic image is 128x160, with
         --all 64x96.
 
-        Exit status: 0 equal, 1 different, 2 wrong usage or input.
+        Exit status: 0 equal, 1 different or not decided, 2 wrong usage or input.
         """
         budget = ENDLESS if search is None else Budget.of_text(search)
         of_a_zoo = {
@@ -289,7 +296,11 @@ def register(app: typer.Typer) -> None:
                 "only": only,
                 "search": budget,
             }
-            more = {"hard_inputs": hard_inputs, "undeclared": undeclared}
+            more = {
+                "hard_inputs": hard_inputs,
+                "extreme_inputs": extreme_inputs,
+                "undeclared": undeclared,
+            }
             _audit_pair(pair, excluded, (how, more), train, threads, out, as_json)
         if undeclared or hard_inputs:
             raise InputError(
@@ -303,6 +314,7 @@ def register(app: typer.Typer) -> None:
                 "--execution": execution != EVERY,
                 "--only": only,
                 "--isolate": isolate,
+                "--extreme-inputs": extreme_inputs,
             }
             excluded = [name for name, value in given.items() if value]
             _audit_all(excluded, weights, size, threads, out, as_json)
@@ -344,16 +356,19 @@ def register(app: typer.Typer) -> None:
             isolate=isolate,
             search=budget,
             train=chosen.solver if train else None,
+            extreme=extreme_inputs,
             command=options.command_line(),
             so_far=Unfinished(out, options.command_line()),
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
-        total += port_weights is not None
+        total += (port_weights is not None) + extreme_inputs
         if train:
             from replication.training.step import STEPS
 
-            total += STEPS + 2 * (BFLOAT16 in request.executions)
+            total += 2 * (BFLOAT16 in request.executions)
+            single = {*request.executions} - {"eager", BFLOAT16}
+            total += STEPS + bool(single)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
         request.so_far.end()

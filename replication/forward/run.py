@@ -41,6 +41,7 @@ NOT_VERIFIED = (
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
+PIXELS = ("black", "white", "two levels", "one bright")
 ONE_IMAGE = "a training step of several images, as `--batch 2` has them"
 PADDED = "images that are padded in a batch, as `--size 64x96,48x80` has them"
 
@@ -50,7 +51,9 @@ class Request:
     """What to audit; without `executions` the float64 claim only.
 
     `images` are files, resized to `short_side` pixels where given; without any, `batch` synthetic
-    images of each `size` ("HxW", several by commas) are drawn and padded to the largest. `only`
+    images of each `size` ("HxW", several by commas) are drawn and padded to the largest; `pixels`
+    other than "drawn" takes extreme ones, see `PIXELS`. With `extreme` every module also runs alone
+    on extreme inputs. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
@@ -64,6 +67,8 @@ class Request:
     size: str = "128x160"
     batch: int = 1
     short_side: int | None = None
+    pixels: str = "drawn"
+    extreme: bool = False
     executions: tuple[str, ...] = EXECUTIONS
     reference: str = "builtin"
     only: str | None = None
@@ -103,7 +108,10 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
                 "both directions, the stride of its coarsest features",
                 "give a larger size, such as 64x96",
             )
-        images = [synthetic_image(*shape, index) for index, shape in enumerate(shapes)]
+        images = [
+            extreme_image(synthetic_image(*shape, index), request.pixels)
+            for index, shape in enumerate(shapes)
+        ]
         names = [f"synthetic {index}" for index in range(len(images))]
     batch, sizes = batch_images(images, request.config)
     described = [
@@ -115,6 +123,21 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
         for name, image in zip(names, images, strict=True)
     ]
     return batch, sizes, described
+
+
+def extreme_image(image: "np.ndarray", kind: str) -> "np.ndarray":
+    """An image [H,W,3] uint8 made extreme in a way of `PIXELS`; "drawn" leaves it as it is."""
+    import numpy as np
+
+    if kind == "drawn":
+        return image
+    if kind == "two levels":
+        return np.where(image > np.median(image), np.uint8(255), np.uint8(0))
+    if kind == "one bright":
+        found = np.zeros_like(image)
+        found[image.shape[0] // 2, image.shape[1] // 3] = 255
+        return found
+    return np.full_like(image, {"black": 0, "white": 255}[kind])
 
 
 @dataclass(frozen=True)
@@ -234,6 +257,7 @@ def _pair(
         port_axes=port.axes,
         stage=family_of(config).stage_of,
         copies=kind != "builtin",  # the others work in place
+        extreme_inputs=request.extreme,
     )
 
 
@@ -283,6 +307,7 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
             steps,
             isolate=request.isolate,
             bfloat16=BFLOAT16 in request.executions,
+            executions=[one for one in request.executions if one not in ("eager", BFLOAT16)],
         )
     return claims
 

@@ -10,7 +10,9 @@ import numpy as np
 from maskformer.family import family_of
 from parity.calls import fill, flatten
 from parity.pairing import Comparison
+from parity.steps import give_back
 from parity.training.backward import Backward
+from parity.training.on_disk import TraceOnDisk
 from parity.training.sides import Side
 from replication.sides.tf_side import TENSORFLOW, keyed
 from replication.training.reference import ReferenceStep
@@ -76,16 +78,24 @@ def port_step(reference: ReferenceStep, model: Any) -> PortStep:
     recorder = side.gradient_recorder("eager", None)
     comparison = Comparison(reference.gradients)
     recorder(side.inputs, comparison)
-    return PortStep(side, batch, train_step.gradients(model, batch), recorder, comparison)
+    found = train_step.gradients(model, batch)
+    give_back()
+    return PortStep(side, batch, found, recorder, comparison)
 
 
 def backward_of(reference: ReferenceStep, port: PortStep) -> Backward:
     """Both sides' backward passes, as the engine judges them; a wrong loss is the `criterion`."""
+    side = reference.side
+
+    def values() -> TraceOnDisk:
+        trace = TraceOnDisk()
+        side.recorder("eager", None)(side.inputs, trace.add)
+        return trace
+
     return Backward(
-        reference.side.recorder("eager", None),
+        values,
         reference.recorder,
         port.recorder,
-        reference.side.inputs,
         port.side.inputs,
         reference.gradients,
         reference.floors,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskformer.family import family_of
-from parity.steps import Steps
+from parity.steps import Steps, give_back
+from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Side
 from parity.training.updates import Updates, measure_updates
 from replication.sides.torch_side import TORCH, target_of_query
@@ -24,8 +25,9 @@ class ReferenceStep:
     """One float64 training step of the reference without dropout, and how rounding moves it.
 
     `targets` are those of both sides: segments per image, or labels for a per-pixel head.
-    `gradients` is the trace, with its `floors`; `outputs` are the model's, tensors; `pairs` int
-    [L,B,Q] the target of each query or -1. `updates` is what one update makes of these gradients.
+    `gradients` is the trace, on disk, with its `floors`; `outputs` are the model's, tensors;
+    `pairs` int [L,B,Q] the target of each query or -1. `updates` is what one update makes of these
+    gradients.
     """
 
     config: "ModelConfig"
@@ -93,8 +95,10 @@ def reference_step(
             loss=TORCH.loss(model, batch.targets),
             axes=TORCH.axes,
         )
-        recorder = side.gradient_recorder("eager", None)
-        _, gradients = recorder(side.inputs)
+        recorder, gradients = side.gradient_recorder("eager", None), TraceOnDisk()
+        recorder(side.inputs, gradients.add)
+        calls = recorder.calls
+        give_back()
         with torch.no_grad():
             outputs = model(batch.images, batch.sizes)
             losses = train_step.batch_losses(model, outputs, batch.targets)
@@ -102,12 +106,14 @@ def reference_step(
             pairs = reference_pairs(model, outputs, batch.targets) if matched else None
     with steps("rounding floor of the gradients"):
         floors = side.built.framework.measure_floors(recorder, side.inputs, gradients)
+        recorder.calls = calls
+        give_back()
     with steps("one update of the reference and its twins"):
         keys = {key: parameter_key(key) for key in side.parameters()}
-        found = {
-            key: gradients[one].array if one in gradients else None for key, one in keys.items()
-        }
-        updates = measure_updates(side, [found], side.state(side.tensors))
+        found = ArraysOnDisk(
+            (key, gradients[one].array if one in gradients else None) for key, one in keys.items()
+        )
+        updates = measure_updates(side, [found], ArraysOnDisk(side.state(side.tensors)))
     named = {name: float(value) for name, value in losses.items()}
     given = config, solver, images, sizes, targets, batch
     return ReferenceStep(*given, side, recorder, gradients, floors, outputs, pairs, named, updates)

@@ -1,5 +1,6 @@
 """Gradients of a TensorFlow model between its layers and of its variables."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -66,16 +67,19 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         """The loss, whose `terms` are kept, and the trace of gradients, last module first.
 
         Tensors on which no variable has an influence, or which have none on the loss, have no
-        gradient. `sink` receives the taps in place of the trace.
+        gradient. `sink` receives the taps in place of the trace, in eager execution each when it is
+        computed.
         """
         self.modules_of(inputs)
         template, tensors = flatten(capture_tf.to_tensors(inputs), tf.is_tensor)
         names = [name for name, _ in tensors]
         arguments = [tensor for _, tensor in tensors]
         key = (repr(template), *((tuple(t.shape), t.dtype) for t in arguments))
+        trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
+        viewed = self.viewed(sink or trace.add)
         if self.execution == "eager":
             places: list[_Place | str] = []
-            terms, found = self._differentiate(template, names, arguments, places)
+            terms, found = self._differentiate(template, names, arguments, places, viewed)
         else:
             if key not in self._functions:
                 places = []
@@ -88,8 +92,6 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             function, places = self._functions[key]
             terms, found = function(*arguments)
         self.terms = {name: float(term) for name, term in terms.items()}
-        trace = Trace(provenance=provenance(framework="tensorflow", execution=self.execution))
-        viewed = self.viewed(sink or trace.add)
         held: dict[str, np.ndarray] = {}
         for place, gradient in zip(places, found, strict=True):
             array = capture_tf.to_array(gradient)
@@ -103,34 +105,50 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
         return sum(self.terms.values()), trace
 
     def _differentiate(
-        self, template: Any, names: list[str], arguments: Any, places: list
+        self,
+        template: Any,
+        names: list[str],
+        arguments: Any,
+        places: list,
+        hand: Callable[[Tap], None] | None = None,
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The terms of the loss and all gradients; `places` receives where each belongs."""
+        """The terms of the loss and all gradients; `places` receives where each belongs.
+
+        With `hand`, which an eager run alone can have, it is given those of tensors between modules
+        one by one, so that no more than one is in memory; returned are those of variables.
+        """
         given = dict(zip(names, arguments, strict=True))
         args, kwargs = calls.split_inputs(fill(template, lambda slot: given[slot.name]))
-        met: list[tuple[Call, str, str, tf.Tensor]] = []
+        met: list[tuple[_Place, tf.Tensor]] = []
+        heard = None if hand is None else _Heard(hand)
 
         def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
             if tensor.dtype.is_floating:
-                met.append((call, kind, name, tensor))
+                axes = self.axes(call.path, kind, name, tensor.shape.rank)
+                place = (call.path, f"grad_{kind}", name, call.call, axes)
+                if heard is None or not heard.expects(place, tensor):
+                    met.append((place, tensor))
 
         watch = self._gradient_watch(emit)
+        if heard is not None:
+            watch.own = heard.own
         with tf.GradientTape() as tape:
             terms = terms_of(self.loss(self._run(watch, self.model, args, kwargs)))
             total = tf.add_n(list(terms.values()))
         self.calls, self.drawn = watch.calls, watch.drawn
         met.reverse()
         variables = holders(self.parameters)
-        found = tape.gradient(total, [*(tensor for *_, tensor in met), *variables.values()])
+        found = tape.gradient(total, [*(tensor for _, tensor in met), *variables.values()])
         places.clear()
         kept = []
-        for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
-            if gradient is None and whole(name) is not None:  # the stack has zeros there
+        for (place, tensor), gradient in zip(met, found, strict=False):
+            if gradient is None and whole(place[2]) is not None:  # the stack has zeros there
                 gradient = tf.zeros_like(tensor)
             if gradient is not None:
-                axes = self.axes(call.path, kind, name, tensor.shape.rank)
-                places.append((call.path, f"grad_{kind}", name, call.call, axes))
+                places.append(place)
                 kept.append(tf.convert_to_tensor(gradient))
+        if heard is not None:
+            heard.end()
         for key, gradient in zip(variables, found[len(met) :], strict=True):
             if gradient is not None:
                 places.append(key)
@@ -195,6 +213,50 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             return [tf.identity(output) for output in outputs], backward
 
         return stand_in(seed, *inputs)
+
+
+class _Heard:
+    """Tensors of an eager run that hand their gradients on as soon as these are computed."""
+
+    def __init__(self, hand: Callable[[Tap], None]) -> None:
+        self._hand = hand
+        self._owned: dict[int, tuple[weakref.ref, list[_Place]]] = {}
+        self._parts: dict[_Place, tuple[Any, Any]] = {}
+
+    def own(self, tensor: Any) -> Any:
+        """The tensor as one of its own, which hands its gradient on."""
+        if not tensor.dtype.is_floating:
+            return tensor
+        places: list[_Place] = []
+
+        @tf.custom_gradient
+        def owned(tensor: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            def backward(gradient: tf.Tensor) -> tf.Tensor:
+                for place in places:
+                    self._parts.pop(place, None)
+                    self._hand(Tap(*place, capture_tf.to_array(gradient)))
+                return gradient
+
+            return tf.identity(tensor), backward
+
+        found = owned(tf.convert_to_tensor(tensor))
+        self._owned[id(found)] = weakref.ref(found), places
+        return found
+
+    def expects(self, place: _Place, tensor: Any) -> bool:
+        """Whether the tensor is one that hands its gradient on, which it then does for `place`."""
+        known, places = self._owned.get(id(tensor), (None, []))
+        if known is None or known() is not tensor:
+            return False
+        places.append(place)
+        if whole(place[2]) is not None:
+            self._parts[place] = tensor.shape, tensor.dtype
+        return True
+
+    def end(self) -> None:
+        """Hands zeros on for parts of stacks that have no gradient, since the others have one."""
+        for place, (shape, dtype) in self._parts.items():
+            self._hand(Tap(*place, np.zeros(shape, dtype.as_numpy_dtype)))
 
 
 def _own(tensor: Any) -> Any:

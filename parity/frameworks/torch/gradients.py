@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,8 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         """The loss, whose `terms` are kept, and the trace of gradients, last module first.
 
         Tensors on which no parameter has an influence, or which have none on the loss, have no
-        gradient. `sink` receives the taps in place of the trace.
+        gradient. `sink` receives the taps in place of the trace, each when it is computed; its
+        array is valid during that call only.
         """
         args, kwargs = capture_torch.to_tensors(inputs)
         met: list[tuple[Call, str, str, torch.Tensor]] = []
@@ -79,30 +82,33 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         total = sum(terms.values())
         self.terms = {name: float(term.detach()) for name, term in terms.items()}
         self.calls, self.drawn = watch.calls, watch.drawn
-        met.reverse()
-        parameters = holders(self.parameters)
-        tensors = [tensor for *_, tensor in met] + [*parameters.values()]
-        found = torch.autograd.grad(total, tensors, allow_unused=True)
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         put = self.viewed(sink or trace.add)
-        for (call, kind, name, tensor), gradient in zip(met, found, strict=False):
-            if gradient is None and whole(name) is not None:  # the stack has zeros there
-                gradient = torch.zeros_like(tensor)
+        left: dict[int, Tap] = {}
+
+        def hand(number: int, gradient: torch.Tensor | None) -> None:
             if gradient is not None:
-                axes = self.axes(call.path, kind, name, tensor.dim())
-                put(
-                    Tap(
-                        call.path,
-                        f"grad_{kind}",
-                        name,
-                        call.call,
-                        axes,
-                        capture_torch.view(gradient),
-                    )
-                )
-        for key, gradient in by_key(
-            self.parameters, dict(zip(parameters, map(_numpy, found[len(met) :]), strict=True))
-        ).items():
+                put(replace(left.pop(number), array=capture_torch.view(gradient)))
+
+        while met:  # hooks in place of tensors, each of which goes when no gradient needs it
+            call, kind, name, tensor = met.pop()
+            zero = capture_torch.view(torch.zeros((), dtype=tensor.dtype))
+            zeros = np.broadcast_to(zero, tensor.shape)
+            axes = self.axes(call.path, kind, name, tensor.dim())
+            number = len(left)
+            left[number] = Tap(call.path, f"grad_{kind}", name, call.call, axes, zeros)
+            tensor.register_hook(partial(hand, number))
+            del tensor
+        parameters = holders(self.parameters)
+        # Of all, since the backward pass goes only where one of these is.
+        trained = [one for one in self.model.parameters() if one.requires_grad]
+        wanted = [*parameters.values(), *trained]
+        found = torch.autograd.grad(total, wanted, allow_unused=True)
+        for tap in left.values():
+            if whole(tap.name) is not None:  # the stack has zeros there
+                put(tap)
+        own = dict(zip(parameters, map(_numpy, found), strict=False))
+        for key, gradient in by_key(self.parameters, own).items():
             if gradient is not None:
                 (sink or trace.add)(parameter_tap(key, gradient))
         return float(total.detach()), trace

@@ -22,6 +22,7 @@ from parity.frameworks.shared.floors import measure_floors
 from parity.frameworks.torch.weights import vary
 from parity.gradients import backward_places
 from parity.masks import Masks
+from parity.pairing import Comparison
 from parity.trace import TraceError
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -89,6 +90,26 @@ def test_gradients_are_those_of_jax(execution):
     assert "model:grad_output.y" in trace
 
 
+@pytest.mark.parametrize("execution", ["eager", "jit"])
+def test_gradients_of_what_modules_return_are_those_of_jax(execution):
+    """Of the loss by the model's output, and by what a module in it returns to two others."""
+    model = at_rest()
+    _, trace = gradients(model, execution)((X,))
+    x = jnp.tanh(model.mlp.a(X))
+    exact = {
+        "model:grad_output.o": jax.grad(lambda o: (o**2).sum())(model(X)["o"]),
+        "mlp.a:grad_output": jax.grad(
+            lambda a: (model.norm(X + model.mlp.b(jnp.tanh(a))) ** 2).sum()
+        )(model.mlp.a(X)),
+        "mlp.b:grad_input.inputs": jax.grad(lambda x: (model.norm(X + model.mlp.b(x)) ** 2).sum())(
+            x
+        ),
+    }
+    for key, wanted in exact.items():
+        gap = np.abs(trace[key].array - np.asarray(wanted)).max()
+        assert gap <= np.finfo(np.float32).eps * np.abs(wanted).max() * 16, key
+
+
 def test_a_gradient_that_no_number_changes_is_one():
     recorder = gradients(at_rest())
     recorder.loss = lambda outputs: outputs["y"].sum()
@@ -108,10 +129,12 @@ def test_a_stopped_gradient_is_found_in_its_module():
         assert all((key == still or one.l2 > 0) and one.l2 < 1e-14 for key, one in floors.items())
 
         def places(port: Model) -> list[tuple]:
+            recorder, comparison = gradients(port), Comparison(found)
+            recorder(inputs, comparison)
             return [
                 (one.path, one.cause)
                 for one in backward_places(
-                    reference, gradients(port), values, found, inputs, floors, everywhere=True
+                    reference, recorder, values, found, comparison, floors, everywhere=True
                 )
             ]
 

@@ -157,6 +157,15 @@ def test_the_module_runs_the_command_line():
     assert run.stdout == f"parity {version('maskformer-replication')}\n"
 
 
+def test_the_module_refuses_an_unknown_configuration():
+    words = [sys.executable, "-m", "replication.cli", "audit", "--config", "no_such"]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("parity: ")
+    assert "no_such" in run.stderr
+
+
 @pytest.mark.parametrize("words", [("-h",), ("train", "-h"), ("faults", "run", "-h")])
 def test_short_help_is_help(parity, words):
     status, text, _ = parity(*words)

@@ -189,14 +189,10 @@ def test_a_gradient_that_ignores_the_mask_is_named(swin, monkeypatch):
     plant(monkeypatch, swin, path, make)
     assert placed(swin) == []
     backward = swin.backward
-    (found,) = backward_places(
-        backward.reference,
-        backward.port,
-        swin.trace,
-        backward.gradients,
-        swin.port_inputs,
-        backward.floors,
-    )
+    comparison = Comparison(backward.gradients)
+    backward.port(swin.port_inputs, comparison)
+    both = backward.reference, backward.port, swin.trace, backward.gradients
+    (found,) = backward_places(*both, comparison, backward.floors)
     assert (found.path, found.edge) == (path, f"{path}:grad_input")
 
 

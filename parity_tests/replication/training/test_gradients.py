@@ -143,10 +143,11 @@ def test_gradients_of_other_models_agree_in_float64(name, request):
     assert [str(one) for one in verdicts if not one.passed] == []
 
 
-def placed(side):
-    return backward_places(
-        side.reference, side.port, side.values, side.gradients, side.port_inputs, side.floors
-    )
+def placed(side, **how):
+    comparison = Comparison(side.gradients)
+    side.port(side.port_inputs, comparison)
+    both = side.reference, side.port, side.values, side.gradients
+    return backward_places(*both, comparison, side.floors, **how)
 
 
 def plant(monkeypatch, side, path, make):
@@ -201,16 +202,7 @@ def test_every_backward_pass_runs_alone_and_only_a_wrong_one_has_an_error_of_its
     def wrong():
         """Modules of all verdicts, and of those that fail."""
         found = []
-        backward_places(
-            both.reference,
-            both.port,
-            both.values,
-            both.gradients,
-            both.port_inputs,
-            both.floors,
-            everywhere=True,
-            observe=found.extend,
-        )
+        placed(both, everywhere=True, observe=found.extend)
         return (
             {module_of(one.key) for one in found},
             {module_of(one.key) for one in found if not one.passed},
