@@ -45,6 +45,10 @@ class _TorchOptimizer(tf_keras.optimizers.Optimizer):
         """Give `variable` a learning rate of `lr_factor` times the optimizer's, and its decay."""
         self._groups[self._var_key(variable)] = (lr_factor, weight_decay)
 
+    def first_moment(self, variable: tf.Variable) -> tf.Variable:
+        """The running mean, or momentum, of a variable's gradients; of a built optimizer."""
+        return self._first[self._index_dict[self._var_key(variable)]]
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         factor, decay = self._groups.get(self._var_key(variable), (1.0, self.weight_decay_rate))
         lr = tf.cast(self.learning_rate * factor, variable.dtype)
@@ -131,8 +135,8 @@ class TorchAdamW(_TorchOptimizer):
     def _update(
         self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, decay: float
     ) -> None:
-        index = self._index_dict[self._var_key(variable)]
-        first, second = self._first[index], self._second[index]
+        first = self.first_moment(variable)
+        second = self._second[self._index_dict[self._var_key(variable)]]
         correction_1, root_2 = self._corrections[variable.dtype.base_dtype]
         first.assign_add((gradient - first) * (1 - self.beta_1))
         second.assign(second * self.beta_2 + gradient * gradient * (1 - self.beta_2))
@@ -167,13 +171,13 @@ class TorchSGD(_TorchOptimizer):
         super().build(var_list)
         if getattr(self, "_built", False):
             return
-        self._velocity = self._slots(var_list, "momentum")
+        self._first = self._slots(var_list, "momentum")
         self._built = True
 
     def _update(
         self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, decay: float
     ) -> None:
-        velocity = self._velocity[self._index_dict[self._var_key(variable)]]
+        velocity = self.first_moment(variable)
         velocity.assign(velocity * self.momentum + (gradient + decay * variable))
         variable.assign_sub(lr * velocity)
 

@@ -24,6 +24,7 @@ from parity.auditing.reference import measure_reference
 from parity.auditing.result import Input
 from parity.captures.kept import SCHEMA, Capture, GivenBack, Run, file_of, written
 from parity.captures.stored import StoredTaps, TapWriter
+from parity.captures.training import Trained, capture_step, step_floors
 from parity.errors import InputError
 from parity.files import replacing
 from parity.frameworks import registry
@@ -51,6 +52,7 @@ class Asked:
         title: what is captured, for people.
         decided: tells the taps that are scores, whose choices must be the same in float32.
         inputs: a description of the inputs, by default made from them.
+        training: makes of a side's float64 model what trains it, whose step is captured as well.
     """
 
     precisions: Sequence[str] = PRECISIONS
@@ -60,6 +62,7 @@ class Asked:
     title: str = "Capture"
     decided: Callable[[Tap], bool] = lambda tap: False
     inputs: Sequence[Input] | None = None
+    training: Callable[[Any], Trained] | None = None
 
 
 def capture(
@@ -187,6 +190,7 @@ def _reference(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
         floors=found.floors,
         errors32=found.errors32,
         floors32=found.floors32,
+        **_step(found.built.model, place, asked, steps, floors=True),
         stages={one.path: pair.stage(one.path) for one in taps.places().values()},
         decided=tuple(key for key in taps if asked.decided(taps[key])),
         pairing=pair.names.pairing,
@@ -205,13 +209,15 @@ def _weights_digest(state: Mapping[str, np.ndarray]) -> str:
 
 def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
     """The port's taps in every precision and execution that is asked for."""
-    runs, back, last = [], GivenBack(), None
+    runs, back, last, step = [], GivenBack(), None, {}
     for precision in asked.precisions:
         with steps(f"build the port, {precision}"):
             built = last = build(pair.port, precision)
         if isinstance(pair.weights, Loaded):
             found = returned(pair.weights.state, pair.weights.read(built.model))
             back = GivenBack(count=found.count, changed=found.changed, sha256=found.sha256)
+        if precision == "float64":
+            step = _step(built.model, place, asked, steps, floors=False)
         device = asked.device if precision != "float64" else "cpu"
         for execution in _executions(built, precision, asked):
             with steps(f"port, {precision}, {execution}, on {device}"):
@@ -227,8 +233,22 @@ def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
         facts=dict(asked.facts),
         runs=tuple(runs),
         returned=back,
+        **step,
         provenance=_provenance(last, asked),
     )
+
+
+def _step(model: Any, place: Path, asked: Asked, steps: Steps, *, floors: bool) -> dict[str, Any]:
+    """The training step of a float64 model, where it is asked for; of a reference, its floors."""
+    if asked.training is None:
+        return {}
+    trained, file = asked.training(model), file_of("float64", "training")
+    with steps("training step, float64"):
+        run = capture_step(trained, place, file)
+    if not floors:
+        return {"step": run}
+    with steps("rounding floor of the training step"):
+        return {"step": run, "step_floors": step_floors(trained, run.stored(place))}
 
 
 def _executions(built: Built, precision: str, asked: Asked) -> Sequence[str]:

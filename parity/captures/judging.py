@@ -14,9 +14,13 @@ from parity.auditing.result import (
 )
 from parity.captures.kept import Capture, Run, check_partners, read
 from parity.captures.stored import Entry, StoredTaps
+from parity.captures.training import LOSS
+from parity.claims import Claim, Place, claim, margin_claim
 from parity.errors import InputError
-from parity.judge import function_verdict, same_decisions
+from parity.gradients import unpaired_parameters
+from parity.judge import Verdict, function_verdict, gradient_verdict, same_decisions
 from parity.localise import Localisation
+from parity.measurements import Findings
 from parity.pairing import Comparison
 from parity.provenance import provenance
 from parity.steps import Steps
@@ -27,6 +31,18 @@ NOT_VERIFIED = (
     "each module alone on the reference's inputs: a captured side does not run",
     "inputs other than these",
     "data pipelines, and what is made of the outputs",
+)
+
+
+STEP = {
+    "losses": "Every loss is the same in float64",
+    "gradients": "Every gradient between modules and of every parameter agrees in float64",
+    "update": "Given the same gradients, both optimizers make the same update in float64",
+}
+STEP_LIMIT = (
+    "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
+    "reference's own gap when what it is given moves by one unit in the last place; a gradient "
+    "that is zero in theory must be as small in the port"
 )
 
 
@@ -85,6 +101,8 @@ def judge_captured(reference: Path, port: Path, command: str, steps: Steps) -> A
         with steps(f"port, float32, {run.execution}, on {run.device}"):
             measured.executions[run.execution] = _precise(run, ours, theirs, trace, measured)
     place = _first_place(measured)
+    with steps("training step"):
+        trained = step_claims(theirs, ours, command)
     about = About(
         command,
         theirs.capture.inputs,
@@ -97,13 +115,58 @@ def judge_captured(reference: Path, port: Path, command: str, steps: Steps) -> A
             weights_sha256=theirs.capture.weights_sha256,
             **theirs.capture.facts,
         ),
-        NOT_VERIFIED,
+        NOT_VERIFIED[1:] if trained else NOT_VERIFIED,
         steps.timings,
         lambda path: theirs.capture.stages.get(path, path.partition(".")[0] or "outputs"),
         theirs.capture.pairing,
     )
-    result = build_result(measured, [place] if place else [], about)
+    result = build_result(measured, [place] if place else [], about, trained)
     return replace(result, title=theirs.capture.title)
+
+
+def step_claims(theirs: Folder, ours: Folder, command: str) -> list[Claim]:
+    """The claims on a training step, where both sides have one.
+
+    Raises InputError where one side alone has one.
+    """
+    steps = {one.capture.side: one.capture.step for one in (theirs, ours)}
+    lacking = [side for side, step in steps.items() if step is None]
+    if len(lacking) == len(steps):
+        return []
+    if lacking:
+        raise InputError(
+            f"the captured {lacking[0]} has no training step",
+            "the other side has one, which nothing is compared with",
+            "capture both with --train, or both without",
+        )
+    trace = theirs.capture.step.stored(theirs.place)
+    comparison, floors = Comparison(trace), theirs.capture.step_floors
+    for tap in ours.capture.step.stored(ours.place).values():
+        comparison(tap)
+    kinds: dict[str, dict[str, Verdict]] = {"losses": {}, "gradients": {}, "update": {}}
+    for key, found in comparison.gaps.items():
+        place = trace.places()[key]
+        kind = "update" if place.kind == "update" else "gradients"
+        kind = "losses" if place.path == LOSS else kind
+        judged = gradient_verdict if kind == "gradients" else function_verdict
+        kinds[kind][key] = judged(key, found, floors[key])
+    alone = [key for key in comparison.unpaired if ":update" in key or key.startswith(f"{LOSS}:")]
+    lost = [*comparison.missing(), *unpaired_parameters(comparison), *alone]
+    claims = [
+        claim(
+            "train_gradients_pairing",
+            "Every loss, gradient and update has its counterpart",
+            Findings(len(trace), lost),
+            "what one side alone has of a training step",
+            command,
+        )
+    ]
+    for kind, verdicts in kinds.items():
+        if verdicts:
+            one = margin_claim(f"train_{kind}", STEP[kind], verdicts, STEP_LIMIT, command)
+            wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+            claims.append(one if one.holds else one.located(Place.at(wrong[0])))
+    return claims
 
 
 def _made(folder: Folder) -> dict:

@@ -58,6 +58,7 @@ class Capture:
         facts: what must be the same on both sides, by name.
         runs: of a reference, the float64 one.
         floors, errors32, floors32: of a reference, as `parity.auditing.reference.Reference`.
+        step: a training step, where one was captured; of a reference, `step_floors` are its floors.
         stages: of a reference, the part of the model that each module belongs to.
         decided: of a reference, the taps that are scores.
         pairing: how both sides are paired, for people.
@@ -76,6 +77,8 @@ class Capture:
     floors: Mapping[str, Gap] = field(default_factory=dict)
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    step: Run | None = None
+    step_floors: Mapping[str, Gap] = field(default_factory=dict)
     stages: Mapping[str, str] = field(default_factory=dict)
     decided: tuple[str, ...] = ()
     pairing: str = ""
@@ -135,7 +138,8 @@ def read(folder: Path, side: str) -> Capture:
             f"--{side}-trace takes a captured {side}",
             f"give it as --{found.side}-trace",
         )
-    if any(Path(run.file).name != run.file for run in found.runs):
+    runs = (*found.runs, *([found.step] if found.step else []))
+    if any(Path(run.file).name != run.file for run in runs):
         raise TraceError(f"{folder} is a damaged capture", "a run is outside of its folder", AGAIN)
     return found
 

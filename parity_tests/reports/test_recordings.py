@@ -21,7 +21,8 @@ from reports.verification.recheck import recheck
 from reports.verification.verify import verify
 
 RECORDINGS = Path(__file__).parent / "recordings"
-YOUNGER = {"examples", "functions", "initial-weights", "timings"}  # never recorded otherwise
+# Kinds that were never recorded otherwise.
+YOUNGER = {"examples", "execution", "functions", "initial-weights", "timings"}
 OLD = load([SAMPLE / "evidence", RECORDINGS])
 
 

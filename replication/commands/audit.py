@@ -8,6 +8,7 @@ import typer
 
 from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
+from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
 from replication.forward.run import ASKED_FOR, COMPILED, EXECUTIONS, Request, audit
@@ -259,7 +260,7 @@ def register(app: typer.Typer) -> None:
         if reference_trace is not None or port_trace is not None:
             from replication.commands.capture import Described, audit_captured
 
-            beside = {"--all": every, "--train": train, "--only": only, "--isolate": isolate}
+            beside = {"--all": every, "--only": only, "--isolate": isolate}
             beside |= {"--search": search, "--hard-inputs": hard_inputs}
             beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
             beside |= {"--reference": reference != "builtin"}
@@ -275,6 +276,7 @@ def register(app: typer.Typer) -> None:
                     size,
                     batch,
                     short_side,
+                    train,
                 ),
                 [name for name, value in beside.items() if value],
                 execution,
@@ -364,6 +366,7 @@ def register(app: typer.Typer) -> None:
         if train:
             from replication.training.step import STEPS
 
+            total += 2 * (BFLOAT16 in request.executions)
             total += STEPS + any(one in COMPILED for one in request.executions)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")

@@ -53,6 +53,9 @@ def command(
     device: Annotated[
         str, typer.Option(help="cpu, gpu or tpu, where float32 runs; float64 runs on the cpu.")
     ] = "cpu",
+    train: Annotated[
+        bool, typer.Option("--train", help="Also losses, gradients and an update, in float64.")
+    ] = False,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Write a shell script that does this elsewhere, to --out."),
@@ -84,10 +87,14 @@ def command(
         )
     if plan:
         _plan(side, images or [], weights, out, as_json)
-    described = Described(config, config_file, pair, weights, images, size, batch, short_side)
+    described = Described(
+        config, config_file, pair, weights, images, size, batch, short_side, train
+    )
     quiet = Steps(quiet=as_json)
     captured.set_threads(side, threads)
-    source = described.source(Asked(precisions, described.executions(execution), device), quiet)
+    source = described.source(
+        side, Asked(precisions, described.executions(execution), device), quiet
+    )
     folder = captured.captured_side(source, side, out, quiet)
     result = {"side": side, "folder": str(folder), "precisions": precisions, "device": device}
     options.end(result, as_json, lambda: f"captured: {folder}", name="captured")
@@ -105,6 +112,7 @@ class Described:
     size: str | None
     batch: int | None
     short_side: int | None
+    train: bool = False
 
     @property
     def given(self) -> list[str]:
@@ -118,6 +126,7 @@ class Described:
             "--size": self.size,
             "--batch": self.batch != 1,
             "--short-side": self.short_side,
+            "--train": self.train,
         }
         return [name for name, value in named.items() if value]
 
@@ -127,8 +136,8 @@ class Described:
             return None
         return tuple(part.strip() for part in text.split(","))
 
-    def source(self, asked: "Asked", steps: Steps) -> "Source":
-        """The pair, with what is asked of it."""
+    def source(self, side: str, asked: "Asked", steps: Steps) -> "Source":
+        """The pair, of which `side` is captured, with what is asked of it."""
         from replication.forward import captured
 
         if self.pair is not None:
@@ -142,8 +151,10 @@ class Described:
                     "leave them out",
                 )
             return captured.Source(load_pair(self.pair), replace(asked, title=self.pair))
+        entry = options.resolved(self.config, self.config_file, usual=options.TINY)
         request = Request(
-            config=options.resolved(self.config, self.config_file, usual=options.TINY).model,
+            config=entry.model,
+            train=entry.solver if self.train else None,
             weights=self.weights,
             images=tuple(self.images or ()),
             size=self.size or "128x160",
@@ -151,7 +162,7 @@ class Described:
             short_side=self.short_side,
             command=options.command_line(),
         )
-        return captured.of_request(request, asked, steps)
+        return captured.of_request(request, side, asked, steps)
 
 
 def audit_captured(
@@ -186,7 +197,9 @@ def audit_captured(
     steps = Steps(quiet=as_json)
     source = None
     if len(found) == 1:
-        source = described.source(Asked(executions=described.executions(execution)), steps)
+        (side,) = {"reference", "port"} - found.keys()
+        asked = Asked(executions=described.executions(execution))
+        source = described.source(side, asked, steps)
     result = captured.audited(found, source, options.command_line(), steps)
     options.keep(result, out, "audit.json")
     options.end(result, as_json, lambda: tell(result), result.verdict == "equal")

@@ -13,6 +13,9 @@ from reports.chapters.preflight import Compilation, PreflightResult, Topology
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
+    from reports.chapters.execution import ExecutionResult
+
+EXECUTED_SIZE = "64x96"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,9 +34,16 @@ def command(
     topology: Annotated[
         list[str] | None, typer.Option(help="Chips, such as v5e:2x2; may be repeated.")
     ] = None,
-    image_size: Annotated[str, typer.Option(help="HxW of the padded images.")] = "640x640",
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="HxW of the padded images.", show_default=f"640x640; executed, {EXECUTED_SIZE}"
+        ),
+    ] = None,
     per_core_batch: Annotated[int, typer.Option(help="Images per core.", min=1)] = 1,
-    precision: Annotated[str, typer.Option(help="bf16 or float32.")] = "bf16",
+    precision: Annotated[
+        str | None, typer.Option(help="bf16 or float32.", show_default="bf16; executed, float32")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="Cores that share a step.", min=1)] = 1,
     targets: Annotated[int, typer.Option(help="Targets an image is padded to.", min=1)] = 100,
     find_batch: Annotated[
@@ -45,6 +55,20 @@ def command(
     effort: Annotated[
         float, typer.Option(help="Of the compiler: -1 fastest, 0 as in training, to 1.")
     ] = 0.0,
+    execute: Annotated[
+        bool,
+        typer.Option(
+            "--execute",
+            help="Run the replicas' program on virtual processors, and judge its updates.",
+        ),
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Updates to execute.", min=1)] = 5,
+    plant: Annotated[
+        bool,
+        typer.Option(
+            "--plant", help="Make mistakes in the executed reduction, too, which must be noticed."
+        ),
+    ] = False,
     published: Annotated[
         bool,
         typer.Option(
@@ -63,6 +87,10 @@ def command(
     With --published: ADE20K's and COCO's R50 in both precisions on v3, v4, v5e and v6e; each
     compilation takes minutes, and what --out already holds is not compiled again.
 
+    With --execute, the program of --replicas replicas, all-reduces included, is not compiled for a
+    TPU but executed on as many virtual processors, without dropout, and held to one TensorFlow
+    process of the same global batch, and to as many PyTorch processes.
+
     Exit status: 0 every step compiles and fits, 1 one does not, 2 wrong usage or input.
 
     Example: parity preflight --config coco_r50 --topology v5e:2x2 --image-size 640x640 --replicas 4
@@ -73,16 +101,23 @@ def command(
         raise InputError("prices need --published", "a single request has no table")
     from maskformer.data.images import parse_size
 
+    precision = precision or ("float32" if execute else "bf16")
     if precision not in PRECISIONS:
         raise InputError(
             f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
         )
+    entry = options.with_classes(
+        _entry(config, config_file, options.overrides(settings), experiment), classes, None
+    )
+    if execute:
+        asked = (image_size or EXECUTED_SIZE, per_core_batch, replicas, steps, targets)
+        _execute(entry, precision, asked, plant, out, as_json)
+    if plant:
+        raise InputError("--plant needs --execute", "mistakes are made in an executed program")
     request = Request(
-        entry=options.with_classes(
-            _entry(config, config_file, options.overrides(settings), experiment), classes, None
-        ),
+        entry=entry,
         topologies=tuple(topology or ["v5e:2x2"]),
-        size=parse_size(image_size),
+        size=parse_size(image_size or "640x640"),
         per_core_batch=per_core_batch,
         precision=precision,
         replicas=replicas,
@@ -95,6 +130,52 @@ def command(
     result = preflight(request, options.say)
     options.keep(result, out, "preflight.json")
     options.end(result, as_json, lambda: _show(result), result.passed)
+
+
+def _execute(
+    entry: "Entry",
+    precision: str,
+    asked: tuple[str, int, int, int, int],
+    plant: bool,
+    out: Path | None,
+    as_json: bool,
+) -> NoReturn:
+    """Executes the program, and ends the verb; 0 where every claim holds."""
+    from maskformer.data.images import parse_size
+    from replication.tpu import execution
+
+    size, per_replica, replicas, steps, targets = asked
+    if replicas < 2:
+        raise InputError(
+            f"--replicas is {replicas}",
+            "one replica has nothing to add up",
+            "For example: --replicas 2",
+        )
+    request = execution.Request(
+        entry=entry,
+        size=parse_size(size),
+        replicas=replicas,
+        per_replica=per_replica,
+        precision=precision,
+        steps=steps,
+        targets=targets,
+        plant=plant,
+        command=options.command_line(),
+    )
+    result = execution.executed_step(request, options.say)
+    options.keep(result, out, "execution.json")
+    options.end(result, as_json, lambda: _told(result), result.verdict == "holds")
+
+
+def _told(result: "ExecutionResult") -> str:
+    """The result in a few lines that a person reads on a terminal."""
+    lines = [f"{one.verdict}: {one.title}" for one in result.claims]
+    for claim in result.failing:
+        lines.append(f"  {claim.id}: {claim.value:.3g}, limit {claim.limit:.3g}")
+        lines += [f"  likely: {cause}" for cause in claim.causes]
+    for wrong in result.wrong_reductions:
+        lines.append(f"planted, {wrong.what}: {wrong.cause or 'not named'}")
+    return "\n".join([*lines, f"verdict: {result.verdict}"])
 
 
 def _published(

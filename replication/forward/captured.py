@@ -27,8 +27,11 @@ class Source:
     asked: "Asked"
 
 
-def of_request(request: Request, asked: "Asked", steps: Steps) -> Source:
-    """The pair of a request. Raises InputError for another reference than the built-in one."""
+def of_request(request: Request, side: str, asked: "Asked", steps: Steps) -> Source:
+    """The pair of a request, of which `side` is captured.
+
+    Raises InputError for another reference than the built-in one.
+    """
     if request.reference != "builtin":
         raise InputError(
             f"--reference is {request.reference}",
@@ -38,10 +41,18 @@ def of_request(request: Request, asked: "Asked", steps: Steps) -> Source:
     case = prepare(request, steps)
     known = ("config", "config_sha256", "reference")
     facts = {name: case.options.provenance[name] for name in known}
+    training = None
+    if request.train is not None:
+        from replication.sides.side import PORT, REFERENCE, implementation
+        from replication.training.captured import StepCase
+
+        step = StepCase(request.config, request.train, case.batch, case.sizes)
+        training = step.of(side, implementation(PORT if side == "port" else REFERENCE))
     return Source(
         case.pair,
         replace(
             asked,
+            training=training,
             facts={**facts, **asked.facts},
             decided=case.options.decided,
             inputs=case.options.inputs,

@@ -237,7 +237,6 @@ def _pair(
 ) -> "Pair":
     """Both models; the reference is the request's, the port ours."""
     from parity.auditing.pair import InDtype, Pair
-    from parity.judge import MIXED
     from parity.names import SameNames
     from parity.weights import Loaded
     from replication.forward import hugging_face
@@ -249,12 +248,7 @@ def _pair(
     library = kind == "hf"
     reference, port = implementation(REFERENCE), implementation(PORT)
     return Pair(
-        # In bfloat16 the reference's weights stay in float32: it runs under autocast.
-        InDtype(
-            lambda dtype: build_reference(
-                config, weights, "float32" if dtype == MIXED else dtype, kind
-            )
-        ),
+        InDtype(lambda dtype: build_reference(config, weights, dtype, kind)),
         InDtype(lambda dtype: port.build(config, own or weights, dtype)),
         reference.inputs(batch, sizes, "float32"),
         port.inputs(batch, sizes, "float32"),
@@ -313,6 +307,7 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
             request.command,
             steps,
             isolate=request.isolate,
+            bfloat16=BFLOAT16 in request.executions,
             executions=[one for one in request.executions if one in COMPILED],
         )
     return claims

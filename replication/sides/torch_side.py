@@ -1,7 +1,7 @@
 """The PyTorch side of a comparison, and what only the reference is asked for."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
 from maskformer.model.solver import SolverConfig
 from maskformer.runs.run_settings import RunSettings
+from parity.judge import MIXED
 from replication.sides.implementation import Frame, Implementation, TrainerPlace
 from replication.sides.weights import Weights
 
@@ -30,11 +31,16 @@ def build_reference(
 ) -> "torch.nn.Module":
     """The PyTorch model in eval mode with `weights`, computing in `dtype`.
 
-    `kind` "original" builds facebookresearch/MaskFormer itself, "hf" transformers' MaskFormer, each
-    where it is installed.
+    In `MIXED` its weights are float32, it runs under autocast, and its outputs are widened for the
+    losses, as the port widens its own. `kind` "original" builds facebookresearch/MaskFormer itself,
+    "hf" transformers' MaskFormer, each where it is installed.
     """
     import torch
 
+    if dtype == MIXED:
+        model = build_reference(config, weights, "float32", kind)
+        model.forward = partial(_mixed, model.forward)
+        return model
     if kind == "hf":
         from weight_conversion import hugging_face_model
 
@@ -50,6 +56,16 @@ def build_reference(
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in weights.state.items()}
     model.load_state_dict(tensors)
     return model.eval().to(getattr(torch, dtype))
+
+
+def _mixed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    """What a model returns under autocast, in float32."""
+    import torch
+
+    # Weights are moved between runs, and a cast that was kept would be that of the old ones.
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        outputs = forward(*inputs, **named)
+    return torch.utils._pytree.tree_map(lambda one: one.float(), outputs)
 
 
 def reference_drawn(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

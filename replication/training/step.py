@@ -17,6 +17,7 @@ from parity.steps import Steps
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training import precision
+from replication.training.bfloat16 import bfloat16_claims
 from replication.training.dropout import dropout_claims
 from replication.training.initial_weights import compared
 from replication.training.losses import loss_claim
@@ -60,6 +61,7 @@ def training_claims(
     steps: Steps,
     *,
     isolate: bool = False,
+    bfloat16: bool = False,
     executions: Sequence[str] = (),
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
@@ -70,6 +72,7 @@ def training_claims(
     Args:
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
+        bfloat16: also compare the step in bfloat16, whose steps are announced beside `STEPS`.
         executions: how the port's step is run in float32, which is compared as well.
     """
     config, solver = case.config, case.solver
@@ -87,6 +90,8 @@ def training_claims(
         claims += precision.extreme_claims(step, port, command)
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+    if bfloat16:
+        claims += bfloat16_claims(reference, case.weights, case.port_weights, command, steps)
     if executions:
         with steps(f"training steps in float32, {', '.join(executions)}"):
             both = case.weights, case.port_weights or case.weights

@@ -11,10 +11,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.python.util import nest
 
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
 from tf_impl.matcher import Targets
+from tf_impl.tpu.reductions import COUNTS, GRADIENTS
 from tf_impl.train_step import Batch, train_step
 
 
@@ -27,12 +29,14 @@ class Program:
     """A serialized HLO module, and how many replicas run it in lock step.
 
     `captured` are the variables and tensors that the program takes after the function's own
-    tensors, in the order of its parameters.
+    tensors, in the order of its parameters. `results` are the paths of what the function returns,
+    which come first among the program's results; variables that it changes follow.
     """
 
     hlo: bytes
     replicas: int
     captured: tuple[tf.Variable | tf.Tensor, ...] = ()
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,18 @@ def lower_train_step(
     optimizer: tf_keras.optimizers.Optimizer,
     shapes: Shapes,
     replicas: int = 1,
+    training: bool = True,
 ) -> Program:
     """One whole update: forward, matching, losses, backward, all-reduce, clipping, new weights.
 
-    Dropout is on. With several replicas the sums over them are all-reduces in the program.
+    Dropout is on with `training`. With several replicas the sums over them are all-reduces in the
+    program.
     """
     optimizer.build(model.trainable_variables)
 
     def step(images: tf.Tensor, sizes: tf.Tensor, *targets: tf.Tensor) -> Any:
         wanted = targets[0] if model.config.is_per_pixel else Targets(*targets)
-        return train_step(model, optimizer, Batch(images, sizes, wanted), True)
+        return train_step(model, optimizer, Batch(images, sizes, wanted), training)
 
     return lower(step, shapes.specs(model.config), replicas)
 
@@ -115,7 +121,10 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1)
             "each trace is another program, which a TPU compiles for minutes",
             "Let nothing but tensors change between calls.",
         )
-    return Program(hlo, replicas, _captured(traced.get_concrete_function(*specs)))
+    concrete = traced.get_concrete_function(*specs)
+    named = nest.flatten_with_joined_string_paths(concrete.structured_outputs)
+    results = tuple(path for path, tensor in named if tensor is not None)
+    return Program(hlo, replicas, _captured(concrete), results)
 
 
 def _captured(function: Any) -> tuple[tf.Variable | tf.Tensor, ...]:
@@ -139,13 +148,15 @@ class _LoweredReplica(tf.distribute.ReplicaContext):
         if reduce_op not in (tf.distribute.ReduceOp.SUM, "SUM"):
             raise NotImplementedError(f"{reduce_op} over replicas")
         groups = tf.constant([list(range(self._replicas))])
+        scope = GRADIENTS if isinstance(value, list) else COUNTS
 
         def summed(tensor: tf.Tensor) -> tf.Tensor:
             return gen_xla_ops.xla_all_reduce(
                 input=tensor, group_assignment=groups, reduce_op="Add", mode="CrossReplica"
             )
 
-        return tf.nest.map_structure(summed, value)
+        with tf.name_scope(scope):
+            return tf.nest.map_structure(summed, value)
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -173,7 +173,7 @@ class GradientRecorder(IsolatedRun, capture_tf.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             by_key(own, dict(zip(variables, arrays[len(leaves) :], strict=False))),
-            {place: gradient.numpy() for place, gradient in received.items()},
+            {place: capture_tf.to_array(gradient) for place, gradient in received.items()},
         )
 
     def _gradient_watch(

@@ -7,6 +7,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import gen_linalg_ops, gen_math_ops, gen_nn_ops
 
+MOST_AXES = 8
+"""Of a tensor that TensorFlow can reverse; sums over those with more, as gradients have them, keep
+their order."""
+
 
 @contextmanager
 def reordered() -> Iterator[None]:
@@ -45,7 +49,8 @@ def _sums(original: Callable) -> Callable:
     def reduced(input: Any, axis: Any, *args: Any, **options: Any) -> Any:
         x = tf.convert_to_tensor(input)
         axes = tf.reshape(tf.convert_to_tensor(axis), [-1])
-        turned = x if x.dtype.is_bool else tf.reverse(x, axes)
+        as_it_is = x.dtype.is_bool or x.shape.rank > MOST_AXES
+        turned = x if as_it_is else tf.reverse(x, axes)
         return original(turned, axis, *args, **options)
 
     return reduced

@@ -88,7 +88,7 @@ class Recorder(Moving, calls.Recorder):
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         keep = sink is None
         guard = keep and not self.clone
-        convert = to_array if keep and self.clone else _view
+        convert = to_array if keep and self.clone else view
         found = self.viewed(sink or trace.add)
         collect = Collector(self.axes, found, convert, _stamp, keep=keep, guard=guard)
 
@@ -192,7 +192,8 @@ def _stamp(tensor: torch.Tensor) -> int:
     return tensor._version
 
 
-def _view(tensor: torch.Tensor) -> np.ndarray:
+def view(tensor: torch.Tensor) -> np.ndarray:
+    """The values, in the tensor's own memory where that can be; bfloat16 as float32."""
     if tensor.dtype == torch.bfloat16:
         return tensor.detach().float().numpy()
     return tensor.detach().cpu().numpy()
@@ -200,8 +201,8 @@ def _view(tensor: torch.Tensor) -> np.ndarray:
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
     """A copy of the values; bfloat16 as float32, which is exact."""
-    array = _view(tensor)
-    return array.copy() if np.may_share_memory(array, _view(tensor)) else array
+    array = view(tensor)
+    return array.copy() if np.may_share_memory(array, view(tensor)) else array
 
 
 def to_tensors(inputs: tuple | dict) -> tuple[tuple, dict]:

@@ -88,11 +88,12 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
 
         def hand(number: int, gradient: torch.Tensor | None) -> None:
             if gradient is not None:
-                put(replace(left.pop(number), array=gradient.numpy()))
+                put(replace(left.pop(number), array=capture_torch.view(gradient)))
 
         while met:  # hooks in place of tensors, each of which goes when no gradient needs it
             call, kind, name, tensor = met.pop()
-            zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape).numpy()
+            zero = capture_torch.view(torch.zeros((), dtype=tensor.dtype))
+            zeros = np.broadcast_to(zero, tensor.shape)
             axes = self.axes(call.path, kind, name, tensor.dim())
             number = len(left)
             left[number] = Tap(call.path, f"grad_{kind}", name, call.call, axes, zeros)
@@ -137,7 +138,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             call,
             dict(zip(leaves, arrays, strict=False)),
             by_key(own, dict(zip(held, arrays[len(leaves) :], strict=False))),
-            {place: gradient.numpy() for place, gradient in received.items()},
+            {place: capture_torch.view(gradient) for place, gradient in received.items()},
         )
 
     def stopped_gradients(self, alone: Isolated) -> Iterator[Mistake]:
@@ -194,7 +195,7 @@ class _StandIn(torch.autograd.Function):
 
 
 def _numpy(gradient: torch.Tensor | None) -> np.ndarray | None:
-    return None if gradient is None else gradient.numpy()
+    return None if gradient is None else capture_torch.view(gradient)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,8 @@ from replication.commands.capture import _without
 from weight_conversion.spec import expected, expected_of_tensorflow
 
 ROOT = Path(__file__).parents[3]
-CASE = ("--config", "tiny", "--size", "64x96", "--execution", "eager")
+SMALL = ("--config", "scenes_tiny", "--size", "64x64", "--batch", "2")
+CASE = (*SMALL, "--execution", "eager", "--train")
 
 
 def without(package, folder):
@@ -67,11 +68,12 @@ def test_two_sides_captured_apart_are_equal(captured):
     done = parity("audit", *words, environment=environment, folder=captured)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["verdict"], result["provenance"]["config"]) == ("equal", "tiny")
-    assert result["taps"] > 400
+    assert (result["verdict"], result["provenance"]["config"]) == ("equal", "scenes_tiny")
+    assert result["taps"] > 200
     assert {*result["float32"]} == {"eager"}
     held = {one["id"] for one in result["claims"] if one["verdict"] == "holds"}
     assert {"weights", "same_function", "same_precision_eager", "same_decisions_eager"} <= held
+    assert {f"train_{name}" for name in ("losses", "gradients", "update")} <= held
     done = parity("verify", "judged", folder=captured)
     assert done.returncode == 0, done.stdout
 
@@ -85,13 +87,20 @@ def test_a_captured_port_is_judged_beside_a_reference_that_runs(captured):
 
 def test_a_wrong_partner_is_refused_in_three_lines(captured):
     """Other weights, and other images."""
-    for other, word in (("--weights", "seeded:1"), ("--batch", "2")):
+    for other, word in (("--weights", "seeded:1"), ("--batch", "1")):
         words = ("--port-trace", "port", *CASE, other, word)
         done = parity("audit", *words, folder=captured)
         assert done.returncode == 2
         lines = done.stderr.strip().splitlines()[-3:]
         assert lines[0] == "parity: the captured sides are not of one pair"
         assert ("weights:" if other == "--weights" else "input synthetic 1:") in lines[1]
+
+
+def test_a_side_without_a_training_step_is_no_partner(captured):
+    words = ("--port-trace", "port", *SMALL, "--execution", "eager")
+    done = parity("audit", *words, folder=captured)
+    assert done.returncode == 2
+    assert "the captured reference has no training step" in done.stderr
 
 
 def test_a_script_says_what_it_lacks(captured):
