@@ -193,14 +193,7 @@ def register(app: typer.Typer) -> None:
                 "--all", help="Audit each architecture of the zoo in float64, one by one."
             ),
         ] = False,
-        pair: Annotated[
-            str | None,
-            typer.Option(
-                "--pair",
-                help="FILE.py:name or module:name: any two models, a parity.Pair.",
-                metavar="PAIR",
-            ),
-        ] = None,
+        pair: options.OtherPair = None,
         search: Annotated[
             str | None,
             typer.Option(

@@ -33,10 +33,7 @@ def register(app: typer.Typer) -> None:
 def command(
     config: options.ConfigOrTiny = None,
     config_file: options.ConfigFile = None,
-    pair: Annotated[
-        str | None,
-        typer.Option(help="Instead: FILE.py:name or module:name of a parity.Pair.", metavar="PAIR"),
-    ] = None,
+    pair: options.OtherPair = None,
     side: Annotated[str, typer.Option(help="port or reference.")] = "port",
     weights: options.Weights = "seeded:0",
     images: Annotated[

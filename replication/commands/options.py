@@ -35,6 +35,12 @@ ConfigFile = _option(
     "Instead: the original's YAML, own classes in JSON, or a Hugging Face folder.",
     metavar="FILE",
 )
+OtherPair = _option(
+    str | None,
+    "FILE.py:name or module:name: any two models, a parity.Pair.",
+    "--pair",
+    metavar="PAIR",
+)
 Classes = _option(
     str | None,
     "data, or a data set's folder: its classes in place of the config's.",
