@@ -12,7 +12,7 @@ import numpy as np
 from maskformer.family import family_of
 from parity.claims import Claim, all_hold
 from parity.comparing.initial_weights import claim_of
-from parity.steps import Steps
+from parity.steps import Steps, give_back
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training.dropout import dropout_claims
@@ -76,10 +76,13 @@ def training_claims(
     with steps("training claims"):
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
+        give_back()  # optimizers, whose moments are as large as the weights twice over
         if isolate:
             claims.append(isolated_gradients_claim(backward_of(reference, port), command))
+        give_back()
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+        give_back()
     with steps("initial weights"):
         claims.append(claim_of(compared(config), command))
     with steps("schedule, and two replicas"):
