@@ -6,13 +6,17 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint commands clean
+.PHONY: demo test bench lint commands clean
 
 demo: $(INSTALLED)
 	.venv/bin/parity demo
 
 test: $(INSTALLED)
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+# Alone on the machine: what runs beside it is in the figures.
+bench: $(INSTALLED)
+	.venv/bin/python -m benchmarks --out runs/bench
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

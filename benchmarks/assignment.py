@@ -3,7 +3,7 @@
 One batch is what a training step needs: `--images` x `--layers` problems of 100 queries. All
 solvers see the same costs, take turns in one process, and must reach scipy's total cost.
 
-    python benchmarks/assignment.py --targets 40 --targets 100 --repeats 7 --json
+    python -m benchmarks.assignment --targets 40 --targets 100 --repeats 7 --json
 """
 
 import argparse
@@ -15,9 +15,10 @@ from importlib.util import find_spec
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment as scipy_assignment
+
+from benchmarks.rounds import Rounds
 
 QUERIES = 100
 OURS, GARDEN, SCIPY, OPTAX = (
@@ -80,7 +81,7 @@ def optax_batch(cost: np.ndarray) -> Callable[[], np.ndarray]:
 
 
 def measure(
-    problems: int, targets: int, repeats: int, skip_slow: bool, progress: Progress
+    problems: int, targets: int, repeats: int, skip_slow: bool, rounds: Rounds
 ) -> dict[str, object]:
     """Median and least milliseconds of every solver on uniform costs, taking turns."""
     cost = np.random.default_rng(targets).random((problems, QUERIES, targets)).astype(np.float32)
@@ -89,7 +90,7 @@ def measure(
         solvers[GARDEN] = model_garden
     if find_spec("optax"):
         solvers[OPTAX] = optax_batch
-    task = progress.add_task(f"{targets} targets", total=(repeats + 1) * len(solvers))
+    case = f"{problems} problems {QUERIES}x{targets}"
 
     calls, best = {}, None
     for name, prepare in solvers.items():
@@ -100,14 +101,12 @@ def measure(
             best = total
         if abs(total - best) > 1e-4 * problems:
             raise SystemExit(f"{name}: total cost is {total}, but should be {best}")
-        progress.advance(task)
     seconds: dict[str, list[float]] = {name: [] for name in solvers}
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            seconds[name].append(time.perf_counter() - start)
-            progress.advance(task)
+            seconds[name].append(rounds.add(case, name, time.perf_counter() - start))
     medians = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
     return {
         "problems": problems,
@@ -134,18 +133,17 @@ def main() -> None:
 
     import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 
-    console = Console(stderr=arguments.json)
-    with Progress(console=console) as progress:
-        results = [
-            measure(
-                arguments.images * arguments.layers,
-                targets,
-                arguments.repeats,
-                arguments.skip_model_garden,
-                progress,
-            )
-            for targets in arguments.targets or (40, 100)
-        ]
+    console, rounds = Console(stderr=arguments.json), Rounds("assignment")
+    results = [
+        measure(
+            arguments.images * arguments.layers,
+            targets,
+            arguments.repeats,
+            arguments.skip_model_garden,
+            rounds,
+        )
+        for targets in arguments.targets or (40, 100)
+    ]
     if arguments.json:
         print(json.dumps(results, indent=2))
         return

@@ -17,6 +17,8 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.rounds import Rounds
+
 KINDS = {"audit": False, "audit --isolate": True}
 LIMIT = 2.5  # times an audit without isolation
 MOST_BYTES = 8e9  # resident, of a full-size audit
@@ -50,22 +52,18 @@ def measure(config: str, size: str, executions: tuple[str, ...], isolate: bool) 
     }
 
 
-def compare(config: str, size: str, executions: str, rounds: int) -> dict[str, Any]:
+def compare(config: str, size: str, executions: str, rounds: int, kept: Rounds) -> dict[str, Any]:
     """Both kinds of audit of one configuration, in turns; medians, their ratio, all values."""
     child = [sys.executable, "-m", "benchmarks.audit_cost", "--config", config, "--size", size]
     child += ["--execution", executions]
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for number in range(rounds):
+    for _ in range(rounds):
         for kind in KINDS:
             out = subprocess.run(
                 [*child, "--case", kind], check=True, stdout=subprocess.PIPE, text=True
             )
             found[kind].append(json.loads(out.stdout.splitlines()[-1]))
-            print(
-                f"{config}, round {number + 1} of {rounds}, {kind}: "
-                f"{found[kind][-1]['seconds']:.1f} s",
-                file=sys.stderr,
-            )
+            kept.add(f"{config} {size}", kind, found[kind][-1]["seconds"])
     medians = {
         kind: statistics.median(one["seconds"] for one in values) for kind, values in found.items()
     }
@@ -105,8 +103,9 @@ def main() -> None:
         executions = tuple(options.execution.split(","))
         print(json.dumps(measure(options.config[0], options.size, executions, KINDS[options.case])))
         return
+    kept = Rounds("audit_cost")
     results = [
-        compare(config, options.size, options.execution, options.rounds)
+        compare(config, options.size, options.execution, options.rounds, kept)
         for config in options.config or ["tiny", "coco_r50"]
     ]
     if options.json:

@@ -5,7 +5,7 @@ resident set above what it had after its imports; seconds are those of the call 
 and of the processors. What a process imports before is measured by itself and is in neither side's
 seconds: safetensors for the plain work, PyTorch for a conversion, TensorFlow for one with TF.
 
-    python benchmarks/convert.py --config coco_r50 --config coco_swin_large --repeats 5 --json
+    python -m benchmarks.convert --config coco_r50 --config coco_swin_large --repeats 5 --json
 """
 
 import argparse
@@ -21,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
+
+from benchmarks.rounds import Rounds
 
 SOURCES = {"safetensors": "in.safetensors", "pickle": "in.pkl", "torch": "in.pth", "tf": "in_tf"}
 CASES = (
@@ -105,19 +106,20 @@ def prepare(folder: Path, config: str) -> int:
     return source.stat().st_size
 
 
-def run(config: str, repeats: int) -> dict:
+def run(config: str, repeats: int, kept: Rounds) -> dict:
     """All cases of one configuration, interleaved."""
     with tempfile.TemporaryDirectory() as name:
-        child = [sys.executable, __file__, "--folder", name, "--config", config]
+        child = [sys.executable, "-m", "benchmarks.convert", "--folder", name, "--config", config]
         made = subprocess.run([*child, "--prepare"], check=True, capture_output=True, text=True)
         size = int(made.stdout.splitlines()[-1])
         found: dict[tuple, list[dict]] = {case: [] for case in CASES}
         rounds = [case for _ in range(repeats) for case in CASES]
-        for case in track(rounds, config, console=Console(stderr=True)):
+        for case in rounds:
             out = subprocess.run(
                 [*child, "--case", *case], check=True, capture_output=True, text=True
             )
             found[case].append(json.loads(out.stdout.splitlines()[-1]))
+            kept.add(config, "{} {} -> {}".format(*case), found[case][-1]["seconds"])
     rows = [
         {
             "work": work,
@@ -153,7 +155,8 @@ def main() -> None:
         print(json.dumps(measure(options.folder, options.config[0], *options.case)))
     else:
         configs = options.config or ["coco_r50", "coco_swin_large"]
-        results = [run(config, options.repeats) for config in configs]
+        kept = Rounds("convert")
+        results = [run(config, options.repeats, kept) for config in configs]
         print(json.dumps(results, indent=1)) if options.json else show(results)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rounds import Rounds
+
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
@@ -29,8 +31,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str, Callable[[], Any]]:
-    """A function for each way of running the model; each returns when the result is there."""
+Runs = dict[str, Callable[[], Any]]
+"""A function for each way of running a model; each returns when the result is there."""
+
+
+def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> tuple[Runs, Runs]:
+    """The forward passes, and the same with post-processing: predictions at the images' sizes."""
     import torch
 
     from replication.sides.tf_side import build_port, port_inputs
@@ -41,6 +47,10 @@ def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str,
     arguments = [torch.from_numpy(a) for a in reference_inputs(batch, sizes, "float32").values()]
     compiled = torch.compile(reference)
 
+    from torch_reference import inference
+
+    padded, valid = tuple(batch.shape[1:3]), [tuple(map(int, size)) for size in sizes]
+
     def run_torch(model: Any) -> Callable[[], Any]:
         def run() -> Any:
             with torch.inference_mode():
@@ -48,9 +58,14 @@ def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str,
 
         return run
 
+    def predict_torch(run: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: inference.predict(run(), config, padded, valid)
+
     port = build_port(config, weights, "float32")
 
     import tensorflow as tf
+
+    from tf_impl.inference import predict
 
     constants = {k: tf.constant(v) for k, v in port_inputs(batch, sizes, "float32").items()}
 
@@ -58,30 +73,49 @@ def contestants(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str,
         function = tf.function(
             lambda images, sizes: port(images, sizes), autograph=False, jit_compile=jit_compile
         )
-        return lambda: function(**constants)["pred_masks"].numpy()
+        return lambda: function(**constants)
 
-    return {
-        "torch eager": run_torch(reference),
-        "torch compile": run_torch(compiled),
-        "tf graph": run_tf(False),
-        "tf xla": run_tf(True),
-    }
+    def read_tf(run: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: run()["pred_masks"].numpy()
+
+    def predict_tf(run: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: predict(run(), config, padded, valid)
+
+    torch_runs = {"torch eager": run_torch(reference), "torch compile": run_torch(compiled)}
+    tf_runs = {"tf graph": run_tf(False), "tf xla": run_tf(True)}
+    return (
+        torch_runs | {name: read_tf(run) for name, run in tf_runs.items()},
+        {name: predict_torch(run) for name, run in torch_runs.items()}
+        | {name: predict_tf(run) for name, run in tf_runs.items()},
+    )
 
 
-def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def measure(runs: Runs, rounds: int, kept: Rounds, case: str) -> dict[str, list[float]]:
     """Seconds of each run, one of each in every round; the first, compiling call is not counted."""
     for name, run in runs.items():
         start = time.perf_counter()
         run()
-        print(f"{name}: first call {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        kept.add(f"{case}, first call", name, time.perf_counter() - start)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds):
+    for _ in range(rounds):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - start)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            seconds[name].append(kept.add(case, name, time.perf_counter() - start))
     return seconds
+
+
+def compared(case: str, runs: Runs, rounds: int, kept: Rounds) -> dict[str, Any]:
+    """The medians of a case, and their ratios to the faster of torch's two ways."""
+    seconds = measure(runs, rounds, kept, case)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    best = min(medians["torch eager"], medians["torch compile"])
+    return {
+        "case": case,
+        "median_seconds": medians,
+        "ratio_to_torch_best": {name: value / best for name, value in medians.items()},
+        "all_seconds": seconds,
+    }
 
 
 def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[str, float]:
@@ -135,7 +169,7 @@ def measure_audit(config: Any, weights: Any, inputs: tuple[Any, Any]) -> dict[st
 
 
 def main() -> None:
-    """Prints medians, and ratios to the faster of torch's two ways."""
+    """Prints medians and ratios to the faster of torch's two ways, also with predictions."""
     arguments = parse_arguments()
     warnings.simplefilter("ignore")
     import torch
@@ -149,29 +183,32 @@ def main() -> None:
     config = zoo.model_config(arguments.config)
     weights = load_weights("seeded:0", config)
     inputs = batch_images([synthetic_image(*parse_size(arguments.size), 0)], config)
-    seconds = measure(contestants(config, weights, inputs), arguments.rounds)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    best = min(medians["torch eager"], medians["torch compile"])
+    kept, case = Rounds("forward"), f"{config.name} {arguments.size}"
+    cases = zip((case, f"{case}, predictions"), contestants(config, weights, inputs), strict=True)
     result = {
         "config": config.name,
         "size": arguments.size,
         "threads": torch.get_num_threads(),
         "rounds": arguments.rounds,
-        "median_seconds": medians,
-        "ratio_to_torch_best": {name: value / best for name, value in medians.items()},
-        "all_seconds": seconds,
+        "cases": [compared(name, runs, arguments.rounds, kept) for name, runs in cases],
     }
     if not arguments.no_audit:
-        result["audit"] = measure_audit(config, weights, inputs)
+        result["audit"] = found = measure_audit(config, weights, inputs)
+        for name in ("plain", "audit"):
+            kept.add(f"{case}, audit", name, found[name])
     if arguments.json:
         print(json.dumps(result))
         return
     print(
         f"{config.name}, {arguments.size}, {result['threads']} threads, {arguments.rounds} rounds"
     )
-    for name, value in medians.items():
-        spread = f"{np.min(seconds[name]):.3f} to {np.max(seconds[name]):.3f}"
-        print(f"  {name:14} {value:7.3f} s ({spread}), {value / best:.2f}x torch's best")
+    for one in result["cases"]:
+        print(f" {one['case']}")
+        for name, value in one["median_seconds"].items():
+            seconds = one["all_seconds"][name]
+            spread = f"{np.min(seconds):.3f} to {np.max(seconds):.3f}"
+            ratio = one["ratio_to_torch_best"][name]
+            print(f"  {name:14} {value:7.3f} s ({spread}), {ratio:.2f}x torch's best")
     if "audit" in result:
         found = result["audit"]
         print(

@@ -17,12 +17,14 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.rounds import Rounds
+
 BASE = "tf_keras"
 KINDS = ("keras tensorflow", "keras jax", "nnx", "linen")
 LIMITED, LIMIT = "keras tensorflow", 1.5
 
 
-def measure(kind: str) -> dict[str, Any]:
+def measure(kind: str, case: str, rounds: Rounds) -> dict[str, Any]:
     """What one audit found and its seconds, with the backend of Keras that the kind names."""
     environment = os.environ | {
         "KERAS_BACKEND": kind.partition(" ")[2] or "jax",
@@ -30,7 +32,9 @@ def measure(kind: str) -> dict[str, Any]:
     }
     command = [sys.executable, "-m", "parity_tests.parity.frameworks.mixers", kind, "none"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return json.loads(run.stdout.splitlines()[-1])["none"]
+    found = json.loads(run.stdout.splitlines()[-1])["none"]
+    rounds.add(case, kind, found["processor"], "s of the processor")
+    return found
 
 
 def main() -> None:
@@ -39,9 +43,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="pairs of audits of each framework")
     parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
     options = parser.parse_args()
-    over = False
+    over, rounds = False, Rounds("frameworks")
     for kind in options.kinds:
-        pairs = [(measure(kind), measure(BASE)) for _ in range(options.rounds)]
+        pairs = [
+            (measure(kind, kind, rounds), measure(BASE, kind, rounds))
+            for _ in range(options.rounds)
+        ]
         verdicts = {one["verdict"] for pair in pairs for one in pair}
         for what in ("seconds", "processor"):
             ratio = statistics.median(ours[what] / base[what] for ours, base in pairs)

@@ -1,6 +1,6 @@
 """Training images per second and core: the tf.data pipeline beside the PyTorch loader, in one run.
 
-Example: python benchmarks/input_pipeline.py --images 32 --rounds 5 --json result.json
+Example: python -m benchmarks.input_pipeline --images 32 --rounds 5 --json result.json
 """
 
 import argparse
@@ -8,7 +8,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks.rounds import Rounds
 from maskformer.data.batching import COCO_BUCKETS
 from maskformer.data.dataset_layout import open_split
 from maskformer.model.inputs import CropConfig, InputConfig
@@ -104,7 +105,7 @@ def _source(mapper: str, folder: Path) -> tuple[Path, str]:
     return folder / "ADEChallengeData2016", "training"
 
 
-def compare(mapper: str, folder: Path, images: int, rounds: int, tick: Callable[[], None]) -> dict:
+def compare(mapper: str, folder: Path, images: int, rounds: int, kept: Rounds) -> dict:
     """Medians of all sides and their ratios for one mapper, measured in turns."""
     import tf_impl.dataset
     from tf_impl.storage.tfrecord import RecordFolder, write_records
@@ -125,8 +126,8 @@ def compare(mapper: str, folder: Path, images: int, rounds: int, tick: Callable[
     for _ in range(rounds):
         for side in SIDES:
             pipes[side].send(count)
-            rates[side].append(count * BATCH / pipes[side].recv())
-            tick()
+            rate = kept.add(mapper, side, count * BATCH / pipes[side].recv(), "images/s")
+            rates[side].append(rate)
     for side in SIDES:
         pipes[side].send(None)
     for process in processes:
@@ -157,6 +158,7 @@ def main() -> None:
         "images_per_round": arguments.images,
         "size": arguments.size,
     }
+    kept = Rounds("input_pipeline")
     with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as progress:
         scenes = progress.add_task("scenes", total=arguments.images + 2)
         write_scenes(
@@ -167,13 +169,8 @@ def main() -> None:
             advance=lambda: progress.advance(scenes),
         )
         for mapper in CONFIGS:
-            task = progress.add_task(mapper, total=3 * arguments.rounds)
             result[mapper] = compare(
-                mapper,
-                Path(scratch),
-                arguments.images,
-                arguments.rounds,
-                lambda task=task: progress.advance(task),
+                mapper, Path(scratch), arguments.images, arguments.rounds, kept
             )
     for mapper in CONFIGS:
         row = result[mapper]

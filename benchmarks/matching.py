@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 
+from benchmarks.rounds import Rounds
 from maskformer.model import zoo
 from parity import match
 from parity.auditing.pair import InDtype
@@ -42,12 +43,13 @@ def main() -> None:
         names=None,
         weights=None,
     )
-    seconds, busy = [], []
+    seconds, busy, rounds = [], [], Rounds("matching")
     for _ in range(options.rounds):
         start = time.perf_counter(), time.process_time()
         found = match(pair)
         seconds.append(time.perf_counter() - start[0])
         busy.append(time.process_time() - start[1])
+        rounds.add(options.config, "match", busy[-1], "s of the processor")
     wrong = [(one.ours, one.theirs) for one in found.modules if one.ours != one.theirs]
     for what, times in (("clock", seconds), ("processor", busy)):
         print(f"{options.config}: {', '.join(f'{one:.1f}' for one in times)} s of the {what}")

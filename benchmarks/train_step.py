@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rounds import Rounds
+
 CONTESTANTS = ("torch eager", "torch compile", "tf graph", "tf xla")
 MEMORY_STEPS = 2
 
@@ -99,7 +101,7 @@ def contestants(arguments: argparse.Namespace, wanted: Any) -> dict[str, Callabl
 
 
 def measure(
-    runs: dict[str, Callable[[], float]], rounds: int
+    runs: dict[str, Callable[[], float]], rounds: int, kept: Rounds, case: str
 ) -> tuple[dict[str, list[float]], dict[str, float], dict[str, str]]:
     """Seconds of each step, seconds of the first, compiling one, and why a contestant is out."""
     first, failed = {}, {}
@@ -111,15 +113,14 @@ def measure(
             failed[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
             print(f"{name}: {failed[name]}", file=sys.stderr)
             continue
-        first[name] = time.perf_counter() - start
-        print(f"{name}: first step {first[name]:.1f} s, loss {loss:.3f}", file=sys.stderr)
+        first[name] = kept.add(f"{case}, first step", name, time.perf_counter() - start)
+        print(f"{name}: loss {loss:.3f}", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in first}
-    for number in range(rounds):
+    for _ in range(rounds):
         for name in first:
             start = time.perf_counter()
             runs[name]()
-            seconds[name].append(time.perf_counter() - start)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            seconds[name].append(kept.add(case, name, time.perf_counter() - start))
     return seconds, first, failed
 
 
@@ -158,7 +159,10 @@ def main() -> None:
             run()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
-    seconds, first, failed = measure(contestants(arguments, wanted), arguments.rounds)
+    case = f"{arguments.config} {arguments.size} batch {arguments.batch}"
+    seconds, first, failed = measure(
+        contestants(arguments, wanted), arguments.rounds, Rounds("train_step"), case
+    )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     base = medians.get("torch eager")
     result = {

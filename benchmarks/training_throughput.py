@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rounds import Rounds
 from maskformer.runs.run_record import read_run
 from parity.errors import InputError
 
@@ -59,6 +60,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     if arguments.batch:
         given["batch"] = arguments.batch
+    rounds = Rounds("training_throughput")
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     waits: dict[str, list[float]] = {side: [] for side in SIDES}
     memory: dict[str, float] = dict.fromkeys(SIDES, 0.0)
@@ -73,12 +75,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rates[side] += values[kept].tolist()
             waits[side] += read_run(run).column("data_wait_share")[1][kept].tolist()
             memory[side] = max(memory[side], read_run(run).last("memory_bytes", "train"))
-            print(
-                f"round {number + 1} of {arguments.rounds}, {side}: "
-                f"{statistics.median(values[kept]):.2f} images/s",
-                file=sys.stderr,
-                flush=True,
-            )
+            rate = statistics.median(values[kept])
+            rounds.add(arguments.config, side, rate, "images/s")
     medians = {side: statistics.median(values) for side, values in rates.items()}
     return {
         "config": arguments.config,

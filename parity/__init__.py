@@ -3,6 +3,7 @@
 `Pair` says which two models, `audit` compares them, with a `Training` beside it a training step,
 too, and `save` keeps the result for `parity report`. What belongs together is found by itself;
 `match` shows how. `Names`, `Weights`, `Layout` and `Joint` declare what cannot be seen.
+`capture` runs one side where the other's framework is not, and keeps it to be judged elsewhere.
 `compare_functions` and `compare_examples` are for what is no model: a loss, a matcher, a pipeline.
 Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
@@ -10,6 +11,7 @@ Importing this package needs NumPy alone and loads no framework; `audit` loads t
 from importlib import metadata
 
 from parity.audits import Pair, Training, audit, save
+from parity.captures.capturing import capture
 from parity.comparing.examples import compare_examples
 from parity.comparing.functions import compare_functions
 from parity.matching.search import match
@@ -25,6 +27,7 @@ __all__ = [
     "Weights",
     "__version__",
     "audit",
+    "capture",
     "compare_examples",
     "compare_functions",
     "match",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.extremes import extreme_claims
 from parity.auditing.hard_inputs import with_hard_inputs
 from parity.auditing.miscalled import miscalled
 from parity.auditing.options import NOT_VERIFIED, Options, Runs
@@ -23,13 +24,14 @@ from parity.auditing.result import (
     Precision,
     build_result,
     isolated_claim,
+    score_error,
 )
 from parity.auditing.state import others_by_default, put_back, state_before
 from parity.auditing.training import Training as Training
 from parity.calls import Call, Recorder
 from parity.errors import InputError
 from parity.frameworks.shared.interceptions import noting
-from parity.judge import PRECISION_FACTOR, Verdict, same_decisions
+from parity.judge import BFLOAT16, Verdict, same_decisions
 from parity.localise import Localisation, locate
 from parity.matching.search import completed
 from parity.metrics import Gap
@@ -99,7 +101,7 @@ def audit_with(pair: Pair, options: Options, steps: Steps) -> AuditResult:
         pair = found.pair
         _tell(found.told, options, steps)
     declared = pair.weights is not None
-    pair, first, told = completed(pair, steps)
+    pair, first, told = completed(pair, steps, trained=options.training is not None)
     _tell(told, options, steps)
     if not isinstance(pair.reference, InDtype):
         hiding = easy(pair.inputs)
@@ -133,6 +135,8 @@ def judge_port(
         reference.floors,
         reference32=reference.errors32,
         floors32=reference.floors32,
+        reference16=reference.errors16,
+        floors16=reference.floors16,
     )
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
     models = {"reference": _called(reference.built), "port": _called(port.float64)}
@@ -141,17 +145,24 @@ def judge_port(
     trained = []
     if options.training is not None:
         trained = training_claims(reference, port, options.training, options, steps)
+    extremes = []
+    if pair.extreme_inputs and options.only is None:
+        with steps("extreme inputs"):
+            extremes = extreme_claims(reference, port, options)
     if once:
         port.release64()
         reference.release64()
         give_back()
-    _judge_float32(reference, port, options, (measured, runs), steps)
+    _judge_less_exact(reference, port, options, (measured, runs), steps)
+    if measured.marginal:
+        with steps("more roundings of the reference, float32"):
+            measured.floors32 = reference.more_floors32(options)
     if once:
         reference.release()
-        port.float32 = None
+        port.float32 = port.bfloat16 = None
         give_back()
-    claims = trained
-    if options.isolate and alone:
+    claims = [*extremes, *trained]
+    if alone and (options.isolate or measured.undecided):
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:
         claims += options.claims(runs)
@@ -332,33 +343,50 @@ def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Mea
     return partial(explain, weights={key: back[key] for key in measured.tensors_changed})
 
 
-def _judge_float32(
+def _judge_less_exact(
     reference: Reference, port: Port, options: Options, found: tuple[Measured, Runs], steps: Steps
 ) -> None:
-    """Measures every float32 execution of the port."""
-    if port.float32 is None or not options.float32:
-        return
-    (measured, runs), built, trace = found, port.float32, reference.trace
-    executions = options.executions
-    for execution in built.framework.EXECUTIONS if executions is None else executions:
-        with steps(f"port, float32, {execution}"):
-            recorder, inputs = recorder_of(reference, built, execution, options.only)
-            comparison = Comparison(trace, ulps=lambda key: True)
-            decided = _Decided(comparison, reference, options)
-            with usable(built, execution):
-                runs.port32[execution], _ = recorder(inputs, decided)
-            decisions = [
-                same_decisions(key, array, trace[key].array, _score_error(key, measured))
-                for key, array in decided.scores.items()
-            ]
-            gaps = _within(measured, comparison.gaps)
-            measured.executions[execution] = Precision(gaps, decisions)
-            if options.capture_effect:
-                measured.effects[execution] = built.framework.capture_effects(
-                    recorder, inputs, runs.port32[execution]
-                )
-            del recorder, comparison, decided
-        give_back()  # a program and its compiled form, before the next one is made
+    """Measures every execution of the port in float32, and the one in bfloat16."""
+    if port.float32 is not None and options.float32:
+        every = port.float32.framework.EXECUTIONS
+        for execution in every if options.executions is None else options.executions:
+            if execution != BFLOAT16:
+                how = (f"port, float32, {execution}", execution, execution)
+                _judge_execution(reference, port.float32, options, found, how, steps)
+    if port.bfloat16 is not None:
+        how = ("port, bfloat16", BFLOAT16, port.bfloat16.framework.EXECUTIONS[0])
+        _judge_execution(reference, port.bfloat16, options, found, how, steps)
+
+
+def _judge_execution(
+    reference: Reference,
+    built: Built,
+    options: Options,
+    found: tuple[Measured, Runs],
+    how: tuple[str, str, str],
+    steps: Steps,
+) -> None:
+    """Measures one execution; `how` are its title, its name and how the recorder runs it."""
+    (measured, runs), trace = found, reference.trace
+    title, name, execution = how
+    with steps(title):
+        recorder, inputs = recorder_of(reference, built, execution, options.only)
+        comparison = Comparison(trace, ulps=lambda key: True)
+        decided = _Decided(comparison, reference, options)
+        with usable(built, execution):
+            outputs, _ = recorder(inputs, decided)
+        if name != BFLOAT16:
+            runs.port32[name] = outputs
+        decisions = [
+            same_decisions(key, array, trace[key].array, score_error(key, measured, name))
+            for key, array in decided.scores.items()
+        ]
+        gaps = _within(measured, comparison.gaps)
+        measured.executions[name] = Precision(gaps, decisions)
+        if options.capture_effect:
+            measured.effects[name] = built.framework.capture_effects(recorder, inputs, outputs)
+        del recorder, comparison, decided, outputs
+    give_back()  # a program and its compiled form, before the next one is made
 
 
 class _Decided:
@@ -373,12 +401,6 @@ class _Decided:
         self._comparison(tap)
         if tap.key in self._trace and self._decided(tap):
             self.scores[tap.key] = tap.array.copy()
-
-
-def _score_error(key: str, measured: Measured) -> float:
-    """The largest absolute error of one score that the precision claim allows."""
-    own, floor = measured.reference32[key], measured.floors32[key]
-    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms
 
 
 def _few(keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.judge import Verdict
-from parity.measurements import Margins, Measurement, of_json
+from parity.measurements import UNDECIDED, Margins, Measurement, of_json
 from parity.records import number
 
 
@@ -88,20 +88,43 @@ class Claim:
         return self.verdict == "holds"
 
     @property
+    def fails(self) -> bool:
+        """Whether it was refuted; one that was neither shown nor refuted is not decided."""
+        return self.verdict == "fails"
+
+    @property
     def cause(self) -> str | None:
         """The likeliest cause, where one is known."""
         return self.causes[0] if self.causes else None
 
     @property
     def failure(self) -> str:
-        """One line on a claim that fails: what, where, why."""
-        place = f" [{self.place.text}]" if self.place else ""
+        """One line on a claim that does not hold: what, where, why."""
+        place = f" [{self.place.text}]" if self.place else f" [{self.worst}]" if self.worst else ""
         cause = f", likely: {self.cause}" if self.cause else ""
-        return f"fails: {self.title}{place}{cause}"
+        return f"{self.verdict}: {self.title}{place}{cause}"
+
+    @property
+    def worst(self) -> str:
+        """Of a claim on margins that does not hold, the tensor that decides, its gap and its limit;
+        "" for others."""
+        if self.holds or not isinstance(self.measured, Margins):
+            return ""
+        verdicts = self.measured.verdicts().values()
+        one = max(verdicts, key=lambda verdict: (verdict.fails, verdict.margin))
+        if one.problem is not None:
+            return f"{one.key}: {one.problem}"
+        return f"{one.key}: {one.metric} {one.value:.2g}, limit {one.threshold.value:.2g}"
+
+    @property
+    def drowned(self) -> bool:
+        """Whether what it measured is not decided: as far apart as rounding alone may be, though
+        above the limit."""
+        return self.verdict == UNDECIDED and isinstance(self.measured, Margins)
 
     def located(self, place: Place, *causes: str | None) -> "Claim":
-        """With where it fails, and why where that is known; one that holds stays as it is."""
-        if self.holds:
+        """With where it fails, and why where that is known; one that does not stays as it is."""
+        if not self.fails:
             return self
         return replace(self, place=place, causes=tuple(one for one in causes if one))
 
@@ -204,3 +227,10 @@ def margin_claim(
 def all_hold(claims: Sequence[Claim]) -> bool:
     """Whether every claim was shown."""
     return all(one.holds for one in claims)
+
+
+def verdict_of(claims: Sequence[Claim], holds: str = "equal", fails: str = "different") -> str:
+    """What claims say together: that all hold, that one fails, or that one is not decided."""
+    if all_hold(claims):
+        return holds
+    return fails if any(one.fails for one in claims) else UNDECIDED

@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from parity.errors import InputError
@@ -174,11 +174,14 @@ def output_folder(out: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def kept_folder(out: Path, name: str) -> Iterator[Path]:
-    """Yields the empty folder `out/name`, which stays only if the block ends without an error.
+def kept_folder(
+    out: Path, name: str, finished: Callable[[Path], Collection[str]] = lambda folder: ()
+) -> Iterator[Path]:
+    """Yields the folder `out/name`, which stays whole if the block ends without an error.
 
-    Paths inside it are final, unlike those of `output_folder`. One process at a time fills it;
-    what an earlier one left there is removed first.
+    Paths inside it are final, unlike those of `output_folder`. One process at a time fills it; of
+    what an earlier one left there, and of what is there when the block ends with an error, only the
+    entries stay whose names `finished` gives for the folder, by default none.
     Raises InputError where `out` cannot be written, or another process is at work in it.
     """
     folder = out / name
@@ -194,17 +197,23 @@ def kept_folder(out: Path, name: str) -> Iterator[Path]:
     try:
         _lock(held, out)
         try:
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
+            _keep_only(folder, finished(folder))
             yield folder
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
-                out.rmdir()  # which an earlier report, or anything else in it, prevents
+                _keep_only(folder, finished(folder))
+                folder.rmdir()  # which anything that stays prevents, as an earlier report does
+                out.rmdir()
             raise
     finally:
         os.close(held)
+
+
+def _keep_only(folder: Path, names: Collection[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in names:
+            _remove(path)
 
 
 def hold(folder: Path) -> int:

@@ -179,7 +179,7 @@ def backward_places(
         observe: receives the verdicts on each module that was run alone.
     """
     verdicts = {key: gradient_verdict(key, g, floors[key]) for key, g in comparison.gaps.items()}
-    wrong = {key for key, verdict in verdicts.items() if not verdict.passed}
+    wrong = {key for key, verdict in verdicts.items() if verdict.fails}
     wrong |= {*comparison.missing(), *unpaired_parameters(comparison)}
     ours = {(call.path, call.call): call for call in port.calls}
     names = [f"{tap.path}.{tap.name}" for tap in gradients.values() if tap.kind == "param_grad"]
@@ -268,7 +268,7 @@ class _Judged:
             first = ":param_grad" in key and key not in self.gaps
             place = key if first else f"{key}#{theirs.call}"
             self.gaps[place], self.floors[place] = found, floors[key]
-            if key in exact and not gradient_verdict(key, found, floors[key]).passed:
+            if key in exact and gradient_verdict(key, found, floors[key]).fails:
                 self.causes[place] = _cause(ours.get(key), exact[key])
                 wrong.append(place)
         if wrong and all(self.causes[place] is None for place in wrong):
@@ -592,7 +592,7 @@ def _report(path: str, judged: _Judged) -> Localisation | None:
         key: gradient_verdict(key.partition("#")[0], gap, judged.floors[key])
         for key, gap in judged.gaps.items()
     }
-    wrong = [verdict for verdict in verdicts.values() if not verdict.passed]
+    wrong = [verdict for verdict in verdicts.values() if verdict.fails]
     if not wrong:
         return None
     first = wrong[0]
@@ -609,6 +609,6 @@ def _report(path: str, judged: _Judged) -> Localisation | None:
     detail = f"{first.detail}; {facts}" if first.detail else facts
     text = f"{shown(path)}: {head} [float64]\n  {detail}"
     kind = "own" if own else "wiring"
-    causes = (judged.causes.get(place) for place in judged.gaps if not verdicts[place].passed)
+    causes = (judged.causes.get(place) for place in judged.gaps if verdicts[place].fails)
     cause = next((one for one in causes if one is not None), None)
     return Localisation(shown(path), kind, first.key, text, cause, tuple(verdicts.values()))

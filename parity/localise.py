@@ -153,7 +153,7 @@ def locate(
 def _wrong_inputs(root: Call, in_place: Mapping[str, Verdict]) -> Localisation | None:
     """The localisation that says the two models were given different inputs, or None."""
     verdicts = tuple(in_place[key] for key in argument_keys(root) if key in in_place)
-    wrong = [verdict for verdict in verdicts if not verdict.passed]
+    wrong = [verdict for verdict in verdicts if verdict.fails]
     if not wrong:
         return None
     evidence = f"model: the two models were given different inputs\n  {wrong[0]}"

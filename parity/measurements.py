@@ -16,6 +16,8 @@ from parity.assignment import Certificate
 from parity.judge import DEFAULT, Limits, Verdict, judge_again
 from parity.records import number, strict
 
+UNDECIDED = "not decided"
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -63,8 +65,8 @@ class Measurement(ABC):
         """What the measurement says under these limits."""
         judged = self._judge(limits)
         if self.lacking:
-            return replace(judged, holds=False)
-        return replace(judged, otherwise=self.otherwise)
+            return replace(judged, holds=False, otherwise="fails")
+        return judged if self.otherwise == "fails" else replace(judged, otherwise=self.otherwise)
 
     @abstractmethod
     def _judge(self, limits: Limits) -> Judged: ...
@@ -88,8 +90,9 @@ class Measurement(ABC):
 class Margins(Measurement):
     """Verdicts on one claim of `parity.judge.CLAIMS`, at least one: the value is the worst margin.
 
-    It is in units of its own limit, so the limit is 1. `cases` are (key, {metric: (value, base)},
-    problem or None).
+    It is in units of its own limit, so the limit is 1; of some that fail, the worst of these.
+    Without one that fails, one that is not decided leaves the claim so. `cases` are (key, {metric:
+    (value, base)}, problem or None).
     """
 
     rule = "verdicts"
@@ -113,9 +116,11 @@ class Margins(Measurement):
         return found
 
     def _judge(self, limits: Limits) -> Judged:
-        verdicts = self.verdicts(limits).values()
-        worst = max(one.margin for one in verdicts)
-        return Judged(worst, 1.0, len(verdicts), all(one.passed for one in verdicts))
+        verdicts = [*self.verdicts(limits).values()]
+        failing = [one for one in verdicts if one.fails]
+        worst = max(one.margin for one in failing or verdicts)
+        holds = all(one.passed for one in verdicts)
+        return Judged(worst, 1.0, len(verdicts), holds, "fails" if failing else UNDECIDED)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.claims import Claim, all_hold, claim, margin_claim
+from parity.claims import Claim, claim, margin_claim, verdict_of
 from parity.judge import function_verdict, precision_verdict
 from parity.measurements import of_json
 from parity.metrics import gap
@@ -162,7 +162,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     result = SuiteResult(
         title=f"Claims of the test suite of {config.rootpath.name}",
-        verdict="equal" if all_hold(recorded) else "different",
+        verdict=verdict_of(recorded),
         claims=tuple(sorted(recorded, key=lambda one: one.id)),
         command=" ".join(["pytest", *map(str, config.invocation_params.args)]),
         provenance=provenance(config.rootpath),

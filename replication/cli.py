@@ -9,6 +9,7 @@ from parity import __version__
 from parity.errors import InputError
 from replication.commands import (
     audit,
+    capture,
     compare,
     convert,
     data,
@@ -65,6 +66,7 @@ def parity(
 for verb in (
     demo,
     audit,
+    capture,
     match,
     new_pair,
     trajectory,

@@ -101,7 +101,7 @@ class Stage:
     """One part: `run` returns the files or folders that the report is made of.
 
     `steps` is how many of `Story.steps` it announces. About what it takes on two cores, at either
-    scale, serves to say how long the rest will take.
+    scale, serves to say how long the rest will take. After `is_first_verdict` a verdict is printed.
     """
 
     name: str
@@ -110,6 +110,7 @@ class Stage:
     seconds_full: float
     seconds_small: float
     run: Callable[[Story], list[Path]]
+    is_first_verdict: bool = False
 
     def seconds(self, scale: Scale) -> float:
         """About what it takes at this scale."""
@@ -291,7 +292,9 @@ def faults(story: Story) -> list[Path]:
 
 STAGES = (
     Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
-    Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
+    Stage(
+        "forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward, True
+    ),
     Stage("training_step", f"compare one training step of {SMALL}", 7, 60, 30, training_step),
     Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
     Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),

@@ -15,6 +15,7 @@ STAGES = {
     "train_costs": "matching costs",
     "train_matching": "matching",
     "train_losses": "losses",
+    "train_losses_extreme": "losses of extreme outputs",
     "train_replica_losses": "losses of replicas",
     "train_gradients_pairing": "gradients that are lost",
     "train_gradients": "gradients",
@@ -60,6 +61,10 @@ def told(result: AuditResult) -> list[str]:
     if weights:
         texts = "; ".join(one.cause or one.place.text for one in weights)
         lines += ["", f"Weights that come back otherwise: {texts}."]
+    for one in failed:
+        if one.id.startswith("extreme_") and one.place:
+            cause = f": {one.cause}" if one.cause else ""
+            lines += ["", f"On extreme inputs: {one.place.text}{cause}."]
     training = in_training(result)
     if training:
         lines += ["", "In the training step:"]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from parity.claims import all_hold
+from parity.claims import verdict_of
 from parity.records import plain
 from parity.results import Result
 
@@ -56,7 +56,7 @@ def near(place: str, expected: float, found: float) -> Iterator[Difference]:
 
 def differing_verdict(result: Result, holds: str, fails: str) -> Iterator[Difference]:
     """Whether the verdict is not that of the claims."""
-    yield from differ("verdict", holds if all_hold(result.claims) else fails, result.verdict)
+    yield from differ("verdict", verdict_of(result.claims, holds, fails), result.verdict)
 
 
 def equal(result: Result) -> Iterator[Difference]:

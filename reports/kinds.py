@@ -19,6 +19,7 @@ from reports.chapters import (
     runs,
     seeds,
     suite,
+    timings,
     training,
     training_runs,
     trajectory,
@@ -42,6 +43,7 @@ KINDS = registry(
     faults.KIND,
     clean.KIND,
     suite.KIND,
+    timings.KIND,
 )
 """The kinds by schema."""
 

@@ -112,6 +112,7 @@ AUDITED = {
     "weights": "weights",
     "initial_weights": "initial_weights",
     "same_precision": "precision",
+    "extreme_precision": "precision",
     "same_decisions": "precision",
     "capture": "precision",
     "production": "precision",

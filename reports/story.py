@@ -108,7 +108,7 @@ def story_of(found: Sequence[Evidence], claims: Sequence[Stated] | None = None) 
     verdict = "not decided"
     if failing:
         verdict = "different"
-    elif any(one.verdict == "holds" for one in judged):
+    elif any(one.verdict == "holds" for one in judged) and not _drowned(judged):
         verdict = "equal"
     named = {one.where for one in places}
     also = dict.fromkeys(
@@ -126,6 +126,10 @@ def bare(text: str) -> str:
     return text.replace("`", "")
 
 
+def _drowned(claims: Sequence[Stated]) -> list[Stated]:
+    return [one for one in claims if one.drowned]
+
+
 def _sentence(
     verdict: str,
     found: Sequence[Evidence],
@@ -141,6 +145,11 @@ def _sentence(
         return (
             f"The port computes what the reference computes, for what was run: "
             f"{number(len(holding))} claims on {number(cases)} cases hold{left}."
+        )
+    if verdict == "not decided" and (drowned := _drowned(judged)):
+        return (
+            f"Not decided: {drowned[0].worst}. The reference differs as much from itself when its "
+            "roundings move; modules that run alone show more."
         )
     if verdict == "not decided":
         return "Nothing that was run compares the two sides so that it can tell."
@@ -200,7 +209,7 @@ def _changed(result: AuditResult) -> list[str]:
 
 
 def _of_localisation(one: Localisation, weights: Sequence[str], command: str) -> dict[str, Any]:
-    worst = next((each for each in one.verdicts if not each.passed), None)
+    worst = next((each for each in one.verdicts if each.fails), None)
     parts = {"where": one.path, "what": WHAT.get(one.kind, one.kind), **_cause(one.cause)}
     if weights and not one.cause:
         parts["cause"] = f"its weights are not the reference's: {words.few(weights, NAMED)}"

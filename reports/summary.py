@@ -78,10 +78,12 @@ def summary(found: Sequence[Evidence], claims: Sequence[Stated]) -> Summary:
 
 def verdict(claims: Iterable[Stated]) -> str:
     """Of a report: "fails" where any claim fails, "holds" where all that was run holds."""
+    claims = [*claims]
     verdicts = {claim.verdict for claim in claims}
     if "fails" in verdicts:
         return "fails"
-    return "holds" if "holds" in verdicts else "not decided"
+    drowned = any(claim.drowned for claim in claims)
+    return "holds" if "holds" in verdicts and not drowned else "not decided"
 
 
 def step(rung: Rung, claims: Sequence[Stated]) -> Step:
@@ -154,6 +156,12 @@ def answer(claims: Sequence[Stated]) -> str:
     """
     on_ladder = [claim for claim in claims if claim.rung not in {rung.id for rung in BESIDE}]
     judged = verdict(on_ladder)
+    drowned = [claim for claim in on_ladder if claim.drowned]
+    if judged == "not decided" and drowned:
+        return (
+            f"Not decided: {drowned[0].worst}. The reference is as far from itself when its "
+            "roundings move, so that these weights and inputs cannot tell."
+        )
     if judged == "not decided":
         return "Not decided: no claim in these results that compares the two sides was judged."
     if judged == "holds":

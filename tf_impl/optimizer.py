@@ -50,6 +50,11 @@ class _TorchOptimizer(tf_keras.optimizers.Optimizer):
         lr = tf.cast(self.learning_rate * factor, variable.dtype)
         self._update(tf.convert_to_tensor(gradient), variable, lr, decay)
 
+    def last_rate(self, variable: tf.Variable) -> float:
+        """The learning rate by which the last update moved `variable`."""
+        factor, _ = self._groups.get(self._var_key(variable), (1.0, self.weight_decay_rate))
+        return float(self.learning_rate) * factor
+
     def _update(
         self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, decay: float
     ) -> None:
@@ -242,6 +247,17 @@ def set_groups(optimizer: _TorchOptimizer, model: tf.Module, solver: SolverConfi
         if variable.trainable:
             lr, decay = groups[path]
             optimizer.set_group(variable, lr / solver.base_lr, decay)
+
+
+def rates_of_last_update(optimizer: _TorchOptimizer, model: tf.Module) -> dict[str, float]:
+    """The largest rate by which the last update moved a variable of the backbone, and one of the
+    rest (`head`), as the optimizer had it: a schedule that does not reach it shows."""
+    found: dict[str, float] = {}
+    for path, (variable, _) in owned_variables(model).items():
+        if variable.trainable:
+            part = "backbone" if path.startswith("backbone.") else "head"
+            found[part] = max(found.get(part, 0.0), optimizer.last_rate(variable))
+    return found
 
 
 def parameter_groups(model: tf.Module, solver: SolverConfig) -> dict[str, tuple[float, float]]:

@@ -10,10 +10,10 @@ import orbit
 import tensorflow as tf
 from official.core import base_trainer
 
-from maskformer.model.solver import learning_rate
 from maskformer.runs.run_record import SCORES
 from parity.errors import InputError
 from tf_impl.model_garden.task import MaskFormerTask
+from tf_impl.optimizer import rates_of_last_update
 from tf_impl.sentinels import sentinels
 from tf_impl.storage.run_folder import RunFolder
 
@@ -115,10 +115,10 @@ class Trainer(base_trainer.Trainer):
             )
         values = {name: value for name, value in logs.items() if name.startswith("loss")}
         values |= {
-            "learning_rate/head": learning_rate(self._solver, step - 1),
-            "learning_rate/backbone": learning_rate(
-                self._solver, step - 1, self._solver.base_lr * self._solver.backbone_multiplier
-            ),
+            **{
+                f"learning_rate/{part}": rate
+                for part, rate in rates_of_last_update(self.optimizer, self.model).items()
+            },
             "gradient_norm": logs["gradient_norm"],
             "overflow": logs["overflow"],
             "examples_per_second": done * self._solver.ims_per_batch / seconds,

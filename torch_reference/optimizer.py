@@ -52,6 +52,16 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> AdamW | SGD:
     return optimizer
 
 
+def rates_of_update(optimizer: AdamW | SGD) -> dict[str, float]:
+    """The largest rate by which an update would move a parameter of the backbone, and one of the
+    rest (`head`), as the optimizer has it now."""
+    found: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        part = "backbone" if group["name"].startswith("backbone.") else "head"
+        found[part] = max(found.get(part, 0.0), float(group["lr"]))
+    return found
+
+
 def parameter_groups(model: nn.Module, solver: SolverConfig) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of every trainable parameter, by state-dict key."""
     return {path: group for path, _, group in _grouped(model, solver)}

@@ -23,7 +23,6 @@ from maskformer.data.data_digest import data_sha256
 from maskformer.data.evaluation_data import EvaluationData, open_data
 from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.model.config import ModelConfig
-from maskformer.model.solver import learning_rate
 from maskformer.runs.event_files import EventWriter
 from maskformer.runs.run_record import RunRecord
 from maskformer.runs.run_settings import DTYPES, RunSettings, buckets
@@ -38,7 +37,7 @@ from torch_reference.checkpointing import (
 from torch_reference.dataset import TrainingData, training_loader
 from torch_reference.evaluation import evaluate
 from torch_reference.initial_weights import load_initial
-from torch_reference.optimizer import build_optimizer
+from torch_reference.optimizer import build_optimizer, rates_of_update
 from torch_reference.replicas import Replicas
 from torch_reference.schedule import SolverSchedule
 from torch_reference.sentinels import sentinel_counts, sentinels
@@ -195,6 +194,7 @@ class _Run:
             raise self._diverged(
                 ", ".join([*parts, f"gradient norm {float(result.gradient_norm):g}"])
             )
+        self._rates = rates_of_update(self.optimizer)
         self.schedule.step()
         return result
 
@@ -213,12 +213,8 @@ class _Run:
         losses = torch.stack([*(result.losses[name] for name in names), result.total]).double()
         means = (self.replicas.sum(losses.cpu()) / self.replicas.world).tolist()
         values = {"loss": means[-1], **dict(zip(names, means, strict=False))}
-        head, step = self.solver.base_lr, self.step - 1
         values |= {
-            "learning_rate/backbone": learning_rate(
-                self.solver, step, head * self.solver.backbone_multiplier
-            ),
-            "learning_rate/head": learning_rate(self.solver, step, head),
+            **{f"learning_rate/{part}": rate for part, rate in self._rates.items()},
             "gradient_norm": float(result.gradient_norm),
         }
         if result.matching is not None:

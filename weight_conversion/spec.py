@@ -37,12 +37,16 @@ class TensorSpec:
 def expected(config: ModelConfig) -> dict[str, TensorSpec]:
     """The tensors of `config`'s state dict in its order.
 
-    The torch model is built without memory for its tensors.
+    The torch model is built without memory for its tensors; where PyTorch is not installed the
+    TensorFlow model says the same, in an order of its own.
 
     Raises:
         InputError: a module of the model has no layout rule.
     """
-    import torch
+    try:
+        import torch
+    except ImportError:
+        return expected_of_tensorflow(config)
     from torch.overrides import TorchFunctionMode
 
     import torch_reference
@@ -64,6 +68,20 @@ def expected(config: ModelConfig) -> dict[str, TensorSpec]:
         layout = _layout(owners[path], leaf, name)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
         found[name] = TensorSpec(name, shape, dtype, layout, constant(config, leaf, shape))
+    return found
+
+
+def expected_of_tensorflow(config: ModelConfig) -> dict[str, TensorSpec]:
+    """The same tensors as `expected`, from the TensorFlow model, in the order of its variables."""
+    import tf_impl
+    from weight_conversion.layouts import tf_variables
+
+    constant, found = family_of(config).state.constant, {}
+    for name, (variable, layout) in tf_variables(tf_impl.build(config)).items():
+        shape, leaf = layout.torch_shape(variable.shape), name.rpartition(".")[2]
+        value = constant(config, leaf, shape)
+        dtype = variable.dtype.name if value is None else value().dtype.name
+        found[name] = TensorSpec(name, shape, dtype, layout, value)
     return found
 
 

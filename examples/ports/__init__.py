@@ -17,10 +17,7 @@ import numpy as np
 import torch
 
 import parity
-from examples.ports import segformer
 
-TOKENS = (2, 7)
-IMAGES = (2, 3, 32, 32)
 SIZES = {
     "vocab_size": 61,
     "hidden_size": 32,
@@ -31,7 +28,34 @@ SIZES = {
 }
 SHARED_KEYS = {**SIZES, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "pad_token_id": 0}
 PATCHES = {**SIZES, "image_size": 32, "patch_size": 8}
+GEMMA = {**SHARED_KEYS, "head_dim": 8, "query_pre_attn_scalar": 8}
+EXPERTS = {
+    "num_local_experts": 3,
+    "num_experts": 3,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 40,
+    "shared_expert_intermediate_size": 24,
+}
 DEPTHS = {"basic": (2, 2, 2, 2), "bottleneck": (3, 4, 6, 3)}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What both models are called with; a batch of two.
+
+    Args:
+        length: tokens of a sequence.
+        padded: how many tokens of the second sequence are padding, at its end; with a minus sign at
+            its beginning.
+        size: height and width of images.
+    """
+
+    length: int = 7
+    padded: int = 0
+    size: tuple[int, int] = (32, 32)
+
+
+USUAL = Given()
 
 
 @dataclass(frozen=True)
@@ -40,16 +64,19 @@ class Case:
 
     Args:
         model: name of the class that is saved; what is compared is the model without its head.
-        inputs: what the models are called with: "tokens", "segments" where they take those too, or
-            "images".
+        inputs: what the models are called with: "tokens", "segments" where they take those too,
+            "sequences" of an encoder and a decoder, or "images".
         config: changes of the configuration.
         timm: the architecture as which the weights are saved, for converters that read no others.
+        saved: keys of a saved configuration under their name in published ones, from that which
+            transformers 5 saves; a converter reads the former.
     """
 
     model: str
     inputs: str
     config: Mapping[str, Any] = field(default_factory=dict)
     timm: str = ""
+    saved: Mapping[str, str] = field(default_factory=dict)
 
 
 CASES = {
@@ -76,6 +103,48 @@ CASES = {
     "roberta": Case("RobertaForMaskedLM", "tokens", SIZES),
     "xlm-roberta": Case("XLMRobertaForMaskedLM", "tokens", SIZES),
     "gemma": Case("GemmaForCausalLM", "tokens", {**SHARED_KEYS, "head_dim": 8}),
+    "bart": Case(
+        "BartModel",
+        "sequences",
+        {
+            "vocab_size": 61,
+            "d_model": 32,
+            "max_position_embeddings": 24,
+            **{f"{part}_layers": 2 for part in ("encoder", "decoder")},
+            **{f"{part}_attention_heads": 4 for part in ("encoder", "decoder")},
+            **{f"{part}_ffn_dim": 48 for part in ("encoder", "decoder")},
+        },
+        saved={"num_hidden_layers": "encoder_layers"},
+    ),
+    "dinov2": Case("Dinov2Model", "images", {**PATCHES, "mlp_ratio": 2}),
+    "dinov3": Case("DINOv3ViTModel", "images", {**PATCHES, "num_register_tokens": 2}),
+    "esm": Case(
+        "EsmForMaskedLM",
+        "tokens",
+        {**SIZES, "pad_token_id": 1, "mask_token_id": 2, "position_embedding_type": "rotary"},
+    ),
+    "gemma2": Case("Gemma2ForCausalLM", "tokens", GEMMA),
+    "gemma3": Case("Gemma3ForCausalLM", "tokens", GEMMA),
+    "gpt-oss": Case("GptOssForCausalLM", "tokens", {**SHARED_KEYS, **EXPERTS, "head_dim": 8}),
+    "qwen2-moe": Case("Qwen2MoeForCausalLM", "tokens", {**SHARED_KEYS, **EXPERTS}),
+    "qwen3-moe": Case(
+        "Qwen3MoeForCausalLM",
+        "tokens",
+        {**SHARED_KEYS, **EXPERTS, "head_dim": 8},
+        saved={"num_experts": "num_local_experts"},
+    ),
+    "swin": Case(
+        "SwinModel",
+        "images",
+        {
+            "image_size": 32,
+            "patch_size": 2,
+            "embed_dim": 8,
+            "depths": (2, 2),
+            "num_heads": (2, 4),
+            "window_size": 4,
+        },
+    ),
     "resnet18": Case(
         "ResNetModel",
         "images",
@@ -90,22 +159,19 @@ CASES = {
     ),
 }
 
-EVERY = (*CASES, "segformer")
 
-
-def pair(name: str, seed: int = 0, **config: Any) -> parity.Pair:
+def pair(name: str, given: Given = USUAL, seed: int = 0, **config: Any) -> parity.Pair:
     """The model of transformers that a case names beside KerasHub's port of it, with no map.
 
     Args:
         seed: of weights and inputs.
         config: further changes of the configuration.
     """
-    if name == "segformer":
-        return segformer.pair(seed=seed)
     case = CASES[name]
     model = reference(case, seed, config)
-    given, given_to_port = inputs(case, model, seed)
-    return parity.Pair(model.base_model, port(case, model), given, given_to_port)
+    ours, theirs = inputs(case, model, given, seed)
+    whole = model if case.model.endswith("Model") else model.base_model
+    return parity.Pair(whole, port(case, model, given), ours, theirs)
 
 
 def reference(case: Case, seed: int, config: Mapping[str, Any]) -> torch.nn.Module:
@@ -120,39 +186,60 @@ def reference(case: Case, seed: int, config: Mapping[str, Any]) -> torch.nn.Modu
     return vary(kind(configured).eval(), seed)
 
 
-def port(case: Case, model: torch.nn.Module) -> Callable[[], Any]:
-    """What builds KerasHub's port with the weights of `model`."""
+def port(case: Case, model: torch.nn.Module, given: Given = USUAL) -> Callable[[], Any]:
+    """What builds KerasHub's port with the weights of `model`, for images of the size `given`."""
+    fixed = case.inputs == "images" and not case.timm and given.size != USUAL.size
+    changed = {"image_shape": (*given.size, 3)} if fixed else {}
     folder = tempfile.TemporaryDirectory()
     if case.timm:
         _save_as_timm(model, Path(folder.name), case.timm)
     else:
         model.save_pretrained(folder.name)
+        file = Path(folder.name) / "config.json"
+        config = json.loads(file.read_text())
+        config |= {name: config[other] for name, other in case.saved.items()}
+        file.write_text(json.dumps(config))
 
     def build() -> Any:
         import keras_hub
 
         with redirect_stdout(StringIO()):
-            return keras_hub.models.Backbone.from_preset(folder.name)
+            return keras_hub.models.Backbone.from_preset(folder.name, **changed)
 
     build.folder = folder  # which lives as long as what reads it
     return build
 
 
-def inputs(case: Case, model: torch.nn.Module, seed: int) -> tuple[dict, tuple]:
+def inputs(
+    case: Case, model: torch.nn.Module, given: Given, seed: int
+) -> tuple[dict[str, np.ndarray], tuple]:
     """What the reference and the port are given."""
     rng = np.random.default_rng(seed)
     if case.inputs == "images":
-        images = rng.normal(size=IMAGES).astype(np.float32)
+        images = rng.normal(size=(2, 3, *given.size)).astype(np.float32)
         return {"pixel_values": images}, (np.ascontiguousarray(images.transpose(0, 2, 3, 1)),)
-    tokens = rng.integers(3, model.config.vocab_size, TOKENS)  # below lie padding and marks
-    mask = np.ones(TOKENS, np.int64)
-    ours = {"input_ids": tokens, "attention_mask": mask}
-    theirs = {"token_ids": tokens.astype(np.int32), "padding_mask": mask.astype(np.int32)}
+    ours, theirs = {}, {}
+    several = case.inputs == "sequences"
+    for name, port_name in (("", "encoder_"), ("decoder_", "decoder_")) if several else (("", ""),):
+        tokens, mask = _tokens(model, given, rng)
+        ours |= {f"{name}input_ids": tokens, f"{name}attention_mask": mask}
+        theirs |= {f"{port_name}token_ids": tokens, f"{port_name}padding_mask": mask}
     if case.inputs == "segments":
-        segments = rng.integers(0, 2, TOKENS)
-        ours["token_type_ids"] = segments
-        theirs["segment_ids"] = segments.astype(np.int32)
-    return ours, (theirs,)
+        ours["token_type_ids"] = theirs["segment_ids"] = rng.integers(0, 2, (2, given.length))
+    return ours, ({name: array.astype(np.int32) for name, array in theirs.items()},)
+
+
+def _tokens(
+    model: torch.nn.Module, given: Given, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int64 [2,length], and the mask that is 1 where no padding is."""
+    config = model.config.get_text_config()
+    tokens = rng.integers(3, config.vocab_size, (2, given.length))  # below lie padding and marks
+    mask = np.ones_like(tokens)
+    if given.padded:
+        mask[1, slice(-given.padded, None) if given.padded > 0 else slice(-given.padded)] = 0
+        tokens[mask == 0] = config.pad_token_id or 0
+    return tokens, mask
 
 
 def _save_as_timm(model: torch.nn.Module, folder: Path, architecture: str) -> None:

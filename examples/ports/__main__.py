@@ -5,15 +5,15 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-from examples import ports
+from examples.ports.study import PORTS
 from parity import match
 
 
 def main() -> None:
     """Prints a line for each port, and one for all."""
     layers = paired = made = compared = 0
-    for name in sys.argv[1:] or ports.EVERY:
-        found = match(ports.pair(name))
+    for name in sys.argv[1:] or PORTS:
+        found = match(PORTS[name]())
         one = found.coverage
         asked = f"; asks {len(found.questions)}" if found.questions else ""
         print(f"{name}: {one}{asked}", flush=True)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 import parity
+from examples.ports import mends
 
 SIZES = (8, 16, 24, 32)
 HEADS = (1, 2, 3, 4)
 DECODER = 16
+STRIDES = (4, 8, 16, 32)  # of the tokens of each stage, in pixels
 SQUARE, LONG = (64, 64), (128, 32)  # height and width of images
 
 
@@ -72,6 +74,39 @@ def port(size: tuple[int, int], state: dict[str, np.ndarray]) -> Any:
     _load(model.linear_fuse.layers[0], state, "decode_head.linear_fuse")
     _load(model.linear_fuse.layers[1], state, "decode_head.batch_norm")
     return model
+
+
+def mended(size: tuple[int, int] = SQUARE) -> mends.Mend:
+    """Blocks know height and width, GELU is exact, norms have the reference's epsilon, and a plain
+    call does not train."""
+
+    def change(model: Any) -> None:
+        for stage in range(len(SIZES)):
+            block = model.image_encoder.get_layer(f"hierarchical_encoder_{stage}_0")
+            grid = tuple(side // STRIDES[stage] for side in size)
+            block.mlp.call = _feed_forward(block.mlp, grid)
+            if hasattr(block.attn, "sr"):
+                block.attn.sr.call = _on_grid(block.attn.sr.call, grid)
+
+    return mends.every(mends.in_port(change), mends.epsilon(1e-5), mends.not_training)
+
+
+def _on_grid(call: Any, grid: tuple[int, int]) -> Any:
+    import keras
+
+    return lambda x: call(keras.ops.reshape(x, (-1, *grid, x.shape[-1])))
+
+
+def _feed_forward(mlp: Any, grid: tuple[int, int]) -> Any:
+    """Two layers with a depthwise convolution between them (Xie et al., 2021, arXiv:2105.15203)."""
+    import keras
+
+    def call(x: Any) -> Any:
+        inner = mlp.dwconv(keras.ops.reshape(mlp.fc1(x), (-1, *grid, mlp.fc1.units)))
+        inner = keras.ops.reshape(inner, (-1, grid[0] * grid[1], mlp.fc1.units))
+        return mlp.fc2(keras.activations.gelu(inner, approximate=False))
+
+    return call
 
 
 def _load_block(block: Any, state: dict[str, np.ndarray], key: str) -> None:

@@ -49,7 +49,7 @@ def _place(
         right = [n for n, some in verdicts.items() if some and all(one.passed for one in some)]
         if len(right) == 1 and theirs not in right:
             told.append(f"the port's call {ours} is the reference's {right[0]}, not {theirs}")
-            failed += [one for one in verdicts.get(theirs, []) if not one.passed]
+            failed += [one for one in verdicts.get(theirs, []) if one.fails]
     if not told:
         return None
     cause = f"`calls` says otherwise: {', '.join(told)}"

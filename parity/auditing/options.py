@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.auditing.training import Training
 from parity.claims import Claim
+from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
 
@@ -44,7 +45,8 @@ class Options:
 
     Args:
         executions: how the port is run in float32, None for every way; without any, only float64
-            is compared.
+            is compared. `parity.judge.BFLOAT16` among them is another precision: both sides
+            multiply in bfloat16.
         isolate: run every module alone on the reference's inputs, even where nothing differs.
         only: a module's path or a pattern: compare what is at and below it, and look for no place.
         capture_effect: measure what reading the taps changes.
@@ -83,4 +85,9 @@ class Options:
     @property
     def float32(self) -> bool:
         """Whether float32 is compared as well."""
-        return self.executions is None or bool(self.executions)
+        return self.executions is None or any(one != BFLOAT16 for one in self.executions)
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether bfloat16 is, which is an execution that is asked for."""
+        return BFLOAT16 in (self.executions or ())

@@ -14,6 +14,7 @@ from parity.calls import fill, flatten, is_array
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
+from parity.judge import MIXED
 from parity.names import Declared
 from parity.trace import Axes, tap_key
 from parity.weights import Loaded, Weights
@@ -62,6 +63,8 @@ class Pair:
         hard_inputs: compare on inputs that hide fewer mistakes, made from these: other sides, a
             batch of two, masks of different lengths, values far from 0; where the reference cannot
             take them, as many of these as it can.
+        extreme_inputs: judge modules also alone on extreme inputs, in float64 and float32: logits
+            of +-30 and +-100, means far from 0, constants, numbers next to overflow.
         undeclared: go on where weights have no counterpart or none for certain, as in a first
             audit: they stay as they are, the result lists them, and its claim on weights fails.
 
@@ -84,6 +87,7 @@ class Pair:
     after_loading: Callable[[Any], None] | None = None
     copies: bool = True
     hard_inputs: bool = False
+    extreme_inputs: bool = False
     undeclared: bool = False
 
 
@@ -99,7 +103,7 @@ class Built:
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Inside it the model runs, and in float64 stays there whatever it casts to."""
-        if self.told:
+        if self.told and self.dtype != MIXED:
             yield
             return
         kept = getattr(self.framework, "kept_in", nullcontext)
@@ -159,8 +163,9 @@ def inputs_of_port(pair: Pair, theirs: Framework, ours: Framework) -> Inputs:
 
 def cast(inputs: Inputs, dtype: str) -> Inputs:
     """The inputs with their floats in `dtype`."""
+    kind = "float32" if dtype == MIXED else dtype
     return _mapped(
-        inputs, lambda name, array: array.astype(dtype) if array.dtype.kind == "f" else array
+        inputs, lambda name, array: array.astype(kind) if array.dtype.kind == "f" else array
     )
 
 

@@ -20,6 +20,7 @@ from parity.calls import Recorder
 from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.shared.interceptions import Found, noting
+from parity.judge import BFLOAT16, MIXED
 from parity.names import Naming
 from parity.steps import Steps
 from parity.trace import Axes, Trace
@@ -35,6 +36,7 @@ FRAMES = 6  # lines of a traceback that are shown
 class Port:
     """The port in float64 and, where float32 is audited, in float32.
 
+    `bfloat16` is the one in that, where it is audited.
     `returned` is what came back of the weights that it was given, None where it was built with
     them; `held` are the float64 variables that hold them, `held32` those of the float32 model;
     `reasons` say what of them cannot be read back, `lacking` what was not loaded, by its name.
@@ -42,6 +44,7 @@ class Port:
 
     float64: Built | None
     float32: Built | None = None
+    bfloat16: Built | None = None
     returned: Returned | None = None
     held: Sequence[Held] = ()
     held32: Sequence[Held] = ()
@@ -94,6 +97,8 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
         with noting() as kept:
             built, held, lacking = _loaded(reference, "float64")
         known = (*built.framework.EXECUTIONS, *getattr(built.framework, "ASKED_FOR", ()))
+        if MIXED in getattr(built.framework, "PRECISIONS", ()):
+            known += (BFLOAT16,)
         unknown = [name for name in options.executions or () if name not in known]
         if unknown:
             raise InputError(
@@ -110,6 +115,9 @@ def build_port(reference: Reference, options: Options, steps: Steps) -> Port:
         if options.float32:
             port.float32, port.held32, _ = _loaded(reference, "float32")
             _changed(reference, port.float32)
+        if options.bfloat16:
+            port.bfloat16, _, _ = _loaded(reference, MIXED)
+            _changed(reference, port.bfloat16)
         return port
 
 

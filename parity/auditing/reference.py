@@ -1,8 +1,9 @@
 """What an audit measures of the reference: once, for any number of ports."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from parity.errors import InputError
 from parity.frameworks import registry
 from parity.frameworks.framework import Framework
 from parity.frameworks.shared.interceptions import Found, noting
-from parity.metrics import Gap
+from parity.judge import MIXED, MORE
+from parity.metrics import Gap, worst
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
 from parity.trace import Trace
@@ -28,9 +30,10 @@ class Reference:
 
     `built` is its float64 model, `trace` and `outputs` are those in float64, `floors` how far
     rounding moves each tap; `moved` is what was kept of the outputs of the runs with moved
-    roundings. `errors32` and `floors32` are the same of the float32 reference, empty where only
-    float64 is audited. `state` are its weights; `first` is the float32 model that has them, where
-    each build might have others. `kept` are the casts to float32 that its float64 run would make.
+    roundings. `errors32` and `floors32` are the same of the float32 reference, `errors16` and
+    `floors16` of the one in bfloat16, empty where these are not audited. `state` are its weights;
+    `first` is the float32 model that has them, where each build might have others. `kept` are the
+    casts to float32 that its float64 run would make.
     """
 
     pair: Pair
@@ -44,12 +47,38 @@ class Reference:
     outputs32: Any = None
     errors32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    errors16: Mapping[str, Gap] = field(default_factory=dict)
+    floors16: Mapping[str, Gap] = field(default_factory=dict)
     first: Built | None = None
     kept: Found = field(default_factory=dict)
+    _more32: Mapping[str, Gap] = field(default_factory=dict)
+
+    def more_floors32(self, options: Options) -> Mapping[str, Gap]:
+        """The float32 floors with `MORE` further runs whose roundings are moved."""
+        if not self._more32:
+            built, recorder = _recorder(self.pair, options, "float32", self.first)
+            with built.precision():
+                more = built.framework.measure_floors(
+                    recorder,
+                    cast(self.pair.inputs, "float32"),
+                    self.trace,
+                    seeds=range(1, 1 + MORE),
+                    reorder=False,
+                    observe=lambda run: None,
+                )
+            self._more32 = {
+                key: worst([one, more[key]]) if key in more else one
+                for key, one in self.floors32.items()
+            }
+        return self._more32
 
     def built_in(self, dtype: str) -> Built:
         """Its model in one precision, which may be one that serves for this alone."""
         return _built(self.pair, dtype, self.first)
+
+    def recorder_in(self, dtype: str) -> Recorder:
+        """A recorder of its model in one precision, which has recorded nothing yet."""
+        return _new_recorder(self.pair, self.built_in(dtype), None)
 
     @property
     def framework(self) -> Framework:
@@ -68,11 +97,17 @@ class Reference:
 
 
 def measure_reference(
-    pair: Pair, options: Options, steps: Steps, first: Built | None = None
+    pair: Pair,
+    options: Options,
+    steps: Steps,
+    first: Built | None = None,
+    *,
+    stored: Callable[[Callable], tuple[Any, Any]] = lambda record: record(),
 ) -> Reference:
     """Everything of an audit that does not depend on the port.
 
-    `first` is what `given_reference` has built already.
+    `first` is what `given_reference` has built already; `stored` makes the float64 run, a function
+    of a sink for its taps, and returns its outputs and the taps: by default they are in memory.
 
     Raises InputError for a reference in training mode, one whose framework cannot measure rounding
     floors, and where `options.only` selects nothing.
@@ -85,7 +120,7 @@ def measure_reference(
             built, recorder = _recorder(pair, options, "float64", first)
             inputs64 = cast(pair.inputs, "float64")
             with built.precision():
-                outputs, trace = recorder(inputs64)
+                outputs, trace = stored(partial(recorder, inputs64))
         if options.only is not None and not len(trace):
             raise InputError(
                 f"--only {options.only!r} selects nothing",
@@ -104,16 +139,31 @@ def measure_reference(
     found.kept = kept
     if options.float32:
         with steps("reference and rounding floor, float32"):
-            built32, recorder32 = _recorder(pair, options, "float32", first)
-            inputs32 = cast(pair.inputs, "float32")
-            comparison = Comparison(trace)
-            with built32.precision():
-                found.outputs32, _ = recorder32(inputs32, comparison)
-                found.errors32 = comparison.gaps
-                found.floors32 = built32.framework.measure_floors(
-                    recorder32, inputs32, trace, observe=lambda run: None
-                )
+            found.outputs32, found.errors32, found.floors32 = _less_exact(found, options, "float32")
+    if options.bfloat16:
+        with steps("reference and rounding floor, bfloat16"):
+            _, found.errors16, found.floors16 = _less_exact(found, options, MIXED)
     return found
+
+
+def _less_exact(
+    reference: Reference, options: Options, dtype: str
+) -> tuple[Any, Mapping[str, Gap], Mapping[str, Gap]]:
+    """Outputs, errors and rounding floors of the reference in another precision."""
+    pair, trace = reference.pair, reference.trace
+    framework = reference.framework
+    if dtype == MIXED and MIXED not in getattr(framework, "PRECISIONS", ()):
+        raise InputError(
+            f"a reference of {framework.NAME} is not audited in bfloat16",
+            "its own error there, to which the port is held, cannot be measured",
+            "leave `bfloat16` out of the executions",
+        )
+    built, recorder = _recorder(pair, options, dtype, reference.first)
+    inputs, comparison = cast(pair.inputs, dtype), Comparison(trace)
+    with built.precision():
+        outputs, _ = recorder(inputs, comparison)
+        floors = framework.measure_floors(recorder, inputs, trace, observe=lambda run: None)
+    return outputs, comparison.gaps, floors
 
 
 def given_reference(pair: Pair) -> tuple[Pair, Built | None]:

@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
-from parity.claims import Claim, Place, all_hold, claim, margin_claim
-from parity.judge import Verdict, least_floor, same_function, same_precision
+from parity.claims import Claim, Place, claim, margin_claim, verdict_of
+from parity.judge import (
+    BFLOAT16,
+    MARGINAL,
+    PRECISION_FACTOR,
+    Verdict,
+    least_floor,
+    same_function,
+    same_precision,
+)
 from parity.localise import Localisation
 from parity.measurements import Findings, Largest, Multiple
 from parity.metrics import Gap
@@ -35,7 +41,8 @@ class Measured:
     """Everything an audit measured, before it is judged; numbers only, no tensor is kept.
 
     `places` are the reference's taps (`Trace.places`), `function` are the float64 port's gaps,
-    `floors` the float64 floors, `reference32` and `floors32` the same of the float32 reference.
+    `floors` the float64 floors, `reference32` and `floors32` the same of the float32 reference,
+    `reference16` and `floors16` of the one in bfloat16.
     `tensors_converted` counts the weights that the port was given, None where it came with its own;
     `port_source` is a checkpoint of its own, where it was not given the reference's.
     `returned_sha256` is the digest of those that came back, `tensors_changed` are those that the
@@ -56,6 +63,8 @@ class Measured:
     missing: Sequence[str] = ()
     reference32: Mapping[str, Gap] = field(default_factory=dict)
     floors32: Mapping[str, Gap] = field(default_factory=dict)
+    reference16: Mapping[str, Gap] = field(default_factory=dict)
+    floors16: Mapping[str, Gap] = field(default_factory=dict)
     executions: dict[str, Precision] = field(default_factory=dict)
     tensors_converted: int | None = 0
     tensors_changed: Mapping[str, str] = field(default_factory=dict)
@@ -71,12 +80,36 @@ class Measured:
     assumed: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
 
+    def own(self, execution: str) -> tuple[Mapping[str, Gap], Mapping[str, Gap]]:
+        """The reference's own errors, and its floors, in the precision of an execution."""
+        if execution == BFLOAT16:
+            return self.reference16, self.floors16
+        return self.reference32, self.floors32
+
     @property
     def remarks(self) -> list[str]:
         """What was not compared, and why, a sentence each."""
         alone = (f"{path} by itself: {why}" for path, why in self.unjudged.items())
         seen = (f"{place}, paired by shapes: {how}" for place, how in self.assumed.items())
         return [*(f"{key}: {why}" for key, why in self.borders.items()), *alone, *seen]
+
+    @property
+    def marginal(self) -> bool:
+        """Whether some float32 error is above its limit, and none is far above it."""
+        failing = [
+            verdict.margin
+            for run in self.executions.values()
+            for verdict in same_precision(run.gaps, self.reference32, self.floors32)
+            if verdict.fails
+        ]
+        return bool(failing) and max(failing) <= MARGINAL
+
+    @property
+    def undecided(self) -> bool:
+        """Whether rounding alone may be what some taps differ by, and no tap differs by more."""
+        verdicts = same_function(self.function, self.floors)
+        wrong = any(one.fails for one in verdicts)
+        return not wrong and any(one.undecided for one in verdicts)
 
     @property
     def differing(self) -> list[str]:
@@ -301,16 +334,17 @@ def build_result(
     gaps = {key: measured.function[key] for key in measured.places if key in measured.function}
     function = {v.key: v for v in same_function(gaps, measured.floors)}
     precision = {
-        name: {v.key: v for v in same_precision(run.gaps, measured.reference32, measured.floors32)}
+        name: {
+            v.key: v
+            for v in same_precision(run.gaps, *measured.own(name), dtype=precision_of(name))
+        }
         for name, run in measured.executions.items()
     }
     claims = (*_claims(measured, function, precision, localisations, about), *further_claims)
     failed = [
         key
         for key in measured.places
-        if any(
-            key in by_key and not by_key[key].passed for by_key in (function, *precision.values())
-        )
+        if any(key in by_key and by_key[key].fails for by_key in (function, *precision.values()))
     ]
     first = measured.places[failed[0]].path if failed else None
     if not first and localisations:
@@ -318,7 +352,7 @@ def build_result(
     elif first == "":
         first = "model"
     return AuditResult(
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         taps=len(function),
         unpaired=Unpaired(tuple(measured.missing), tuple(measured.unpaired)),
         float64=FunctionSummary.of(function),
@@ -364,7 +398,7 @@ def _claims(
             function,
             "largest gap in units of its limit; the limit is min(32 x floor, 1e-9), the floor the "
             "reference's own gap when its inputs and weights move by one unit in the last place "
-            "and its sums are reordered",
+            "and its sums are reordered; what lies between 1e-9 and 32 x floor is not decided",
             command,
         ),
     ]
@@ -375,13 +409,16 @@ def _claims(
     if measured.by_default[0]:
         claims.append(_default_claim(*measured.by_default, command))
     for name, verdicts in precision.items():
+        said = precision_of(name)
+        said = f"{said} ({name})" if said != name else said
         claims.append(
             margin_claim(
                 f"same_precision_{name}",
-                f"In float32 ({name}) no layer is less exact than the reference's own float32",
+                f"In {said} no layer is less exact than the reference's own {precision_of(name)}",
                 verdicts,
-                "largest error in units of its limit; the limit is 4 x the error of the float32 "
-                "reference against its own float64 run, or its rounding floor where larger",
+                f"largest error in units of its limit; the limit is 4 x the error of the "
+                f"{precision_of(name)} reference against its own float64 run, or its rounding "
+                "floor where larger",
                 command,
             )
         )
@@ -390,7 +427,7 @@ def _claims(
             claims.append(
                 margin_claim(
                     f"same_decisions_{name}",
-                    f"In float32 ({name}) every query chooses the same class",
+                    f"In {said} every query chooses the same class",
                     decisions,
                     "the reference's largest margin among other choices, in units of twice the "
                     "error that the precision claim allows",
@@ -452,7 +489,7 @@ def _weights_claim(
             "a layout rule moves axes and never values: no tensor may change on the way back"
         )
     one = claim("weights", title, weights, derivation, command)
-    if one.holds:
+    if not one.fails:
         return one
     patterns = condensed(wrong)
     more = f" and {len(patterns) - NAMED} more" if len(patterns) > NAMED else ""
@@ -477,7 +514,7 @@ def _needed(
         if places:
             passed[module] = module not in wrong
         elif key.partition(":")[2].startswith("output"):
-            passed[module] = passed.get(module, True) and verdict.passed
+            passed[module] = passed.get(module, True) and not verdict.fails
 
     def is_wrong(name: str) -> bool:
         path = name
@@ -517,7 +554,7 @@ def _default_claim(count: int, others: Sequence[str], command: str) -> Claim:
         "not to train",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     layer, _, name = others[0].rpartition(".")
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -541,7 +578,7 @@ def isolated_claim(
         "that module's roundings are moved",
         command,
     )
-    if one.holds or not localisations:
+    if not one.fails or not localisations:
         return one
     return one.located(Place.at(localisations[0].path), localisations[0].cause)
 
@@ -549,7 +586,7 @@ def isolated_claim(
 def _output_error(measured: Measured) -> float:
     """The largest l2 error of an output of the float32 reference, or its floor where larger."""
     return max(
-        max(found.l2, least_floor(found, measured.floors32[key], np.float32)["l2"])
+        max(found.l2, least_floor(found, measured.floors32[key], "float32")["l2"])
         for key, found in measured.reference32.items()
         if measured.places[key].path == "" and measured.places[key].kind == "output"
     )
@@ -569,7 +606,7 @@ def _layers(
                 ulps = measured.executions[name].gaps[key].ulps or (None, None, None)
                 found[name] = PrecisionFigures.of(
                     verdicts[key],
-                    e_ref=measured.reference32[key].l2,
+                    e_ref=measured.own(name)[0][key].l2,
                     ulp50=ulps[0],
                     ulp99=ulps[1],
                     ulp_max=ulps[2],
@@ -589,3 +626,14 @@ def _layers(
 def nearest(verdicts: Verdicts) -> Verdict:
     """The verdict nearest to its limit, or furthest above it; at least one is needed."""
     return max(verdicts.values(), key=lambda verdict: verdict.margin)
+
+
+def precision_of(execution: str) -> str:
+    """The precision that an execution computes in."""
+    return BFLOAT16 if execution == BFLOAT16 else "float32"
+
+
+def score_error(key: str, measured: Measured, execution: str) -> float:
+    """The largest absolute error of one score that the precision claim allows."""
+    own, floor = (by_key[key] for by_key in measured.own(execution))
+    return PRECISION_FACTOR * max(own.max, floor.max) * own.rms

@@ -64,7 +64,7 @@ def others_by_default(
         function_verdict(tap_key("", "output", name), gap(found[name], array), Gap(0.0, 0.0))
         for name, array in told.items()
     )
-    others = [one.key for one in verdicts if not one.passed]
+    others = [one.key for one in verdicts if one.fails]
     return len(before) + len(told), (*changed, *others)
 
 

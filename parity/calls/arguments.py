@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parity.calls.structures import Slot, fill, flatten
+from parity.calls.structures import Slot, fill, flatten, held
 from parity.trace import TraceError
 
 NOT_NAMED = ("training",)
@@ -13,7 +13,8 @@ NOT_NAMED = ("training",)
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of one call, by parameter name, with slots for tensors."""
+    """The arguments of one call, by parameter name, with slots for tensors; objects that the call
+    may change are as they were before it."""
 
     signature: inspect.Signature
     values: dict[str, Any]
@@ -53,7 +54,7 @@ def named_arguments(
             "" if bare else parameter.name,
             records=True,
         )
-        values[parameter.name] = part
+        values[parameter.name] = held(part)
         tensors += found
     return Arguments(signature, values, unnamed), tensors
 

@@ -1,5 +1,6 @@
 """Structures of tensors taken apart and put together: the names of tensors, and their places."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,58 @@ class Record:
     parts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class State:
+    """An object that a call may change, such as a cache of keys and values, as it was before."""
+
+    before: Any
+
+
+def held(template: Any) -> Any:
+    """A structure with a `State` for each object in it that a call may change."""
+    if isinstance(template, Record):
+        return Record(template.kind, held(template.parts))
+    if isinstance(template, dict):
+        return {key: held(part) for key, part in template.items()}
+    if type(template) in (list, tuple):
+        return type(template)(held(part) for part in template)
+    return State(_unshared(template, {})) if _is_state(template) else template
+
+
+def _is_state(value: Any) -> bool:
+    """Whether a value is an object with attributes that are its own; modules and functions, which
+    can be called, are none."""
+    return (
+        hasattr(value, "__dict__")
+        and not callable(value)
+        and not isinstance(value, Slot | Record | State)
+        and not hasattr(value, "shape")
+    )
+
+
+def _unshared(value: Any, made: dict[int, Any]) -> Any:
+    """A copy down to the tensors, which are shared; `made` are the copies by `id` of what they are
+    of. What cannot be copied is shared as well."""
+    if id(value) in made:
+        return made[id(value)]
+    if type(value) is list:
+        made[id(value)] = copied = []
+        copied += [_unshared(one, made) for one in value]
+    elif type(value) is dict:
+        made[id(value)] = copied = {}
+        copied.update({key: _unshared(one, made) for key, one in value.items()})
+    elif _is_state(value):
+        try:
+            copied = copy.copy(value)
+        except TypeError:
+            return value
+        made[id(value)] = copied
+        vars(copied).update({key: _unshared(one, made) for key, one in vars(value).items()})
+    else:
+        return value
+    return copied
+
+
 def flatten(
     value: Any, is_tensor: Callable[[Any], bool], name: str = "", *, records: bool = False
 ) -> tuple[Any, list[tuple[str, Any]]]:
@@ -96,6 +149,8 @@ def fill(template: Any, tensor: Callable[[Slot], Any]) -> Any:
         return tensor(template)
     if isinstance(template, Record):
         return template.kind(**fill(template.parts, tensor))
+    if isinstance(template, State):
+        return _unshared(template.before, {})
     if isinstance(template, dict):
         return {key: fill(part, tensor) for key, part in template.items()}
     if isinstance(template, list):

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from parity.calls.arguments import Arguments, named_arguments
-from parity.calls.structures import Record, Slot, fill, flatten_result
+from parity.calls.structures import Record, Slot, State, fill, flatten_result
 from parity.masks import Drawn
 from parity.names import Naming
 
@@ -173,7 +173,10 @@ def named_as_reference(
 
 
 def _refill(template: Any, slot: Callable[[Slot], Any]) -> Any:
-    """A template with `slot` applied to its slots; in contrast to `fill`, records stay apart."""
+    """A template with `slot` applied to its slots; in contrast to `fill`, records stay apart and
+    states as they were."""
+    if isinstance(template, State):
+        return template
     if isinstance(template, Record):
         return Record(template.kind, _refill(template.parts, slot))
     if isinstance(template, dict):

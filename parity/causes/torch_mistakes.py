@@ -60,12 +60,15 @@ class Operation:
         return Mistake(text, partial(_Changed, {self.number: change}))
 
 
-def operations(run: Callable[[], Any]) -> tuple[list[Operation], list[Mistake]]:
+def operations(
+    run: Callable[[], Any], variants: Mapping[Any, Callable[..., Iterable[Variant]]] = VARIANTS
+) -> tuple[list[Operation], list[Mistake]]:
     """The operations of `run`, in order, and the mistakes that could be made at each.
 
-    `run` must do the same operations every time that it is called.
+    `variants` are the other forms that are thought of, by operation. `run` must do the same
+    operations every time that it is called.
     """
-    recording = _Recording()
+    recording = _Recording(variants)
     with recording:
         run()
     return recording.operations, [*recording.mistakes, *recording.repeated()]
@@ -152,8 +155,9 @@ def every_place(planted: Sequence[Planted]) -> Iterator[None]:
 class _Recording(TorchDispatchMode):
     """Notes the operations of a run, and what could be wrong at each."""
 
-    def __init__(self) -> None:
+    def __init__(self, variants: Mapping[Any, Callable[..., Iterable[Variant]]]) -> None:
         super().__init__()
+        self._variants = variants
         self.operations: list[Operation] = []
         self.mistakes: list[Mistake] = []
         self._alike: dict[tuple[str, str, str], dict[int, _Variation]] = {}
@@ -174,7 +178,8 @@ class _Recording(TorchDispatchMode):
         noted = Operation(self._number, name, _source_line(), scalable)
         self.operations.append(noted)
         self._windows.note(self._number, noted.place, operation, args, result)
-        variants = VARIANTS.get(operation, VARIANTS.get(operation.overloadpacket))
+        known = self._variants
+        variants = known.get(operation, known.get(operation.overloadpacket))
         if variants is not None:
             for index, (text, _) in enumerate(variants(operation, before, kwargs, result)):
                 variation = _Variation(variants, index)

@@ -11,6 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parity.causes.torch_attention import FILLS, Variant, attention, other_fills
+from parity.causes.torch_clipping import (
+    also,
+    binary_entropy,
+    bounded,
+    clipped_probabilities,
+    log_softmax,
+)
 from parity.causes.torch_images import convolution, max_pool, padded, resize
 from parity.causes.torch_norms import batch_norm, epsilons, group_norm, layer_norm
 from parity.causes.torch_order import (
@@ -256,6 +263,7 @@ def _embedded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterato
     yield "without its rows", lambda: torch.zeros_like(result)
 
 
+OF_RELU = ("identity", "gelu", "gelu (tanh)", "silu", "leaky relu")
 NOT_SCALED = frozenset(
     {
         "detach", "clone", "lift_fresh", "_to_copy", "view", "_unsafe_view", "permute", "transpose",
@@ -277,8 +285,10 @@ VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu: attention,
     _ATEN.mm: _product,
     _ATEN.bmm: _product,
-    _ATEN._softmax: _softmax,
-    _ATEN._safe_softmax: _softmax,
+    _ATEN._softmax: also(_softmax, clipped_probabilities),
+    _ATEN._safe_softmax: also(_softmax, clipped_probabilities),
+    _ATEN._log_softmax: log_softmax,
+    _ATEN.binary_cross_entropy_with_logits: binary_entropy,
     _ATEN.upsample_nearest2d: resize,
     _ATEN._upsample_nearest_exact2d: resize,
     _ATEN.upsample_bilinear2d: resize,
@@ -293,17 +303,20 @@ VARIANTS: dict[Any, Callable[..., Iterable[Variant]]] = {
     _ATEN.div: _quotient,
     _ATEN.pow: _power,
     _ATEN.cumsum: _cumulative,
-    _ATEN.relu_: _replaced_by("identity", "gelu", "leaky relu"),
-    _ATEN.relu: _replaced_by("identity", "gelu", "leaky relu"),
-    _ATEN.gelu: _replaced_by(
-        "gelu (tanh)",
-        "gelu with its constant in float32",
-        "gelu (tanh) with its constant in float32",
-        "relu",
-        "silu",
-        "identity",
+    _ATEN.relu_: also(_replaced_by(*OF_RELU), bounded()),
+    _ATEN.relu: also(_replaced_by(*OF_RELU), bounded()),
+    _ATEN.gelu: also(
+        _replaced_by(
+            "gelu (tanh)",
+            "gelu with its constant in float32",
+            "gelu (tanh) with its constant in float32",
+            "relu",
+            "silu",
+            "identity",
+        ),
+        bounded(),
     ),
-    _ATEN.sigmoid: _replaced_by("identity", "relu"),
+    _ATEN.sigmoid: also(_replaced_by("identity", "relu"), clipped_probabilities),
     _ATEN.sin: _replaced_by("cos"),
     _ATEN.cos: _replaced_by("sin"),
     _ATEN.roll: roll,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.claims import Claim, Place, all_hold, claim
+from parity.claims import Claim, Place, claim, verdict_of
 from parity.comparing import pictures
 from parity.comparing.relations import close, relation
 from parity.comparing.running import as_array, values_of
@@ -23,6 +23,7 @@ from parity.results import Result
 
 ALARM = 1e-6
 """How often a bias is seen where there is none."""
+MOST_BIAS = NormalDist().inv_cdf(1 - ALARM / 2)
 BLOCK = 8  # pixels along a side of what counts as one draw of a difference
 KEPT = 8  # pairs of arrays from which a cause is looked for
 MOST_CLASSES = 8  # that a text lists
@@ -130,7 +131,7 @@ def compare_examples(
     claims = found.claims(command)
     return ExamplesResult(
         title=title,
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         claims=tuple(claims),
         command=command,
         provenance=provenance(),
@@ -193,7 +194,7 @@ class _Field:
         if self.kind == "masks":
             self._overlap(ours.astype(bool), theirs.astype(bool))
         if self.kind in ("pixels", "numbers") and math.isfinite(self.largest):
-            self.sums.append(_blocks(apart))
+            self.sums.append(blocks_of(apart))
         if not alike.all():
             self.different += 1
             if len(self.pairs) < KEPT:
@@ -229,12 +230,7 @@ class _Field:
     @property
     def bias(self) -> float | None:
         """The mean signed difference in units of its standard error, by blocks of pixels."""
-        if not self.sums or not self.other:
-            return None
-        blocks = np.concatenate(self.sums)
-        error = float(blocks.std(ddof=1)) / math.sqrt(len(blocks)) if len(blocks) > 1 else 0.0
-        mean = abs(float(blocks.mean()))
-        return mean / error if error else (math.inf if mean else 0.0)
+        return bias_of(self.sums) if self.sums and self.other else None
 
     @property
     def cause(self) -> str:
@@ -279,7 +275,16 @@ def _relative(one: _Field) -> float:
     return one.limit / peak if peak else 0.0
 
 
-def _blocks(apart: np.ndarray) -> np.ndarray:
+def bias_of(sums: Sequence[np.ndarray]) -> float:
+    """The mean of signed differences in units of its standard error; `sums` are those of blocks of
+    pixels (`blocks_of`), and without a bias it is above `MOST_BIAS` once in a million times."""
+    blocks = np.concatenate(sums)
+    error = float(blocks.std(ddof=1)) / math.sqrt(len(blocks)) if len(blocks) > 1 else 0.0
+    mean = abs(float(blocks.mean()))
+    return mean / error if error else (math.inf if mean else 0.0)
+
+
+def blocks_of(apart: np.ndarray) -> np.ndarray:
     """Mean differences of blocks of neighbouring pixels, which rounding moves together."""
     if apart.ndim < 2:
         return np.atleast_1d(apart.mean() if apart.size else 0.0)
@@ -458,11 +463,10 @@ def _within(identity: str, title: str, fields: Sequence[_Field], command: str) -
 
 def _unbiased(fields: Sequence[_Field], command: str) -> Claim:
     """That tolerated differences have no direction."""
-    limit = NormalDist().inv_cdf(1 - ALARM / 2)
     one = claim(
         "bias",
         "Pixels that differ do so in both directions alike",
-        Largest({one.key: float(one.bias or 0.0) for one in fields}, limit),
+        Largest({one.key: float(one.bias or 0.0) for one in fields}, MOST_BIAS),
         "mean signed difference in units of its standard error over blocks of "
         f"{BLOCK} x {BLOCK} pixels; without a bias it is above the limit once in a million times",
         command,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.calls import fill, flatten, is_array
-from parity.claims import Claim, Place, all_hold, claim, margin_claim
+from parity.claims import Claim, Place, claim, margin_claim, verdict_of
 from parity.comparing import causes
 from parity.comparing.running import Function, Inputs, Refusal, function_of, named
 from parity.errors import InputError
@@ -308,7 +308,7 @@ class _Found:
             self.decisions["float32"],
             self.precision,
         )
-        return [one for verdicts in every for one in verdicts.values() if not one.passed]
+        return [one for verdicts in every for one in verdicts.values() if one.fails]
 
     def outputs(self) -> tuple[Output, ...]:
         """Every result of every case."""
@@ -402,7 +402,7 @@ def _result(found: _Found, title: str) -> FunctionsResult:
     claims = _claims(found, likely)
     return FunctionsResult(
         title=title,
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         claims=tuple(claims),
         command=found.command,
         provenance=provenance(),
@@ -478,9 +478,9 @@ def _claims(found: _Found, likely: Sequence[str]) -> list[Claim]:
 
 def _placed(one: Claim, verdicts: Mapping[str, Verdict], likely: Sequence[str]) -> Claim:
     """A claim that fails, with the first case and element that does."""
-    if one.holds:
+    if not one.fails:
         return one
-    first = next(v for v in verdicts.values() if not v.passed)
+    first = next(v for v in verdicts.values() if v.fails)
     case, _, key = first.key.rpartition(":")
     what = first.problem or first.detail
     text = f"case {case}, {key}" + (f": {what}" if what else "")

@@ -1,6 +1,6 @@
 """What the engine needs of a framework; each is a module, or any object, with these parts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ class MeasureFloors(Protocol):
         inputs: tuple | dict,
         reference: Mapping[str, Tap],
         *,
+        seeds: Sequence[int] = (0,),
+        reorder: bool = True,
         observe: Callable[[Any], None],
     ) -> dict[str, Gap]: ...
 
@@ -104,6 +106,7 @@ class Framework(Protocol):
     Attributes:
         NAME: as people know it.
         EXECUTIONS: how its models can be run; in the first, modules run alone.
+        PRECISIONS: precisions beside float32 and float64. May be left out.
         ASKED_FOR: further executions of the forward pass, which take long to prepare; they are run
             only where they are named. May be left out.
         IMAGES: the axes of an image's tensor by their number, as its layers have them by default.
@@ -130,7 +133,8 @@ class Framework(Protocol):
         """A model that was built inside `precision(dtype)`, computing in `dtype`."""
 
     def precision(self, dtype: str) -> AbstractContextManager:
-        """Inside it models are built and run to compute in `dtype`."""
+        """Inside it models are built and run to compute in `dtype`; `MIXED` too where the framework
+        names that among its `PRECISIONS`, and `converted` makes float32 of it."""
 
     def in_training(self, model: Any) -> bool:
         """Whether two runs of the model would differ, by dropout or batch statistics."""

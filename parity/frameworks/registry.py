@@ -10,6 +10,7 @@ from typing import Any
 
 from parity.errors import InputError
 from parity.frameworks.framework import Framework
+from parity.judge import MIXED
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def built(build: Callable[[], Any], dtype: str) -> tuple[Framework, Any]:
     with ExitStack() as stack:
         for one in loaded:
             framework = one.open()
-            stack.enter_context(framework.precision(dtype))
+            known = dtype != MIXED or MIXED in getattr(framework, "PRECISIONS", ())
+            stack.enter_context(framework.precision(dtype if known else "float32"))
             stack.enter_context(getattr(framework, "kept_in_building", nullcontext)(dtype))
         model = build()
     framework = of(model)

@@ -229,7 +229,7 @@ class Judging:
                 verdicts = _verdicts(gaps, expected, measured)
         kept = tuple(verdicts.values())
         for key, one in verdicts.items():
-            if not one.passed:
+            if one.fails:
                 child = expected[key].child
                 path = None if child is None else child.path
                 fault = Fault(
@@ -339,7 +339,7 @@ class Judging:
 
 def _failed(outcome: _Outcome) -> set[str]:
     """Keys of the taps that differ."""
-    return {one.key for one in outcome.verdicts if not one.passed}
+    return {one.key for one in outcome.verdicts if one.fails}
 
 
 def _observed(observe: Observe | None, path: str, verdicts: Sequence[Verdict]) -> None:

@@ -45,8 +45,13 @@ def match(pair: Pair) -> Match:
     return _matched(*given_reference(pair))[0]
 
 
-def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None, list[str]]:
+def completed(
+    pair: Pair, steps: Steps, *, trained: bool = False
+) -> tuple[Pair, Built | None, list[str]]:
     """The pair with everything declared; what is not, is found and said to be.
+
+    Where both are `trained`, a port that holds the reference's weights bit for bit is given them as
+    one that has them not: what is trained with what must be known variable by variable.
 
     Returns: it, what `given_reference` has built for it, and what is to be told of weights that the
         port has itself: which are not the reference's, by kind and pattern.
@@ -77,6 +82,8 @@ def completed(pair: Pair, steps: Steps) -> tuple[Pair, Built | None, list[str]]:
         own = found.read(lambda path: ours.weights[path].held, weights.state)
         kinds = {**weights.lacking, **found.packed, **kinds_of(weights.state, own)}
         told = [f"weights: {text}" for text in by_pattern(kinds)]
+        if trained and not kinds:
+            weights = found.weights
     return dataclasses.replace(pair, names=chosen, weights=weights), first, told
 
 

@@ -72,10 +72,10 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
             command,
         ),
     ]
-    if all(one.holds for one in claims):
+    if not any(one.fails for one in claims):
         return claims
-    wrong = [*lost, *(key for key, verdict in verdicts.items() if not verdict.passed)]
-    place, cause = _place(step, wrong, all(one.holds for one in earlier))
+    wrong = [*lost, *(key for key, verdict in verdicts.items() if verdict.fails)]
+    place, cause = _place(step, wrong, not any(one.fails for one in earlier))
     cause = cause or _own_rounding([verdicts.get(key) for key in wrong])
     return [one.located(place, cause) for one in claims]
 
@@ -130,7 +130,7 @@ def isolated_gradients_claim(step: Backward, command: str) -> Claim:
     )
     if not found:
         return one
-    cause = _own_rounding([verdict for verdict in verdicts.values() if not verdict.passed])
+    cause = _own_rounding([verdict for verdict in verdicts.values() if verdict.fails])
     return one.located(Place.at(found[0].path), found[0].cause or cause)
 
 

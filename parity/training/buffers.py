@@ -42,11 +42,11 @@ def buffers_claim(step: ReferenceStep, port: Side, recorder: Any, command: str) 
         one = claim("train_buffers", title, measured, derivation, command)
     else:
         one = margin_claim("train_buffers", title, verdicts, derivation, command, lacking)
-    if one.holds:
+    if not one.fails:
         return one
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     alone = _alone(step, port, recorder, wrong) or ours
-    own = [key for key, verdict in _verdicts(step, alone).items() if not verdict.passed]
+    own = [key for key, verdict in _verdicts(step, alone).items() if verdict.fails]
     if not (own or changed or lost):
         return one.located(Place.inherits(f"what {_owner(wrong[0]) or 'model'} is given"))
     wrong = [*own, *changed, *lost]

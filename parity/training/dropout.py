@@ -87,7 +87,7 @@ def dropout_claim(
         command,
         other,
     )
-    if one.holds:
+    if not one.fails:
         return one, len(drawn)
     found = localise(theirs, ours, trace, inputs[1], floors, explain)
     place = Place.edge(found[0].path, found[0].edge) if found else NOWHERE

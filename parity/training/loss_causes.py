@@ -276,16 +276,39 @@ def _only(loss: Callable[..., Any], name: str, *given: Any) -> dict[str, Any]:
     return {name: loss(*given)[name]}
 
 
-def _in_operations(alone: Alone) -> Iterator[str]:
+def bounds(
+    step: ReferenceStep,
+    port: Side,
+    recorder: Any,
+    terms: Mapping[str, Any],
+    gradients: Mapping[str, Tap],
+) -> tuple[str, ...]:
+    """The bound on a probability, a logit or an activation that explains the port's loss, where one
+    does; arguments as of `causes`."""
+    ours = _values(terms, gradients, step)
+    if ours is None:
+        return ()
+    from parity.causes.torch_clipping import BOUNDED
+
+    theirs = Alone(step, step.side, step.forward, ours, gradients)
+    own = Alone(step, port, recorder, theirs.run(), step.by_output.values)
+    said, planted = _where(theirs, own)
+    found = (text for one in planted for text in _in_operations(one, BOUNDED))
+    return tuple(said.format(text) for text in itertools.islice(found, 1))
+
+
+def _in_operations(alone: Alone, variants: Mapping[Any, Any] | None = None) -> Iterator[str]:
     """Mistakes of single operations of a PyTorch loss.
 
     They are made below what PyTorch differentiates, so that only the terms show them. That the
     gradients are the other side's too is seen from how the sum of the terms moves with the outputs.
     """
-    from parity.causes.torch_mistakes import operations
+    from parity.causes.torch_mistakes import VARIANTS, operations
 
     terms = {name: value for name, value in alone.wanted.items() if name.startswith("term ")}
-    _, mistakes = operations(alone.terms)
+    _, mistakes = operations(alone.terms, VARIANTS if variants is None else variants)
+    if variants is not None:  # a bound is in a line of code, and so in every layer
+        mistakes = mistakes[::-1]
     for mistake in mistakes:
         try:
             with mistake.planted():

@@ -45,11 +45,11 @@ def loss_claims(
         command,
     )
     found = ()
-    if not (alone.holds and passed.holds):
+    if alone.fails or passed.fails:
         found = causes(step, port, recorder, terms, gradients)
     alone = alone.located(Place.at(LOSS, _wrong(alone)), *found)
     passed = passed.located(Place.at(LOSS, f"gradient of {_wrong(passed)}"), *found)
-    if not alone.holds:
+    if alone.fails:
         placed = placed.located(Place.inherits("the loss alone"), *found)
     else:
         placed = placed.located(Place.inherits("the outputs"))
@@ -77,7 +77,7 @@ def decisions_claim(step: ReferenceStep, ours: Mapping[str, np.ndarray], command
 def with_decisions(losses: Sequence[Claim], decisions: Claim) -> list[Claim]:
     """The claims on a loss and on what it decides: what is decided otherwise is the source of a
     loss that differs, and has its cause."""
-    if decisions.holds:
+    if not decisions.fails:
         return [*losses, decisions]
     causes = tuple(dict.fromkeys(cause for one in losses for cause in one.causes))
     decided = decisions.located(decisions.place or Place.at("decisions"), *causes)
@@ -121,5 +121,5 @@ def _margins(
 def _wrong(one: Claim) -> str:
     """The names of what fails in a claim on margins, a few."""
     verdicts = getattr(one.measured, "verdicts", dict)()
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     return ", ".join([*one.measured.lacking, *wrong][:3])

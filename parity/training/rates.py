@@ -71,9 +71,9 @@ def rate_claims(
         schedule = schedule_claim(turning, command)
         return [] if schedule is None else [schedule]
     schedule, source, cause = schedule_claim(turning, command), None, None
-    if schedule is not None and not schedule.holds:
+    if schedule is not None and schedule.fails:
         source, cause = "the schedule", schedule.cause
-    elif not update.holds:
+    elif update.fails:
         source, cause = "the optimizer", update.cause
     applied = applied_claim(turning, command, source, cause)
     return [applied] if schedule is None else [schedule, applied]
@@ -83,10 +83,10 @@ def turning_claims(turning: Turning, command: str) -> list[Claim]:
     """The claims on a schedule, on its rates applied, and on these in float32, where one side in
     `turning.single` is given for each; what is inherited says so."""
     schedule = schedule_claim(turning, command)
-    source = None if schedule is None or schedule.holds else "the schedule"
+    source = None if schedule is None or not schedule.fails else "the schedule"
     applied = applied_claim(turning, command, source)
     single = applied_float32_claim(turning, command)
-    if source or not applied.holds:
+    if source or applied.fails:
         single = single.located(Place.inherits(source or "the optimizer in float64"))
     return [one for one in (schedule, applied, single) if one is not None]
 
@@ -132,7 +132,8 @@ def schedule_causes(
                 yield f"{told}{beside}"
         if alike(dict.fromkeys(ours, every[0])):
             yield f"the schedule does not reach the optimizer{beside}"
-        last = max(ours)
+        yield from (f"{text}{beside}" for text in _of_the_end(ours, every, wrong, alike))
+        last = max((at for at in ours if theirs[at]), default=max(ours))
         factor = ours[last] / theirs[last] if theirs[last] else 1.0
         if len(ours) > 1 and alike({at: factor * rate for at, rate in theirs.items()}):
             yield f"the rate is {factor:.6g} times as large{beside}"
@@ -140,6 +141,26 @@ def schedule_causes(
             end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
             if end and alike({at: end + (1 - end / every[0]) * own for at, own in theirs.items()}):
                 yield f"the rate ends at {end:.6g} instead of 0{beside}"
+
+
+def _of_the_end(
+    ours: Rates, every: Rates, wrong: Sequence[int], alike: Callable[..., bool]
+) -> Iterator[str]:
+    """What rates do from some update on, where all before are right."""
+    if not wrong or wrong != [at for at in ours if at >= wrong[0]] or wrong[0] == min(ours):
+        return
+    first, rate = wrong[0], ours[wrong[0]]
+    odd = [at for at in wrong if not ours[at] >= 0]
+    if odd:
+        yield f"the rate is not held at its end: it is {ours[odd[0]]:.6g} in update {odd[0]}"
+        return
+    again = {at: every[at - first] for at in wrong if at - first in every}
+    if len(again) == len(wrong) and alike(again, wrong):
+        yield f"from update {first} on the schedule begins anew"
+        return
+    known = [at for at in every if at < first and alike(dict.fromkeys(wrong, every[at]), wrong)]
+    if known:
+        yield f"from update {first} on the rate is that of update {max(known)} again, {rate:.6g}"
 
 
 def far(one: float, other: float, most: float) -> bool:
@@ -176,7 +197,7 @@ def schedule_claim(turning: Turning, command: str) -> Claim | None:
         "rounding of one number; in float32 what is left beyond one rounding",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     wrong = [at for at in ours if far(ours[at], theirs[at], most)]
     alone = not wrong
@@ -259,9 +280,9 @@ def applied_claim(
         "rounding of what they are subtracted from",
         command,
     )
-    if one.holds or source is not None:
+    if not one.fails or source is not None:
         return one if source is None else one.located(Place.inherits(source), cause)
-    failed = [key for key, verdict in verdicts.items() if not verdict.passed]
+    failed = [key for key, verdict in verdicts.items() if verdict.fails]
     wrong = list(dict.fromkeys(map(module_of, failed)))
     first = ", ".join(map(str, sorted({begun[key] for key in failed})[:3]))
     place = f"from update {first}: {', '.join(wrong[:3])}"

@@ -75,7 +75,7 @@ def replicas_claim(found: Replicas, told: tuple[str, str, str], part: str, comma
         "what it is given moves by one unit in the last place",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     wrong = [name for name, gap in gaps.items() if not gap <= FUNCTION_FACTOR * floor]
     return one.located(Place.at(part, ", ".join(wrong[:3])), found.cause)

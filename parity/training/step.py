@@ -16,6 +16,7 @@ from parity.steps import Steps
 from parity.training.backward import Backward, gradient_claims, isolated_gradients_claim
 from parity.training.buffers import buffers_claim
 from parity.training.dropout import Replayed, dropout_claim
+from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
 from parity.training.losses import LOSS, decisions_claim, loss_claims, with_decisions
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep, decided_by, measure_step
 from parity.training.precision import measure_float32, precision_claims
@@ -49,7 +50,7 @@ def training_claims(
     ours = port_side(reference, port, training, "float64")
     with steps("training step of the port, float64"):
         dropout = _dropout(reference, theirs, ours, command)
-        claims = _step_claims(step, ours, options)
+        claims = _step_claims(step, ours, options, reference.pair.extreme_inputs)
         other = begins_otherwise(step, ours, len(LENGTHS))
         exact = measure_updates(theirs, given_gradients(step), step.before, ours.seen)
         update = update_claim(exact, ours, command, other_rates=other)
@@ -68,13 +69,13 @@ def training_claims(
 def _inherited(single: Claim, claims: Sequence[Claim]) -> Claim:
     """A float32 claim, of which a difference in float64 is the source where there is one."""
     source = single.id.rpartition("_float32_")[0]
-    wrong = next((one for one in claims if one.id == source and not one.holds), None)
+    wrong = next((one for one in claims if one.id == source and one.fails), None)
     if wrong is None or wrong.place is None:
         return single
     return single.located(Place.inherits(f"{wrong.place.part} in float64"), *wrong.causes)
 
 
-def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Claim]:
+def _step_claims(step: ReferenceStep, port: Side, options: Options, extreme: bool) -> list[Claim]:
     """Losses, gradients and buffers of one step in training mode; nothing is dropped."""
     forward = port.recorder("eager", NOTHING_DROPPED)
     buffers = buffers_claim(step, port, forward, options.command)
@@ -99,12 +100,14 @@ def _step_claims(step: ReferenceStep, port: Side, options: Options) -> list[Clai
             LOSS,
         )
         gradients = gradient_claims(backward, claims, options.command)
-        wrong = next((one for one in claims[1:] if not one.holds), None)
+        wrong = next((one for one in claims[1:] if one.fails), None)
         if wrong is not None:  # the loss alone is wrong: what it passes on is inherited
             gradients = [
                 one.located(Place.inherits("the loss"), *wrong.causes) for one in gradients
             ]
         claims += gradients
+        if extreme:
+            claims += extreme_loss_claim(step, port, forward, options.command)
         if options.isolate:
             claims.append(isolated_gradients_claim(backward, options.command))
     claims.append(buffers)
@@ -171,7 +174,7 @@ def _steps_claims(
         ended = runs["port"].weights()
     claims = twin_claims(rows, command, "train_steps")
     # Statistics have no influence on steps in training mode.
-    wrong = next((one for one in earlier if not one.holds and one.id != "train_buffers"), None)
+    wrong = next((one for one in earlier if one.fails and one.id != "train_buffers"), None)
     if wrong is not None:
         source = wrong.place.part if wrong.place is not None else wrong.id
         return [one.located(Place.inherits(source), *wrong.causes) for one in claims]
@@ -219,5 +222,7 @@ def _float32_claims(
             continue
         with steps(f"training step of the port, float32, {execution}"):
             claims += precision_claims(step, measured, ours, execution, options.command)
+            if reference.pair.extreme_inputs:
+                claims += extreme_precision_claim(step, (single, ours), execution, options.command)
             claims.append(update_precision_claim(step, single, ours, execution, options.command))
     return claims

@@ -16,6 +16,7 @@ from parity.on_disk import ArraysOnDisk
 from parity.steps import give_back
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
+from parity.training.precision import fewer_digits
 from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen
 
@@ -183,17 +184,17 @@ def update_claim(exact: Updates, port: Side, command: str, *, other_rates: bool 
         command,
         missing,
     )
-    if one.holds:
+    if not one.fails:
         return one
     if other_rates:
         return one.located(Place.inherits("the schedule"))
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     if port.updating is not None:
         alone = updated(replace(port, updating=None), exact.gradients, exact.before)[0]
-        if all(verdict.passed for verdict in update_verdicts(exact, alone).values()):
+        if not any(verdict.fails for verdict in update_verdicts(exact, alone).values()):
             return one.located(*_of_the_step(exact, ours, wrong))
         ours = alone
-        wrong = [key for key, one in update_verdicts(exact, alone).items() if not one.passed]
+        wrong = [key for key, one in update_verdicts(exact, alone).items() if one.fails]
     names = list(dict.fromkeys(re.sub("@[0-9]+:", ":", key) for key in wrong or missing))
     place = Place.at("optimizer", f"{len(names)} of {len(known)} parameters, such as {names[0]}")
     cause = update_cause(exact, port, ours)
@@ -294,8 +295,9 @@ def update_precision_claim(
         "float64, or the gap of its twins where larger",
         command,
     )
-    wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
-    return one.located(Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}"))
+    wrong = [key for key, verdict in verdicts.items() if verdict.fails]
+    place = Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one))
 
 
 def _single(arrays: Gradients) -> Gradients:

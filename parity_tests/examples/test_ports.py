@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("keras_hub")
 from examples import ports
 from examples.ports import segformer
+from examples.ports.study import PORTS
 from parity import audit, match
 
 QUICK = ("bert", "gpt2", "qwen2", "vit")
@@ -15,11 +16,11 @@ QUICK = ("bert", "gpt2", "qwen2", "vit")
 
 @functools.cache
 def matched(name):
-    return match(ports.pair(name))
+    return match(PORTS[name]())
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in ports.EVERY]
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PORTS]
 )
 def test_layers_of_a_port_are_paired(name):
     found = matched(name)
@@ -44,7 +45,7 @@ def test_a_case_has_few_lines():
 
 @pytest.mark.slow
 def test_nearly_all_tensors_that_layers_return_are_compared():
-    every = [matched(name).coverage for name in ports.EVERY]
+    every = [matched(name).coverage for name in PORTS]
     made = sum(len(one.activations) for one in every)
     unseen = [key for one in every for key in one.unseen]
     assert len(unseen) <= 0.05 * made, unseen
@@ -54,7 +55,7 @@ def test_what_is_said_to_be_compared_is():
     name = "bert"
     found = matched(name)
     sides = {line.ours: line.theirs for line in found.modules}
-    rows = {(row.path, row.kind) for row in audit(ports.pair(name), executions=()).layers}
+    rows = {(row.path, row.kind) for row in audit(PORTS[name](), executions=()).layers}
     unseen = {key.partition(":")[0] for key in found.coverage.unseen}
     for path in set(found.coverage.layers) - unseen:
         assert (sides[path], "output") in rows

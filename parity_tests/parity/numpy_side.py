@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -130,10 +130,12 @@ class NumPy:
         inputs: Any,
         reference: Mapping[str, Tap],
         *,
+        seeds: Sequence[int] = (0, 1),
+        reorder: bool = True,
         observe: Callable[[Any], None],
     ) -> dict[str, Gap]:
         runs = []
-        for seed in (0, 1):
+        for seed in seeds:
             comparison = Comparison(reference)
             with moved(recorder.model, seed):
                 observe(recorder(inputs, comparison)[0])

@@ -265,7 +265,7 @@ def test_training_mode_is_refused():
 
 def test_an_unknown_execution_is_refused():
     assert error_of(lambda: audit(blocks(), executions=("tpu",), quiet=True)) == (
-        "TensorFlow has no `tpu` execution\n  there are eager, graph, xla"
+        "TensorFlow has no `tpu` execution\n  there are eager, graph, xla, bfloat16"
     )
 
 

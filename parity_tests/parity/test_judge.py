@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity import judge
+from parity.claims import margin_claim
 from parity.judge import Threshold, Verdict, same_decisions, same_function, same_precision
+from parity.measurements import Margins
 from parity.metrics import Gap, failed
 from parity.pairing import Comparison
 from parity.records import json_text, plain, typed
@@ -204,3 +206,46 @@ def test_same_precision_fails_on_a_planted_fault(float32):
     recorder.model.decoder.layers[1].attention.fault = "no scale"
     failing = imprecise(float32, recorder)
     assert failing[0].key == "decoder.layers.1.attention.out:input"
+
+
+BADLY_CONDITIONED = Gap(8.29e-9, 8.29e-9)
+
+
+@pytest.mark.parametrize(
+    ("gap_", "verdict"),
+    [(9e-10, "holds"), (6.03e-9, "not decided"), (2.6e-7, "not decided"), (3e-7, "fails")],
+)
+def test_no_limit_is_below_what_the_reference_does_to_itself(gap_, verdict):
+    one = judge.function_verdict("scores", Gap(gap_, gap_), BADLY_CONDITIONED)
+    assert (one.passed, one.undecided, one.fails) == (
+        verdict == "holds",
+        verdict == "not decided",
+        verdict == "fails",
+    )
+    assert Margins.of([one]).judge().verdict == verdict
+    good = judge.function_verdict("good", Gap(1e-15, 1e-15), Gap(1e-14, 1e-14))
+    assert Margins.of([good, one]).judge().verdict == verdict
+    bad = judge.function_verdict("bad", Gap(1e-12, 1e-12), Gap(1e-14, 1e-14))
+    assert Margins.of([good, one, bad]).judge().verdict == "fails"
+
+
+def test_a_metric_that_fails_outweighs_one_that_is_further_above_its_limit_and_undecided():
+    one = judge.function_verdict("tap", Gap(2e-8, 4e-9), Gap(1e-9, 1e-10))
+    assert one.fails
+    assert one.metric == "max"
+
+
+def test_a_reference_whose_own_numbers_are_not_finite_when_moved_decides_nothing():
+    floor = failed("non-finite numbers")
+    assert judge.function_verdict("tap", Gap(1e-3, 1e-3), floor).undecided
+    assert judge.function_verdict("tap", failed("non-finite numbers"), floor).fails
+
+
+def test_a_claim_that_fails_names_the_tensor_its_gap_and_its_limit():
+    verdicts = [
+        judge.function_verdict("large", Gap(3.2e-10, 3.2e-10), Gap(1e-10, 1e-10)),
+        judge.function_verdict("wrong", Gap(1e-12, 1e-12), Gap(1e-14, 1e-14)),
+    ]
+    one = margin_claim("same", "Same", {v.key: v for v in verdicts}, "", "")
+    assert one.failure == "fails: Same [wrong: l2 1e-12, limit 3.2e-13]"
+    assert one.value == pytest.approx(1e-12 / 3.2e-13)

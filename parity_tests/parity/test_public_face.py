@@ -40,6 +40,7 @@ def test_the_public_names_are_these():
         "Training",
         "Weights",
         "audit",
+        "capture",
         "compare_examples",
         "compare_functions",
         "match",

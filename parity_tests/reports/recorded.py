@@ -9,7 +9,7 @@ import numpy as np
 from maskformer.model.tensor_axes import stage_of
 from parity.assignment import Certificate
 from parity.auditing.result import About, Input, Measured, Precision, build_result, isolated_claim
-from parity.claims import all_hold, claim, margin_claim
+from parity.claims import claim, margin_claim, verdict_of
 from parity.judge import function_verdict, gradient_verdict
 from parity.localise import Localisation
 from parity.measurements import Matching, Multiple, Relative, matching_place
@@ -113,7 +113,7 @@ def training_step(loss: float = 2.5) -> dict[str, Any]:
     ]
     result = StepResult(
         title="One training step of tiny",
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         config="tiny",
         size="64x96",
         claims=tuple(claims),

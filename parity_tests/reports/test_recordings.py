@@ -21,7 +21,7 @@ from reports.verification.recheck import recheck
 from reports.verification.verify import verify
 
 RECORDINGS = Path(__file__).parent / "recordings"
-YOUNGER = {"examples", "functions", "initial-weights"}  # kinds that were never recorded otherwise
+YOUNGER = {"examples", "functions", "initial-weights", "timings"}  # never recorded otherwise
 OLD = load([SAMPLE / "evidence", RECORDINGS])
 
 

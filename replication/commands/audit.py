@@ -6,11 +6,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from parity.auditing.result import AuditResult
+from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
-from replication.forward.run import EXECUTIONS, Request, audit
+from replication.forward.run import ASKED_FOR, EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 
 EVERY = ",".join(EXECUTIONS)
@@ -21,11 +21,12 @@ DEFAULT = "coco_r50"
 def parse_executions(text: str) -> tuple[str, ...]:
     """The executions in a comma-separated list; raises InputError for an unknown or empty one."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [name for name in names if name not in EXECUTIONS]
+    known = (*EXECUTIONS, *ASKED_FOR)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
             f"--execution has {unknown[0]!r}",
-            f"expected a comma-separated list of {', '.join(EXECUTIONS)}",
+            f"expected a comma-separated list of {', '.join(known)}",
             "for example --execution graph,xla",
         )
     return names
@@ -33,18 +34,18 @@ def parse_executions(text: str) -> tuple[str, ...]:
 
 def summary(result: AuditResult) -> str:
     """The result in a few lines that a person reads on a terminal."""
-    float64 = result.float64
+    float64 = result.float64.nearest_to_limit
     lines = [
         f"verdict: {result.verdict} ({result.taps} tensors compared)",
-        f"float64: worst gap {float64.worst_gap:.2g} at {float64.worst_tap}, "
-        f"limit {float64.limit:.2g}",
+        f"float64: gap {float64.value:.2g} ({float64.metric}) at {float64.tap}, "
+        f"limit {float64.limit:.2g}, the nearest to its limit",
     ]
     lines += [
-        f"float32 {name}: worst error {one.worst_ratio:.2f}x the reference's own "
+        f"{_called(name)}: worst error {one.worst_ratio:.2f}x the reference's own "
         f"at {one.worst_tap}, limit {one.limit:g}x"
         for name, one in result.float32.items()
     ]
-    lines += [one.failure for one in result.failing]
+    lines += [one.failure for one in result.claims if one.fails or one.drowned]
     if result.first_divergence is not None:
         lines.append(f"first divergence: {result.first_divergence}")
     lines += [one.evidence for one in result.localisations]
@@ -56,6 +57,11 @@ def summary(result: AuditResult) -> str:
             f"{loss['final_difference']:.1g}"
         )
     return "\n".join(lines)
+
+
+def _called(execution: str) -> str:
+    """An execution with its precision, such as `float32 graph`."""
+    return " ".join(dict.fromkeys([precision_of(execution), execution]))
 
 
 def _audit_all(
@@ -107,14 +113,14 @@ def _audit_pair(
     from parity.auditing.options import NOT_VERIFIED, Options
     from parity.auditing.unfinished import Unfinished
     from parity.audits import audit_with
-    from replication.commands.pair_source import load_pair, load_training
+    from replication.sides.pair_source import load_pair, load_training
 
     if excluded:
         raise InputError(
             f"--pair does not go with {', '.join(excluded)}",
             "models, weights and inputs are those of the pair",
             "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
-            "--undeclared, --threads, --out or --json only",
+            "--extreme-inputs, --undeclared, --threads, --out or --json only",
         )
     set_threads(threads)
     pair, training = load_pair(source), load_training(source) if train else None
@@ -208,6 +214,13 @@ def register(app: typer.Typer) -> None:
                 help="With --pair, make inputs that hide fewer mistakes: sides, batch, padding.",
             ),
         ] = False,
+        extreme_inputs: Annotated[
+            bool,
+            typer.Option(
+                "--extreme-inputs",
+                help="Judge modules alone on logits of 100, far means, numbers next to overflow.",
+            ),
+        ] = False,
         undeclared: Annotated[
             bool,
             typer.Option(
@@ -215,6 +228,13 @@ def register(app: typer.Typer) -> None:
                 help="With --pair, list weights without a counterpart instead of refusing them.",
             ),
         ] = False,
+        reference_trace: Annotated[
+            Path | None,
+            typer.Option(help="A reference that `parity capture` kept; it does not run."),
+        ] = None,
+        port_trace: Annotated[
+            Path | None, typer.Option(help="The same of a port; with both, no framework is needed.")
+        ] = None,
         threads: options.Threads = None,
         out: options.Out = None,
         as_json: options.AsJson = False,
@@ -224,7 +244,7 @@ def register(app: typer.Typer) -> None:
         Without --config the one that fits --weights is taken. The synthetic image is 128x160, with
         --all 64x96.
 
-        Exit status: 0 equal, 1 different, 2 wrong usage or input.
+        Exit status: 0 equal, 1 different or not decided, 2 wrong usage or input.
         """
         budget = ENDLESS if search is None else Budget.of_text(search)
         of_a_zoo = {
@@ -236,6 +256,30 @@ def register(app: typer.Typer) -> None:
             "--short-side": short_side,
             "--reference": reference != "builtin",
         }
+        if reference_trace is not None or port_trace is not None:
+            from replication.commands.capture import Described, audit_captured
+
+            beside = {"--all": every, "--train": train, "--only": only, "--isolate": isolate}
+            beside |= {"--search": search, "--hard-inputs": hard_inputs}
+            beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
+            beside |= {"--reference": reference != "builtin"}
+            set_threads(threads)
+            audit_captured(
+                {"reference": reference_trace, "port": port_trace},
+                Described(
+                    config,
+                    config_file,
+                    pair,
+                    weights,
+                    images or more_images,
+                    size,
+                    batch,
+                    short_side,
+                ),
+                [name for name, value in beside.items() if value],
+                execution,
+                (out, as_json, summary),
+            )
         if pair is not None:
             given = of_a_zoo | {
                 "--weights": weights != "seeded:0",
@@ -250,7 +294,11 @@ def register(app: typer.Typer) -> None:
                 "only": only,
                 "search": budget,
             }
-            more = {"hard_inputs": hard_inputs, "undeclared": undeclared}
+            more = {
+                "hard_inputs": hard_inputs,
+                "extreme_inputs": extreme_inputs,
+                "undeclared": undeclared,
+            }
             _audit_pair(pair, excluded, (how, more), train, threads, out, as_json)
         if undeclared or hard_inputs:
             raise InputError(
@@ -264,6 +312,7 @@ def register(app: typer.Typer) -> None:
                 "--execution": execution != EVERY,
                 "--only": only,
                 "--isolate": isolate,
+                "--extreme-inputs": extreme_inputs,
             }
             excluded = [name for name, value in given.items() if value]
             _audit_all(excluded, weights, size, threads, out, as_json)
@@ -305,16 +354,17 @@ def register(app: typer.Typer) -> None:
             isolate=isolate,
             search=budget,
             train=chosen.solver if train else None,
+            extreme=extreme_inputs,
             command=options.command_line(),
             so_far=Unfinished(out, options.command_line()),
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")
-        total += port_weights is not None
+        total += (port_weights is not None) + extreme_inputs
         if train:
             from replication.training.step import STEPS
 
-            total += STEPS
+            total += STEPS + any(one != "eager" for one in request.executions)
         result = audit(request, Steps(total=total))
         options.keep(result, out, "audit.json")
         request.so_far.end()

@@ -14,6 +14,7 @@ from parity.files import kept_folder
 from parity.steps import Steps
 from replication.commands import options
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
+from replication.story_progress import Finished, story_of
 
 if TYPE_CHECKING:
     from reports.verification.verify import Verification
@@ -53,20 +54,55 @@ def tell(
 ) -> "tuple[Verification, dict[str, float]]":
     """Runs the stages and writes the report into `out`; its verification, and seconds by stage.
 
-    What the stages made stays in `out/kept`, so that the report's commands can be run; nothing of
-    it stays where a stage breaks off.
+    What the stages made stays in `out/kept`, so that the report's commands can be run. Where a
+    stage breaks off, those before it stay there, and the same call goes on with it.
     """
     from reports.loading import load
     from reports.render import write_report
     from reports.verification.verify import verify
 
-    clock, recorded = Clock(stages, scale), []
-    with kept_folder(out, KEPT) as kept:
-        for stage in stages:
-            with clock(stage):
-                recorded += stage.run(Story(kept, out, Steps(total=stage.steps), scale))
+    about = story_of(stages, scale)
+    clock = Clock(stages, scale)
+    with kept_folder(out, KEPT, about.finished) as kept:
+        done = about.read(kept)
+        if done:
+            print(f"{len(done)} of {len(stages)} stages are there already", file=sys.stderr)
+        clock.seconds.update({name: one.seconds for name, one in done.items()})
+        try:
+            for stage in stages:
+                if stage.name in done:
+                    continue
+                before = {path.name for path in kept.iterdir()}
+                with clock(stage):
+                    found = stage.run(Story(kept, out, Steps(total=stage.steps), scale))
+                done[stage.name] = Finished.of(clock.seconds[stage.name], kept, before, found)
+                about.write(kept, done)
+                if stage.is_first_verdict:
+                    _print_first(found, sum(clock.seconds.values()))
+        except BaseException:
+            if done:
+                told = f"{len(done)} of {len(stages)} stages are kept in {kept}"
+                print(f"{told}; the same command goes on after them", file=sys.stderr)
+            raise
+        recorded = [kept / path for stage in stages for path in done[stage.name].recorded]
         write_report(load(recorded), out)
+        about.forget(kept)
     return verify(out), clock.seconds
+
+
+def _print_first(found: Sequence[Path], seconds: float) -> None:
+    """What the model's own comparison says, long before the demo ends."""
+    from reports.loading import load
+
+    claims = [claim for one in load(found) for claim in one.result.claims]
+    failing = sum(one.verdict == "fails" for one in claims)
+    word = "different" if failing else "equal"
+    print(
+        f"first verdict: {word} ({len(claims) - failing} of {len(claims)} claims hold on the whole "
+        f"model, forward, in float64 and float32, after {seconds:.0f} seconds)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @dataclass

@@ -102,6 +102,8 @@ def lines(found: "Evidence") -> list[str]:
     from reports.story import bare, story_of
 
     result = found.result
+    if any(one.drowned for one in result.claims) and not result.failing:
+        return [bare(story_of([found]).sentence)]
     if not result.failing:
         return [
             f"Nothing to explain: the port is equal ({result.taps} tensors compared, "

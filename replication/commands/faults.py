@@ -144,6 +144,10 @@ def clean(
     config_file: options.ConfigFile = None,
     execution: options.Execution = "eager,graph,xla",
     first_seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
+    odd: Annotated[
+        bool,
+        typer.Option("--odd", help="Scaled weights, extreme images, of ten configurations."),
+    ] = False,
     out: options.Out = None,
     resume: options.Resume = False,
     as_json: options.AsJson = False,
@@ -157,8 +161,19 @@ def clean(
 
     options.at_least_one("--runs", runs)
     _check_resume(resume, out)
-    config = options.config_text(config, config_file, options.TINY)
-    wanted = clean_audits.cases(runs, config, parse_executions(execution), first_seed)
+    executions = parse_executions(execution)
+    if odd and (config is not None or config_file is not None):
+        raise InputError(
+            "--odd has configurations of its own",
+            f"{len(clean_audits.ODD)}: {', '.join(clean_audits.ODD)}",
+            "leave --config out",
+        )
+    if odd:
+        wanted = clean_audits.odd_cases(runs, executions, first_seed)
+        config = f"{len({one.config for one in wanted})} configurations"
+    else:
+        config = options.config_text(config, config_file, options.TINY)
+        wanted = clean_audits.cases(runs, config, executions, first_seed)
     notes = None if out is None else out / clean_audits.NOTES
     with _interruptible(notes, f"{runs} audits"):
         outcomes = clean_audits.run_cases(wanted, notes, resume)
@@ -166,7 +181,12 @@ def clean(
     lines = [
         f"{runs} clean audits of {config}: {result.alarms} alarms",
         f"the alarm rate is below {result.bound:.2%} with 95 % confidence",
-        *(f"alarm: {clean_audits.describe(one)}" for one in outcomes if one.verdict != "equal"),
+        *(f"alarm: {clean_audits.describe(one)}" for one in outcomes if one.failed),
+        *(
+            f"not decided: {clean_audits.describe(one)}"
+            for one in outcomes
+            if one.undecided and not one.failed
+        ),
     ]
     options.keep(result, out, "clean.json")
     options.end(result, as_json, lambda: "\n".join(lines), not result.alarms)

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         Exit status: 0 all is decided, 1 something is asked, 2 wrong usage or input.
         """
         import parity
-        from replication.commands.pair_source import load_pair
+        from replication.sides.pair_source import load_pair
 
         found = parity.match(load_pair(pair))
         options.end(as_data(found), as_json, lambda: str(found), not found.questions, name="match")

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         Exit status: 0 written, 2 wrong usage or input.
         """
         from parity.files import replacing
-        from replication.commands.pair_source import load
+        from replication.sides.pair_source import load
 
         if out.exists():
             raise InputError(

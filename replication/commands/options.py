@@ -58,7 +58,9 @@ Prefix = _option(str | None, "Take the weights whose names begin so, without it:
 Side = _option(str, "torch, tf or both.")
 Dtype = _option(str | None, "float32 or float64; to convert to, float16 too.")
 Execution = _option(
-    str, "How TensorFlow runs: eager, graph or xla; a list by commas where several are run."
+    str,
+    "How TensorFlow runs: eager, graph or xla; a list by commas where several are run. audit: also "
+    "bfloat16.",
 )
 Size = _option(str | None, "HxW of the synthetic images; audit takes several by commas.")
 Batch = _option(int | None, "Images in a batch.")

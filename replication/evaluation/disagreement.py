@@ -1,8 +1,8 @@
 """Where two sides predict differently, and whether float32 rounding can explain it.
 
-A decision is certain where the float64 reference's margin is larger than what the float32 precision
-claim allows two scores to move: twice 4 x the float32 reference's own error. A pixel that differs
-although its decision is certain is unexplained.
+A decision is certain where the float64 reference's margin is larger than what the claims on numbers
+allow two scores to move: in float32 twice 4 x the reference's own error, in float64 twice 32 x. A
+pixel that differs although its decision is certain is unexplained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from maskformer.data.images import Size
 from maskformer.data.panoptic_format import VOID, Segment, count_equal
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
-from parity.judge import PRECISION_FACTOR
+from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR
 from replication.sides.implementation import Frame
 from replication.sides.side import REFERENCE, Side, implementation, open_side
 from replication.sides.torch_side import query_probabilities
@@ -161,25 +161,25 @@ def certain_decisions(
     runs, frame = (exact, moved), Frame(padded, valid, size, size)
     predict = implementation(REFERENCE).predict
     scores = [predict(one, config, frame, ("scores",)).scores for one in runs]
-    epsilon = float(np.finfo(dtype).eps)
-    labels = _top_margin(scores[0]) > 2 * _allowed(*scores, epsilon)
+    rounding = _Rounding.of(dtype)
+    labels = _top_margin(scores[0]) > 2 * _allowed(*scores, rounding)
     if not config.inference.panoptic_on:
         return Certain(labels, None)
     del scores
     probabilities = (query_probabilities(one, frame) for one in runs)
-    return Certain(labels, _certain_segments(config, *probabilities, epsilon))
+    return Certain(labels, _certain_segments(config, *probabilities, rounding))
 
 
 def _certain_segments(
     config: ModelConfig,
     exact: tuple[np.ndarray, np.ndarray],
     moved: tuple[np.ndarray, np.ndarray],
-    epsilon: float,
+    rounding: "_Rounding",
 ) -> np.ndarray:
     """Bool [H,W] from class probabilities [Q,K+1] and mask probabilities [Q,H,W] of both runs."""
     (classes, masks), (moved_classes, moved_masks) = exact, moved
     threshold, overlap = config.inference.object_mask_threshold, config.inference.overlap_threshold
-    allowed = _allowed(classes, moved_classes, epsilon)
+    allowed = _allowed(classes, moved_classes, rounding)
     score, label = classes.max(axis=1), classes.argmax(axis=1)
     class_is_sure = _top_margin(classes.T) > 2 * allowed
     kept = class_is_sure & (label != config.num_classes) & (score > threshold + allowed)
@@ -192,14 +192,14 @@ def _certain_segments(
     for query in np.flatnonzero(kept):
         np.maximum(best, weights[query], out=best)
     # Every query that may own the pixel, whatever rounding does.
-    reach = 2 * _allowed(weights, moved_weights, epsilon)
+    reach = 2 * _allowed(weights, moved_weights, rounding)
     possible = np.zeros(masks.shape, bool)
     for query in np.flatnonzero(~dropped):
         possible[query] = weights[query] + reach >= best
     owners = possible.sum(axis=0)
     owner = possible.argmax(axis=0)
 
-    mask_allowed = _allowed(masks, moved_masks, epsilon)
+    mask_allowed = _allowed(masks, moved_masks, rounding)
     full = [
         np.array([np.count_nonzero(one >= 0.5 + sign * mask_allowed) for one in masks])
         for sign in (1, -1)
@@ -236,8 +236,23 @@ def _top_margin(scores: np.ndarray) -> np.ndarray:
     return largest - second
 
 
-def _allowed(exact: np.ndarray | _Weighted, moved: np.ndarray | _Weighted, epsilon: float) -> float:
-    """What the precision claim allows one score to be off: 4 x the reference's own largest error.
+@dataclass(frozen=True)
+class _Rounding:
+    """One rounding of a precision, and how many of the reference's own errors its claim allows."""
+
+    epsilon: float
+    factor: float
+
+    @classmethod
+    def of(cls, dtype: type) -> "_Rounding":
+        factor = FUNCTION_FACTOR if dtype is np.float64 else PRECISION_FACTOR
+        return cls(float(np.finfo(dtype).eps), factor)
+
+
+def _allowed(
+    exact: np.ndarray | _Weighted, moved: np.ndarray | _Weighted, rounding: _Rounding
+) -> float:
+    """What the claim on its precision allows one score to be off, of the reference's largest error.
 
     That error is at least one rounding of the largest score.
     """
@@ -246,4 +261,4 @@ def _allowed(exact: np.ndarray | _Weighted, moved: np.ndarray | _Weighted, epsil
         ours, theirs = exact[index], moved[index]
         error = np.maximum(error, np.abs(theirs - ours).max())  # also where that is no number
         largest = np.maximum(largest, np.abs(ours).max())
-    return PRECISION_FACTOR * float(np.maximum(error, epsilon * largest))
+    return rounding.factor * float(np.maximum(error, rounding.epsilon * largest))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from parity.errors import InputError
 from parity.faults import Outcome
 from parity.records import plain, typed
+from replication.faults import state
 
 if TYPE_CHECKING:
     from parity.faults import Fault
@@ -74,7 +75,8 @@ def run_faults(
     """What was said of each fault, and by bench which customary checks alarm on a sound port.
 
     Faults that `notes` has are not run again; each outcome is noted and printed when it is known.
-    Raises InputError where the sound port fails already.
+    Raises InputError where the sound port fails already, and RuntimeError where a bench is not the
+    same after its faults as before.
     """
     found = {one.id: notes.outcomes[one.id] for one in chosen if one.id in notes.outcomes}
     benches = dict.fromkeys(one.bench for one in chosen)
@@ -88,6 +90,7 @@ def run_faults(
             notes.add({"outcome": found[fault.id]})
             count = f"[{len(found)}/{len(chosen)}]"
             print(f"{count} {describe(found[fault.id])}", file=sys.stderr, flush=True)
+        _still_sound(name, bench)
         del bench  # before the next one is built beside it; models refer to themselves
         gc.collect()
     sound = {name: notes.sound[name] for name in benches}
@@ -108,11 +111,26 @@ def _sound_bench(name: str, config: str, size: str, builders: Builders, notes: N
     return bench
 
 
+def _still_sound(name: str, bench: Any) -> None:
+    """Raises RuntimeError where the sound port fails after faults were planted in it."""
+    left = bench.audit().claims
+    if left:
+        raise RuntimeError(f"{name} fails without a fault after its faults: {', '.join(left)}")
+
+
 def _outcome(fault: "Fault", bench: Any) -> Outcome:
+    before = state.snapshot(bench)
     begun = time.perf_counter()
-    with fault.plant(bench):
-        found = bench.audit()
+    try:
+        state.forget()
+        with fault.plant(bench):
+            found = bench.audit()
+    finally:
+        state.forget()
     seconds = round(time.perf_counter() - begun, 3)
+    left = state.changed(before, bench)
+    if left:
+        raise RuntimeError(f"{fault.id} left {', '.join(left[:3])} changed")
     return Outcome.of(
         fault, claims=found.claims, named=found.named, seconds=seconds, noticed=found.noticed
     )

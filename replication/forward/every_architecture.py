@@ -6,7 +6,7 @@ import time
 
 from maskformer.model import zoo
 from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
-from parity.claims import Claim, all_hold
+from parity.claims import Claim, verdict_of
 from parity.errors import InputError
 from reports.chapters.architectures import Architecture, ArchitecturesResult, nearest_of
 
@@ -128,7 +128,7 @@ def audit_all(weights: str, size: str, threads: int | None, command: str) -> Arc
         rows.append(dataclasses.replace(row, covers=tuple(names)))
         claims += found
     return ArchitecturesResult(
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         size=size,
         weights=weights,
         claims=tuple(claims),

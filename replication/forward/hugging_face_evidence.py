@@ -76,7 +76,7 @@ def explain(
         for key, found in function.items()
         if key.startswith("model:output")
     }
-    failed = [one for one in verdicts.values() if not one.passed]
+    failed = [one for one in verdicts.values() if one.fails]
     if not failed:
         return [], named
     return [_localisation(sources, verdicts, failed)], named

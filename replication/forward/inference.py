@@ -103,8 +103,8 @@ def _compare(
             tensors, frame = _tensors(config, side, outputs, index), Frame(*where, where[-1])
             return implementation(side).predict(tensors, config, frame, wanted)
 
-        exact, near = (_tensors(config, REFERENCE, one, index) for one in (reference, moved[0]))
-        certain = certain_decisions(config, exact, near, *where, dtype)
+        exact, *near = (_tensors(config, REFERENCE, one, index) for one in (reference, *moved))
+        certain = _in_all([certain_decisions(config, exact, one, *where, dtype) for one in near])
         verdict = None
         if dtype is np.float64:
             scores = predict(REFERENCE, reference, ("scores",)).scores
@@ -115,6 +115,15 @@ def _compare(
         predictions = [predict(REFERENCE, reference, results), predict(PORT, port, results)]
         found.append(_compared(config, verdict, predictions, certain))
     return found
+
+
+def _in_all(found: Sequence[Certain]) -> Certain:
+    """What is certain by every run whose roundings are moved."""
+    panoptic = [one.panoptic for one in found if one.panoptic is not None]
+    return Certain(
+        np.logical_and.reduce([one.labels for one in found]),
+        np.logical_and.reduce(panoptic) if panoptic else None,
+    )
 
 
 def _compared(
@@ -190,8 +199,9 @@ def _decision_claims(name: str, found: Sequence[Compared], command: str) -> list
             f"inference_{name}",
             f"Every pixel has the same {what} ({name})",
             Sum({f"image {i}": one.unexplained for i, one in enumerate(found)}, 0),
-            "pixels that differ although the reference's margin is more than twice what 4 x its "
-            f"own error allows a score; {sum(one.differing for one in found)} pixels differ, "
+            "pixels that differ although the reference's margin is more than twice what "
+            f"{32 if name == 'float64' else 4} x its own error allows a score; "
+            f"{sum(one.differing for one in found)} pixels differ, "
             f"{sum(one.uncertain for one in found)} are within that margin",
             command,
         ),

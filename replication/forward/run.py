@@ -11,6 +11,7 @@ from maskformer.family import family_of
 from parity.auditing.options import Options, Runs
 from parity.auditing.result import Input
 from parity.errors import InputError
+from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from parity.trace import Tap
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     Claims = list[Claim]
 
 EXECUTIONS = ("eager", "graph", "xla")
+ASKED_FOR = (BFLOAT16,)
+"""Executions of another precision, which are run only where they are named."""
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
 TRAINING = "losses, matching, gradients and weight updates"
 NOT_VERIFIED = (
@@ -38,6 +41,7 @@ NOT_VERIFIED = (
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
+PIXELS = ("black", "white", "two levels", "one bright")
 ONE_IMAGE = "a training step of several images, as `--batch 2` has them"
 PADDED = "images that are padded in a batch, as `--size 64x96,48x80` has them"
 
@@ -47,7 +51,9 @@ class Request:
     """What to audit; without `executions` the float64 claim only.
 
     `images` are files, resized to `short_side` pixels where given; without any, `batch` synthetic
-    images of each `size` ("HxW", several by commas) are drawn and padded to the largest. `only`
+    images of each `size` ("HxW", several by commas) are drawn and padded to the largest; `pixels`
+    other than "drawn" takes extreme ones, see `PIXELS`. With `extreme` every module also runs alone
+    on extreme inputs. `only`
     keeps the taps at and below one module path. `isolate` runs every module on the reference's
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
@@ -61,6 +67,8 @@ class Request:
     size: str = "128x160"
     batch: int = 1
     short_side: int | None = None
+    pixels: str = "drawn"
+    extreme: bool = False
     executions: tuple[str, ...] = EXECUTIONS
     reference: str = "builtin"
     only: str | None = None
@@ -100,7 +108,10 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
                 "both directions, the stride of its coarsest features",
                 "give a larger size, such as 64x96",
             )
-        images = [synthetic_image(*shape, index) for index, shape in enumerate(shapes)]
+        images = [
+            extreme_image(synthetic_image(*shape, index), request.pixels)
+            for index, shape in enumerate(shapes)
+        ]
         names = [f"synthetic {index}" for index in range(len(images))]
     batch, sizes = batch_images(images, request.config)
     described = [
@@ -112,6 +123,21 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
         for name, image in zip(names, images, strict=True)
     ]
     return batch, sizes, described
+
+
+def extreme_image(image: "np.ndarray", kind: str) -> "np.ndarray":
+    """An image [H,W,3] uint8 made extreme in a way of `PIXELS`; "drawn" leaves it as it is."""
+    import numpy as np
+
+    if kind == "drawn":
+        return image
+    if kind == "two levels":
+        return np.where(image > np.median(image), np.uint8(255), np.uint8(0))
+    if kind == "one bright":
+        found = np.zeros_like(image)
+        found[image.shape[0] // 2, image.shape[1] // 3] = 255
+        return found
+    return np.full_like(image, {"black": 0, "white": 255}[kind])
 
 
 @dataclass(frozen=True)
@@ -210,6 +236,7 @@ def _pair(
 ) -> "Pair":
     """Both models; the reference is the request's, the port ours."""
     from parity.auditing.pair import InDtype, Pair
+    from parity.judge import MIXED
     from parity.names import SameNames
     from parity.weights import Loaded
     from replication.forward import hugging_face
@@ -221,7 +248,12 @@ def _pair(
     library = kind == "hf"
     reference, port = implementation(REFERENCE), implementation(PORT)
     return Pair(
-        InDtype(lambda dtype: build_reference(config, weights, dtype, kind)),
+        # In bfloat16 the reference's weights stay in float32: it runs under autocast.
+        InDtype(
+            lambda dtype: build_reference(
+                config, weights, "float32" if dtype == MIXED else dtype, kind
+            )
+        ),
         InDtype(lambda dtype: port.build(config, own or weights, dtype)),
         reference.inputs(batch, sizes, "float32"),
         port.inputs(batch, sizes, "float32"),
@@ -231,6 +263,7 @@ def _pair(
         port_axes=port.axes,
         stage=family_of(config).stage_of,
         copies=kind != "builtin",  # the others work in place
+        extreme_inputs=request.extreme,
     )
 
 
@@ -279,6 +312,7 @@ def _claims(case: Case, runs: Runs, steps: Steps) -> "Claims":
             request.command,
             steps,
             isolate=request.isolate,
+            executions=[one for one in request.executions if one != "eager"],
         )
     return claims
 

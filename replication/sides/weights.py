@@ -24,6 +24,9 @@ class Weights:
 def load_weights(spec: str, config: ModelConfig) -> Weights:
     """The weights that `seeded:N` or a file name stands for, checked against `config`.
 
+    `seeded:N,scaled` are those of `seeded:N` with the weights of each layer a factor of 0.1 to 10
+    larger (`scaled_by_layer`).
+
     Raises InputError for a bad seed, an unreadable file, and for missing, unexpected, mis-shaped or
     non-finite tensors, listing them all.
     """
@@ -32,16 +35,18 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
 
     own = expected(config)
     if spec.startswith("seeded:"):
-        seed = spec.removeprefix("seeded:")
-        if not seed.isdigit():
+        seed, _, how = spec.removeprefix("seeded:").partition(",")
+        if not seed.isdigit() or how not in ("", "scaled"):
             raise InputError(
-                f"--weights {spec!r} has no seed",
-                "expected seeded:N with a whole number N",
+                f"--weights {spec!r} has no seed" if not how else f"--weights {spec!r} is unknown",
+                "expected seeded:N or seeded:N,scaled with a whole number N",
                 "for example --weights seeded:7",
             )
         drawn = family_of(config).state.seeded(
             [(k, one.shape) for k, one in own.items()], int(seed)
         )
+        if how:
+            drawn = scaled_by_layer(drawn, int(seed))
         state = {key: drawn[key] if key in drawn else own[key].constant() for key in own}
     else:
         from weight_conversion.checkpoints import open_source
@@ -53,6 +58,23 @@ def load_weights(spec: str, config: ModelConfig) -> Weights:
         check_complete(state, {key: (one.shape, one.dtype) for key, one in own.items()})
         state = {key: state[key] for key in own}
     return Weights(state, spec, state_digest(state))
+
+
+def scaled_by_layer(state: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """What is learnt of each layer, times a factor of its own between 0.1 and 10.
+
+    Factors are equally likely per decade. Statistics of batch norms stay, as variances below 0.01
+    would be those of a layer that nothing has trained.
+    """
+    rng = np.random.default_rng(seed)
+    layers = dict.fromkeys(key.rpartition(".")[0] for key in state)
+    factors = dict(zip(layers, 10.0 ** rng.uniform(-1, 1, len(layers)), strict=True))
+    return {
+        key: array
+        if key.rpartition(".")[2].startswith("running_")
+        else (array * factors[key.rpartition(".")[0]]).astype(array.dtype)
+        for key, array in state.items()
+    }
 
 
 def load_for_other_classes(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskformer.family import family_of
 from parity.causes.source import Mistake
 from parity.planting import replaced
 from parity.training.loss_causes import shares
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 ELEMENTS = 64  # of each gradient that sums are told apart by
 NEAR = 1e-6  # relative; within which a factor is a round one
-NO_OBJECT = (0.001, 0.01, 0.05, 0.2, 0.4)  # weights that no-object may have by mistake
+NO_OBJECT = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4)  # weights that no-object may have by mistake
 SWAPPED = "focal alpha and 1 - alpha are swapped"
 NOT_SMOOTHED = "dice is not smoothed by 1"
 EXPLAINED = 1e-9  # relative; what is left of a difference when the mistake is made on purpose
@@ -51,6 +52,8 @@ def of_costs(
     """Why one part of the port's costs [Q,T] differs on these predictions."""
     import torch_reference.matcher as module
 
+    if not ours.any():  # `matcher` has the weight of this part alone
+        return f"costs of {part} have the weight of another part, not their own"
     swapped = partial(replaced, module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA)
     known = {
         "mask": [Mistake(SWAPPED, swapped)],
@@ -97,10 +100,11 @@ def of_losses(reference: "ReferenceStep", ours: Mapping[str, float]) -> str | No
         found = criterion.losses(outputs, given.targets, pairs)
         return {name: float(value) for name, value in found.items()}
 
-    return _explained(losses, ours, _known_of_losses(criterion, given))
+    queries = family_of(reference.config).matching(reference.config).queries
+    return _explained(losses, ours, _known_of_losses(criterion, given, queries))
 
 
-def _known_of_losses(criterion: Any, given: SimpleNamespace) -> list[Mistake]:
+def _known_of_losses(criterion: Any, given: SimpleNamespace, queries: int) -> list[Mistake]:
     """The well-known mistakes in the criterion, and in the targets that it is `given`."""
     import torch
 
@@ -128,6 +132,9 @@ def _known_of_losses(criterion: Any, given: SimpleNamespace) -> list[Mistake]:
             [weights[:-1], weights.new_tensor([one])]
         )
     known += [(text, criterion, "empty_weight", wrong) for text, wrong in of_classes.items()]
+    paired = max(1, sum(min(len(one["labels"]), queries) for one in targets))
+    count = "masks are counted by their pairs, not by the targets"
+    known.append((count, criterion, "_num_masks", lambda targets, like: like.new_tensor(paired)))
     of_targets = {
         rolled: [{**one, "labels": one["labels"].roll(1)} for one in targets],
         f"{rolled}, the first that of padding": [

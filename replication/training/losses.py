@@ -39,13 +39,13 @@ def loss_claim(
         "same predictions for images without any target, with many, and with some that overlap",
         command,
     )
-    if one.holds:
+    if not one.fails:
         return one
     wrong = [name for name, pair in pairs.items() if relative_gap(*pair) > DEFAULT.loss_gap]
     if set(wrong) <= set(others):
         own = _other_pairs(reference, port, alone=True)
         if all(relative_gap(*own[name]) <= DEFAULT.loss_gap for name in wrong):
-            sound = all(one.holds for one in earlier)
+            sound = not any(one.fails for one in earlier)
             matcher = Place.at("matcher", ", ".join(wrong[:3]))
             return one.located(matcher if sound else Place.inherits("the matching"))
         infinite = not any(math.isfinite(others[name][0] or 0.0) for name in wrong)

@@ -17,9 +17,10 @@ LENGTHS = (30.0, 0.5)  # of the gradients of two updates, in units of the clip
 
 
 def turns(solver: "SolverConfig") -> list[int]:
-    """The iterations at and around which a schedule changes its rule, and its middle."""
+    """The iterations at and around which a schedule changes its rule, its middle, and one long past
+    its end, where a run that goes on is."""
     places = {0, solver.warmup_iters, *solver.steps, solver.max_iter // 2, solver.max_iter}
-    return [place for place in engine.around(places) if place < solver.max_iter]
+    return [*engine.around(places), 2 * solver.max_iter]
 
 
 def rate_claims(solver: "SolverConfig", command: str) -> list[Claim]:

@@ -4,17 +4,19 @@ Every stage is judged in place, and alone on what the reference hands to it, so 
 fails says where: at a stage with an error of its own, or at an earlier one that it inherits from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskformer.family import family_of
-from parity.claims import Claim, all_hold
+from parity.claims import Claim, verdict_of
 from parity.comparing.initial_weights import claim_of
 from parity.steps import Steps, give_back
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
+from replication.training import precision
 from replication.training.dropout import dropout_claims
 from replication.training.initial_weights import compared
 from replication.training.losses import loss_claim
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from maskformer.model.solver import SolverConfig
     from replication.sides.weights import Weights
 
-STEPS = 7  # that `training_claims` announces
+STEPS = 9  # that `training_claims` announces, and one more where float32 is compared
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def training_claims(
     steps: Steps,
     *,
     isolate: bool = False,
+    executions: Sequence[str] = (),
 ) -> list[Claim]:
     """The claims on one training step without dropout, on synthetic targets.
 
@@ -67,6 +70,7 @@ def training_claims(
     Args:
         images: uint8 [N,H,W,3], and their valid `sizes` int32 [N,2].
         isolate: also run the backward pass of every module alone.
+        executions: how the port's step is run in float32, which is compared as well.
     """
     config, solver = case.config, case.solver
     reference = reference_step(config, solver, case.weights, images, sizes, steps)
@@ -80,9 +84,16 @@ def training_claims(
         if isolate:
             claims.append(isolated_gradients_claim(backward_of(reference, port), command))
         give_back()
+    with steps("extreme outputs"):
+        step = precision.as_engine(reference)
+        claims += precision.extreme_claims(step, port, command)
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
         give_back()
+    if executions:
+        with steps(f"training steps in float32, {', '.join(executions)}"):
+            both = case.weights, case.port_weights or case.weights
+            claims += precision.float32_claims(reference, step, both, executions, command)
     with steps("initial weights"):
         claims.append(claim_of(compared(config), command))
     with steps("schedule, and two replicas"):
@@ -114,7 +125,7 @@ def training_result(
     claims = training_claims(case, images, sizes, command, steps, isolate=isolate)
     return StepResult(
         title=f"One training step of {config.name}",
-        verdict="equal" if all_hold(claims) else "different",
+        verdict=verdict_of(claims),
         config=config.name,
         size=size,
         claims=tuple(claims),

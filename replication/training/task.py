@@ -62,7 +62,7 @@ def task_claim(
         return one.located(Place.inherits("the update"))
     if wrong:
         return one.located(Place.at("task", wrong[0]), _cause(wrong))
-    moved = [key for key, verdict in verdicts.items() if not verdict.passed and key != NORM]
+    moved = [key for key, verdict in verdicts.items() if verdict.fails and key != NORM]
     count = f"{len(moved)} of {len(exact.trained)} parameters"
     place = f"{count}, such as {moved[0]}" if moved else NORM
     return one.located(Place.at("task", place), update_cause(exact, port.side, after[:1]))

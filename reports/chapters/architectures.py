@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from parity.auditing.result import FunctionSummary, Nearest, Unpaired
-from parity.claims import Claim, all_hold
+from parity.claims import Claim, verdict_of
 from parity.results import Result
 from parity.trace import module_of, shown
 from reports import words
@@ -139,11 +139,11 @@ def recheck_audit_all(result: ArchitecturesResult) -> Iterator[Difference]:
         name = row.config
         place = f"architectures[{index}] ({name})"
         own = [one for one in result.claims if one.id.startswith(f"{name}/")]
-        verdict = "equal" if all_hold(own) else "different"
+        verdict = verdict_of(own)
         function = result.claimed(f"{name}/same_function")
         judged = function.measured.verdicts()
         figures = FunctionSummary.of(judged)
-        failed = [module_of(key) for key, one in judged.items() if not one.passed]
+        failed = [module_of(key) for key, one in judged.items() if one.fails]
         unpaired = [*row.unpaired.reference, *row.unpaired.port]
         pairing = result.claimed(f"{name}/pairing").measured.found
         yield from differ(f"{place}.unpaired", pairing, unpaired)

@@ -339,6 +339,12 @@ def headline(result: AuditResult) -> str:
         f"worst float64 gap {number(float64.worst_gap)}, limit {number(float64.limit)} "
         f"({float64.worst_tap})"
     ]
+    if float64.nearest_to_limit.value > float64.nearest_to_limit.limit:
+        most = float64.nearest_to_limit  # whose limit is passed, as that of the largest may not be
+        parts = [
+            f"float64 gap {number(most.value)} ({most.metric}) at {most.tap}, limit "
+            f"{number(most.limit)}"
+        ]
     if float32:
         ratios = ", ".join(f"{name} {number(one.worst_ratio)}" for name, one in float32.items())
         limits = "/".join(dict.fromkeys(number(one.limit) for one in float32.values()))

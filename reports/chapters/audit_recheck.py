@@ -62,7 +62,7 @@ def _first(result: AuditResult, function: Verdicts, precision: Mapping[str, Verd
     """
     every = (function, *precision.values())
     order = dict.fromkeys(key for verdicts in every for key in verdicts)
-    failed = [key for key in order if any(key in one and not one[key].passed for one in every)]
+    failed = [key for key in order if any(key in one and one[key].fails for one in every)]
     first = module_of(failed[0]) if failed else ""
     if first in ("", "model") and result.localisations:
         return result.localisations[0].path
@@ -96,10 +96,14 @@ def _places(result: AuditResult) -> Iterator[Difference]:
         yield from differ(f"{place}.cause", best.text if best and best.exact else None, one.cause)
         for number, each in enumerate(one.verdicts):
             again = judge_again(each.key, each.claim, each.measured, each.problem)
-            for name in ("metric", "value", "threshold"):
+            for name in ("metric", "value"):
                 yield from differ(
                     f"{place}.verdicts[{number}].{name}", getattr(again, name), getattr(each, name)
                 )
+            told_of = ("value", "floor", "derivation")  # older recordings have these alone
+            for name in (*told_of, *(("rounding",) if each.threshold.rounding else ())):
+                told, said = (getattr(one.threshold, name) for one in (again, each))
+                yield from differ(f"{place}.verdicts[{number}].threshold.{name}", told, said)
     alone = next((one for one in result.claims if one.id == "isolated_function"), None)
     if alone is None or not isinstance(alone.measured, Margins):
         return
@@ -122,7 +126,7 @@ def _failing(verdicts: Verdicts) -> dict[str, list[str]]:
     """By module, the keys of what it makes wrong when it runs alone."""
     found = defaultdict(list)
     for key, verdict in verdicts.items():
-        if not verdict.passed:
+        if verdict.fails:
             found[module_of(key)].append(key)
     return found
 

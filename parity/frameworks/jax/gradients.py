@@ -4,7 +4,7 @@ Every tensor of which the gradient is asked for has a zero added; the function i
 these zeros and by the variables at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,6 @@ class _Zeros:
     def __init__(self, values: list[Any] | None = None) -> None:
         self.shapes: list[Any] = []
         self._values = values
-        self._added: set[int] = set()
         self._met: dict[int, int] = {}
         self._alive: list[Any] = []
 
@@ -59,20 +58,12 @@ class _Zeros:
         zero = jnp.zeros((), tensor.dtype) if self._values is None else self._values[number]
         return self._known(tensor + zero, number)
 
-    def expect(self, tensor: Any) -> int:
-        """The zero of a tensor that `add_expected` will get."""
+    def of(self, tensor: Any) -> int:
+        """The zero of a tensor; one that has none gets one without influence."""
         if self.number(tensor) is None:
             self._known(tensor, len(self.shapes))
             self.shapes.append(jax.ShapeDtypeStruct(tensor.shape, tensor.dtype))
         return self._met[id(tensor)]
-
-    def add_expected(self, tensor: Any) -> Any:
-        """The tensor with the zero that was expected for it; one that has it already as it is."""
-        number = self.number(tensor)
-        if number is None or self._values is None or number in self._added:
-            return tensor
-        self._added.add(number)
-        return self._known(tensor + self._values[number], number)
 
     def _known(self, tensor: Any, number: int) -> Any:
         self._alive.append(tensor)
@@ -128,11 +119,10 @@ class Gradients(IsolatedRun):
             def emit(call: Call, kind: str, name: str, tensor: Any) -> None:
                 if is_float(tensor.dtype):
                     axes = self.axes(call.path, kind, name, tensor.ndim)
-                    places.append((call, kind, name, axes, self._zeros.expect(tensor)))
+                    places.append((call, kind, name, axes, self._zeros.of(tensor)))
 
             watch = self._gradient_watch(emit)
             watch.own = lambda tensor: self._zeros.add(tensor) if is_float(tensor.dtype) else tensor
-            watch.stand_in = self._shifted
             outputs = self._run(watch, self.model, args, kwargs)
             self.calls, self.drawn = watch.calls, watch.drawn
             terms = terms_of(self.loss(outputs))
@@ -221,12 +211,6 @@ class Gradients(IsolatedRun):
         with self._masked(watch):
             state = self._state() if self._held is None else self._held
             return self._applied(watch, state, module, args, kwargs)
-
-    def _shifted(self, call: Call, tensors: Mapping[str, Any], result: Any) -> Any:
-        """The results of a call, each with its zero."""
-        template, found = flatten(result, is_tensor, records=True)
-        named = {name: self._zeros.add_expected(tensor) for name, tensor in found}
-        return fill(template, lambda slot: named[slot.name])
 
     def _gradient_watch(
         self, emit: Callable = lambda *tap: None, replace: Callable = lambda call: None

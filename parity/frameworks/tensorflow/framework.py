@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import tensorflow as tf
 
+from parity.errors import InputError
 from parity.frameworks.shared.floors import measure_floors as measure_floors
 from parity.frameworks.tensorflow import training
 from parity.frameworks.tensorflow.capture import EXECUTIONS as EXECUTIONS
@@ -14,11 +15,13 @@ from parity.frameworks.tensorflow.capture import capture_effects as capture_effe
 from parity.frameworks.tensorflow.float64 import kept_in as kept_in
 from parity.frameworks.tensorflow.modules import named_modules
 from parity.frameworks.tensorflow.weights import variables as variables
+from parity.judge import MIXED
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
 
 NAME = "TensorFlow"
+PRECISIONS = (MIXED,)
 IMAGES: Mapping[int, str] = {5: "NDHWC", 4: "NHWC"}
 kept_in_building = kept_in  # layers fix their precision when they are built
 explain = None
@@ -39,6 +42,31 @@ def precision(dtype: str) -> AbstractContextManager:
     from parity.frameworks.tensorflow.precision import computing_in
 
     return computing_in(dtype)
+
+
+def on_device(device: str) -> AbstractContextManager:
+    """Inside it models run on the first "gpu" or "tpu" of this machine.
+
+    Raises InputError where there is none.
+    """
+    kind = device.upper()
+    if kind == "TPU" and not tf.config.list_logical_devices(kind):
+        try:
+            tf.distribute.cluster_resolver.TPUClusterResolver.connect("local")
+        except (ValueError, tf.errors.OpError) as error:
+            raise _no_device(kind, str(error)) from error
+    found = tf.config.list_logical_devices(kind)
+    if not found:
+        raise _no_device(kind, "TensorFlow lists none")
+    return tf.device(found[0].name)
+
+
+def _no_device(kind: str, why: str) -> InputError:
+    return InputError(
+        f"there is no {kind} that TensorFlow can use",
+        why.partition("\n")[0] or "TensorFlow says no more",
+        "give --device cpu, or install the TensorFlow that is made for it",
+    )
 
 
 def in_training(model: tf.Module) -> bool:

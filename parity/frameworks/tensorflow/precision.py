@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import tf_keras
 
+from parity.judge import MIXED
+
 
 @contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
@@ -16,7 +18,7 @@ def computing_in(dtype: str) -> Iterator[None]:
     before = backend.floatx(), precision.global_policy()
     backend.reset_uids()
     try:
-        backend.set_floatx(dtype)
+        backend.set_floatx("float32" if dtype == MIXED else dtype)
         precision.set_global_policy(dtype)
         yield
     finally:

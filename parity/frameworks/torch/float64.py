@@ -1,10 +1,14 @@
 """Keeps PyTorch models in float64 that cast to float32 inside: rotary tables, norms, softmax."""
 
+import functools
+import gc
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -12,6 +16,7 @@ from parity.frameworks.shared.interceptions import note
 
 FLOAT32_TYPES = ("torch.FloatTensor", torch.FloatTensor)
 GROUPED = (torch._grouped_mm, torch.nn.functional.grouped_mm)
+REMEMBERING = ("torch", "tensorflow", "tf_keras", "keras", "jax", "jaxlib", "numpy", "parity")
 ROUNDED = 32 * torch.finfo(torch.float32).eps  # two computations of one constant in float32
 
 
@@ -19,18 +24,31 @@ ROUNDED = 32 * torch.finfo(torch.float32).eps  # two computations of one constan
 def kept_in(dtype: str) -> Iterator[None]:
     """Inside it a model in float64 stays there, whatever it casts to float32; others do as they do.
 
-    Numbers that become tensors are float64 as well.
+    Numbers that become tensors are float64 as well, and what functions remember of runs in another
+    precision is computed again.
     """
     if dtype != "float64":
         yield
         return
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    _forget()
     try:
         with _Kept():
             yield
     finally:
         torch.set_default_dtype(before)
+        _forget()
+
+
+def _forget() -> None:
+    """Empties the caches of functions (`functools.lru_cache`) that may hold tensors: all but those
+    of frameworks and of Python."""
+    for one in gc.get_objects():
+        if type(one) is functools._lru_cache_wrapper:
+            package = (one.__module__ or "").partition(".")[0]
+            if package not in REMEMBERING and package not in sys.stdlib_module_names:
+                one.cache_clear()
 
 
 class _Kept(TorchFunctionMode):
@@ -98,6 +116,15 @@ def rebuild_constants(model: torch.nn.Module) -> None:
                 module._buffers[name] = new
 
 
+def _as_given(module: torch.nn.Module, value: Any) -> Any:
+    """An argument of a constructor; a number of which the module made a tensor is still held as one
+    beside it where the two are the same to float32's rounding."""
+    if not isinstance(value, torch.Tensor) or value.dim():
+        return value
+    held = (one for one in vars(module).values() if isinstance(one, float))
+    return next((one for one in held if np.float32(one) == np.float32(value.item())), value)
+
+
 def _built_again(module: torch.nn.Module) -> torch.nn.Module | None:
     """A new module of the same class and settings, in float64; None where it cannot be built."""
     arguments = {}
@@ -107,7 +134,7 @@ def _built_again(module: torch.nn.Module) -> torch.nn.Module | None:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if hasattr(module, name):
-            arguments[name] = getattr(module, name)
+            arguments[name] = _as_given(module, getattr(module, name))
         elif parameter.default is parameter.empty:
             return None
     if any(isinstance(one, torch.nn.Module) for one in arguments.values()):

@@ -16,6 +16,7 @@ from parity.frameworks.torch.capture import measure_floors as measure_floors
 from parity.frameworks.torch.float64 import kept_in as kept_in
 from parity.frameworks.torch.float64 import rebuild_constants
 from parity.frameworks.torch.weights import variables as variables
+from parity.judge import MIXED
 from parity.masks import Masks
 from parity.names import Naming
 from parity.trace import Axes
@@ -23,6 +24,7 @@ from parity.trace import Axes
 NAME = "PyTorch"
 EXECUTIONS = ("eager",)
 ASKED_FOR = ("compile",)
+PRECISIONS = (MIXED,)
 IMAGES: Mapping[int, str] = {5: "NCDHW", 4: "NCHW"}
 
 trainer = training
@@ -35,14 +37,17 @@ def copied(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
 
 def converted(model: torch.nn.Module, dtype: str) -> torch.nn.Module:
     """The model itself, made to compute in `dtype`."""
-    model = model.to(getattr(torch, dtype))
+    model = model.to(torch.float32 if dtype == MIXED else getattr(torch, dtype))
     if dtype == "float64":
         rebuild_constants(model)
     return model
 
 
 def precision(dtype: str) -> AbstractContextManager:
-    """A model takes its precision from its weights, not from its surroundings."""
+    """A model takes its precision from its weights, but for products in bfloat16."""
+    if dtype == MIXED:
+        # Weights are moved in between, and a cast that was kept would be that of the old ones.
+        return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 

@@ -90,6 +90,26 @@ def test_gradients_are_those_of_jax(execution):
     assert "model:grad_output.y" in trace
 
 
+@pytest.mark.parametrize("execution", ["eager", "jit"])
+def test_gradients_of_what_modules_return_are_those_of_jax(execution):
+    """Of the loss by the model's output, and by what a module in it returns to two others."""
+    model = at_rest()
+    _, trace = gradients(model, execution)((X,))
+    x = jnp.tanh(model.mlp.a(X))
+    exact = {
+        "model:grad_output.o": jax.grad(lambda o: (o**2).sum())(model(X)["o"]),
+        "mlp.a:grad_output": jax.grad(
+            lambda a: (model.norm(X + model.mlp.b(jnp.tanh(a))) ** 2).sum()
+        )(model.mlp.a(X)),
+        "mlp.b:grad_input.inputs": jax.grad(lambda x: (model.norm(X + model.mlp.b(x)) ** 2).sum())(
+            x
+        ),
+    }
+    for key, wanted in exact.items():
+        gap = np.abs(trace[key].array - np.asarray(wanted)).max()
+        assert gap <= np.finfo(np.float32).eps * np.abs(wanted).max() * 16, key
+
+
 def test_a_gradient_that_no_number_changes_is_one():
     recorder = gradients(at_rest())
     recorder.loss = lambda outputs: outputs["y"].sum()

@@ -182,6 +182,26 @@ def test_the_order_of_padding_and_rolling_is_named(build, words):
     assert (path, cause) == ("model", words)
 
 
+class Activated(Mistaken):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x):
+        others = {
+            "gelu": F.gelu,
+            "gelu (tanh)": lambda x: F.gelu(x, approximate="tanh"),
+            "silu": F.silu,
+        }
+        return self.outer(others.get(self.mistake, F.relu)(self.inner(x)))
+
+
+@pytest.mark.parametrize("other", ["gelu", "gelu (tanh)", "silu"])
+def test_another_activation_than_that_of_the_configuration_is_named(other):
+    assert causes(Activated, (numbers(3, 6),), other) == [("model", f"{other} instead of relu")]
+    assert causes(Activated, (numbers(3, 6),), "") == []
+
+
 class Batch(Mistaken):
     def __init__(self):
         super().__init__()

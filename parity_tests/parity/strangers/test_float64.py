@@ -1,5 +1,7 @@
 """Models that cast to float32 inside stay in float64 while a float64 run lasts, and say where."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -122,6 +124,73 @@ def test_what_lowers_precision_otherwise_is_still_found():
 
     result = compared(varied(Llama), Lowered, (numbers(2, 5, 8),), MODULES)
     assert places(result) == [("norm", "the port's numbers are rounded to bfloat16")]
+
+
+class Scaled(nn.Module):
+    """Keeps a number twice, once as a tensor that is not in the state dict."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.inner, self.number = nn.Linear(8, 8), scale
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def forward(self, x):
+        return self.inner(x) * self.scale.to(x.dtype)
+
+
+class PortScaled(tf_keras.Model):
+    def __init__(self, scale):
+        super().__init__()
+        self.inner, self.scale = K.Dense(8), scale
+
+    def call(self, x):
+        return self.inner(x) * tf.cast(self.scale, x.dtype)
+
+
+@functools.lru_cache(maxsize=4)
+def remembered(length):
+    return torch.arange(1, length + 1, dtype=torch.float32) / length
+
+
+class Placed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.inner(x) + torch.sin(3.1 * remembered(x.shape[-1])).to(x.dtype)
+
+
+class PortPlaced(tf_keras.Model):
+    def __init__(self, off):
+        super().__init__()
+        self.inner, self.off = K.Dense(6), off
+
+    def call(self, x):
+        places = tf.cast(tf.range(1, 7), x.dtype) / tf.cast(6, x.dtype)
+        return self.inner(x) + tf.sin(tf.cast(3.1 * (1 + self.off), x.dtype) * places)
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "equal"), (1e-9, "different")])
+def test_what_a_function_remembers_of_a_float32_run_is_computed_again(off, verdict):
+    result = compared(
+        varied(Placed), lambda: PortPlaced(off), (numbers(2, 6),), {"inner": "inner"},
+        executions=("eager",),
+    )  # fmt: skip
+    assert result["verdict"] == verdict
+    assert remembered(6).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "equal"), (1e-9, "different")])
+def test_a_number_kept_as_a_float32_tensor_is_computed_in_float64(off, verdict):
+    root = 32**0.5
+
+    def port():
+        return PortScaled(tf.constant(root * (1 + off), tf.float64))
+
+    result = compared(varied(lambda: Scaled(root)), port, (numbers(2, 8),), {"inner": "inner"})
+    assert result["verdict"] == verdict
+    assert any("scale is computed in float64" in one["what"] for one in result["kept_in_float64"])
 
 
 def test_float32_runs_are_untouched():

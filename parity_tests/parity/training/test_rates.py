@@ -26,6 +26,22 @@ def first_cause(ours) -> str | None:
         (lambda at: 1e-3, "the schedule does not reach the optimizer"),
         (lambda at: 0.5 * rate(at), "the rate is 0.5 times as large"),
         (lambda at: float(np.float32(rate(at))), "the rate is computed in float32"),
+        (
+            lambda at: rate(at) if at < 8 else rate(at - 8),
+            "from update 8 on the schedule begins anew",
+        ),
+        (
+            lambda at: rate(at) if at < 8 else 1e-4,
+            "from update 8 on the rate is that of update 7 again, 0.0001",
+        ),
+        (
+            lambda at: rate(at) if at < 9 else -1e-6,
+            "the rate is not held at its end: it is -1e-06 in update 9",
+        ),
+        (
+            lambda at: rate(at) if at < 9 else float("nan"),
+            "the rate is not held at its end: it is nan in update 9",
+        ),
     ],
 )
 def test_a_mistake_of_a_schedule_is_named(changed, text):

@@ -1,5 +1,7 @@
 """A reference in TensorFlow beside a port in PyTorch: mistakes are mended in the port."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 
 import parity
+from parity.errors import InputError
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(6, 5)).astype(np.float32)
@@ -120,3 +123,21 @@ def test_the_schedule_of_the_port_is_its_own():
     )
     assert "train_schedule" in found
     assert "float32" not in found["train_schedule"]
+
+
+def of_seed(change=lambda tensor: tensor):
+    """The same weights whenever it is called, each after a change."""
+    torch.manual_seed(0)
+    made = Port().eval()
+    made.load_state_dict({name: change(one) for name, one in made.state_dict().items()})
+    return made
+
+
+def test_a_port_with_the_weights_of_the_reference_is_trained_without_a_map():
+    pair = parity.Pair(of_seed(), of_seed, (INPUTS,))
+    training = parity.Training((LABELS,), port_loss, port_loss, port_optimizer, port_optimizer)
+    result = parity.audit(pair, training=training, executions=(), quiet=True)
+    assert {one.id for one in result.claims if one.holds} >= {"train_gradients", "train_update"}
+    rounded = replace(pair, port=lambda: of_seed(lambda one: one.half().float()))
+    with pytest.raises(InputError, match="nothing says which variables"):
+        parity.audit(rounded, training=training, executions=(), quiet=True)

@@ -1,8 +1,11 @@
 """`parity demo`: the report is complete or not there, and says what the stages recorded."""
 
+import contextlib
 import json
 import re
 import shlex
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,10 +54,69 @@ def test_a_story_that_breaks_off_leaves_nothing(tmp_path):
     def broken(story):
         raise KeyboardInterrupt
 
-    stages = [stage("audit", recorded.audit()), Stage("b", "b", 1, 1.0, 1.0, broken)]
     with pytest.raises(KeyboardInterrupt):
-        demo.tell(tmp_path / "out", stages)
+        demo.tell(tmp_path / "out", [Stage("b", "b", 1, 1.0, 1.0, broken)])
     assert list(tmp_path.iterdir()) == []
+
+
+class Interrupted:
+    """Three stages, the second of which breaks off the first time; `ran` are the stages that ran.
+
+    `change` may alter what is kept before the story is told again.
+    """
+
+    def __init__(self, out):
+        self.out, self.ran, self.breaks = out, [], True
+        names = ("first", "second", "third")
+        self.stages = [Stage(name, name, 1, 1.0, 1.0, partial(self.run, name)) for name in names]
+
+    def run(self, name, story):
+        self.ran.append(name)
+        (story.kept / f"{name}.half").touch()
+        if name == "second" and self.breaks:
+            raise KeyboardInterrupt
+        return [write_json(recorded.audit(), story.kept, f"{name}.json")]
+
+    def told(self, scale=SHORT):
+        """Tells the story; the stages that ran."""
+        self.ran = []
+        with contextlib.suppress(KeyboardInterrupt):
+            demo.tell(self.out, self.stages, scale)
+        self.breaks = False
+        return self.ran
+
+
+def test_a_story_that_breaks_off_goes_on_after_its_finished_stages(tmp_path, capsys):
+    one = Interrupted(tmp_path / "out")
+    assert one.told() == ["first", "second"]
+    kept = {path.name for path in (one.out / "kept").iterdir()}
+    assert kept == {"first.half", "first.json", "stages.json"}
+    assert "1 of 3 stages are kept in" in capsys.readouterr().err
+    assert one.told() == ["second", "third"]
+    assert json.loads((one.out / "report.json").read_text())["claims"]
+    assert one.told() == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("edit", ["another scale", "a file is gone", "half a file"])
+def test_stages_of_another_story_are_told_again(tmp_path, edit):
+    one = Interrupted(tmp_path / "out")
+    one.told()
+    if edit == "a file is gone":
+        (one.out / "kept" / "first.json").unlink()
+    if edit == "half a file":
+        (one.out / "kept" / "stages.json").write_text('{"schema":')
+    assert one.told(FULL if edit == "another scale" else SHORT) == ["first", "second", "third"]
+
+
+def test_the_first_verdict_is_printed_when_the_model_is_compared(tmp_path, capsys):
+    first = replace(stage("audit", recorded.audit()), is_first_verdict=True)
+    demo.tell(tmp_path / "out", [first, stage("scenes", None)], SHORT)
+    lines = capsys.readouterr().err.splitlines()
+    (at,) = (index for index, line in enumerate(lines) if line.startswith("first verdict: equal ("))
+    assert at < next(index for index, line in enumerate(lines) if line.startswith("2 of 2"))
+    wrong = replace(stage("audit", recorded.audit(1e6)), is_first_verdict=True)
+    demo.tell(tmp_path / "wrong", [wrong], SHORT)
+    assert "first verdict: different (" in capsys.readouterr().err
 
 
 def a_run(story):

@@ -19,7 +19,7 @@ from replication.console.reference import commands
 
 MEASURING = {
     *("audit", "trajectory", "evaluate", "train", "preflight", "explain", "compare", "verify"),
-    *("convert", "predict", "inspect", "demo", "report", "import-run"),
+    *("capture", "convert", "predict", "inspect", "demo", "report", "import-run"),
     *("faults run", "faults clean", "data inspect", "score", "initial-weights"),
 }
 """What measures, judges or predicts; `audit --all` and `convert --verify` are options of theirs."""
@@ -155,6 +155,15 @@ def test_the_module_runs_the_command_line():
     words = [sys.executable, "-m", "replication.cli", "--version"]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
     assert run.stdout == f"parity {version('maskformer-replication')}\n"
+
+
+def test_the_module_refuses_an_unknown_configuration():
+    words = [sys.executable, "-m", "replication.cli", "audit", "--config", "no_such"]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("parity: ")
+    assert "no_such" in run.stderr
 
 
 @pytest.mark.parametrize("words", [("-h",), ("train", "-h"), ("faults", "run", "-h")])

@@ -21,6 +21,7 @@ from replication.faults.benches.host import Part, Results, audited
 SEED, CAPACITY, TEST_IMAGES = 3, 8, 2
 EXAMPLES = (*range(8), 10, 17)  # the last two are of later epochs
 MORE = (5, 7)  # rows and columns by which examples are padded, as a bucket pads them
+SHORT_SIDES = (32, 40, 64, 128)  # of which test sizes are multiples, or halves of odd ones
 KINDS = ("Crop", "Flip", "Color", "Pad", "Resize")
 PIPELINES = {
     "coco": (
@@ -118,6 +119,7 @@ class DataBench:
             {
                 "image": orders,
                 **{f"draws {kind}": drawing for kind in KINDS},
+                "test sizes": testing,
                 "test image": testing,
                 data_cases.RESIZED: (augmentation.nearest_index,),
                 "photograph": [*applying, color.apply_color],
@@ -157,6 +159,8 @@ class DataBench:
                 record = images.records[index]
                 shape = _padded(augmentation.output_shape(steps, record.height, record.width))
                 found |= _example(case, _as_arrays(data[position, shape]))
+            if _any(places, "test sizes"):
+                found["test sizes", name] = _test_sizes(augmentation, settings)
             if _any(places, "test image"):
                 for index in range(TEST_IMAGES):
                     photograph = images.load(index).image
@@ -195,6 +199,7 @@ class DataBench:
                     values["photograph"] = data_cases.unless_within(quick, right, level)
                 found |= _example(case, values)
             found |= data_cases.port_batches(name, data, self.part.expected)
+            found["test sizes", name] = _test_sizes(dataset, settings)
             for index in range(TEST_IMAGES):
                 photograph = self._images[name].load(index).image
                 image = dataset.evaluation_image(photograph, settings)
@@ -258,7 +263,20 @@ def _known_mistakes(place: str) -> list[Mistake]:
 
 _EXAMPLE = ("photograph", "size", "target map", "class ids", "valid targets", "overflow")
 _DRAWS = ("image", *(f"draws {kind}" for kind in KINDS))
-_ORDER = (*_DRAWS, *_EXAMPLE, data_cases.RESIZED, "test image", *data_cases.BATCHES)
+_ORDER = (
+    *_DRAWS, *_EXAMPLE, data_cases.RESIZED, "test sizes", "test image", *data_cases.BATCHES
+)  # fmt: skip
+
+
+def _test_sizes(module: Any, settings: InputConfig) -> tuple[Any, ...]:
+    """The steps of test images of many sizes, of which some would end half-way between pixels."""
+    sizes = [(short, long) for short in SHORT_SIDES for long in range(short, 3 * short, 5)]
+    found = []
+    for short, long in sizes:
+        for size in ((short, long), (long, short)):
+            steps = module.evaluation_steps(settings, *size)
+            found.append((size, tuple(dataclasses.astuple(one) for one in steps)))
+    return tuple(found)
 
 
 def _as_arrays(item: Mapping[str, Any]) -> dict[str, np.ndarray]:

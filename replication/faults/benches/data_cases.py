@@ -18,6 +18,7 @@ from maskformer.data import augmentation
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import InputConfig
 from parity.causes.source import Mistake
+from parity.comparing.examples import MOST_BIAS, bias_of, blocks_of
 from parity.planting import replaced
 
 Results = dict[tuple[str, str], Any]
@@ -53,10 +54,15 @@ def fast_level(config: InputConfig) -> int:
 
 
 def unless_within(image: np.ndarray, expected: np.ndarray, level: int) -> np.ndarray:
-    """The expected photograph where `image` differs from it by at most `level`, else `image`."""
+    """The expected photograph where `image` differs from it by at most `level`, and as often in one
+    direction as in the other; else `image`."""
     if image.shape != expected.shape:
         return image
-    return expected if np.abs(image.astype(int) - expected.astype(int)).max() <= level else image
+    apart = image.astype(int) - expected.astype(int)
+    if np.abs(apart).max() > level:
+        return image
+    biased = apart.any() and bias_of([blocks_of(apart)]) > MOST_BIAS
+    return image if biased else expected
 
 
 def reference_batches(

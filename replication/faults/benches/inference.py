@@ -28,12 +28,15 @@ CANVAS = (56, 66)  # larger than every output, as one canvas for a whole data se
 TIES, AUGMENTED = "ties", "augmented"  # cases of results that are made of other inputs
 SINGLE = "float32 scores"
 TWINS, BAND, CERTAIN = 5, 7, 1000.0  # of exact outputs; the logit's probability rounds to 1
+PEAK = 100.0
 PHOTOGRAPH, SCALES, LONGEST, DIVISIBILITY = (40, 56), (32, 48), 100, 32
 
 
 def _known_inference(place: str) -> list[Mistake]:
     """Mistakes in post-processing that are no edit of one expression."""
-    return _known_augmentations() if place == "augmented scores" else _known_orders()
+    if place == "augmented scores":
+        return _known_augmentations()
+    return [*_known_orders(), *_known_clips()]
 
 
 def _known_augmentations() -> list[Mistake]:
@@ -60,6 +63,39 @@ def _known_augmentations() -> list[Mistake]:
             (f"scaled images are padded with {mapper.IMAGE_PADDING}, instead of 0", grey),
         )
     ]
+
+
+def _known_clips() -> list[Mistake]:
+    """Probabilities and logits that are kept from extremes."""
+    import torch
+
+    softmax, sigmoid, found = torch.Tensor.softmax, torch.Tensor.sigmoid, []
+    kinds = (("classes", "softmax", softmax), ("masks", "sigmoid", sigmoid))
+    for least in (1e-7, 1e-6):
+        found += [
+            Mistake(
+                f"probabilities of {what} are clipped at {least:g}",
+                partial(replaced, torch.Tensor, name, _clipped(right, least)),
+            )
+            for what, name, right in kinds
+        ]
+    for most in (50.0, 30.0, 20.0):
+        found += [
+            Mistake(
+                f"logits of {what} are clipped at -{most:g} and {most:g}",
+                partial(replaced, torch.Tensor, name, _bounded(right, most)),
+            )
+            for what, name, right in kinds
+        ]
+    return found
+
+
+def _clipped(right: Any, least: float) -> Any:
+    return lambda x, **given: right(x, **given).clamp(least, 1 - least)
+
+
+def _bounded(right: Any, most: float) -> Any:
+    return lambda x, **given: right(x.clamp(-most, most), **given)
 
 
 def _known_orders() -> list[Mistake]:
@@ -115,6 +151,7 @@ class InferenceBench:
             "semantic": Outputs(semantic, labels, _outputs(semantic, 1)),
             "per-pixel": Outputs(per_pixel, labels, _outputs(per_pixel, 2)),
             "exact": Outputs(at_half, everything, _exact_outputs(at_half), None),
+            "saturated": Outputs(panoptic, everything, _saturated(_outputs(panoptic, 3))),
         }
         self._settings = {
             name: dataclasses.replace(
@@ -400,6 +437,11 @@ def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
         return np.inf
     least = float(np.finfo(np.float64).eps)
     return max(float(np.linalg.norm(ours - theirs)) / size, least)
+
+
+def _saturated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with logits up to +-100, so that probabilities are all but 0 and 1."""
+    return {key: PEAK / np.abs(array).max() * array for key, array in arrays.items()}
 
 
 def _outputs(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

@@ -20,10 +20,19 @@ from replication.faults.benches.training import (
 WEIGHTS = "seeded:5"
 SEMANTIC, PER_PIXEL = "ade20k_r50", "ade20k_pp"
 SWIN = SwinConfig(
-    embed_dim=16, num_heads=(2, 2, 2, 2), window_size=5, depths=(2, 2, 1, 1), drop_path_rate=0.0
+    embed_dim=16, num_heads=(2, 2, 2, 2), window_size=5, depths=(2, 2, 2, 2), drop_path_rate=0.0
 )
 
-SMALLER, PARTIAL, DROP_PATH = (16, 24), 2, 0.3
+SMALLER, DROP_PATH = (16, 24), 0.3
+CANVASES = ("64x96", "96x64", "70x130")  # the first two have as many pixels on every level
+LOSS_WEIGHTS = {
+    "class_weight": 2.0,
+    "mask_weight": 5.0,
+    "dice_weight": 3.0,
+    "no_object_weight": 0.3,
+}
+FEW_QUERIES = 5  # of two images with seven and three targets
+EXTREME_SIZE = "64x70"  # of modules alone, whose number counts, not their size
 
 
 def _forward(config: str, size: str) -> ForwardBench:
@@ -31,8 +40,20 @@ def _forward(config: str, size: str) -> ForwardBench:
 
 
 def _swin(config: str, size: str) -> ForwardBench:
-    """Two images, whose sides are no multiple of a patch, and a Swin backbone, if a small one."""
-    return ForwardBench(_with_swin(entry_of(config).model), WEIGHTS, _two(size, PARTIAL))
+    """Two images with sides that nothing divides, and a Swin backbone, if a small one.
+
+    Its last maps are smaller than a window, and every stage has a shifted block.
+    """
+    from maskformer.data.images import parse_size
+
+    height, width = (_odd(side) for side in parse_size(size))
+    sizes = f"{height}x{width},{height - SMALLER[0]}x{width - SMALLER[1]}"
+    return ForwardBench(_with_swin(entry_of(config).model), WEIGHTS, sizes)
+
+
+def _odd(side: int) -> int:
+    """The next smaller side that leaves a rest at every stride of a patch and its halves."""
+    return side - 1 - side % 2
 
 
 def _with_swin(model: ModelConfig) -> ModelConfig:
@@ -45,11 +66,11 @@ def _batch(config: str, size: str) -> ForwardBench:
     return _forward(config, _two(size))
 
 
-def _two(size: str, less: int = 0) -> str:
-    """The sizes of two images, `less` than `size`, of which the second is smaller and padded."""
+def _two(size: str) -> str:
+    """The sizes of two images, of which the second is smaller and padded."""
     from maskformer.data.images import parse_size
 
-    height, width = (side - less for side in parse_size(size))
+    height, width = parse_size(size)
     return f"{size},{height - SMALLER[0]}x{width - SMALLER[1]}"
 
 
@@ -81,6 +102,42 @@ def _training_variant(config: str, size: str) -> TrainingBench:
         changes["backbone"] = dataclasses.replace(entry.model.backbone, res5_dilation=2)
     model = dataclasses.replace(entry.model, **changes)
     return TrainingBench(model, entry.solver, WEIGHTS, size)
+
+
+def _canvases(config: str, size: str) -> Any:
+    from replication.faults.benches.state import CanvasBench
+
+    return CanvasBench(_with_swin(entry_of(config).model), WEIGHTS, CANVASES)
+
+
+def _training_settings(config: str, size: str) -> TrainingBench:
+    """Every weight of the losses is another, and there are fewer queries than targets."""
+    entry = entry_of(config)
+    model = entry.model.replace(loss=LOSS_WEIGHTS, predictor={"num_queries": FEW_QUERIES})
+    return TrainingBench(model, entry.solver, WEIGHTS, _two(size))
+
+
+def _extreme(config: str, size: str) -> Any:
+    from replication.faults.benches.extremes import ExtremeBench
+
+    model = entry_of(config).model
+    if not isinstance(model.backbone, SwinConfig):
+        model = model.replace(backbone=dataclasses.replace(SWIN, depths=(1, 2, 1, 1)))
+    return ExtremeBench(model, WEIGHTS, EXTREME_SIZE)
+
+
+def _training_extreme(config: str, size: str) -> Any:
+    from replication.faults.benches.extremes import ExtremeLossBench
+
+    entry = entry_of(config)
+    return ExtremeLossBench(entry.model, entry.solver, WEIGHTS, size)
+
+
+def _training_precision(config: str, size: str) -> Any:
+    from replication.faults.benches.extremes import PrecisionStepBench
+
+    entry = entry_of(config)
+    return PrecisionStepBench(entry.model, entry.solver, WEIGHTS, size)
 
 
 def _task(config: str, size: str) -> TaskBench:
@@ -133,6 +190,11 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "batch": _batch,
     "dropout": _dropout,
     "steps": _steps,
+    "canvases": _canvases,
+    "training_settings": _training_settings,
+    "extreme": _extreme,
+    "training_extreme": _training_extreme,
+    "training_precision": _training_precision,
     "data": _data,
     "evaluation": _evaluation,
     "inference": _inference,

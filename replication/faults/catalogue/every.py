@@ -5,7 +5,17 @@ from typing import Any
 
 from parity.faults import Fault
 from replication.faults.benches.metric import MetricBench
-from replication.faults.catalogue import circumstances, forward, host, swin, training, wiring
+from replication.faults.catalogue import (
+    circumstances,
+    coinciding,
+    extremes,
+    forward,
+    host,
+    state,
+    swin,
+    training,
+    wiring,
+)
 
 FAULTS: tuple[Fault, ...] = (
     *forward.FAULTS,
@@ -13,6 +23,9 @@ FAULTS: tuple[Fault, ...] = (
     *circumstances.FAULTS,
     *swin.FAULTS,
     *training.FAULTS,
+    *extremes.FAULTS,
+    *state.FAULTS,
     *host.FAULTS,
+    *coinciding.FAULTS,
 )
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {"metric": lambda config, size: MetricBench()}

@@ -1,7 +1,9 @@
 """What benches on the host see: batches, canvases, ties, several scales, every score."""
 
+import numpy as np
 import pytest
 
+from replication.faults.benches import data_cases
 from replication.faults.benches import registry as fault_benches
 from replication.faults.benches.metric import MetricBench
 from replication.faults.catalogue.every import FAULTS
@@ -88,3 +90,14 @@ def evaluation():
 )
 def test_evaluation_bench_compares_what_is_given_and_counted(evaluation, fault):
     assert named(evaluation, fault) == BY_ID[fault].places[0]
+
+
+def test_a_photograph_within_a_level_is_right_only_without_a_bias():
+    rng = np.random.default_rng(0)
+    right = rng.integers(1, 255, (64, 96, 3)).astype(np.uint8)
+    fair = (right + rng.integers(-1, 2, right.shape)).astype(np.uint8)
+    assert data_cases.unless_within(fair, right, 1) is right
+    biased = (right + (rng.random(right.shape) < 0.1)).astype(np.uint8)
+    assert data_cases.unless_within(biased, right, 1) is biased
+    assert data_cases.unless_within(right.copy(), right, 1) is right
+    assert data_cases.unless_within(fair, right, 0) is fair

@@ -1,0 +1,145 @@
+"""In bfloat16 a port is held to the reference's own error there, both measured against float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+import torch
+from torch import nn
+
+import parity
+from parity.errors import InputError
+from parity.judge import EPSILONS, least_floor
+from parity.metrics import Gap
+from parity_tests.reports.recorded import COMMAND
+from reports.loading import of_result
+from reports.render import write_report
+from reports.verification.recheck import recheck
+from reports.verification.verify import verify
+
+TOKENS = np.random.default_rng(0).normal(size=(4, 16, 32)).astype(np.float32)
+SIZES = {"up": 64, "down": 32}
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(32), nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, tokens):
+        return tokens + self.down(torch.relu(self.up(self.norm(tokens))))
+
+
+class Port(tf_keras.Model):
+    """The same; a mistake changes what it computes in bfloat16 alone, by its name."""
+
+    def __init__(self, state, mistake=""):
+        super().__init__()
+        self.mistake = mistake
+        self.norm = tf_keras.layers.LayerNormalization(epsilon=1e-5)
+        for name, size in SIZES.items():
+            constant = tf_keras.initializers.Constant
+            kernel, bias = constant(state[f"{name}.weight"].T), constant(state[f"{name}.bias"])
+            layer = tf_keras.layers.Dense(size, kernel_initializer=kernel, bias_initializer=bias)
+            setattr(self, name, layer)
+
+    def call(self, tokens):
+        hidden = tf.nn.relu(self.up(self.norm(tokens)))
+        if hidden.dtype == tf.bfloat16:
+            hidden = self.coarse(hidden) if self.mistake == "coarse" else hidden
+            tokens = self.coarse(tokens) if self.mistake == "coarse residual" else tokens
+        return tf.cast(tokens, hidden.dtype) + self.down(hidden)
+
+    @staticmethod
+    def coarse(x):
+        """`x` in steps of an eighth, as of a narrower format."""
+        return tf.round(x * 8) / 8
+
+
+def pair(mistake=""):
+    torch.manual_seed(0)
+    reference = Block().eval()
+    state = {key: value.numpy() for key, value in reference.state_dict().items()}
+
+    def port():
+        model = Port(state, mistake)
+        model.build(TOKENS.shape)
+        return model
+
+    return parity.Pair(reference, port, (TOKENS,), names=parity.Names())
+
+
+def audited(mistake="", executions=("bfloat16",)):
+    return parity.audit(pair(mistake), executions=executions, command=COMMAND, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return audited(executions=("bfloat16", "eager"))
+
+
+def test_a_right_port_is_as_exact_in_bfloat16_as_the_reference(clean):
+    assert clean.verdict == "equal"
+    assert [*clean.float32] == ["eager", "bfloat16"]
+    figures = {one.key: one.float32["bfloat16"] for one in clean.layers}
+    hidden = figures["up:output"]
+    # Both round in every layer: errors are those of 8 bits, and not of 24.
+    assert 2.0**-10 < hidden.e_ref < 2.0**-5
+    assert 2.0**-10 < hidden.e_port < 2.0**-5
+    one = clean.claimed("same_precision_bfloat16")
+    assert one.title == "In bfloat16 no layer is less exact than the reference's own bfloat16"
+    assert "4 x the error of the bfloat16 reference" in one.derivation
+
+
+def test_a_result_in_bfloat16_is_drawn_and_verified(clean, tmp_path):
+    write_report([of_result(clean.to_json())], tmp_path)
+    assert verify(tmp_path).problems == ()
+    assert recheck(of_result(clean.to_json())) == []
+
+
+@pytest.mark.parametrize("mistake", ["coarse", "coarse residual"])
+def test_a_mistake_in_bfloat16_alone_fails_that_claim_alone(mistake):
+    found = audited(mistake, ("eager", "bfloat16"))
+    assert [one.id for one in found.failing] == ["same_precision_bfloat16"]
+    assert found.first_divergence is not None
+
+
+def test_float32_is_not_run_where_bfloat16_alone_is_asked_for():
+    found = audited()
+    assert [*found.float32] == ["bfloat16"]
+    assert not any(one.id.startswith("same_precision_eager") for one in found.claims)
+
+
+def test_the_least_floor_is_one_rounding_of_the_precision():
+    found = Gap(1.0, 1.0, peak=3.0)
+    for dtype, epsilon in EPSILONS.items():
+        assert least_floor(found, Gap(0.0, 0.0), dtype) == {"l2": epsilon, "max": 3 * epsilon}
+
+
+def test_a_framework_that_has_no_such_precision_is_refused():
+    """The port of a framework that does not say it can."""
+    from dataclasses import replace
+
+    from parity.frameworks import registry
+    from parity_tests.parity import numpy_side
+
+    known = dict(registry.ENTRIES)
+    registry.register(
+        registry.Entry(
+            name="NumPy",
+            package="numpy",
+            base="parity_tests.parity.numpy_side.Layer",
+            open=lambda: numpy_side.FRAMEWORK,
+        )
+    )
+    try:
+        inputs = (np.ones((4, 5, 6), np.float32),)
+        alike = parity.Pair(numpy_side.Model(seed=0), lambda: numpy_side.Model(seed=9), inputs)
+        with pytest.raises(InputError, match="is not audited in bfloat16"):
+            parity.audit(alike, executions=("bfloat16",), quiet=True)
+        mixed = replace(pair(), port=lambda: numpy_side.Model(seed=0))
+        with pytest.raises(InputError):
+            parity.audit(mixed, executions=("bfloat16",), quiet=True)
+    finally:
+        registry.ENTRIES.clear()
+        registry.ENTRIES.update(known)

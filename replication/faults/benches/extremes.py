@@ -1,0 +1,79 @@
+"""Benches of what only extreme numbers and float32 show: modules alone, losses, training steps."""
+
+from typing import Any
+
+from maskformer.model.config import ModelConfig
+from maskformer.model.solver import SolverConfig
+from parity.auditing.extremes import extreme_claims
+from replication.faults.benches.finding import Finding, broken, of_claims
+from replication.faults.benches.model import ForwardBench
+from replication.faults.benches.training import TrainingBench
+from replication.forward.run import Request
+
+EXECUTION = "graph"  # in which float32 training is judged; eager has no program of its own
+
+
+class ExtremeBench(ForwardBench):
+    """Every module of the port alone on extreme inputs, float64 and float32."""
+
+    def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
+        request = Request(config, weights, size=size, executions=("eager",), extreme=True)
+        self._options = self._measure(request).options
+        self._known: dict[str, dict] = {"float64": {}, "float32": {}}
+
+    def audit(self) -> Finding:
+        """What the claims on extreme inputs say of the port as it is now."""
+        try:
+            claims = extreme_claims(self._reference, self._port, self._options, self._known)
+        except Exception as error:
+            return broken("model", error)
+        return of_claims(claims, {})
+
+
+class ExtremeLossBench(TrainingBench):
+    """The losses of extreme outputs, their gradients, and costs, float64."""
+
+    def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
+        from replication.training import port, precision
+
+        super().__init__(config, solver, weights, size)
+        self._step = precision.as_engine(self._reference)
+        self._ported = port.port_step(self._reference, self._model)
+
+    def audit(self) -> Finding:
+        """What the claims on extreme outputs say of the port as it is now."""
+        from replication.training import precision
+        from replication.training.matching import cost_claim
+
+        try:
+            claims = [cost_claim(self._reference, self._ported.batch.targets, "")]
+            claims += precision.extreme_claims(self._step, self._ported, "")
+        except Exception as error:
+            return broken("criterion", error)
+        return of_claims(claims, {})
+
+
+class PrecisionStepBench(TrainingBench):
+    """One training step of the port in float32, as a graph: costs, losses, gradients, update."""
+
+    def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
+        from replication.sides.weights import load_weights
+        from replication.training import precision
+
+        super().__init__(config, solver, weights, size)
+        self._step = precision.as_engine(self._reference)
+        loaded = load_weights(weights, config)
+        self._single = precision.single(self._reference, self._step, loaded)
+        self._ported = precision.port32(self._reference, loaded)
+        self._model = self._ported[0].model
+
+    def audit(self) -> Finding:
+        """What the float32 claims say of the port as it is now."""
+        from replication.training import precision
+
+        given: Any = self._reference, self._step, self._single, self._ported
+        try:
+            claims = precision.judged(*given, (EXECUTION,), "")
+        except Exception as error:
+            return broken("training step", error)
+        return of_claims(claims, {})

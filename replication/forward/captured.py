@@ -1,0 +1,124 @@
+"""`parity capture` and audits of what it kept: our pair, of which one side runs elsewhere."""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import InputError
+from parity.files import output_folder
+from parity.steps import Steps
+from replication.forward.run import Request, prepare
+
+if TYPE_CHECKING:
+    from parity.auditing.pair import Pair
+    from parity.auditing.result import AuditResult
+    from parity.captures.capturing import Asked
+
+PACKAGES = {"port": "tensorflow", "reference": "torch"}
+LAYERS = {"port": "tf", "reference": "torch"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is captured: a pair, and what is asked of it."""
+
+    pair: "Pair"
+    asked: "Asked"
+
+
+def of_request(request: Request, asked: "Asked", steps: Steps) -> Source:
+    """The pair of a request. Raises InputError for another reference than the built-in one."""
+    if request.reference != "builtin":
+        raise InputError(
+            f"--reference is {request.reference}",
+            "its modules have other names than the port's, which are found from both",
+            "leave it out; audit it where both are installed",
+        )
+    case = prepare(request, steps)
+    known = ("config", "config_sha256", "reference")
+    facts = {name: case.options.provenance[name] for name in known}
+    return Source(
+        case.pair,
+        replace(
+            asked,
+            facts={**facts, **asked.facts},
+            decided=case.options.decided,
+            inputs=case.options.inputs,
+        ),
+    )
+
+
+def set_threads(side: str, count: int | None) -> None:
+    """Lets the framework of one side use `count` threads, and does not ask for the other."""
+    if count is None:
+        return
+    from replication.sides.side import PORT, REFERENCE, implementation
+
+    implementation(PORT if side == "port" else REFERENCE).set_threads(count)
+
+
+def captured_side(source: Source, side: str, folder: Path, steps: Steps) -> Path:
+    """Captures one side; the folder."""
+    from parity.captures.capturing import capture_with
+
+    return capture_with(source.pair, side, folder, source.asked, steps)
+
+
+def audited(
+    folders: "dict[str, Path]", source: Source | None, command: str, steps: Steps
+) -> "AuditResult":
+    """The audit of captured sides, the folder of each by its name; `source` makes one that lacks.
+
+    What is made for that is kept for no longer than the audit.
+    """
+    from parity.captures.judging import judge_captured
+
+    if len(folders) == 2:
+        return judge_captured(folders["reference"], folders["port"], command, steps)
+    (other,) = {"reference", "port"} - folders.keys()
+    with output_folder(None) as place:
+        made = captured_side(source, other, place / other, steps)
+        folders = {**folders, other: made}
+        return judge_captured(folders["reference"], folders["port"], command, steps)
+
+
+def plan(side: str, words: list[str], files: list[Path]) -> str:
+    """A shell script that captures one side where only its framework is installed.
+
+    Args:
+        words: of `parity capture`, without --out.
+        files: what these words name, which has to be there.
+    """
+    from parity import __version__
+    from parity.provenance import git_state
+
+    package = PACKAGES[side]
+    state = git_state(Path(__file__).resolve().parent) or {}
+    commit = state.get("commit") or "unknown"
+    lines = [
+        "#!/bin/sh",
+        f"# Captures the {side} with {package} alone, to be judged where the other side is:",
+        f"#     parity audit ... --{side}-trace FOLDER",
+        "# Run it in a clone of this repository, in an environment that has",
+        f"# {package} and what the layer `{LAYERS[side]}` lists:",
+        "#     sh SCRIPT [FOLDER]",
+        f"# Written by version {__version__}, commit {commit}; the other version is refused.",
+        "set -eu",
+        'PYTHON="${PYTHON:-python}"',
+        'OUT="${1:-captured_' + side + '}"',
+        f"\"$PYTHON\" -c 'import {package}' || {{",
+        f'    echo "{package} is not installed for $PYTHON: set PYTHON to one that has it" >&2',
+        "    exit 2",
+        "}",
+    ]
+    for file in files:
+        told = f"{file} is not here: copy it to this place, under this name"
+        lines.append(
+            f"test -e {shlex.quote(str(file))} || {{ echo {shlex.quote(told)} >&2; exit 2; }}"
+        )
+    lines += [
+        f'"$PYTHON" -m replication.cli capture {shlex.join(words)} --out "$OUT"',
+        'echo "captured: $OUT"',
+    ]
+    return "\n".join(lines) + "\n"
