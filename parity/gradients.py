@@ -32,6 +32,7 @@ from parity.judge import Verdict, gradient_verdict
 from parity.judging.calls import NO_FLOOR, Observe
 from parity.localise import Localisation
 from parity.metrics import Gap, failed, perturb_ulp, worst
+from parity.on_disk import Renamed, TraceOnDisk
 from parity.pairing import Comparison, align, tap_gap
 from parity.trace import Tap, module_of, shown, tap_key
 
@@ -238,7 +239,9 @@ class _Judged:
     ) -> None:
         theirs = alone.call
         self.leaf = self.leaf and not theirs.children
-        exact = reference.isolate_gradients(alone, theirs)
+        exact = TraceOnDisk()
+        for tap in reference.isolate_gradients(alone, theirs).values():
+            exact.add(tap)
         try:
             ours = port.isolate_gradients(alone, call)
         except Exception as error:  # whatever the module raises on these tensors is evidence
@@ -353,8 +356,7 @@ def _isolated(
 ) -> Isolated:
     def around(one: Call) -> Surroundings:
         def taken(source: Mapping[str, Tap], kind: str, found: Iterable[Slot]) -> Arrays:
-            keys = {slot.name: _key(one, kind, slot.name) for slot in found}
-            return {name: source[key] for name, key in keys.items() if key in source}
+            return Renamed(source, {slot.name: _key(one, kind, slot.name) for slot in found})
 
         return Surroundings(
             taken(values, "input", _argument_slots(one)),

@@ -1,7 +1,9 @@
 """A small LSTM classifier in PyTorch and in tf_keras, and how both are trained.
 
-The port is written as Keras suggests. `MENDED` names what of it differs from the reference when
-both train; `training` and `pair` take which of them are mended.
+Both are built of their library's own layers, which hold their weights differently: PyTorch has two
+biases for each direction of the LSTM, Keras their sum. The port is written as Keras suggests.
+`MENDED` names what of it differs from the reference when both train; `training` and `pair` take
+which of them are mended, and are what `parity audit --pair` takes.
 """
 
 from collections.abc import Callable
@@ -43,20 +45,20 @@ class Settings:
 
 
 class Classifier(nn.Module):
-    """Words int64 [B,S] to logits [B,CLASSES]."""
+    """Words int64 [B,S] to logits [B,CLASSES], by the mean of what both directions say."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(WORDS, WIDTH)
         self.drop = nn.Dropout(0.2)
-        self.lstm = nn.LSTM(WIDTH, HIDDEN, batch_first=True)
-        self.norm = nn.BatchNorm1d(HIDDEN)
-        self.hidden = nn.Linear(HIDDEN, HIDDEN)
+        self.lstm = nn.LSTM(WIDTH, HIDDEN, batch_first=True, bidirectional=True)
+        self.norm = nn.BatchNorm1d(2 * HIDDEN)
+        self.hidden = nn.Linear(2 * HIDDEN, HIDDEN)
         self.head = nn.Linear(HIDDEN, CLASSES)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         x, _ = self.lstm(self.drop(self.embedding(words)))
-        return self.head(torch.tanh(self.hidden(self.norm(x[:, -1]))))
+        return self.head(torch.tanh(self.hidden(self.norm(x.mean(1)))))
 
 
 class PortClassifier(tf_keras.Model):
@@ -66,15 +68,15 @@ class PortClassifier(tf_keras.Model):
         super().__init__()
         self.embedding = layers.Embedding(WORDS, WIDTH)
         self.drop = layers.Dropout(rate)
-        self.lstm = layers.LSTM(HIDDEN, return_sequences=True)
+        self.lstm = layers.Bidirectional(layers.LSTM(HIDDEN, return_sequences=True))
         norm = BatchNormalization if settings.batch_norm else layers.BatchNormalization
         self.norm = norm(momentum=0.9, epsilon=1e-5)
         self.hidden = layers.Dense(HIDDEN)
         self.head = layers.Dense(CLASSES)
 
     def call(self, words: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x = self.drop(self.embedding(words), training=training)
-        x = self.norm(self.lstm(x)[:, -1], training=training)
+        x = self.lstm(self.drop(self.embedding(words), training=training))
+        x = self.norm(tf.reduce_mean(x, 1), training=training)
         return self.head(tf.tanh(self.hidden(x)))
 
 
@@ -82,7 +84,9 @@ def reference(settings: Settings) -> Classifier:
     """The reference, in eval mode, with weights that show every mistake."""
     torch.manual_seed(0)
     model = vary(Classifier().eval())
-    model.lstm.bias_hh_l0.requires_grad_(not settings.biases)
+    for name, one in model.lstm.named_parameters():
+        if "bias_hh" in name:
+            one.requires_grad_(not settings.biases)
     return model
 
 
@@ -165,6 +169,13 @@ def schedule(made: torch.optim.Optimizer) -> Any:
     return torch.optim.lr_scheduler.MultiStepLR(made, list(TURNS), 0.1)
 
 
+NAMES = parity.Names(
+    modules={name: name for name in ("embedding", "drop", "lstm", "norm", "hidden", "head")},
+    tensors={"lstm:output": "0"},
+    reference_only={"lstm:output.1.*": "Keras returns the sequence alone"},
+)
+
+
 def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Words, labels, weights of classes."""
     rng = np.random.default_rng(0)
@@ -180,9 +191,7 @@ def pair(settings: Settings = Settings()) -> parity.Pair:
         lambda: reference(settings),
         lambda: (settings.port or PortClassifier)(settings),
         (words,),
-        names=parity.Names(
-            reference_only={"lstm:output.1.*": "Keras returns the sequence alone"},
-        ),
+        names=NAMES,
         weights=parity.Weights(),
     )
 

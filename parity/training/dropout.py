@@ -12,9 +12,9 @@ from parity.judge import same_function
 from parity.localise import Explain, localise
 from parity.masks import Drawn, Masks, mask_differences
 from parity.measurements import Findings
+from parity.on_disk import TraceOnDisk
 from parity.pairing import Comparison
 from parity.trace import Axes
-from parity.training.on_disk import TraceOnDisk
 
 MeasureFloors = Callable[..., Mapping[str, Any]]
 

@@ -10,10 +10,10 @@ from parity.calls import fill, flatten, is_array
 from parity.gradients import parameter_key
 from parity.masks import Masks
 from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.pairing import tap_gap
 from parity.steps import give_back
 from parity.trace import Tap, Trace
-from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Arrays, Side
 
 TWINS = (0, 1)

@@ -95,7 +95,7 @@ def _claims(
     }
     losses = {
         name: precision_verdict(
-            name, found, reference.losses[name], reference.loss_floors[name], dtype=np.float32
+            name, found, reference.losses[name], reference.loss_floors[name], dtype="float32"
         )
         for name, found in terms.items()
         if name in reference.losses

@@ -13,9 +13,9 @@ from parity.gradients import gradient_verdict
 from parity.judge import FUNCTION_FACTOR, PRECISION_FACTOR, Verdict
 from parity.measurements import Largest, Multiple
 from parity.metrics import gap, worst
+from parity.on_disk import ArraysOnDisk
 from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.on_disk import ArraysOnDisk
 from parity.training.sides import Arrays, Side
 from parity.training.update_causes import causes, chosen
 from parity.training.updates import Gradients, clipped_as, given_gradients, perturbed, rule_of

@@ -17,8 +17,8 @@ from parity.errors import InputError
 from parity.frameworks.framework import Trainer
 from parity.masks import Masks
 from parity.names import Naming
+from parity.on_disk import ArraysOnDisk
 from parity.trace import Axes, Tap, tap_key
-from parity.training.on_disk import ArraysOnDisk
 from parity.weights import Held, key_of
 
 Arrays = Mapping[str, np.ndarray]

@@ -12,10 +12,10 @@ from parity.frameworks.shared.recipes import CLIP_EPSILON, Recipe
 from parity.gradients import gradient_verdict
 from parity.judge import PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, perturb_ulp, worst
+from parity.on_disk import ArraysOnDisk
 from parity.steps import give_back
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.on_disk import ArraysOnDisk
 from parity.training.precision import fewer_digits
 from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen

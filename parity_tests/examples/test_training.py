@@ -1,9 +1,11 @@
 """Training pairs that are not ours: what differs is named, and mended they train alike."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
 import parity
@@ -54,8 +56,30 @@ def test_two_biases_learn_twice_as_fast_as_one():
     training = lstm.training(settings, steps=1)
     result = parity.audit(lstm.pair(settings), training=training, executions=(), quiet=True)
     found = failures(result)
-    assert "lstm.bias_hh_l0 and what it is added to are both trained" in found["train_update"]
+    biases = "lstm.bias_hh_l0, lstm.bias_hh_l0_reverse"
+    assert f"{biases} and what they are added to are both trained" in found["train_update"]
     assert "train_gradients" not in found
+
+
+def test_both_are_equal_in_every_execution():
+    result = parity.audit(lstm.pair(), isolate=True, quiet=True)
+    assert result.verdict == "equal", result.localisations
+    assert set(result.float32) == {"eager", "graph", "xla"}
+    reasons = [one for one in result.not_verified if "in one way only" in one]
+    assert len(reasons) == 2  # one bias for two, in each direction
+
+
+def test_directions_that_are_exchanged_are_found():
+    def exchange(model):
+        forward, backward = model.lstm.forward_layer, model.lstm.backward_layer
+        given = forward.get_weights(), backward.get_weights()
+        backward.set_weights(given[0])
+        forward.set_weights(given[1])
+        assert not all(map(np.array_equal, *given))
+
+    pair = dataclasses.replace(lstm.pair(), after_loading=exchange)
+    result = parity.audit(pair, executions=(), quiet=True)
+    assert [one.path for one in result.localisations] == ["lstm"]
 
 
 @pytest.mark.parametrize("name", SAMPLE)

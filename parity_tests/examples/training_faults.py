@@ -193,8 +193,8 @@ class Evaluated(lstm.PortClassifier):
     """The norm is not told that the model trains."""
 
     def call(self, words: Any, training: bool = False) -> Any:
-        x = self.drop(self.embedding(words), training=training)
-        x = self.norm(self.lstm(x)[:, -1], training=False)
+        x = self.lstm(self.drop(self.embedding(words), training=training))
+        x = self.norm(tf.reduce_mean(x, 1), training=False)
         return self.head(tf.tanh(self.hidden(x)))
 
 
@@ -202,7 +202,8 @@ class Undropped(lstm.PortClassifier):
     """Without dropout."""
 
     def call(self, words: Any, training: bool = False) -> Any:
-        x = self.norm(self.lstm(self.embedding(words))[:, -1], training=training)
+        x = self.lstm(self.embedding(words))
+        x = self.norm(tf.reduce_mean(x, 1), training=training)
         return self.head(tf.tanh(self.hidden(x)))
 
 
@@ -211,7 +212,7 @@ class DroppedLate(lstm.PortClassifier):
 
     def call(self, words: Any, training: bool = False) -> Any:
         x = self.drop(self.lstm(self.embedding(words)), training=training)
-        x = self.norm(x[:, -1], training=training)
+        x = self.norm(tf.reduce_mean(x, 1), training=training)
         return self.head(tf.tanh(self.hidden(x)))
 
 
@@ -219,8 +220,8 @@ class Stopped(lstm.PortClassifier):
     """The gradient ends before the hidden layer."""
 
     def call(self, words: Any, training: bool = False) -> Any:
-        x = self.drop(self.embedding(words), training=training)
-        x = self.norm(self.lstm(x)[:, -1], training=training)
+        x = self.lstm(self.drop(self.embedding(words), training=training))
+        x = self.norm(tf.reduce_mean(x, 1), training=training)
         return self.head(tf.tanh(self.hidden(tf.stop_gradient(x))))
 
 
@@ -240,10 +241,10 @@ class PassedTwice(lstm.PortClassifier):
 
 
 def _gates(pair: parity.Pair) -> parity.Pair:
-    """The first two gates of the LSTM are exchanged in what the port is given."""
+    """The first two gates of one direction are exchanged in what the port is given."""
 
     def exchange(model: Any) -> None:
-        kernel = model.lstm.cell.kernel
+        kernel = model.lstm.forward_layer.cell.kernel
         first, second, *others = np.split(kernel.numpy(), 4, axis=1)
         kernel.assign(np.concatenate([second, first, *others], 1))
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.calls import fill, flatten
+from parity.on_disk import TraceOnDisk
 from parity.pairing import Comparison
 from parity.steps import give_back
 from parity.training.backward import Backward
-from parity.training.on_disk import TraceOnDisk
 from parity.training.sides import Side
 from replication.sides.tf_side import TENSORFLOW, keyed
 from replication.training.reference import ReferenceStep

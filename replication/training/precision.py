@@ -10,6 +10,7 @@ from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
 from parity.judge import PRECISION_FACTOR, precision_verdict
 from parity.metrics import gap, worst
+from parity.on_disk import TraceOnDisk
 from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
 from parity.training.measured import NOTHING_DROPPED, TWINS, Floored
 from parity.training.measured import ReferenceStep as EngineStep
@@ -37,8 +38,9 @@ def as_engine(reference: ReferenceStep) -> EngineStep:
         reference.side, loss=reference_terms(reference.model, reference.batch.targets)
     )
     forward = side.recorder("eager", NOTHING_DROPPED)
+    taps = TraceOnDisk()
     with side.training() as inputs:
-        _, taps = forward(inputs)
+        forward(inputs, taps.add)
     weigh = _weights(reference.config)
     losses = {name: np.asarray(weigh(name) * one) for name, one in reference.losses.items()}
     nothing = Floored({}, {})

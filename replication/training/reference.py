@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskformer.family import family_of
+from parity.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.steps import Steps, give_back
-from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 from parity.training.sides import Side
 from parity.training.updates import Updates, measure_updates
 from replication.sides.torch_side import TORCH, target_of_query

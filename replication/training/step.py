@@ -13,7 +13,7 @@ import numpy as np
 from maskformer.family import family_of
 from parity.claims import Claim, verdict_of
 from parity.comparing.initial_weights import claim_of
-from parity.steps import Steps
+from parity.steps import Steps, give_back
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training import precision
@@ -83,13 +83,16 @@ def training_claims(
     with steps("training claims"):
         claims = step_claims(reference, port, command)
         claims.append(task_claim(reference, port, claims[-1], command))
+        give_back()  # optimizers, whose moments are as large as the weights twice over
         if isolate:
             claims.append(isolated_gradients_claim(backward_of(reference, port), command))
+        give_back()
     with steps("extreme outputs"):
         step = precision.as_engine(reference)
         claims += precision.extreme_claims(step, port, command)
     with steps("dropout, the same masks on both sides"):
         claims += dropout_claims(reference, port.model, command)
+        give_back()
     if bfloat16:
         claims += bfloat16_claims(reference, case.weights, case.port_weights, command, steps)
     if executions:

@@ -1,4 +1,4 @@
-"""Arrays and traces of a training step on disk: only what is looked at is in memory."""
+"""Arrays and traces on disk: only what is looked at is in memory."""
 
 import math
 import mmap
@@ -60,6 +60,9 @@ class ArraysOnDisk(MutableMapping[str, np.ndarray | None]):
     def __delitem__(self, key: str) -> None:
         del self._places[key]  # the file has no holes to fill
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._places  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
@@ -97,7 +100,7 @@ class ArraysOnDisk(MutableMapping[str, np.ndarray | None]):
                 left = left[os.pwrite(self._file, left, offset + content.size - len(left)) :]
         except OSError as error:
             raise InputError(
-                f"the tensors of a training step do not fit into {tempfile.gettempdir()}",
+                f"the tensors of both models do not fit into {tempfile.gettempdir()}",
                 f"{error.strerror or error}, after {offset} bytes",
                 "set TMPDIR to a folder with more room",
             ) from None
@@ -113,8 +116,37 @@ class TraceOnDisk(Trace):
     def __getitem__(self, key: str) -> Tap:
         return replace(super().__getitem__(key), array=self._arrays[key])
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._taps  # without reading it
+
     def add(self, tap: Tap) -> None:
         """As `Trace.add`; the tap's array may change afterwards."""
         shape = np.broadcast_to(np.zeros((), tap.array.dtype), tap.array.shape)  # of no size
         super().add(replace(tap, array=shape))
         self._arrays[tap.key] = tap.array
+
+
+class Renamed(Mapping[str, Tap]):
+    """Taps of a trace under other names, each read when it is asked for; those that it lacks left
+    out.
+
+    Args:
+        trace: the trace.
+        keys: their keys there, by name.
+    """
+
+    def __init__(self, trace: Mapping[str, Tap], keys: Mapping[str, str]) -> None:
+        self._trace = trace
+        self._keys = {name: key for name, key in keys.items() if key in trace}
+
+    def __getitem__(self, name: str) -> Tap:
+        return self._trace[self._keys[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from parity.errors import InputError
+from parity.on_disk import ArraysOnDisk, Renamed, TraceOnDisk
 from parity.pairing import Comparison
 from parity.trace import Tap, Trace, TraceError
-from parity.training.on_disk import ArraysOnDisk, TraceOnDisk
 
 ARRAYS = {
     "numbers": np.array([[1.5, -0.0, np.nan], [np.inf, 5e-324, -1.0]]),
@@ -125,6 +125,15 @@ def test_a_part_of_a_trace_shares_its_arrays():
         assert list(part) == ["b:output"]
         assert part["b:output"].array[0, 0] == ord("b")
         assert len(trace) == 2
+
+
+def test_taps_under_other_names_are_those_of_the_trace():
+    trace = TraceOnDisk()
+    trace.add(tap("a", np.ones((2, 3))))
+    renamed = Renamed(trace, {"x": "a:output", "y": "b:output"})
+    assert ("x" in renamed, "y" in renamed, "a:output" in trace) == (True, False, True)
+    assert list(renamed) == ["x"]
+    assert renamed["x"].array.sum() == 6
 
 
 def test_a_tap_that_is_an_earlier_one_is_measured_once():
