@@ -52,10 +52,12 @@ class GradientWatch(Watch):
 
     `own` copies a tensor on the tape, so that a tensor given to two modules has a gradient for
     each, and one that a module returns and uses itself has that of its use outside.
+    `returned(tensor, own)` gets what a module was given, and what it had of its own in its place.
     `stand_in(call, tensors, result)` may replace the result of a module that was not run.
     """
 
     own: Callable[[Any], Any] = lambda tensor: tensor
+    returned: Callable[[Any, Any], None] = lambda tensor, own: None
     stand_in: Callable[[Call, dict[str, Any], Any], Any] | None = None
 
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
@@ -72,6 +74,8 @@ class GradientWatch(Watch):
             return fill(parts, lambda slot: copies[slot.name])
 
         result = super().__call__(owning, module, args, kwargs)
+        for name, tensor in tensors:
+            self.returned(tensor, owned[name])
         if self.stand_in is None or len(self.calls) == before:
             return result
         call = self.calls[before]

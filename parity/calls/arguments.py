@@ -38,11 +38,19 @@ def named_arguments(
     """The arguments with slots, and their tensors named after the parameters of `signature`.
 
     The tensors of a module's only parameter need no parameter name: theirs begins inside it.
+    Raises TraceError where a module that is called so has other parameters.
     """
     parameters = [p for p in signature.parameters.values() if p.name not in NOT_NAMED]
     signature = signature.replace(parameters=parameters)
     unnamed = {key: value for key, value in kwargs.items() if key in NOT_NAMED}
-    bound = signature.bind(*args, **{k: v for k, v in kwargs.items() if k not in NOT_NAMED})
+    try:
+        bound = signature.bind(*args, **{k: v for k, v in kwargs.items() if k not in NOT_NAMED})
+    except TypeError as error:
+        raise TraceError(
+            f"a module is called with other arguments than it has: {error}",
+            f"its parameters are {', '.join(one.name for one in parameters) or 'none'}",
+            "give the inputs of the pair in their order, or by these names",
+        ) from error
     values, tensors = {}, []
     for parameter in parameters:
         if parameter.name not in bound.arguments:

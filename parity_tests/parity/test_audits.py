@@ -1,5 +1,6 @@
 """The audit of any pair: weights by layer, one call from two models to a result, clear refusals."""
 
+import inspect
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from parity.auditing.result import Unpaired
 from parity.audits import Pair, audit, save
+from parity.calls import named_arguments
 from parity.errors import InputError
 from parity.frameworks.tensorflow import framework as tensorflow
 from parity.frameworks.torch.weights import vary
@@ -261,6 +263,16 @@ def test_training_mode_is_refused():
         "  dropout and batch statistics would make every run another one\n"
         "  call reference.eval() first"
     )
+
+
+def test_inputs_of_another_name_give_one_error():
+    def called() -> None:
+        named_arguments(inspect.signature(nn.ReLU().forward), (), {"pictures": 1}, torch.is_tensor)
+
+    lines = error_of(called).splitlines()
+    assert lines[0].startswith("a module is called with other arguments than it has: ")
+    assert lines[1] == "  its parameters are input"
+    assert "in their order, or by these names" in lines[2]
 
 
 def test_an_unknown_execution_is_refused():

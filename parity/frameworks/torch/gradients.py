@@ -71,17 +71,6 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
         array is valid during that call only.
         """
         args, kwargs = capture_torch.to_tensors(inputs)
-        met: list[tuple[Call, str, str, torch.Tensor]] = []
-
-        def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
-            if tensor.requires_grad:
-                met.append((call, kind, name, tensor))
-
-        watch = self._gradient_watch(emit)
-        terms = terms_of(self.loss(self._run(watch, self.model, args, kwargs)))
-        total = sum(terms.values())
-        self.terms = {name: float(term.detach()) for name, term in terms.items()}
-        self.calls, self.drawn = watch.calls, watch.drawn
         trace = Trace(provenance=provenance(framework="torch", execution="eager"))
         put = self.viewed(sink or trace.add)
         left: dict[int, Tap] = {}
@@ -90,15 +79,23 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             if gradient is not None:
                 put(replace(left.pop(number), array=capture_torch.view(gradient)))
 
-        while met:  # hooks in place of tensors, each of which goes when no gradient needs it
-            call, kind, name, tensor = met.pop()
+        def emit(call: Call, kind: str, name: str, tensor: torch.Tensor) -> None:
+            if not tensor.requires_grad:
+                return
             zero = capture_torch.view(torch.zeros((), dtype=tensor.dtype))
             zeros = np.broadcast_to(zero, tensor.shape)
             axes = self.axes(call.path, kind, name, tensor.dim())
             number = len(left)
             left[number] = Tap(call.path, f"grad_{kind}", name, call.call, axes, zeros)
+            # A hook in place of the tensor, which goes when no gradient needs it; and at once,
+            # since a later one would be of what an operation in place makes of the tensor.
             tensor.register_hook(partial(hand, number))
-            del tensor
+
+        watch = self._gradient_watch(emit)
+        terms = terms_of(self.loss(self._run(watch, self.model, args, kwargs)))
+        total = sum(terms.values())
+        self.terms = {name: float(term.detach()) for name, term in terms.items()}
+        self.calls, self.drawn = watch.calls, watch.drawn
         parameters = holders(self.parameters)
         # Of all, since the backward pass goes only where one of these is.
         trained = [one for one in self.model.parameters() if one.requires_grad]
@@ -156,6 +153,7 @@ class GradientRecorder(IsolatedRun, capture_torch.Recorder):
             replace,
             naming=self.naming,
             own=_own,
+            returned=_changed_alike,
         )
 
     def _run(self, watch: Watch, module: torch.nn.Module, args: tuple, kwargs: dict) -> Any:
@@ -199,4 +197,12 @@ def _numpy(gradient: torch.Tensor | None) -> np.ndarray | None:
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor
+    """A copy on the tape: hooks of a tensor that shares its memory are lost where it is changed in
+    place."""
+    return tensor.clone() if tensor.requires_grad else tensor
+
+
+def _changed_alike(tensor: torch.Tensor, own: torch.Tensor) -> None:
+    """Where a module changed in place what it was given, the tensor is changed like its copy."""
+    if own is not tensor and own._version and not tensor.is_leaf:
+        tensor.copy_(own)
