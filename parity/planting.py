@@ -110,12 +110,15 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner` has `value` as attribute `name`, past any bookkeeping of its class."""
     own = vars(owner)
     if isinstance(own, types.MappingProxyType) or isinstance(owner, types.ModuleType):
-        before = getattr(owner, name)
+        inherits, before = name not in own, own.get(name)
         setattr(owner, name, value)
         try:
             yield
         finally:
-            setattr(owner, name, before)
+            if inherits:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
         return
     held = name in own
     before = own.get(name)

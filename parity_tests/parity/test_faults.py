@@ -105,3 +105,28 @@ def test_conventional_criteria_see_gross_differences_only():
     assert all(v for k, v in conventional(gross, exact).items() if "cosine" not in k)
     assert all(conventional({}, exact).values())
     assert all(conventional({"out": np.full(1000, np.nan)}, exact).values())
+
+
+def test_an_inherited_method_is_inherited_again():
+    class Base:
+        def called(self) -> str:
+            return "base"
+
+    class Derived(Base):
+        pass
+
+    with replaced(Derived, "called", lambda self: "another"):
+        assert Derived().called() == "another"
+    assert "called" not in vars(Derived)
+    assert Derived().called() == "base"
+
+
+def test_a_static_method_stays_one():
+    class Base:
+        @staticmethod
+        def called() -> str:
+            return "base"
+
+    with replaced(Base, "called", staticmethod(lambda: "another")):
+        assert Base().called() == "another"
+    assert Base().called() == "base"
