@@ -1,7 +1,6 @@
 """Keeps PyTorch models in float64 that cast to float32 inside: rotary tables, norms, softmax."""
 
 import functools
-import gc
 import inspect
 import sys
 from collections.abc import Iterator
@@ -42,13 +41,17 @@ def kept_in(dtype: str) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Empties the caches of functions (`functools.lru_cache`) that may hold tensors: all but those
-    of frameworks and of Python."""
-    for one in gc.get_objects():
-        if type(one) is functools._lru_cache_wrapper:
-            package = (one.__module__ or "").partition(".")[0]
-            if package not in REMEMBERING and package not in sys.stdlib_module_names:
-                one.cache_clear()
+    """Empties the caches (`functools.lru_cache`) of functions and methods in modules that compute
+    with PyTorch, all but those of frameworks: they may hold tensors."""
+    for name, module in list(sys.modules.items()):
+        own = getattr(module, "__dict__", {})
+        if name.partition(".")[0] in REMEMBERING or own.get("torch") is not torch:
+            continue
+        for value in list(own.values()):
+            held = vars(value).values() if isinstance(value, type) else (value,)
+            for one in held:
+                if type(one) is functools._lru_cache_wrapper:
+                    one.cache_clear()
 
 
 class _Kept(TorchFunctionMode):
