@@ -295,7 +295,7 @@ STAGES = (
     Stage(
         "forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward, True
     ),
-    Stage("training_step", f"compare one training step of {SMALL}", 7, 60, 30, training_step),
+    Stage("training_step", f"compare one training step of {SMALL}", 9, 60, 30, training_step),
     Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
     Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),
     Stage("training", f"train {TRAINED} on both sides", 1, 130, 80, training),
