@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import re
 import sys
 import time
@@ -120,13 +121,32 @@ class Telling:
 IN_SILENCE = Telling()
 
 
+LEAST = 64 * 2**20  # bytes that a process has grown by when it is worth looking for garbage
+_held = 0
+
+
 def give_back() -> None:
     """Frees objects that refer to each other, and pages of the C heap that hold nothing.
 
     Models and traced programs are such objects; and the heap keeps what was freed between other
-    blocks, after a full-size run more than a gigabyte. Without glibc only the first is done.
+    blocks, after a full-size run more than a gigabyte. Without glibc only the first is done. Where
+    the process has hardly grown since the last call, nothing is: looking takes up to a second.
     """
+    global _held
+    now = _resident()
+    if now is not None and now < _held + LEAST:
+        return
     gc.collect()
     trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+    _held = _resident() or 0
+
+
+def _resident() -> int | None:
+    """Resident bytes of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
