@@ -43,15 +43,22 @@ def kept_in(dtype: str) -> Iterator[None]:
 def _forget() -> None:
     """Empties the caches (`functools.lru_cache`) of functions and methods in modules that compute
     with PyTorch, all but those of frameworks: they may hold tensors."""
+    for one in _remembering(len(sys.modules)):
+        one.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _remembering(modules: int) -> list[Any]:
+    """These functions, looked for again when there are more `modules`."""
+    found = []
     for name, module in list(sys.modules.items()):
         own = getattr(module, "__dict__", {})
         if name.partition(".")[0] in REMEMBERING or own.get("torch") is not torch:
             continue
         for value in list(own.values()):
             held = vars(value).values() if isinstance(value, type) else (value,)
-            for one in held:
-                if type(one) is functools._lru_cache_wrapper:
-                    one.cache_clear()
+            found += [one for one in held if type(one) is functools._lru_cache_wrapper]
+    return found
 
 
 class _Kept(TorchFunctionMode):
