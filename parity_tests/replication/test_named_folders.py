@@ -104,6 +104,7 @@ WORK = {
         {"out", "page"},
         (
             "audit --config tiny --size 64x64 --execution eager --out out/audit --json",
+            "capture --config tiny --size 64x64 --execution eager --out out/trace --json",
             "trajectory --steps 2 --size 64x64 --out out/steps --json",
             "initial-weights --config tiny --out out/weights --json",
             "faults list --json",
