@@ -26,7 +26,7 @@ TENSORS = 250
 
 def parity(*words: str) -> list[str]:
     """The command line of a verb, in this Python."""
-    return [sys.executable, "-c", "from replication.cli import main; main()", *words]
+    return [sys.executable, "-m", "replication.cli", *words]
 
 
 def large_file(path: Path) -> None:

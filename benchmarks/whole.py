@@ -12,9 +12,8 @@ import time
 
 from benchmarks.rounds import Rounds
 
-VERB = "from replication.cli import main; main()"
 COMMANDS = {
-    "faults": [sys.executable, "-c", VERB, "faults", "run", "--all", "--out"],
+    "faults": [sys.executable, "-m", "replication.cli", "faults", "run", "--all", "--out"],
     "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--basetemp"],
 }
 

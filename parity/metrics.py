@@ -1,7 +1,7 @@
 """How far two arrays are apart, in numbers that do not depend on the size of the array."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -235,6 +235,11 @@ def worst(gaps: Iterable[Gap]) -> Gap:
             return one
     top = max(gaps, key=lambda one: one.max)
     return replace(top, l2=max(one.l2 for one in gaps))
+
+
+def widened(gaps: Mapping[str, Gap], more: Mapping[str, Gap]) -> dict[str, Gap]:
+    """Each gap, or the one of the same key in `more` where that is worse."""
+    return {key: worst([one, more[key]]) if key in more else one for key, one in gaps.items()}
 
 
 def perturb_ulp(array: np.ndarray, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from parity.errors import InputError
@@ -110,23 +111,15 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner` has `value` as attribute `name`, past any bookkeeping of its class."""
     own = vars(owner)
     if isinstance(own, types.MappingProxyType) or isinstance(owner, types.ModuleType):
-        inherits, before = name not in own, own.get(name)
-        setattr(owner, name, value)
-        try:
-            yield
-        finally:
-            if inherits:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before)
-        return
-    held = name in own
-    before = own.get(name)
-    own[name] = value
+        put, remove = partial(setattr, owner), partial(delattr, owner)
+    else:
+        put, remove = own.__setitem__, own.__delitem__
+    held, before = name in own, own.get(name)
+    put(name, value)
     try:
         yield
     finally:
         if held:
-            own[name] = before
+            put(name, before)
         else:
-            del own[name]
+            remove(name)

@@ -17,7 +17,7 @@ from parity.frameworks import registry
 from parity.frameworks.framework import Framework
 from parity.frameworks.shared.interceptions import Found, noting
 from parity.judge import MIXED, MORE
-from parity.metrics import Gap, worst
+from parity.metrics import Gap, widened
 from parity.pairing import Comparison
 from parity.steps import Steps, give_back
 from parity.trace import Trace
@@ -66,10 +66,7 @@ class Reference:
                     reorder=False,
                     observe=lambda run: None,
                 )
-            self._more32 = {
-                key: worst([one, more[key]]) if key in more else one
-                for key, one in self.floors32.items()
-            }
+            self._more32 = widened(self.floors32, more)
         return self._more32
 
     def built_in(self, dtype: str) -> Built:

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.claims import Claim, Place, margin_claim
 from parity.judge import MARGINAL, MORE, PRECISION_FACTOR, precision_verdict, same_precision
-from parity.metrics import Gap, gap, worst
+from parity.metrics import Gap, gap, widened, worst
 from parity.pairing import Comparison
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep
 from parity.training.sides import Side
@@ -57,10 +57,7 @@ def measure_float32(step: ReferenceStep, side: Side) -> Reference32:
     @cache
     def more() -> Reference32:
         again = floors(seeds=range(1, 1 + MORE), reorder=False)
-        both = [
-            {key: worst([one, later[key]]) if key in later else one for key, one in early.items()}
-            for early, later in zip(first, again, strict=True)
-        ]
+        both = [widened(*each) for each in zip(first, again, strict=True)]
         return Reference32(side, comparison.gaps, both[0], losses, both[1], more)
 
     return Reference32(side, comparison.gaps, first[0], losses, first[1], more)

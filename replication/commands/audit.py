@@ -161,15 +161,10 @@ def register(app: typer.Typer) -> None:
         settings: options.Settings = None,
         weights: options.Weights = "seeded:0",
         port_weights: options.PortWeights = None,
-        images: Annotated[
-            list[Path] | None,
-            typer.Option(help="Image files, several after one another.", metavar="FILE..."),
-        ] = None,
+        images: options.Images = None,
         size: options.Size = None,
         batch: options.Batch = 1,
-        short_side: Annotated[
-            int | None, typer.Option(help="Resize --images to this short side, in pixels.")
-        ] = None,
+        short_side: options.ShortSide = None,
         execution: options.Execution = EVERY,
         reference: Annotated[
             str, typer.Option(help="builtin; original or hf where installed.")

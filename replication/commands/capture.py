@@ -36,15 +36,10 @@ def command(
     pair: options.OtherPair = None,
     side: Annotated[str, typer.Option(help="port or reference.")] = "port",
     weights: options.Weights = "seeded:0",
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(help="Image files, several after one another.", metavar="FILE..."),
-    ] = None,
+    images: options.Images = None,
     size: options.Size = None,
     batch: options.Batch = 1,
-    short_side: Annotated[
-        int | None, typer.Option(help="Resize --images to this short side, in pixels.")
-    ] = None,
+    short_side: options.ShortSide = None,
     precision: Annotated[str, typer.Option(help="float64, float32, or both by commas.")] = BOTH,
     execution: options.Execution = EVERY,
     device: Annotated[

@@ -69,6 +69,8 @@ Execution = _option(
     "bfloat16.",
 )
 Size = _option(str | None, "HxW of the synthetic images; audit takes several by commas.")
+Images = _option(list[Path] | None, "Image files, several after one another.", metavar="FILE...")
+ShortSide = _option(int | None, "Resize --images to this short side, in pixels.")
 Batch = _option(int | None, "Images in a batch.")
 Steps = _option(int | None, "How many updates; train's are the config's own without it.")
 Data = _option(Path | None, "Data set in COCO panoptic or ADE20K layout.")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.claims import Claim, Place, all_hold, claim, margin_claim
-from parity.judge import BFLOAT16, PRECISION_FACTOR, precision_verdict
+from parity.judge import BFLOAT16, PRECISION_FACTOR, Verdict, precision_verdict
 from parity.measurements import Findings, Multiple, Running
-from parity.metrics import gap, worst
+from parity.metrics import Gap, gap, worst
 from parity.steps import give_back
 from parity.training.trajectory import weight_gap
 from replication.sides.tf_side import build_port, trainable_layouts
@@ -327,19 +327,31 @@ def _of_replicas(case: Case, found: Replicas, beside: Ranked) -> mistakes.Found:
     )
 
 
-def _numbers_claim(rule: str, found: Replicas, beside: Ranked, request: Request) -> Claim:
-    numbers, exact = found.step(0), beside.exact.numbers[0]
-    verdicts = {
-        name: precision_verdict(
-            name,
-            gap(np.float64(numbers[name]), np.float64(wanted)),
-            beside.own.numbers[name],
-            worst(one.numbers[name] for one in beside.twins),
+def _verdicts(
+    found: Mapping[str, Any],
+    exact: Mapping[str, Any],
+    own: Mapping[str, Gap],
+    twins: Sequence[Mapping[str, Gap]],
+    request: Request,
+) -> dict[str, Verdict]:
+    """What is found of `exact`, judged by the errors of one process and of its twins."""
+    return {
+        key: precision_verdict(
+            key,
+            gap(np.float64(found[key]), np.float64(wanted)),
+            own[key],
+            worst(one[key] for one in twins),
             dtype=DTYPES[request.precision],
         )
-        for name, wanted in exact.items()
-        if name in numbers
+        for key, wanted in exact.items()
+        if key in found
     }
+
+
+def _numbers_claim(rule: str, found: Replicas, beside: Ranked, request: Request) -> Claim:
+    numbers, exact = found.step(0), beside.exact.numbers[0]
+    twins = [one.numbers for one in beside.twins]
+    verdicts = _verdicts(numbers, exact, beside.own.numbers, twins, request)
     return margin_claim(
         f"{rule}/losses",
         f"Losses and the gradients' norm of {request.replicas} replicas are those of {RULES[rule]}",
@@ -352,17 +364,8 @@ def _numbers_claim(rule: str, found: Replicas, beside: Ranked, request: Request)
 
 def _gradients_claim(rule: str, found: Replicas, beside: Ranked, request: Request) -> Claim:
     gradients, exact = found.gradients(), beside.exact.gradients
-    verdicts = {
-        key: precision_verdict(
-            key,
-            gap(gradients[key], wanted),
-            beside.own.gradients[key],
-            worst(one.gradients[key] for one in beside.twins),
-            dtype=DTYPES[request.precision],
-        )
-        for key, wanted in exact.items()
-        if key in gradients
-    }
+    twins = [one.gradients for one in beside.twins]
+    verdicts = _verdicts(gradients, exact, beside.own.gradients, twins, request)
     return margin_claim(
         f"{rule}/gradients",
         f"The gradients by which {request.replicas} replicas update, added up and clipped, are "
