@@ -92,13 +92,13 @@ def tell(
 
 def _print_first(found: Sequence[Path], seconds: float) -> None:
     """What the model's own comparison says, long before the demo ends."""
+    from parity.claims import verdict_of
     from reports.loading import load
 
     claims = [claim for one in load(found) for claim in one.result.claims]
-    failing = sum(one.verdict == "fails" for one in claims)
-    word = "different" if failing else "equal"
+    holding = sum(one.holds for one in claims)
     print(
-        f"first verdict: {word} ({len(claims) - failing} of {len(claims)} claims hold on the whole "
+        f"first verdict: {verdict_of(claims)} ({holding} of {len(claims)} claims hold on the whole "
         f"model, forward, in float64 and float32, after {seconds:.0f} seconds)",
         file=sys.stderr,
         flush=True,
