@@ -5,7 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from parity.errors import InputError
 from parity.provenance import git_state
+from parity.reading import bounds
+from parity.reading.content import read_json
 from parity.records import parts, typed, write_json
 from replication.story import Scale, Stage
 
@@ -42,11 +45,11 @@ class Progress:
     def read(self, folder: Path) -> dict[str, Finished]:
         """The finished stages of this story in the folder, by name; none of another story."""
         try:
-            content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            content = read_json(folder / FILE, bounds.RECORD_BYTES, "progress of a demo")
             if content["schema"] != SCHEMA or content["about"] != self.about:
                 return {}
             found = {name: typed(Finished, one) for name, one in content["stages"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
         entries = [folder / name for one in found.values() for name in one.entries]
         return found if all(path.exists() for path in entries) else {}

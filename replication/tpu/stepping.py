@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from parity.judge import MIXED
 from parity.metrics import Gap, gap
 from parity.steps import give_back
 from parity.training.measured import TWINS
@@ -14,7 +15,7 @@ from parity.training.trajectory import weight_gap
 
 Arrays = Mapping[str, np.ndarray]
 NORM, TOTAL = "norm", "total"
-MODES = {"float64": "float64", "float32": "float32", "bf16": "mixed_bfloat16"}
+MODES = {"float64": "float64", "float32": "float32", "bf16": MIXED}
 """Precisions, and what TensorFlow calls how a model computes in each."""
 
 
