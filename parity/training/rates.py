@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,14 @@ from parity.trace import module_of, tap_key
 from parity.training.measured import TWINS, ReferenceStep
 from parity.training.sides import Arrays, Side
 from parity.training.update_causes import causes, chosen
-from parity.training.updates import Gradients, clipped_as, given_gradients, perturbed, rule_of
+from parity.training.updates import (
+    Gradients,
+    clipped_as,
+    given_gradients,
+    in_dtype,
+    perturbed,
+    rule_of,
+)
 
 EXPLAINED = 1e-12  # of the largest rate
 EPSILON = float(np.finfo(np.float64).eps)
@@ -292,8 +298,8 @@ def applied_claim(
 def applied_float32_claim(turning: Turning, command: str) -> Claim:
     """The same updates in float32 are as exact as the reference's; `turning.single` is needed."""
     side, port, (theirs, ours) = turning.reference, turning.port, turning.single
-    single = [_cast(one, np.float32) for one in turning.gradients]
-    exactly = [_cast(one, np.float64) for one in single]
+    single = [in_dtype(one, np.float32) for one in turning.gradients]
+    exactly = [in_dtype(one, np.float64) for one in single]
     ratios = {}
     for at in turning.turns:
         exact = _last(side, port, at, exactly)
@@ -321,12 +327,6 @@ def movement_gap(ours: Arrays, exact: Arrays) -> float:
     left = [np.linalg.norm(ours.get(key, 0.0) - one) for key, one in exact.items()]
     found = float(np.linalg.norm(left)) / size
     return found if np.isfinite(found) else np.inf
-
-
-def _cast(gradients: Gradients, dtype: Any) -> Gradients:
-    return ArraysOnDisk(
-        (key, None if one is None else one.astype(dtype)) for key, one in gradients.items()
-    )
 
 
 def _last(side: Side, port: Side, at: int, gradients: Sequence[Gradients]) -> Arrays:

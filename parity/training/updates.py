@@ -267,13 +267,13 @@ def update_precision_claim(
 ) -> Claim:
     """How far weights move in float32, beside how far the reference's move."""
     gradients = given_gradients(step)[:1]
-    start = _single(step.before)
+    start = in_dtype(step.before, np.float32)
 
     def seen(side: Side, given: Sequence[Gradients]) -> State:
         return port32.seen(_moves(updated(side, given, start)[0][0], start))
 
     exact = seen(step.side, gradients)
-    single = [_single(gradients[0])]
+    single = [in_dtype(gradients[0], np.float32)]
     twins = [[perturbed(single[0], seed)] for seed in TWINS]
     own = seen(reference32, single)
     moved = [seen(reference32, twin) for twin in twins]
@@ -300,9 +300,10 @@ def update_precision_claim(
     return one.located(place, fewer_digits(one))
 
 
-def _single(arrays: Gradients) -> Gradients:
+def in_dtype(arrays: Gradients, dtype: type) -> Gradients:
+    """The arrays rounded to a dtype, on disk."""
     return ArraysOnDisk(
-        (key, None if one is None else one.astype(np.float32)) for key, one in arrays.items()
+        (key, None if one is None else one.astype(dtype)) for key, one in arrays.items()
     )
 
 
