@@ -57,7 +57,7 @@ class _TorchOptimizer(tf_keras.optimizers.Optimizer):
     def last_rate(self, variable: tf.Variable) -> float:
         """The learning rate by which the last update moved `variable`."""
         factor, _ = self._groups.get(self._var_key(variable), (1.0, self.weight_decay_rate))
-        return float(self.learning_rate) * factor
+        return float(tf.convert_to_tensor(self.learning_rate)) * factor
 
     def _update(
         self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, decay: float

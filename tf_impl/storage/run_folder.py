@@ -1,6 +1,7 @@
 """The record of a run in its folder, which may be in a bucket."""
 
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class RunFolder:
 
 def check_writable(folder: str) -> None:
     """Makes `folder` and writes to it. Raises InputError where that is not possible."""
-    probe = tf.io.gfile.join(folder, ".writable")
+    # Workers of one run ask at once, each with a file of its own.
+    probe = tf.io.gfile.join(folder, f".writable-{uuid.uuid4().hex}")
     try:
         tf.io.gfile.makedirs(folder)
         with tf.io.gfile.GFile(probe, "w") as file:
