@@ -13,7 +13,7 @@ from parity.gradients import (
     parameter_key,
     unpaired_parameters,
 )
-from parity.judge import DEFAULT, FUNCTION_CAP, FUNCTION_FACTOR, Verdict, gradient_verdict
+from parity.judge import DEFAULT, gradient_verdict
 from parity.localise import Localisation
 from parity.measurements import Findings
 from parity.metrics import Gap, gap
@@ -76,7 +76,6 @@ def gradient_claims(step: Backward, earlier: Sequence[Claim], command: str) -> l
         return claims
     wrong = [*lost, *(key for key, verdict in verdicts.items() if verdict.fails)]
     place, cause = _place(step, wrong, not any(one.fails for one in earlier))
-    cause = cause or _own_rounding([verdicts.get(key) for key in wrong])
     return [one.located(place, cause) for one in claims]
 
 
@@ -130,8 +129,7 @@ def isolated_gradients_claim(step: Backward, command: str) -> Claim:
     )
     if not found:
         return one
-    cause = _own_rounding([verdict for verdict in verdicts.values() if verdict.fails])
-    return one.located(Place.at(found[0].path), found[0].cause or cause)
+    return one.located(Place.at(found[0].path), found[0].cause)
 
 
 def _judged(step: Backward, **how: Any) -> list[Localisation]:
@@ -170,18 +168,6 @@ def _untrained(step: Backward, wrong: Sequence[str]) -> tuple[Place, str | None]
     several = "parameter is" if len(only) == 1 else "parameters are"
     cause = f"{len(only)} {several} trained in the port, but not in the reference"
     return Place.at(module_of(only[0]), f"such as {only[0]}"), cause
-
-
-def _own_rounding(wrong: Sequence[Verdict | None]) -> str | None:
-    """That no gradient of these is farther off than the reference's rounding allows by itself."""
-    if any(one is None or not one.ratio <= FUNCTION_FACTOR for one in wrong):
-        return None
-    most = max(one.threshold.floor for one in wrong if one is not None)
-    return (
-        f"rounding moves the reference's own gradients there by up to {most:.2g}, so that they are "
-        f"not known to {FUNCTION_CAP:g}: what they are made of nearly cancels, as it would not by "
-        "other weights or inputs"
-    )
 
 
 def _factor(step: Backward, keys: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -174,6 +174,18 @@ def twin_claims(steps: Sequence[Update], command: str, prefix: str = "twin") -> 
         )
         for measure in ("weight_gap", "loss_gap")
     ]
+
+
+def with_wider_twin(steps: Sequence[Update], further: Sequence[Update]) -> list[Update]:
+    """The steps, whose twin is at each as far away as it or the `port` of `further` is."""
+    found = []
+    for row, more in zip(steps, further, strict=True):
+        wider = {
+            name: max(getattr(row.twin, name), getattr(more.port, name))
+            for name in ("loss_gap", "norm_gap", "weight_gap")
+        }
+        found.append(replace(row, twin=replace(row.twin, **wider)))
+    return found
 
 
 def float32_claims(
