@@ -61,6 +61,7 @@ def run(
     catalogue: Catalogue = CATALOGUE,
     out: options.Out = None,
     resume: options.Resume = False,
+    processes: Annotated[int, typer.Option(help="How many plant faults at once.")] = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Plant faults in the TensorFlow side, one after another, and see what the audit says.
@@ -71,6 +72,7 @@ def run(
     from replication.faults.runs import NOTES, Notes
 
     _check_resume(resume, out)
+    options.at_least_one("--processes", processes)
     if every == bool(ids):
         raise InputError(
             "which faults?", "expected either names or --all", "`parity faults list` shows them"
@@ -81,7 +83,7 @@ def run(
     notes = Notes(None if out is None else out / NOTES, case)
     notes.read() if resume else notes.start()
     with _interruptible(notes.path, f"{len(chosen)} faults"):
-        result = fault_score(chosen, notes, options.command_line())
+        result = fault_score(chosen, notes, options.command_line(), processes)
     options.keep(result, out, "faults.json")
     options.end(result, as_json, lambda: _summary(result), result.verdict == "holds")
 

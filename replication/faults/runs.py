@@ -59,8 +59,10 @@ class Notes:
         """Keeps one object: {"outcome": ...} or {"sound": ..., "noticed": ...}."""
         self._keep(noted)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"case": dict(self.case), **plain(noted)}) + "\n")
+            line = json.dumps({"case": dict(self.case), **plain(noted)}) + "\n"
+            # At once and at the end, so that several processes can note in one file.
+            with self.path.open("ab", buffering=0) as file:
+                file.write(line.encode())
 
     def _keep(self, noted: dict[str, Any]) -> None:
         if "sound" in noted:

@@ -33,8 +33,10 @@ def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "lis
     return [known[one] for one in ids] if ids else list(known.values())
 
 
-def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> FaultScoreResult:
-    """The result of planting these faults one after another.
+def fault_score(
+    chosen: "Sequence[Fault]", notes: "Notes", command: str, processes: int = 1
+) -> FaultScoreResult:
+    """The result of planting these faults one after another, or in several processes at once.
 
     `notes.case` has the configuration, the size and the catalogue; outcomes that it has are kept.
     Raises InputError where the sound port fails already.
@@ -44,7 +46,11 @@ def fault_score(chosen: "Sequence[Fault]", notes: "Notes", command: str) -> Faul
 
     config, size, catalogue = (notes.case[name] for name in ("config", "size", "catalogue"))
     begun = time.perf_counter()
-    outcomes, sound = run_faults(chosen, config, size, _benches(catalogue), notes)
+    if processes > 1:
+        from replication.faults.processes import run_in_processes
+
+        run_in_processes(chosen, notes, processes)
+    outcomes, sound = run_faults(chosen, config, size, benches_of(catalogue), notes)
     total = score(outcomes)
     claims = score_claims(total, command)
     return FaultScoreResult(
@@ -77,7 +83,7 @@ def load_catalogue(module: str) -> "list[Fault]":
         ) from error
 
 
-def _benches(module: str) -> dict[str, Any]:
+def benches_of(module: str) -> dict[str, Any]:
     """The functions that build benches by name: those of the harness, and the catalogue's own."""
     from importlib import import_module
 

@@ -1,0 +1,144 @@
+"""Planting faults in several processes at once, each a few faults of one bench."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import InputError
+from replication.faults.runs import Notes, run_faults
+from replication.faults.score import benches_of, chosen_faults
+
+if TYPE_CHECKING:
+    from parity.faults import Fault
+
+FAULTS_OF_A_PROCESS = 32  # a bench is built again for so many, and what is kept stays bounded
+LAST_LINES = 12
+WRONG_INPUT = 2
+
+
+def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) -> None:
+    """Notes the outcome of every fault that `notes` does not have, `processes` of them at a time.
+
+    Every process gets its share of the cores. Raises InputError as `run_faults`, and RuntimeError
+    where a process ends otherwise.
+    """
+    parts = _parts([one for one in chosen if one.id not in notes.outcomes])
+    if not parts:
+        return
+    with _kept(notes) as kept, _Children(len(chosen), len(notes.outcomes)) as children:
+        environment = _environment(processes)
+        with ThreadPoolExecutor(processes) as pool:
+            tasks = [pool.submit(children.run, part, kept, environment) for part in parts]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                children.end()
+                raise
+        kept.read()
+    notes.outcomes, notes.sound = kept.outcomes, kept.sound
+
+
+def _parts(left: "Sequence[Fault]") -> list[list[str]]:
+    """The ids of faults in parts of one bench each, the longest first."""
+    parts = []
+    for bench in dict.fromkeys(one.bench for one in left):
+        same = [one.id for one in left if one.bench == bench]
+        count = -(-len(same) // FAULTS_OF_A_PROCESS)
+        parts += [same[index::count] for index in range(count)]
+    return sorted(parts, key=len, reverse=True)
+
+
+@contextmanager
+def _kept(notes: Notes) -> Iterator[Notes]:
+    """Notes in a file that other processes can add to: the same, or where none is, for a while."""
+    if notes.path is not None:
+        yield notes
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept = replace(notes, path=Path(folder) / "outcomes.jsonl")
+        kept.start()
+        yield kept
+
+
+def _environment(processes: int) -> dict[str, str]:
+    """This process's, with as many threads as leave every process its share of the cores."""
+    share = str(max(1, (os.cpu_count() or 1) // processes))
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return {**dict.fromkeys(names, share), **os.environ}
+
+
+class _Children:
+    """The processes that run at the moment, and how many faults are known."""
+
+    def __init__(self, total: int, known: int) -> None:
+        self.total, self.known = total, known
+        self.running: set[subprocess.Popen] = set()
+
+    def __enter__(self) -> "_Children":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends all that run."""
+        for child in list(self.running):
+            child.kill()
+
+    def run(self, ids: Sequence[str], notes: Notes, environment: dict[str, str]) -> None:
+        """Runs one process to its end; what it says of a fault is said with a number of its own."""
+        wanted = {"ids": ids, "case": dict(notes.case), "notes": str(notes.path)}
+        child = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self.running.add(child)
+        child.stdin.write(json.dumps(wanted))
+        child.stdin.close()
+        said: list[str] = []
+        for line in child.stderr:
+            line = line.rstrip()
+            said = [*said[1 - LAST_LINES :], line]
+            mark, _, outcome = line.partition("] ")
+            if mark.startswith("[") and mark[1:].replace("/", "").isdigit():
+                self.known += 1
+                print(f"[{self.known}/{self.total}] {outcome}", file=sys.stderr, flush=True)
+        code = child.wait()
+        self.running.discard(child)
+        if code == WRONG_INPUT:
+            raise InputError(*json.loads(said[-1]))
+        if code:
+            raise RuntimeError(f"a process that planted {ids[0]} ended with {code}: {said}")
+
+
+def main() -> int:
+    """The faults that standard input names, in this process; 2 where the sound port fails."""
+    wanted = json.load(sys.stdin)
+    case = wanted["case"]
+    chosen = chosen_faults(wanted["ids"], case["catalogue"])
+    notes = Notes(Path(wanted["notes"]), case)
+    try:
+        run_faults(chosen, case["config"], case["size"], benches_of(case["catalogue"]), notes)
+    except InputError as error:
+        print(json.dumps([line.strip() for line in str(error).splitlines()]), file=sys.stderr)
+        return WRONG_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
