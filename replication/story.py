@@ -281,8 +281,9 @@ def preflight(story: Story) -> list[Path]:
 
 def faults(story: Story) -> list[Path]:
     """Mistakes that ports have, planted one after another: each must be found and named."""
+    from replication.faults.lookup import CATALOGUE, chosen_faults
     from replication.faults.runs import Notes
-    from replication.faults.score import CATALOGUE, chosen_faults, fault_score
+    from replication.faults.score import fault_score
 
     case = {"config": SMALL, "size": "72x88", "catalogue": CATALOGUE}
     command = f"parity faults run {' '.join(FAULTS)}"

@@ -10,7 +10,8 @@ import typer
 
 from parity.errors import InputError
 from replication.commands import options
-from replication.faults.score import CATALOGUE, chosen_faults, fault_score, load_catalogue
+from replication.faults.lookup import CATALOGUE, chosen_faults, load_catalogue
+from replication.faults.score import fault_score
 
 if TYPE_CHECKING:
     from parity.faults import Fault

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import InputError
+from replication.faults.lookup import benches_of, chosen_faults
 from replication.faults.runs import Notes, run_faults
-from replication.faults.score import benches_of, chosen_faults
 
 if TYPE_CHECKING:
     from parity.faults import Fault

@@ -2,35 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity.claims import Claim, all_hold, claim
-from parity.errors import InputError
 from parity.judge import DEFAULT
 from parity.measurements import Findings, Missed
 from parity.provenance import provenance
-from replication.layers import layer_error
+from replication.faults.lookup import benches_of
 from reports.chapters.faults import FaultScoreResult
 
 if TYPE_CHECKING:
     from parity.faults import Fault, Score
     from replication.faults.runs import Notes
-
-
-CATALOGUE = "replication.faults.catalogue.every"
-
-
-def chosen_faults(ids: Sequence[str] | None, catalogue: str = CATALOGUE) -> "list[Fault]":
-    """The faults of these ids, None for all of a catalogue. Raises InputError for an unknown id."""
-    known = {one.id: one for one in load_catalogue(catalogue)}
-    unknown = [one for one in ids or () if one not in known]
-    if unknown:
-        raise InputError(
-            f"no fault is called {unknown[0]!r}",
-            f"the catalogue has {len(known)}",
-            "`parity faults list` shows them",
-        )
-    return [known[one] for one in ids] if ids else list(known.values())
 
 
 def fault_score(
@@ -65,31 +48,6 @@ def fault_score(
         command=command,
         provenance=provenance(),
     )
-
-
-def load_catalogue(module: str) -> "list[Fault]":
-    """The faults of a catalogue, which is any importable module that has `FAULTS`."""
-    from importlib import import_module
-
-    try:
-        return list(import_module(module).FAULTS)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and layer_error(error):
-            raise
-        raise InputError(
-            f"{module} is no catalogue of faults",
-            str(error),
-            "name a module that has FAULTS, a sequence of parity.faults.Fault",
-        ) from error
-
-
-def benches_of(module: str) -> dict[str, Any]:
-    """The functions that build benches by name: those of the harness, and the catalogue's own."""
-    from importlib import import_module
-
-    from replication.faults.benches.registry import BENCHES
-
-    return {**BENCHES, **getattr(import_module(module), "BENCHES", {})}
 
 
 def score_claims(total: "Score", command: str) -> list[Claim]:
