@@ -5,12 +5,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from parity.causes.resizing import weights
 from parity.causes.torch_attention import Variant
+
+MODES = {"replicate": "edge", "reflect": "reflect", "symmetric": "symmetric", "circular": "wrap"}
+"""Kinds of padding by elements of the map itself, as PyTorch and as NumPy call them."""
 
 
 def _same_padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: float) -> Tensor:
@@ -137,6 +141,15 @@ def padded(operation: Any, args: tuple, kwargs: dict, result: Any) -> Iterator[V
             halves += [(low + high) // 2, low + high - (low + high) // 2]
         if halves != pads:
             yield "padded on both sides", partial(operation, x, halves, value)
-    if x.dim() == 4 and len(pads) == 4:
-        for mode in ("replicate", "reflect"):
-            yield f"{mode} padding instead of {value:g}", partial(F.pad, x, pads, mode=mode)
+    if x.numel() and min(pads) >= 0:
+        for name, mode in MODES.items():
+            yield f"{name} padding instead of {value:g}", partial(_filled, x, pads, mode)
+
+
+def _filled(x: Tensor, pads: Sequence[int], mode: str) -> Tensor:
+    """`x` with elements of its own around it; `pads` before and after, from the last axis."""
+    for axis, pair in enumerate(zip(pads[0::2], pads[1::2], strict=True)):
+        of = x.dim() - 1 - axis
+        index = np.pad(np.arange(x.shape[of]), pair, mode=mode)
+        x = x.index_select(of, torch.from_numpy(index))
+    return x

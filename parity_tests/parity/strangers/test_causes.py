@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from parity.audits import Pair, audit
+from parity.causes.explain import explain_values
 from parity.causes.resizing import weights
 from parity.names import Names
 from parity_tests.parity.strangers.models import numbers, varied
@@ -309,3 +310,17 @@ def test_a_mistake_in_what_a_caller_makes_for_a_module_is_named():
     found = causes(Tables, (numbers(2, 5, 6),), "not scaled")
     assert [path for path, _ in found] == ["first", "second"]
     assert all(cause == "its second factor is left out" or "by 4" in cause for _, cause in found)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric", "wrap"])
+def test_padding_by_elements_of_the_map_is_named(mode):
+    """As of an odd map whose last rows a port repeats; channels are the last axis."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 7, 3)))
+    pads = (0, 0, 0, 2, 1, 3)
+    found = explain_values(
+        lambda: {"y": F.pad(x, pads).numpy()},
+        {"y": np.pad(x.numpy(), ((0, 0), (1, 3), (0, 2), (0, 0)), mode=mode)},
+        1e-12,
+    )
+    name = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
+    assert [one.text.rpartition(": ")[2] for one in found] == [f"{name} padding instead of 0"]

@@ -22,7 +22,7 @@ FAULTS = (
         "odd-merging-padded-first", "backbone", "swin", "an odd map is padded before, not after",
         line(f"{LAYER}.1.downsample", "(0, height % 2), (0, width % 2)",
              "(height % 2, 0), (width % 2, 0)"),
-        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"), ("pad",),
+        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"), ("replicate padding",),
     ),
     _fault(
         "odd-merging-cut", "backbone", "swin", "an odd map loses its last row and column",
@@ -41,14 +41,15 @@ FAULTS = (
         "odd-patches-repeated", "backbone", "swin", "rests of patches repeat the last pixels",
         line("backbone.patch_embed", "(0, pad_right), (0, 0))))",
              "(0, pad_right), (0, 0)), 'SYMMETRIC'))"),
-        ("backbone.patch_embed", "backbone.patch_embed.proj:input"), ("pad",),
+        ("backbone.patch_embed", "backbone.patch_embed.proj:input"), ("symmetric padding",),
     ),
     _fault(
         "odd-patches-padded-around", "backbone", "swin", "rests of patches are padded around",
         line("backbone.patch_embed", "(0, pad_bottom), (0, pad_right)",
              "(pad_bottom // 2, pad_bottom - pad_bottom // 2), "
              "(pad_right // 2, pad_right - pad_right // 2)"),
-        ("backbone.patch_embed", "backbone.patch_embed.proj:input"), (), "SAME padding",
+        ("backbone.patch_embed", "backbone.patch_embed.proj:input"), ("padded on both sides",),
+        "SAME padding",
     ),
     _fault(
         "odd-small-map-not-shifted", "backbone", "swin", "maps within a window are not shifted",

@@ -404,7 +404,8 @@ ATTENTION = (
         "the decoder starts from the query embedding instead of zeros",
         line(f"{PREDICTOR}.transformer", "tf.zeros_like(query_pos)", "query_pos"),
         (f"{PREDICTOR}.transformer", f"{DECODER}:input.tgt"),
-        (f"{DECODER}:input.query_pos", "query_pos here"), "other DETR ports",
+        (f"{DECODER}:input.query_pos", "query_pos here", "input.query_embed here"),
+        "other DETR ports",
     ),
     _fault(
         "ffn-gelu", "attention", "transformer", "the feed-forward uses GELU instead of ReLU",

@@ -189,7 +189,7 @@ FAULTS = (
             "shortcut = self.norm1(x)\n    x = tf.reshape(shortcut, ",
         ),
         (f"{BLOCK}.0", f"{BLOCK}.0.norm2:input"),
-        ("norm1:output + ",),
+        ("norm1:output + ", "norm1:output is taken in place of"),
     ),
     _fault(
         "swin-mask-dealt-to-images",

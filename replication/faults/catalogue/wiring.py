@@ -103,7 +103,7 @@ CONNECTIONS = (
         "memory-with-positions", "transformer", "the memory has positions added already",
         line(DECODER, "tgt = layer(tgt, memory, pos, query_pos",
              "tgt = layer(tgt, memory + pos, pos, query_pos"),
-        DECODER, ("the port has memory + pos here", "multihead_attn:input.key here"),
+        DECODER, ("the port has memory + pos here", "multihead_attn:input.key"),
     ),
     _fault(
         "memory-without-positions", "transformer", "keys of the memory have no positions",
