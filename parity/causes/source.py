@@ -467,12 +467,37 @@ def setting_mistakes(settings: Any, numbers: Sequence[float] = ()) -> Iterator[M
     It may be frozen; whoever uses this very object sees the other value. Tuples, which have most
     other values, come last, so that a single value which explains as much is not crowded out.
     """
-    fields = dataclasses.fields(settings)
-    for field in sorted(fields, key=lambda one: isinstance(getattr(settings, one.name), tuple)):
-        value = getattr(settings, field.name)
-        for other in _other_settings(value, numbers):
-            text = f"setting {field.name} is {other!r} instead of {value!r}"
-            yield Mistake(text, partial(_set, settings, field.name, other))
+    for name, value in _by_length(settings):
+        yield from _setting([settings], name, value, numbers)
+
+
+def shared_mistakes(every: Sequence[Any], numbers: Sequence[float] = ()) -> Iterator[Mistake]:
+    """As `setting_mistakes`, made at once in all of several dataclasses that have the same value:
+    a port that reads one setting wrongly does so whatever else is set."""
+    told = set()
+    for one in every:
+        for name, value in _by_length(one):
+            same = [other for other in every if getattr(other, name, _NOTHING) == value]
+            if len(same) > 1 and (name, repr(value)) not in told:
+                told.add((name, repr(value)))
+                yield from _setting(same, name, value, numbers)
+
+
+_NOTHING = object()
+
+
+def _by_length(settings: Any) -> list[tuple[str, Any]]:
+    """The names and values of a dataclass, tuples last."""
+    every = [(one.name, getattr(settings, one.name)) for one in dataclasses.fields(settings)]
+    return sorted(every, key=lambda one: isinstance(one[1], tuple))
+
+
+def _setting(
+    same: Sequence[Any], name: str, value: Any, numbers: Sequence[float]
+) -> Iterator[Mistake]:
+    for other in _other_settings(value, numbers):
+        text = f"setting {name} is {other!r} instead of {value!r}"
+        yield Mistake(text, partial(_set, same, name, other))
 
 
 def _other_settings(value: Any, numbers: Sequence[float]) -> Iterator[Any]:
@@ -492,13 +517,15 @@ def _other_settings(value: Any, numbers: Sequence[float]) -> Iterator[Any]:
 
 
 @contextmanager
-def _set(settings: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(settings, name)
-    object.__setattr__(settings, name, value)
+def _set(same: Sequence[Any], name: str, value: Any) -> Iterator[None]:
+    before = getattr(same[0], name)
+    for one in same:
+        object.__setattr__(one, name, value)
     try:
         yield
     finally:
-        object.__setattr__(settings, name, before)
+        for one in same:
+            object.__setattr__(one, name, before)
 
 
 def executed(run: Callable[[], Any], functions: Sequence[Callable]) -> dict[CodeType, set[int]]:

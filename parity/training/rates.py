@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -107,7 +108,11 @@ def begins_otherwise(step: ReferenceStep, port: Side, count: int) -> bool:
 
 
 def schedule_causes(
-    theirs: Rates, ours: Rates, every: Rates, changes: Sequence[int] = ()
+    theirs: Rates,
+    ours: Rates,
+    every: Rates,
+    changes: Sequence[int] = (),
+    edited: Callable[[], str | None] = lambda: None,
 ) -> Iterator[str]:
     """Why rates differ, also where they have the digits of float32 alone.
 
@@ -115,7 +120,10 @@ def schedule_causes(
         theirs, ours: rates by update, the reference's and the port's.
         every: the reference's at and around these, and the first.
         changes: the updates at which the schedule changes its rule.
+        edited: another setting or an edit of the schedule that gives the port's rates, which says
+            more than that the rate is one of before.
     """
+    again: list[str] = []
     for within, beside in ((EXPLAINED, ""), (SINGLE, "; it is computed in float32")):
 
         def alike(wanted: Rates, places: Iterable[int] = ours, within: float = within) -> bool:
@@ -138,35 +146,44 @@ def schedule_causes(
                 yield f"{told}{beside}"
         if alike(dict.fromkeys(ours, every[0])):
             yield f"the schedule does not reach the optimizer{beside}"
-        yield from (f"{text}{beside}" for text in _of_the_end(ours, every, wrong, alike))
+        for text, says_why in _of_the_end(ours, every, wrong, alike):
+            if says_why:
+                yield f"{text}{beside}"
+            else:
+                again.append(f"{text}{beside}")
         last = max((at for at in ours if theirs[at]), default=max(ours))
         factor = ours[last] / theirs[last] if theirs[last] else 1.0
         if len(ours) > 1 and alike({at: factor * rate for at, rate in theirs.items()}):
             yield f"the rate is {factor:.6g} times as large{beside}"
-        if len(ours) > 2 and theirs[last] != every[0]:
+        # Any two rates are in a line with any others.
+        if len({*theirs.values()}) > 2 and theirs[last] != every[0]:
             end = (ours[last] - theirs[last]) / (1 - theirs[last] / every[0])
             if end and alike({at: end + (1 - end / every[0]) * own for at, own in theirs.items()}):
                 yield f"the rate ends at {end:.6g} instead of 0{beside}"
+    if (text := edited()) is not None:
+        yield text
+    yield from again[:1]
 
 
 def _of_the_end(
     ours: Rates, every: Rates, wrong: Sequence[int], alike: Callable[..., bool]
-) -> Iterator[str]:
-    """What rates do from some update on, where all before are right."""
+) -> Iterator[tuple[str, bool]]:
+    """What rates do from some update on, where all before are right, and whether that says why."""
     if not wrong or wrong != [at for at in ours if at >= wrong[0]] or wrong[0] == min(ours):
         return
     first, rate = wrong[0], ours[wrong[0]]
     odd = [at for at in wrong if not ours[at] >= 0]
     if odd:
-        yield f"the rate is not held at its end: it is {ours[odd[0]]:.6g} in update {odd[0]}"
+        yield f"the rate is not held at its end: it is {ours[odd[0]]:.6g} in update {odd[0]}", True
         return
-    again = {at: every[at - first] for at in wrong if at - first in every}
-    if len(again) == len(wrong) and alike(again, wrong):
-        yield f"from update {first} on the schedule begins anew"
+    anew = {at: every[at % first] for at in wrong if at % first in every}
+    if len(anew) == len(wrong) and alike(anew, wrong):
+        yield f"from update {first} on the schedule begins anew", True
         return
     known = [at for at in every if at < first and alike(dict.fromkeys(wrong, every[at]), wrong)]
     if known:
-        yield f"from update {first} on the rate is that of update {max(known)} again, {rate:.6g}"
+        again = f"the rate is that of update {max(known)} again, {rate:.6g}"
+        yield f"from update {first} on {again}", False
 
 
 def far(one: float, other: float, most: float) -> bool:
@@ -214,8 +231,8 @@ def schedule_claim(turning: Turning, command: str) -> Claim | None:
         cause = "in float32 alone the rate is another"
     else:
         every = _rates(side, {0, *(at + step for at in ours for step in (-1, 0, 1))})
-        cause = next(schedule_causes(theirs, ours, every, turning.changes), None)
-        cause = cause or _edited(side, ours, most)
+        edited = partial(_edited, side, ours, most)
+        cause = next(schedule_causes(theirs, ours, every, turning.changes, edited), None)
     return one.located(Place.at("schedule", f"update {text}"), cause)
 
 

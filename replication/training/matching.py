@@ -84,8 +84,6 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
                 by_part.setdefault(part, why)
     ours = _not_finite(reference, targets)
     verdicts[REFUSED] = function_verdict(REFUSED, gap(ours, np.ones_like(ours)), gap(ours, ours))
-    if verdicts[REFUSED].fails:
-        causes.append(lambda: "costs that are not finite are replaced by numbers, and matched")
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
     one = margin_claim(
         "train_costs",
@@ -100,6 +98,8 @@ def cost_claim(reference: ReferenceStep, targets: Any, command: str) -> Claim:
     # One of each part: a search for each image and layer would take minutes.
     found = (cause() for cause in (*causes[:1], *by_part.values()))
     cause = next((text for text in found if text), None)
+    if cause is None and verdicts[REFUSED].fails:
+        cause = "costs that are not finite are replaced by numbers, and matched"
     return one.located(Place.at("matcher", "; ".join(wrong[:3])), cause)
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from maskformer.model import solver
-from parity.causes.source import edits, explained, functions_of, setting_mistakes
+from parity.causes.source import edits, explained, functions_of, setting_mistakes, shared_mistakes
 from parity.errors import InputError
 from parity.planting import edited
 from replication.faults.benches.host import Part, part_claim
@@ -51,6 +51,20 @@ def test_a_setting_of_a_frozen_dataclass_is_set_and_restored():
             texts[one.text] = (RATES.gamma, RATES.steps)
     assert texts["setting gamma is 0.5 instead of 0.1"] == (0.5, (60,))
     assert solver.SolverConfig(max_iter=100, steps=(60,)) == RATES
+
+
+def test_a_setting_that_several_have_is_set_in_all_of_them():
+    first, second, third = (
+        solver.SolverConfig(max_iter=count, steps=(60,)) for count in (100, 100, 90)
+    )
+    texts = {}
+    for one in shared_mistakes([first, second, third]):
+        with one.planted():
+            texts[one.text] = [each.max_iter for each in (first, second, third)]
+    assert texts["setting max_iter is 200 instead of 100"] == [200, 200, 90]
+    assert texts["setting gamma is 0.5 instead of 0.1"] == [100, 100, 90]
+    assert not any("instead of 90" in text for text in texts)
+    assert (first, third) == (second, solver.SolverConfig(max_iter=90, steps=(60,)))
 
 
 def test_an_edited_copy_is_seen_by_its_users_alone():

@@ -48,6 +48,32 @@ def test_a_mistake_of_a_schedule_is_named(changed, text):
     assert first_cause({at: changed(at) for at in PLACES}) == text
 
 
+def test_an_edit_says_more_than_that_a_rate_is_one_of_before():
+    ours = {at: rate(at) if at < 8 else 1e-4 for at in PLACES}
+    every = {step: rate(step) for step in range(max(PLACES) + 2)}
+    theirs = {at: rate(at) for at in PLACES}
+    found = schedule_causes(theirs, ours, every, edited=lambda: "steps is (4,)")
+    assert [*found] == [
+        "steps is (4,)",
+        "from update 8 on the rate is that of update 7 again, 0.0001",
+    ]
+
+
+def test_two_rates_are_no_line():
+    """Of two values any others are a multiple, so that no other end is seen in them."""
+    every = {step: 1e-3 if step < 4 else 1e-4 for step in range(max(PLACES) + 2)}
+    ours = {at: 1e-3 if at < 4 else 5e-4 for at in PLACES}
+    assert [*schedule_causes({at: every[at] for at in PLACES}, ours, every)] == []
+
+
+def test_a_schedule_that_begins_anew_is_named_long_past_its_end():
+    places = (0, 1, 4, 8, 16)
+    every = {at: rate(at) for one in places for at in (one - 1, one, one + 1) if at >= 0}
+    ours = {at: rate(at % 8) for at in places}
+    found = next(schedule_causes({at: rate(at) for at in places}, ours, every))
+    assert found == "from update 8 on the schedule begins anew"
+
+
 def test_what_fits_nothing_is_not_explained():
     rng = np.random.default_rng(0)
     assert first_cause({at: float(rng.uniform(1e-4, 1e-3)) for at in PLACES}) is None

@@ -103,7 +103,7 @@ def _equal(ours: Any, theirs: Any, limit: float) -> bool:
 
 
 def _causes(part: Part, found: Results, place: str) -> list[str]:
-    from parity.causes.source import setting_mistakes
+    from parity.causes.source import setting_mistakes, shared_mistakes
 
     functions = part.functions.get(place, part.functions.get("", ()))
     wanted = {key: value for key, value in found.items() if key[0] == place}
@@ -137,7 +137,7 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
         )
 
     numbers = _numbers(wanted.values())
-    others = list(part.known(place))
+    others = [*part.known(place), *shared_mistakes(part.settings, numbers)]
     for one in part.settings:
         others += setting_mistakes(one, numbers)
     seen = observed(wanted, {key: part.expected[key] for key in wanted if key in part.expected})

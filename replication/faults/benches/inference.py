@@ -176,7 +176,7 @@ class InferenceBench:
                 "": functions_of(inference, prediction, test_time_augmentation),
                 SINGLE: (),  # no edit of an expression loses precision alone
             },
-            [one.inference for name, one in self._settings.items() if name != "exact"],
+            [one.inference for one in self._settings.values()],
             _known_inference,
             {
                 key: min(32 * _relative(moved[key], value), 1e-9)

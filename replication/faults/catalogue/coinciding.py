@@ -86,7 +86,7 @@ FAULTS = (
         "end-last-milestone-lost", "schedule", "schedule", "past its end milestones do not hold",
         method(schedule.SolverSchedule, "_multi_step", "step >= milestone",
                "(step >= milestone) & (step < solver.max_iter)"), SCHEDULE,
-        ("is that of update",),
+        ("is that of update", "begins anew"),
     ),
     _fault(
         "saturated-classes-clipped", "inference", "inference", "classes are clipped at 1e-7",
