@@ -14,6 +14,7 @@ from maskformer.data import augmentation, color, mapper
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import CropConfig, InputConfig
 from parity.causes.source import Mistake, functions_of
+from parity.causes.torch_mistakes import every_place
 from parity.planting import replaced
 from replication.faults.benches import data_cases
 from replication.faults.benches.host import Part, Results, audited
@@ -227,11 +228,23 @@ def _padded(size: Sequence[int]) -> tuple[int, int]:
 
 
 def _known_mistakes(place: str) -> list[Mistake]:
-    """What ports do with segments of which a crop left nothing, labels, and resized maps."""
+    """What ports do with segments of which a crop left nothing, labels, resized maps and the sizes
+    of test images."""
     from torch_reference import dataset
 
     if place == data_cases.RESIZED:
         return data_cases.known_resizes()
+    if place == "test sizes":
+
+        def square(config: InputConfig, height: int, width: int) -> Any:
+            return (augmentation.Resize(config.min_size_test, config.min_size_test),)
+
+        planted = [
+            partial(replaced, owner, "evaluation_steps", square)
+            for owner in (augmentation, dataset)
+        ]
+        text = "every test image is a square of its least side"
+        return [Mistake(text, partial(every_place, planted))]
 
     def dropped(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
         left = np.unique(target_map[target_map >= 0])

@@ -289,14 +289,16 @@ DATA = (
         "data", "data-squashed-test-image", "test images are squashed to a square",
         _edited(augmentation, "return (Resize(*resized_shape(height, width, config.min_size_test,"
                 " config.max_size_test)),)",
-                "return (Resize(config.min_size_test, config.min_size_test),)"), ("test image",),
+                "return (Resize(config.min_size_test, config.min_size_test),)"),
+        ("test sizes", "test image"),
         ("is a square of",), PORT,
     ),
     _fault(
         "data", "data-test-size-not-capped", "the long side of test images is not capped",
         _edited(augmentation, "resized_shape(height, width, config.min_size_test,"
                 " config.max_size_test)",
-                "resized_shape(height, width, config.min_size_test, 10**6)"), ("test image",),
+                "resized_shape(height, width, config.min_size_test, 10**6)"),
+        ("test sizes", "test image"),
         ("max_size_test", "longest > max_size"),
     ),
 )  # fmt: skip
