@@ -413,6 +413,9 @@ def _subscripts(node: ast.Subscript) -> Iterator[ast.AST]:
     if not isinstance(node.ctx, ast.Load):
         return
     yield node.value
+    if isinstance(node.value, ast.Name):  # the next, and after the last the first
+        count = ast.Call(ast.Name("len", ast.Load()), [node.value], [])
+        yield ast.BinOp(_moved(node, 1), ast.Mod(), count)
     if isinstance(node.slice, ast.Tuple):
         parts = node.slice.elts
         for index, part in enumerate(parts):
@@ -454,6 +457,10 @@ def _statements(
         # As when a number is drawn and not used.
         zero = ast.BinOp(node.value, ast.Mult(), ast.Constant(0))
         yield ast.Assign(node.targets, zero, lineno=node.lineno)
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+        # The first that is put there stays, not the last.
+        kept = ast.Attribute(node.targets[0].value, "setdefault", ast.Load())
+        yield ast.Expr(ast.Call(kept, [node.targets[0].slice, node.value], []))
     if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.Continue | ast.Break):
         yield ast.Pass()
     elif isinstance(node, ast.If):
@@ -529,11 +536,15 @@ def _set(same: Sequence[Any], name: str, value: Any) -> Iterator[None]:
 
 
 def executed(run: Callable[[], Any], functions: Sequence[Callable]) -> dict[CodeType, set[int]]:
-    """The lines of each function that `run()` executes, by code; none for those it never calls."""
+    """The lines of each function that `run()` executes, by code; none for those it never calls.
+
+    Lines of comprehensions and of functions within a function are its own.
+    """
     lines: dict[CodeType, set[int]] = {inspect.unwrap(one).__code__: set() for one in functions}
+    own = {inner: found for code, found in lines.items() for inner in _within(code)}
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        found = lines.get(frame.f_code)
+        found = own.get(frame.f_code)
         if found is None:
             return None
         found.add(frame.f_lineno)
@@ -546,6 +557,14 @@ def executed(run: Callable[[], Any], functions: Sequence[Callable]) -> dict[Code
     finally:
         sys.settrace(before)
     return lines
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of all functions within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _within(constant)
 
 
 @contextmanager

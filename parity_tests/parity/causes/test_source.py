@@ -98,3 +98,42 @@ def test_a_result_that_the_port_lacks_fails():
     part = _part()
     some = dict(list(part.expected.items())[1:])
     assert part_claim(part, some, "").verdict == "fails"
+
+
+def following(values):
+    """Each value, on a line of a comprehension, by the last place that it has."""
+    places = {}
+    for place, value in enumerate(values):
+        places[value] = place
+    count = {
+        value: values[place]
+        for value, place in places.items()
+    }  # fmt: skip
+    return places, count
+
+
+@pytest.mark.parametrize(
+    ("ours", "text"),
+    [
+        # the lines of a comprehension are those of its function
+        (({5: 2, 7: 1}, {5: 7, 7: 5}), "`values[place - 1]` instead of `values[place]`"),
+        # the first place stays
+        (({5: 0, 7: 1}, {5: 5, 7: 7}), "`places.setdefault(value, place)`"),
+        # no edit gives these
+        (({5: 2, 7: 1}, {5: 6, 7: 8}), None),
+    ],
+)
+def test_edits_of_what_is_looked_up_are_named(ours, text):
+    found = explained(lambda: following([5, 7, 5]), lambda one: one == ours, [following])
+    assert found == [] if text is None else any(text in one for one in found)
+
+
+def test_an_index_that_is_one_late_and_begins_again_is_named():
+    counted = lambda: [looked_up(name, {"a": 0, "b": 1}) for name in "ab"]  # noqa: E731
+    found = explained(counted, lambda one: one == [1, 0], [looked_up])
+    assert any("(index[name] + 1) % len(index)" in one for one in found)
+
+
+def looked_up(name, index):
+    place = index[name]
+    return place

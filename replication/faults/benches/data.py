@@ -4,19 +4,16 @@ import dataclasses
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maskformer.data import augmentation, color, mapper
-from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import CropConfig, InputConfig
-from parity.causes.source import Mistake, functions_of
-from parity.causes.torch_mistakes import every_place
-from parity.planting import replaced
+from parity.causes.source import functions_of
 from replication.faults.benches import data_cases
+from replication.faults.benches.data_mistakes import known_mistakes
 from replication.faults.benches.host import Part, Results, audited
 
 SEED, CAPACITY, TEST_IMAGES = 3, 8, 2
@@ -129,7 +126,7 @@ class DataBench:
                 "": applying,
             },
             list(self._settings.values()),
-            _known_mistakes,
+            known_mistakes,
             first=_first_draw,
         )
 
@@ -225,53 +222,6 @@ def _any(places: set[str] | None, *wanted: str) -> bool:
 def _padded(size: Sequence[int]) -> tuple[int, int]:
     """The shape of an example in a batch that is a little larger than it."""
     return size[0] + MORE[0], size[1] + MORE[1]
-
-
-def _known_mistakes(place: str) -> list[Mistake]:
-    """What ports do with segments of which a crop left nothing, labels, resized maps and the sizes
-    of test images."""
-    from torch_reference import dataset
-
-    if place == data_cases.RESIZED:
-        return data_cases.known_resizes()
-    if place == "test sizes":
-
-        def square(config: InputConfig, height: int, width: int) -> Any:
-            return (augmentation.Resize(config.min_size_test, config.min_size_test),)
-
-        planted = [
-            partial(replaced, owner, "evaluation_steps", square)
-            for owner in (augmentation, dataset)
-        ]
-        text = "every test image is a square of its least side"
-        return [Mistake(text, partial(every_place, planted))]
-
-    def dropped(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
-        left = np.unique(target_map[target_map >= 0])
-        table = np.full(len(class_ids) + 1, mapper.VOID, np.int32)
-        table[left] = np.arange(len(left))
-        return mapper.pad_targets(table[target_map], class_ids[left], capacity)
-
-    def first(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
-        gone = ~np.isin(np.arange(len(class_ids)), target_map)
-        return mapper.pad_targets(target_map, np.where(gone, 0, class_ids), capacity)
-
-    def cut(example: Annotated, *others: Any) -> Any:
-        labels = None if example.labels is None else example.labels & 255
-        return mapper.apply_steps(dataclasses.replace(example, labels=labels), *others)
-
-    def shifted(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
-        return mapper.pad_targets(target_map, class_ids + 1, capacity)
-
-    return [
-        Mistake(text, partial(replaced, dataset, name, wrong))
-        for text, name, wrong in (
-            ("segments that the crop cut away are dropped", "pad_targets", dropped),
-            ("segments that the crop cut away become class 0", "pad_targets", first),
-            ("class ids are larger by 1", "pad_targets", shifted),
-            ("labels are cut to one byte", "apply_steps", cut),
-        )
-    ]
 
 
 _EXAMPLE = ("photograph", "size", "target map", "class ids", "valid targets", "overflow")

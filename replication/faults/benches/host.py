@@ -33,7 +33,7 @@ class Part:
         expected: the reference's results.
         run: computes at least the reference's results of these keys, with the code as it is now.
         functions: the reference's functions in which a mistake may be made, by place; "" for all;
-            none for a place at which no mistake is to be tried.
+            none for a place at which only `known` mistakes are tried.
         settings: the reference's settings, whose values may be mistaken.
         known: mistakes that are no edit of one expression, by place.
         limits: by key, the largest relative gap (l2) of floating point results; others are equal.
@@ -137,11 +137,12 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
         )
 
     numbers = _numbers(wanted.values())
-    others = [*part.known(place), *shared_mistakes(part.settings, numbers)]
-    for one in part.settings:
-        others += setting_mistakes(one, numbers)
+    others = [*part.known(place)]
+    if functions:
+        others += shared_mistakes(part.settings, numbers)
+        others += (one for each in part.settings for one in setting_mistakes(each, numbers))
     seen = observed(wanted, {key: part.expected[key] for key in wanted if key in part.expected})
-    if seen or not functions:  # a place without functions has no mistakes that are tried
+    if seen:
         return seen
     return explained(run, same, functions, numbers, others, complete)
 

@@ -148,10 +148,12 @@ DATA = (
         "data", "data-batch-of-neighbours", "a replica has neighbours of a batch, not every n-th",
         function(dataset, "training_dataset", "batch.positions[replica::total]",
                  "batch.positions[replica * share : (replica + 1) * share]"), ("batch",),
+        ("neighbours of a batch",),
     ),
     _fault(
         "data", "data-resumed-from-the-start", "a run that continues begins its data anew",
         function(dataset, "_plan", 'state.get("position", 0)', "0"), ("batch",),
+        ("begins its data anew",),
     ),
     _fault(
         "data", "data-epochs-alike", "every epoch repeats the draws of the first",
@@ -578,6 +580,7 @@ METRICS = (
         "metric", "metric-first-crowd-excuses", "the first of several crowds of a class counts",
         _edited(panoptic_quality, "crowds[segment.category_id] = segment.id",
                 "crowds.setdefault(segment.category_id, segment.id)"), ("panoptic fp",),
+        ("setdefault",),
     ),
     _fault(
         "metric", "metric-area-of-pixels", "areas that the annotation states are not read",
@@ -595,7 +598,7 @@ METRICS = (
         "metric", "metric-off-by-one-class", "matches count for the class after theirs",
         _edited(panoptic_quality, "category = index[true_segment.category_id]",
                 "category = (index[true_segment.category_id] + 1) % len(index)"),
-        ("panoptic tp",), (), "class ids that begin at 1",
+        ("panoptic tp",), ("% len(index)",), "class ids that begin at 1",
     ),
     _fault(
         "metric", "metric-mean-over-all-classes", "classes that do not occur score 0",
@@ -618,6 +621,7 @@ METRICS = (
         "metric", "metric-classes-shifted", "classes are given the scores of the class before",
         _edited(panoptic_quality, "(float(quality[i]) for quality in qualities), 1)",
                 "(float(quality[i - 1]) for quality in qualities), 1)"), ("panoptic classes",),
+        ("quality[i - 1]",),
     ),
     _fault(
         "metric", "metric-no-object-counted", "the class after the last is one of them",
