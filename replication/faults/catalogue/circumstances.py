@@ -101,7 +101,7 @@ DROPOUT = (
         line(f"{DECODER}.layers.1",
              "self.norm2(tgt + self.dropout2(attended, training=training))",
              "self.norm2(self.dropout2(tgt + attended, training=training))"),
-        (f"{DECODER}.layers.1",), (),
+        (f"{DECODER}.layers.1",), ("norm1:output + ",),
     ),
     _fault(
         "dropout", "dropout-not-on-attention", "transformer", "attention weights are not dropped",

@@ -108,12 +108,6 @@ FAULTS = (
         "a guard for float16",
     ),
     _fault(
-        "extreme-feed-forward-clipped-65504", "a feed-forward block clips what float16 holds",
-        line(f"{DECODER}.layers.1", "tf.nn.relu(self.linear1(x))",
-             "tf.minimum(tf.nn.relu(self.linear1(x)), 65504.0)", "_feed_forward"),
-        f"{DECODER}.layers.1", ("clipped at 65504",), "a guard for float16",
-    ),
-    _fault(
         "extreme-outputs-clipped-65504", "a linear layer's results are clipped at 65504",
         line(f"{PREDICTOR}.class_embed", "return linear(input, self.weight, self.bias)",
              "return tf.clip_by_value(linear(input, self.weight, self.bias), -65504.0, 65504.0)"),
