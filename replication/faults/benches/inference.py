@@ -36,7 +36,7 @@ def _known_inference(place: str) -> list[Mistake]:
     """Mistakes in post-processing that are no edit of one expression."""
     if place == "augmented scores":
         return _known_augmentations()
-    return [*_known_orders(), *_known_clips()]
+    return [*_known_orders(), *_known_rules(), *_known_clips()]
 
 
 def _known_augmentations() -> list[Mistake]:
@@ -61,6 +61,45 @@ def _known_augmentations() -> list[Mistake]:
         for text, wrong in (
             ("the model is given the padded size of an image, instead of its own", unpadded),
             (f"scaled images are padded with {mapper.IMAGE_PADDING}, instead of 0", grey),
+        )
+    ]
+
+
+def _known_rules() -> list[Mistake]:
+    """Other rules for classes, equal queries, the order of segments, sizes that are not given."""
+    import torch
+
+    from torch_reference import inference
+
+    merged, predicted = inference.merge_queries, inference.predict
+
+    def last(x: Any, dim: int) -> Any:
+        return x.shape[dim] - 1 - right(x.flip(dim), dim=dim)
+
+    def by_score(decisions: prediction.QueryDecisions, *others: Any) -> Any:
+        order = np.argsort(-decisions.score, kind="stable")
+        place = np.append(np.argsort(order), -1)  # of no query: none
+        fields = dataclasses.asdict(decisions)
+        owner = place[fields.pop("owner")]
+        queries = {name: values[order] for name, values in fields.items()}
+        return merged(prediction.QueryDecisions(**queries, owner=owner), *others)
+
+    def padded(outputs: Any, config: ModelConfig, size: Size, valid: Any, given: Any, *more: Any):
+        return predicted(outputs, config, size, valid, given or [size] * len(valid), *more)
+
+    right = torch.Tensor.argmax
+    return [
+        Mistake(text, partial(replaced, owner, name, wrong))
+        for text, owner, name, wrong in (
+            (
+                "classes are independent, by a sigmoid",
+                torch.Tensor,
+                "softmax",
+                lambda x, **given: x.sigmoid(),
+            ),
+            ("of equal queries the last owns a pixel", torch.Tensor, "argmax", last),
+            ("segments are numbered by score", inference, "merge_queries", by_score),
+            ("where no size is given, results have the padded one", inference, "predict", padded),
         )
     ]
 

@@ -402,7 +402,7 @@ INFERENCE = (
         _edited(prediction, "for query in np.flatnonzero(decisions.keep):",
                 "for query in sorted(np.flatnonzero(decisions.keep), "
                 "key=lambda q: -decisions.score[q]):"),
-        ("segments",), (), "sorted outputs of other heads",
+        ("segments",), ("numbered by score",), "sorted outputs of other heads",
     ),
     _fault(
         "inference", "inference-no-object-in-scores", "class 0 is left out instead of no-object",
@@ -458,7 +458,7 @@ INFERENCE = (
         function(inference, "infer", "owner = tf.argmax(weighted, axis=1, output_type=tf.int32)",
                  "owner = tf.shape(weighted)[1] - 1 - tf.argmax(\n"
                  "            weighted[:, ::-1], axis=1, output_type=tf.int32)"),
-        ("query owner",),
+        ("query owner",), ("of equal queries",),
     ),
     _fault(
         "inference", "inference-bfloat16-masks", "masks are resized in bfloat16 in float32 alone",
@@ -472,7 +472,7 @@ INFERENCE = (
         "inference", "inference-results-with-padding", "by default results are of the padded size",
         function(inference, "predict", "image_sizes if output_sizes is None else output_sizes",
                  "[padded] * len(image_sizes) if output_sizes is None else output_sizes"),
-        ("scores",),
+        ("scores",), ("padded",),
     ),
     _fault(
         "inference", "inference-scaled-padding-is-image", "padding of scaled images is image",
