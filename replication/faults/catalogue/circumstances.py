@@ -234,7 +234,7 @@ TASK = (
         "task", "task-without-groups", "update", "the task's optimizer has one group",
         method(task.MaskFormerTask, "create_optimizer",
                "set_groups(optimizer, self._model, solver)", "pass"), ("task",),
-        ("head's rate and decay",),
+        ("is 10 times as large",),
         "an optimizer of Keras, which knows no groups",
     ),
     _fault(

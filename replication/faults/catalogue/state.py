@@ -107,16 +107,16 @@ FAULTS = (
             line(NORM, "x = wide(input)",
                  "x = wide(input)\n    self.bias.assign_add(1e-6 * tf.reduce_mean(x, (0, 1)))"),
         ),
-        (NORM,), (), "statistics that a run changes", "transformer",
+        (NORM,), ("not deterministic",), "statistics that a run changes", "transformer",
     ),
     _fault(
         "state-later-calls-otherwise", "from the third call on a layer gives other numbers",
         call(f"{DECODER}.layers.1.linear2", _later_otherwise), f"{DECODER}.layers.1.linear2",
-        ("times 1.000001",), "", "transformer",
+        ("times 1.000001", "multiplied by 1.000001"), "", "transformer",
     ),
     _fault(
         "state-noise", "a layer adds noise, other in each run",
         call(f"{ENCODER}.layers.0.linear1", _by_chance), f"{ENCODER}.layers.0.linear1",
-        ("chance",), "an order that is not deterministic", "pixel_decoder",
+        ("not deterministic",), "an order that is not deterministic", "pixel_decoder",
     ),
 )  # fmt: skip
