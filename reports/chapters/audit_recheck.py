@@ -11,7 +11,7 @@ from parity.auditing.result import (
     PrecisionSummary,
 )
 from parity.claims import Place
-from parity.judge import Verdict, judge_again
+from parity.judge import CLAIMS, Verdict, judge_again
 from parity.measurements import Margins
 from parity.trace import module_of, shown
 from reports.checks import Difference, differ, differing_verdict
@@ -88,6 +88,9 @@ def _effects(result: AuditResult) -> Iterator[Difference]:
 def _places(result: AuditResult) -> Iterator[Difference]:
     """The places at fault: each with its cause, in order, and those that ran alone and failed."""
     order = {row.key: index for index, row in enumerate(result.layers)}
+    alone = next((one for one in result.claims if one.id == "isolated_function"), None)
+    ran_alone = alone is not None and isinstance(alone.measured, Margins)
+    known = alone.measured.verdicts() if ran_alone else {}
     ranks = [order.get(one.edge, len(order)) for one in result.localisations]
     yield from differ("localisations (their order)", sorted(ranks), ranks)
     for index, one in enumerate(result.localisations):
@@ -104,10 +107,15 @@ def _places(result: AuditResult) -> Iterator[Difference]:
             for name in (*told_of, *(("rounding",) if each.threshold.rounding else ())):
                 told, said = (getattr(one.threshold, name) for one in (again, each))
                 yield from differ(f"{place}.verdicts[{number}].threshold.{name}", told, said)
-    alone = next((one for one in result.claims if one.id == "isolated_function"), None)
-    if alone is None or not isinstance(alone.measured, Margins):
+            measured = known.get(each.key) or known.get(f"{one.path}:handed to {each.key}")
+            if measured is None and (each.key not in order or each.claim not in CLAIMS):
+                yield f"{place}.verdicts[{number}]", "a tensor that was compared", each.key
+            for name in ("claim", "measured", "problem") if measured else ():
+                told, said = (getattr(one, name) for one in (measured, each))
+                yield from differ(f"{place}.verdicts[{number}].{name}", told, said)
+    if not ran_alone:
         return
-    failing = _failing(alone.measured.verdicts())
+    failing = _failing(known)
     named = [one.path for one in result.localisations]
     for path, keys in failing.items():
         if path not in named and not _told(path, keys, failing, result):
