@@ -62,8 +62,10 @@ class Told:
         text = f"`{self.where}` {self.what}"
         if self.cause:
             text += f": {self.cause}"
-        elif self.value:
+        elif self.limit:
             text += f": off by {self.value}, limit {self.limit}; no cause is known"
+        elif self.value:
+            text += f": {self.value}; no cause is known"
         return f"{text} ({self.source})." if self.source else f"{text}."
 
     @property
@@ -163,13 +165,29 @@ def _sentence(
             if lost is not None:
                 return f"The function is the same, but `{lost.key}` is {lost.cause}."
             if one.result.first_divergence:
-                return (
-                    f"`{one.result.first_divergence}` has the first tensor above its limit; no "
-                    "module was found that differs when it runs alone."
-                )
+                return _first(one.result)
     more = len(failing) - 1
     rest = f" {more} more claim{'s' if more > 1 else ''}." if more else ""
-    return f"This does not hold: {failing[0].title}.{rest}"
+    measured = failing[0].measured
+    found = list(map(str, measured.found)) if isinstance(measured, Findings) else []
+    named = f": not {words.few(found, NAMED)}" if found else ""
+    return f"This does not hold: {failing[0].title}{named}.{rest}"
+
+
+def _first(result: AuditResult) -> str:
+    """Where the tensors of an audit differ first, if no module was found that does so alone."""
+    text = f"`{result.first_divergence}` has the first tensor above its limit"
+    function = result.claimed("same_function").measured.verdicts().values()
+    worst = next((one for one in function if one.fails), None)
+    if worst is None or not worst.problem:
+        return f"{text}; no module was found that differs when it runs alone."
+    text += f": `{worst.key}` has {worst.problem}."
+    if worst.problem.startswith("shape "):
+        text += (
+            " If only its axes are in another order, declare a `View` of it, or have it found: "
+            "`Names(..., complete=False)`."
+        )
+    return text
 
 
 def _places(found: Sequence[Evidence], failing: Sequence[Stated]) -> tuple[Told, ...]:
@@ -214,6 +232,10 @@ def _of_localisation(one: Localisation, weights: Sequence[str], command: str) ->
     if weights and not one.cause:
         parts["cause"] = f"its weights are not the reference's: {words.few(weights, NAMED)}"
     if worst is not None:
+        if worst.problem:
+            joint = " " if worst.problem.startswith("is ") else ": "
+            text = f"`{worst.key}`{joint}{worst.problem}"
+            return parts | {"value": text, "next": _next(bool(parts["cause"]), command)}
         parts |= {"value": f"{number(worst.value)} ({worst.metric})"}
         parts |= {"limit": number(worst.threshold.value)}
         if values := _VALUES.match(worst.detail):

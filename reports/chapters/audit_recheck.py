@@ -91,6 +91,7 @@ def _places(result: AuditResult) -> Iterator[Difference]:
     alone = next((one for one in result.claims if one.id == "isolated_function"), None)
     ran_alone = alone is not None and isinstance(alone.measured, Margins)
     known = alone.measured.verdicts() if ran_alone else {}
+    unpaired = (*result.unpaired.reference, *result.unpaired.port)
     ranks = [order.get(one.edge, len(order)) for one in result.localisations]
     yield from differ("localisations (their order)", sorted(ranks), ranks)
     for index, one in enumerate(result.localisations):
@@ -108,7 +109,8 @@ def _places(result: AuditResult) -> Iterator[Difference]:
                 told, said = (getattr(one.threshold, name) for one in (again, each))
                 yield from differ(f"{place}.verdicts[{number}].threshold.{name}", told, said)
             measured = known.get(each.key) or known.get(f"{one.path}:handed to {each.key}")
-            if measured is None and (each.key not in order or each.claim not in CLAIMS):
+            seen = each.key in order or each.key in unpaired or each.key == one.edge
+            if measured is None and not (seen and each.claim in CLAIMS):
                 yield f"{place}.verdicts[{number}]", "a tensor that was compared", each.key
             for name in ("claim", "measured", "problem") if measured else ():
                 told, said = (getattr(one, name) for one in (measured, each))
