@@ -78,7 +78,9 @@ def import_run(source: Path, out: Path, config: str) -> None:
                     record.write(one.step, split, values, one.seconds)
     except OSError as error:
         raise InputError(
-            f"{out} cannot be written", f"{type(error).__name__}: {error.strerror}"
+            f"{out} cannot be written",
+            f"{type(error).__name__}: {error.strerror}",
+            "choose another folder, or free some space",
         ) from None
 
 
