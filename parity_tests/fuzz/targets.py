@@ -101,6 +101,19 @@ def read_tf_index(content: bytes) -> None:
                 tensor.load()
 
 
+def _tf_indexes() -> list[bytes]:
+    """A whole index, whose data file is another, and one of which nothing but the end is right."""
+    import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = tf.Module()
+        model.a = tf.Variable(np.ones((2, 3), np.float32))
+        prefix = tf.train.Checkpoint(model=model).save(str(Path(folder, "ckpt")))
+        whole = Path(f"{prefix}.index").read_bytes()
+    return [whole, b"\0" * 40 + whole[-8:]]
+
+
 def _torch_zip() -> bytes:
     import io
 
@@ -168,5 +181,5 @@ TARGETS = {
     "evidence": Target(read_evidence, lambda: [b'{"schema": "audit/1"}'], ("reports", "parity")),
     "panoptic": Target(read_panoptic, lambda: [_panoptic()], ("maskformer", "parity")),
     "tfrecord": Target(read_record, lambda: [_record()], ("tf_impl", "maskformer")),
-    "tf_index": Target(read_tf_index, lambda: [b"\0" * 48], _WEIGHTS),
+    "tf_index": Target(read_tf_index, _tf_indexes, _WEIGHTS),
 }
