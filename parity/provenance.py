@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "torch", "tensorflow", "tf_keras", "tf-models-official", "safetensors")
+IN_USE = ("keras", "jax", "flax", "optax")
+"""Recorded where they are loaded: most pairs have nothing of them."""
 VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -35,7 +37,10 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {
+            name: version(name)
+            for name in (*PACKAGES, *(one for one in IN_USE if one in sys.modules))
+        },
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

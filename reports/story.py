@@ -149,10 +149,7 @@ def _sentence(
             f"{number(len(holding))} claims on {number(cases)} cases hold{left}."
         )
     if verdict == "not decided" and (drowned := _drowned(judged)):
-        return (
-            f"Not decided: {drowned[0].worst}. The reference differs as much from itself when its "
-            "roundings move; modules that run alone show more."
-        )
+        return _open(drowned[0], judged)
     if verdict == "not decided":
         return "Nothing that was run compares the two sides so that it can tell."
     if places:
@@ -172,6 +169,18 @@ def _sentence(
     found = list(map(str, measured.found)) if isinstance(measured, Findings) else []
     named = f": not {words.few(found, NAMED)}" if found else ""
     return f"This does not hold: {failing[0].title}{named}.{rest}"
+
+
+def _open(claim: Stated, judged: Sequence[Stated]) -> str:
+    """What cannot be told of a claim, what its modules say, and what would tell."""
+    key, _, measured = claim.worst.partition(": ")
+    alone = any(one.id == "isolated_function" and one.verdict == "holds" for one in judged)
+    modules = " Every module that ran alone computes the same." if alone else ""
+    return (
+        f"Not decided: `{key}` is off by {measured}, and the reference is as far from itself when "
+        f"its roundings move.{modules} Next: the same with weights or inputs that lose fewer "
+        "digits there."
+    )
 
 
 def _first(result: AuditResult) -> str:

@@ -279,10 +279,12 @@ def zip_of_300_000_members(path):
 
 @hostile("is compressed or encrypted")
 def zip_bomb(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("a/data.pkl", "w", force_zip64=True) as member:
-            for _ in range(1000):
-                member.write(b"\0" * (1 << 20))
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a/data.pkl", "w", force_zip64=True) as member,
+    ):
+        for _ in range(1000):
+            member.write(b"\0" * (1 << 20))
 
 
 LEGACY = [119547037146038801333356, 1001]  # as torch wrote before 1.6: a number, and a version

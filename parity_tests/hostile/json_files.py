@@ -131,7 +131,7 @@ def record_of_a_run(folder):
 
     known = {"schema": SCHEMA, "side": "torch"}
     named = ("settings", "versions", "data_sha256", "checkpoint_sha256", "git_commit")
-    (folder / "run.json").write_text(json.dumps(known | dict.fromkeys(named, {})))
+    (folder / "run.json").write_text(json.dumps(known | {key: {} for key in named}))
     path = folder / "metrics.jsonl"
     path.write_text(path.read_text() + "\n")
     return read_run(folder).rows

@@ -21,14 +21,12 @@ from reports.render import write_report
 MIXER = Path(__file__).parent / "mixer"
 SCREENS = {1440: 900, 390: 844}
 SCHEMES = ("light", "dark")
-COLOURS = 32  # text on one ground, and few colours that mean something
-FAULT = "loss-and-gradient"
-PLANTED = f"""
-import sys
+COLOURS = 64  # text on one ground, and few colours that mean something
+PLANTED = """
 from replication import cli
-from replication.faults.catalogue.every import FAULTS
-(fault,) = [one for one in FAULTS if one.id == {FAULT!r}]
-with fault.plant(None):
+from replication.faults.catalogue.planting import constant
+from tf_impl import criterion
+with constant(criterion, "FOCAL_ALPHA", 0.75)(None):
     cli.main()
 """
 
@@ -45,18 +43,20 @@ def paired(name: str) -> Callable[[Path], Path]:
 
 
 def trained(folder: Path) -> Path:
-    """An audit of a MaskFormer's training step with two mistakes."""
+    """An audit of a MaskFormer's training step whose loss has another constant."""
     words = ("audit", "--config", "tiny", "--train", "--size", "64x64", "--execution", "eager")
     return measured(words, folder, PLANTED)
 
 
 def measured(words: tuple[str, ...], folder: Path, program: str) -> Path:
-    """What a command recorded in a folder; a verdict of any kind is one."""
-    command = [sys.executable, "-c", program, *words, "--out", str(folder)]
+    """What a command said in JSON; a verdict of any kind is one."""
+    command = [sys.executable, "-c", program, *words, "--json"]
     done = subprocess.run(command, cwd=MIXER, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
+    if not done.stdout:
         raise SystemExit(done.stderr)
-    return folder
+    path = folder.with_suffix(".json")
+    path.write_text(done.stdout, encoding="utf-8")
+    return path
 
 
 CASES = {
@@ -92,7 +92,9 @@ def main() -> None:
             for screen, png in screens(page.as_uri()):
                 path = out / f"{name}-{screen}.png"
                 picture = Image.open(io.BytesIO(png)).convert("RGB")
-                picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+                method = Image.Quantize.MAXCOVERAGE  # rare colours are kept, too
+                few = picture.quantize(COLOURS, method, dither=Image.Dither.NONE)
+                few.save(path, optimize=True)
                 print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 
