@@ -80,8 +80,9 @@ def test_three_own_classes_are_trained_from_a_converted_checkpoint_of_133(
     made(tmp_path, "train", 3, 1)
     made(tmp_path, "val", 2, 2)
     monkeypatch.chdir(tmp_path)
-    Path("small.yaml").write_text(SMALL % 133)
-    published = load_weights("seeded:5", entry_of("small.yaml").model).state
+    mapper = "INPUT:\n  DATASET_MAPPER_NAME: mask_former_panoptic"
+    Path("small.yaml").write_text((SMALL % 133).replace("INPUT:", mapper))
+    published = load_weights("seeded:5", entry_of(str(Path("small.yaml").resolve())).model).state
     write_torch(Path("c.pth"), {"model": as_torch({k: v.copy() for k, v in published.items()})})
     told = {}
     for line in (

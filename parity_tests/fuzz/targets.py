@@ -60,11 +60,12 @@ def read_yaml(content: bytes) -> None:
 
 
 def read_evidence(content: bytes) -> None:
-    """A recorded result."""
+    """A recorded result, which is judged again."""
     from reports.loading import load
+    from reports.verification.recheck import unfounded
 
     with _file(content, "audit.json") as path, contextlib.suppress(InputError):
-        load([path])
+        unfounded(load([path]))
 
 
 def read_panoptic(content: bytes) -> None:
@@ -99,6 +100,13 @@ def read_tf_index(content: bytes) -> None:
         with open_source(path) as source:
             for tensor in source.tensors.values():
                 tensor.load()
+
+
+def _recordings() -> list[bytes]:
+    from parity_tests.reports import recorded
+
+    made = (recorded.training_step(), recorded.execution(), recorded.timings())
+    return [json.dumps(one).encode() for one in made]
 
 
 def _tf_indexes() -> list[bytes]:
@@ -192,7 +200,7 @@ TARGETS = {
     "yaml": Target(
         read_yaml, lambda: [b"MODEL:\n  WEIGHTS: x\nSOLVER: {STEPS: (1, 2)}\n"], ("maskformer",)
     ),
-    "evidence": Target(read_evidence, lambda: [b'{"schema": "audit/1"}'], ("reports", "parity")),
+    "evidence": Target(read_evidence, _recordings, ("reports", "parity")),
     "panoptic": Target(read_panoptic, lambda: [_panoptic()], ("maskformer", "parity")),
     "tfrecord": Target(read_record, _records, ("tf_impl", "maskformer")),
     "tf_index": Target(read_tf_index, _tf_indexes, _WEIGHTS),

@@ -1,4 +1,7 @@
-"""A block in PyTorch beside its port to Keras 3, whose norm keeps the library's epsilon."""
+"""A block in PyTorch beside its port to Keras 3, whose norm keeps the library's epsilon.
+
+keras3.json is what `parity audit --pair` said of `pair`, as pair.py has it, with `--json`.
+"""
 
 import keras
 import numpy as np

@@ -1,4 +1,7 @@
-"""A net that loses half of its digits, beside a port that adds in another order: not decided."""
+"""A net that loses half of its digits, beside a port that adds in another order: not decided.
+
+undecided.json is what `parity audit --pair` said of `pair`, as pair.py has it, with `--json`.
+"""
 
 import numpy as np
 import torch
