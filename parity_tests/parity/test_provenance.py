@@ -17,9 +17,9 @@ def git(folder, *arguments):
 
 
 def test_versions_of_the_frameworks_that_are_loaded_are_recorded(monkeypatch):
-    monkeypatch.delitem(sys.modules, "flax", raising=False)
+    monkeypatch.delitem(sys.modules, "parity.frameworks.flax", raising=False)
     assert "flax" not in provenance()["packages"]
-    monkeypatch.setitem(sys.modules, "flax", sys)
+    monkeypatch.setitem(sys.modules, "parity.frameworks.flax", sys)
     assert provenance()["packages"]["flax"] == metadata.version("flax")
 
 

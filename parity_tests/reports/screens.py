@@ -1,7 +1,9 @@
 """The first screens of five reports, as pictures: `python -m parity_tests.reports.screens DIR`.
 
 For each recording DIR has CASE-WIDTH-SCHEME.png, of a large screen and a phone, light and dark. It
-needs Chromium. How the recordings were made is said in `mixer/pair.py`.
+needs Chromium. How the recordings were made is said in `mixer/`, but of planted.json: that has the
+claims of `replication.training.step.step_claims` on `tiny` at 64x64, seeded:0, with the constant
+FOCAL_ALPHA of `tf_impl.criterion` 0.75.
 """
 
 import io

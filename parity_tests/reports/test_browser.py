@@ -287,6 +287,11 @@ def test_place_cause_and_next_step_are_on_the_first_screen(opened, mixer, scheme
 
 FIRST = {
     "keras3": ("norm", "epsilon 0.001 instead of 1e-05", "mend it in the port"),
+    "planted": (
+        "criterion: loss_mask",
+        "focal alpha and 1 - alpha are swapped",
+        "mend it in the port",
+    ),
     "undecided": ("wave:output", "the reference is as far from itself", "Next: the same with"),
 }
 

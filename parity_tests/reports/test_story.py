@@ -280,3 +280,14 @@ def test_a_result_that_one_side_lacks_is_named_and_a_batch_is_no_stack():
         "`c` computes another function: `c:output.0` is not returned; no cause is known."
     )
     assert any("has its counterpart" in text for text in told.also)
+
+
+class Further(Around):
+    def forward(self, x):
+        return super().forward(x) * 1.5
+
+
+def test_a_difference_of_the_whole_model_is_believed():
+    """It begins at the root, which has no path, and is found in the recording again."""
+    told = told_of(Further(Doubled()), Doubled())
+    assert told.places[0].where == "model"
