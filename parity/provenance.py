@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "torch", "tensorflow", "tf_keras", "tf-models-official", "safetensors")
+IN_USE = {"keras": "keras", "jax": "jax", "flax": "flax", "optax": "flax"}
+"""What is recorded where a model of it was met, and which of `parity.frameworks` meets it."""
 VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -35,7 +37,10 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {
+            name: version(name)
+            for name in (*PACKAGES, *(one for one in IN_USE if _is_in_use(IN_USE[one])))
+        },
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -45,6 +50,10 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
         "git": git_state(source or Path(__file__).resolve().parent),
         **extras,
     }
+
+
+def _is_in_use(framework: str) -> bool:
+    return f"parity.frameworks.{framework}" in sys.modules
 
 
 @cache

@@ -62,8 +62,10 @@ class Told:
         text = f"`{self.where}` {self.what}"
         if self.cause:
             text += f": {self.cause}"
-        elif self.value:
+        elif self.limit:
             text += f": off by {self.value}, limit {self.limit}; no cause is known"
+        elif self.value:
+            text += f": {self.value}; no cause is known"
         return f"{text} ({self.source})." if self.source else f"{text}."
 
     @property
@@ -147,10 +149,7 @@ def _sentence(
             f"{number(len(holding))} claims on {number(cases)} cases hold{left}."
         )
     if verdict == "not decided" and (drowned := _drowned(judged)):
-        return (
-            f"Not decided: {drowned[0].worst}. The reference differs as much from itself when its "
-            "roundings move; modules that run alone show more."
-        )
+        return _open(drowned[0], judged)
     if verdict == "not decided":
         return "Nothing that was run compares the two sides so that it can tell."
     if places:
@@ -163,13 +162,41 @@ def _sentence(
             if lost is not None:
                 return f"The function is the same, but `{lost.key}` is {lost.cause}."
             if one.result.first_divergence:
-                return (
-                    f"`{one.result.first_divergence}` has the first tensor above its limit; no "
-                    "module was found that differs when it runs alone."
-                )
+                return _first(one.result)
     more = len(failing) - 1
     rest = f" {more} more claim{'s' if more > 1 else ''}." if more else ""
-    return f"This does not hold: {failing[0].title}.{rest}"
+    measured = failing[0].measured
+    found = list(map(str, measured.found)) if isinstance(measured, Findings) else []
+    named = f": not {words.few(found, NAMED)}" if found else ""
+    return f"This does not hold: {failing[0].title}{named}.{rest}"
+
+
+def _open(claim: Stated, judged: Sequence[Stated]) -> str:
+    """What cannot be told of a claim, what its modules say, and what would tell."""
+    key, _, measured = claim.worst.partition(": ")
+    alone = any(one.id == "isolated_function" and one.verdict == "holds" for one in judged)
+    modules = " Every module that ran alone computes the same." if alone else ""
+    return (
+        f"Not decided: `{key}` is off by {measured}, and the reference is as far from itself when "
+        f"its roundings move.{modules} Next: the same with weights or inputs that lose fewer "
+        "digits there."
+    )
+
+
+def _first(result: AuditResult) -> str:
+    """Where the tensors of an audit differ first, if no module was found that does so alone."""
+    text = f"`{result.first_divergence}` has the first tensor above its limit"
+    function = result.claimed("same_function").measured.verdicts().values()
+    worst = next((one for one in function if one.fails), None)
+    if worst is None or not worst.problem:
+        return f"{text}; no module was found that differs when it runs alone."
+    text += f": `{worst.key}` has {worst.problem}."
+    if worst.problem.startswith("shape "):
+        text += (
+            " If only its axes are in another order, declare a `View` of it, or have it found: "
+            "`Names(..., complete=False)`."
+        )
+    return text
 
 
 def _places(found: Sequence[Evidence], failing: Sequence[Stated]) -> tuple[Told, ...]:
@@ -214,6 +241,10 @@ def _of_localisation(one: Localisation, weights: Sequence[str], command: str) ->
     if weights and not one.cause:
         parts["cause"] = f"its weights are not the reference's: {words.few(weights, NAMED)}"
     if worst is not None:
+        if worst.problem:
+            joint = " " if worst.problem.startswith("is ") else ": "
+            text = f"`{worst.key}`{joint}{worst.problem}"
+            return parts | {"value": text, "next": _next(bool(parts["cause"]), command)}
         parts |= {"value": f"{number(worst.value)} ({worst.metric})"}
         parts |= {"limit": number(worst.threshold.value)}
         if values := _VALUES.match(worst.detail):

@@ -36,10 +36,15 @@ from maskformer.data.augmentation import (
     output_shape,
 )
 from maskformer.data.batching import Batch, BatchPlan
-from maskformer.data.mapper import apply_steps, apply_to_image, apply_to_targets, pad_targets
+from maskformer.data.mapper import (
+    apply_steps,
+    apply_to_image,
+    apply_to_targets,
+    check_fits,
+    pad_targets,
+)
 from maskformer.data.pillow_bilinear import enlarged_window
 from maskformer.model.inputs import InputConfig
-from parity.errors import InputError
 from tf_impl.storage.tfrecord import RecordFolder, labels_of, parse
 
 Size = Sequence[int]
@@ -64,13 +69,7 @@ class TrainingData:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        semantic = self.records.manifest["kind"] == "semantic"
-        if semantic != (self.config.mapper == "mask_former_semantic"):
-            raise InputError(
-                f"{self.records.folder} has {self.records.manifest['kind']} records",
-                f"inputs.mapper is {self.config.mapper!r}",
-                "Choose the records or the mapper that fits.",
-            )
+        check_fits(f"{self.records.folder}", self.records.manifest["kind"], self.config)
 
     @property
     def ignored(self) -> int:

@@ -13,7 +13,6 @@ and `params.yaml`. The same command continues a run that was interrupted.
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
 import re
 import shlex
@@ -35,6 +34,8 @@ from maskformer.runs.run_record import DESCRIPTION
 from maskformer.runs.run_settings import RunSettings, check_resumable
 from parity.errors import InputError
 from parity.provenance import git_state
+from parity.reading import bounds
+from parity.reading.content import parse_json
 from tf_impl import checkpointing, replicas
 from tf_impl.model_garden.experiments import RuntimeConfig, policy_of, register_file, settings_of
 from tf_impl.storage.run_folder import RunFolder, check_writable
@@ -221,8 +222,9 @@ def _check_same_run(model_dir: str, settings: RunSettings) -> None:
     """Raises InputError where `model_dir` holds a run of other settings."""
     if not _has_run(model_dir):
         return
-    with tf.io.gfile.GFile(tf.io.gfile.join(model_dir, DESCRIPTION)) as file:
-        before = json.load(file)
+    name = tf.io.gfile.join(model_dir, DESCRIPTION)
+    with tf.io.gfile.GFile(name, "rb") as file:
+        before = parse_json(file.read(bounds.SETTINGS_BYTES), name)
     check_resumable(RunSettings.from_dict(before["settings"]), settings)
 
 

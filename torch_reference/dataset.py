@@ -17,7 +17,7 @@ from maskformer.data.augmentation import (
 )
 from maskformer.data.batching import BatchPlan
 from maskformer.data.dataset_layout import Images
-from maskformer.data.mapper import VOID, apply_steps, apply_to_image, pad_targets
+from maskformer.data.mapper import VOID, apply_steps, apply_to_image, check_fits, pad_targets
 from maskformer.model.inputs import InputConfig
 
 
@@ -30,7 +30,11 @@ class TrainingData(Dataset):
     """
 
     def __init__(self, images: Images, config: InputConfig, seed: int, capacity: int) -> None:
-        """`capacity` is T, the number of targets an image has room for."""
+        """`capacity` is T, the number of targets an image has room for.
+
+        Raises InputError for a mapper of another kind of data.
+        """
+        check_fits("the training split", images.kind, config)
         self.images = images
         self.config = config
         self.seed = seed

@@ -28,6 +28,7 @@ _SAVE_COUNTER_KEY = f"save_counter/.ATTRIBUTES/{_VALUE}"
 _PART = "part-"
 _GROUP_BYTES = 16 << 20
 _TABLE_END = bytes.fromhex("57fb808b247547db")  # of a table of LevelDB, which an index is
+_FOOTER, _TRAILER = 48, 5  # bytes behind all blocks of a table, and behind each
 _TRAINING_STATE = ("optimizer", "global_step", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH")
 
 
@@ -119,14 +120,57 @@ def read(prefix: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
 
 
 def _check_index(path: Path) -> None:
-    """Raises InputError for a table that is too large, or that TensorFlow would not call one."""
+    """Raises InputError for a table that is too large, or that TensorFlow would not call one.
+
+    TensorFlow makes room for as many bytes as a table says that a block has, so every block that it
+    names is looked up here: in its last 48 bytes two, and in the second of these all others.
+    """
     size = path.stat().st_size
     if size > bounds.HEADER_BYTES:
         raise refused(path, f"its table has {size:,} bytes")
-    with path.open("rb") as file:
-        file.seek(max(0, size - len(_TABLE_END)))
-        if file.read() != _TABLE_END:
-            raise damaged(path, "it does not end as a table does")
+    table = path.read_bytes()
+    if not table.endswith(_TABLE_END) or size < _FOOTER:
+        raise damaged(path, "it does not end as a table does")
+    try:
+        place = _block(table, table, _block(table, table, size - _FOOTER)[2])
+        block = table[place[0] : place[0] + place[1]]
+        if table[place[0] + place[1]] != 0:
+            raise ValueError("its blocks are compressed, as TensorFlow writes none")
+        restarts = int.from_bytes(block[-4:], "little")
+        position, end = 0, len(block) - 4 - 4 * restarts
+        while position < end:
+            _, position = _varint(block, position)
+            fresh, position = _varint(block, position)
+            length, position = _varint(block, position)
+            _block(table, block[: position + fresh + length], position + fresh)
+            position += fresh + length
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+
+
+def _block(table: bytes, within: bytes, position: int) -> tuple[int, int, int]:
+    """Offset and length of the block of a table that is named at a position, and what follows it.
+
+    Raises ValueError where the table has no such block.
+    """
+    offset, position = _varint(within, position)
+    length, position = _varint(within, position)
+    if offset + length + _TRAILER > len(table) - _FOOTER:
+        raise ValueError(f"it names a block of {length:,} bytes, and has {len(table):,}")
+    return offset, length, position
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """A number in groups of seven bits, and the position behind it. Raises ValueError for none."""
+    found = 0
+    for index in range(10):
+        if position + index >= len(content):
+            break
+        byte = content[position + index]
+        found |= (byte & 127) << (7 * index)
+        if byte < 128:
+            return found, position + index + 1
+    raise ValueError("its table is cut off")
 
 
 def _damaged(prefix: Path, reason: object) -> InputError:

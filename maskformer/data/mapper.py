@@ -12,11 +12,23 @@ from PIL import Image
 from maskformer.data.annotated import Annotated
 from maskformer.data.augmentation import Color, Crop, Flip, Pad, Resize, Step, source_indices
 from maskformer.data.color import apply_color
+from maskformer.model.inputs import InputConfig
+from parity.errors import InputError
 
 IMAGE_PADDING = 128
 """Level of padded image pixels, before normalisation (`mask_former_semantic_dataset_mapper.py`)."""
 
 VOID = -1
+
+
+def check_fits(name: str, kind: str, config: InputConfig) -> None:
+    """Raises InputError where data of a kind, "panoptic" or "semantic", has another's mapper."""
+    if (kind == "semantic") != (config.mapper == "mask_former_semantic"):
+        raise InputError(
+            f"{name} has {kind} records",
+            f"inputs.mapper is {config.mapper!r}",
+            "choose the data that fits, or the mapper: INPUT.DATASET_MAPPER_NAME of a YAML",
+        )
 
 
 @dataclass(frozen=True)

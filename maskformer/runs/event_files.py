@@ -19,6 +19,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from parity.errors import InputError
+from parity.reading import bounds
+from parity.reading.content import read_bytes
 
 _HEADER, _FOOTER = 12, 4
 _VERSION = "brain.Event:2"
@@ -75,12 +77,7 @@ def read_scalars(path: str | os.PathLike[str]) -> Iterator[Scalar]:
     Raises InputError for a file that is no event file or is damaged before its end.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read", f"{type(error).__name__}: {error.strerror}"
-        ) from None
+    content = read_bytes(path, bounds.RECORD_BYTES, "event file")
     position = 0
     while position + _HEADER <= len(content):
         (length,) = struct.unpack_from("<Q", content, position)

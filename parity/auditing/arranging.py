@@ -107,10 +107,11 @@ class Arranged:
         if sizes == wanted:
             self._assume(path, kind, f"{', '.join(left)} in the order of {', '.join(free)}")
             return dict(zip(left, free, strict=True))
-        if len(left) == 1 and shapes[left[0]][:1] == (len(free),):
+        whole = sum(sizes) == sum(wanted)  # a batch of two is no stack of two results
+        if whole and len(left) == 1 and shapes[left[0]][:1] == (len(free),):
             self._assume(path, kind, f"{left[0] or 'its tensor'} is a stack of {', '.join(free)}")
             return {left[0]: joined(free)}
-        if len(free) == 1 and theirs[free[0]][1][:1] == (len(left),):
+        if whole and len(free) == 1 and theirs[free[0]][1][:1] == (len(left),):
             self._assume(path, kind, f"{', '.join(left)} are the parts of {free[0] or 'the stack'}")
             names = {one: part(free[0], index, len(left)) for index, one in enumerate(left)}
             letters, _ = theirs[free[0]]

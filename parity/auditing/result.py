@@ -347,11 +347,9 @@ def build_result(
         for key in measured.places
         if any(key in by_key and by_key[key].fails for by_key in (function, *precision.values()))
     ]
-    first = measured.places[failed[0]].path if failed else None
-    if not first and localisations:
+    first = shown(measured.places[failed[0]].path) if failed else None
+    if first in (None, "model") and localisations:
         first = localisations[0].path
-    elif first == "":
-        first = "model"
     return AuditResult(
         verdict=verdict_of(claims),
         taps=len(function),

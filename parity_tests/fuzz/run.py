@@ -33,7 +33,7 @@ def fuzz(name: str, out: Path, seconds: int) -> None:
     for number, seed in enumerate(target.seeds()):
         (corpus / f"seed_{number}").write_bytes(seed)
     words = [f"-max_total_time={seconds}", f"-timeout={_SLOWEST}", f"-rss_limit_mb={_MEMORY}"]
-    words += [f"-artifact_prefix={out}/", "-print_final_stats=1", "-max_len=4096", str(corpus)]
+    words += [f"-artifact_prefix={out}/", "-print_final_stats=1", "-max_len=8192", str(corpus)]
     atheris.Setup([sys.argv[0], *words], target.read)
     atheris.Fuzz()
 

@@ -60,11 +60,12 @@ def read_yaml(content: bytes) -> None:
 
 
 def read_evidence(content: bytes) -> None:
-    """A recorded result."""
+    """A recorded result, which is judged again."""
     from reports.loading import load
+    from reports.verification.recheck import unfounded
 
     with _file(content, "audit.json") as path, contextlib.suppress(InputError):
-        load([path])
+        unfounded(load([path]))
 
 
 def read_panoptic(content: bytes) -> None:
@@ -99,6 +100,27 @@ def read_tf_index(content: bytes) -> None:
         with open_source(path) as source:
             for tensor in source.tensors.values():
                 tensor.load()
+
+
+def _recordings() -> list[bytes]:
+    from parity_tests.reports import recorded
+
+    made = (recorded.training_step(), recorded.execution(), recorded.timings())
+    return [json.dumps(one).encode() for one in made]
+
+
+def _tf_indexes() -> list[bytes]:
+    """A whole index, whose data file is another, and one of which nothing but the end is right."""
+    import tensorflow as tf
+
+    import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = tf.Module()
+        model.a = tf.Variable(np.ones((2, 3), np.float32))
+        prefix = tf.train.Checkpoint(model=model).save(str(Path(folder, "ckpt")))
+        whole = Path(f"{prefix}.index").read_bytes()
+    return [whole, b"\0" * 40 + whole[-8:]]
 
 
 def _torch_zip() -> bytes:
@@ -141,20 +163,33 @@ def _pickles() -> list[bytes]:
     return [pickle.dumps(content, protocol)[2:] for protocol in (2, 3, 4)]
 
 
-def _record() -> bytes:
+def _records() -> list[bytes]:
+    """A record of panoptic data, and one of semantic data, each of one pixel."""
+    import io
+
     import tensorflow as tf
+    from PIL import Image
+
+    import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 
     def ints(*values: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
-    png = _panoptic().partition(b"\0")[2]
-    features = {
-        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
-        "image/height": ints(1),
-        "image/width": ints(1),
-        "image/object/class/label": ints(0),
+    def picture(mode: str) -> tf.train.Feature:
+        stream = io.BytesIO()
+        Image.new(mode, (1, 1), 1 if mode == "L" else (1, 1, 1)).save(stream, "PNG")
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[stream.getvalue()]))
+
+    common = {"image/encoded": picture("RGB"), "image/height": ints(1), "image/width": ints(1)}
+    panoptic = {
+        "image/panoptic/instance_mask": picture("L"),
+        "image/object/class/label": ints(3),
+        "image/object/is_crowd": ints(0),
     }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    return [
+        tf.train.Example(features=tf.train.Features(feature=common | more)).SerializeToString()
+        for more in (panoptic, {"image/segmentation/class/encoded": picture("L")})
+    ]
 
 
 _WEIGHTS = ("weight_conversion",)
@@ -165,8 +200,8 @@ TARGETS = {
     "yaml": Target(
         read_yaml, lambda: [b"MODEL:\n  WEIGHTS: x\nSOLVER: {STEPS: (1, 2)}\n"], ("maskformer",)
     ),
-    "evidence": Target(read_evidence, lambda: [b'{"schema": "audit/1"}'], ("reports", "parity")),
+    "evidence": Target(read_evidence, _recordings, ("reports", "parity")),
     "panoptic": Target(read_panoptic, lambda: [_panoptic()], ("maskformer", "parity")),
-    "tfrecord": Target(read_record, lambda: [_record()], ("tf_impl", "maskformer")),
-    "tf_index": Target(read_tf_index, lambda: [b"\0" * 48], _WEIGHTS),
+    "tfrecord": Target(read_record, _records, ("tf_impl", "maskformer")),
+    "tf_index": Target(read_tf_index, _tf_indexes, _WEIGHTS),
 }

@@ -85,6 +85,12 @@ def bytes_of_another_codec(path):
     opcodes(path, b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00idna64\x86R")
 
 
+@hostile("bytes are encoded as")
+def bytes_of_a_text_by_any_codec(path):
+    text = b"X\x01\x00\x00\x00aX\x06\x00\x00\x00idna64\x86R"
+    opcodes(path, b"c__builtin__\nbytes\n" + text)
+
+
 @hostile("bytes are made of")
 def two_billion_bytes(path):
     opcodes(path, b"c__builtin__\nbytes\nJ\x00\x94\x35\x77\x85R")
@@ -261,6 +267,38 @@ def table_of_300_000_names(path):
     value = tensor(shape(16), shape(1))
     names = b"".join(b"X\x06\x00\x00\x00%06dh\x00" % i for i in range(300_000))
     torch_file(path, b"\x80\x02" + value + b"q\x000}(" + names + b"u.")
+
+
+@hostile("members")
+def zip_of_210_000_members(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"N.")
+        for number in range(210_000):
+            archive.writestr(f"a/data/{number}", b"")
+
+
+@hostile("is compressed or encrypted")
+def zip_bomb(path):
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a/data.pkl", "w", force_zip64=True) as member,
+    ):
+        for _ in range(1000):
+            member.write(b"\0" * (1 << 20))
+
+
+LEGACY = [119547037146038801333356, 1001]  # as torch wrote before 1.6: a number, and a version
+
+
+@hostile("")
+def legacy_file_with_a_storage_of_2_to_the_60_elements(path):
+    key, count = b"X\x01\x00\x00\x000", pickle.dumps(2**60, 2)[2:-1]
+    content = b"}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage"
+    content += b"ctorch\nFloatStorage\n" + key + b"X\x03\x00\x00\x00cpu" + count + b"NtQK\x00"
+    content += shape(2**59) + shape(1) + b"\x89}tRs."
+    parts = [pickle.dumps(one, 2) for one in (*LEGACY, {"little_endian": True})]
+    listed = pickle.dumps(["0"], 2) + struct.pack("<q", 2**60)
+    path.write_bytes(b"".join(parts) + b"\x80\x02" + content + listed)
 
 
 def huge_member(path: Path, names: list[str], size: int) -> None:

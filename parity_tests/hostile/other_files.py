@@ -266,6 +266,74 @@ def run_lengths_of_another_image(path):
     with_instance(path, '{"size": [100000, 100000], "counts": "0"}')
 
 
+@hostile(instances, "`file_name` is")
+def instances_photograph_outside_its_folder(path):
+    with_instance(path, "[[10, 10, 50, 10, 50, 40]]")
+    file = path / "instances.json"
+    file.write_text(file.read_text().replace("a.jpg", "../../secret.jpg"))
+
+
+def events(path: Path) -> Any:
+    from maskformer.runs.event_files import read_scalars
+
+    return list(read_scalars(path))
+
+
+@hostile(events, "bytes")
+def events_of_3_gb(path):
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+
+
+@hostile(events, "is no regular file")
+def events_that_are_a_pipe(path):
+    os.mkfifo(path)
+
+
+@hostile(events, None)
+def events_of_which_one_claims_16_eb(path):
+    from maskformer.runs.event_files import masked_crc32c
+
+    length = b"\xff" * 8
+    path.write_bytes(length + struct.pack("<I", masked_crc32c(length)) + b"\0" * 99)
+
+
+def records(path: Path) -> Any:
+    from tf_impl.storage.tfrecord import RecordFolder
+
+    return RecordFolder(path).load(0)
+
+
+def with_records(folder: Path, file: str, record: list) -> None:
+    """Records of one file, whose index says that `record` lies in it."""
+    folder.mkdir()
+    (folder / "val.tfrecord").write_bytes(b"\0" * 64)
+    (folder / "val.json").write_text(json.dumps({"records": [record]}))
+    shard = {"file": file, "images": 1, "bytes": 64, "sha256": ""}
+    content = {"format": "maskformer-tfrecord-1", "shards": [shard]}
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+@hostile(records, "outside its folder")
+def records_outside_their_folder(path):
+    with_records(path, "../val.tfrecord", [0, 8, "1", 1, 1, 0])
+
+
+@hostile(records, "does not describe")
+def record_of_an_exabyte(path):
+    with_records(path, "val.tfrecord", [0, 10**18, "1", 1, 1, 0])
+
+
+@hostile(records, "does not describe")
+def record_before_its_file(path):
+    with_records(path, "val.tfrecord", [-8, 8, "1", 1, 1, 0])
+
+
+@hostile(records, "the record is damaged")
+def record_of_another_length(path):
+    with_records(path, "val.tfrecord", [0, 8, "1", 1, 1, 0])
+
+
 def result(path: Path) -> Any:
     from reports.loading import load
 
@@ -330,3 +398,60 @@ def classes(path: Path) -> Any:
 @hostile(classes, "`id` is")
 def classes_with_a_number_of_39_digits(path):
     path.write_text(json.dumps([{"id": 10**38, "name": "x"}]))
+
+
+def example(path: Path) -> Any:
+    from tf_impl.storage.tfrecord import deserialize, segment_ids
+
+    segment_ids(path.read_bytes())
+    return deserialize(path.read_bytes())
+
+
+def with_features(path: Path, **changes: list) -> None:
+    """One record of a photograph of one pixel, of which some features are others."""
+    import tensorflow as tf
+
+    png = png_of(1, 1)
+    grey = png_of(1, 1, colour=0)
+    values = {
+        "image/encoded": [png],
+        "image/height": [1],
+        "image/width": [1],
+        "image/panoptic/instance_mask": [grey],
+        "image/object/class/label": [],
+        "image/object/is_crowd": [],
+        "image/object/segment_id": [],
+    } | {f"image/{key}": value for key, value in changes.items()}
+
+    def feature(value: list) -> tf.train.Feature:
+        if value and isinstance(value[0], bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+
+    features = tf.train.Features(feature={key: feature(one) for key, one in values.items()})
+    path.write_bytes(tf.train.Example(features=features).SerializeToString())
+
+
+@hostile(example, None)
+def record_as_it_should_be(path):
+    with_features(path)
+
+
+@hostile(example, "1 values of image/height")
+def record_whose_height_is_a_text(path):
+    with_features(path, height=[b"1"])
+
+
+@hostile(example, "image/encoded")
+def record_whose_photograph_is_a_number(path):
+    with_features(path, encoded=[1])
+
+
+@hostile(example, "no numbers of 32 bits")
+def record_of_a_class_of_63_bits(path):
+    with_features(path, **{"object/class/label": [2**62], "object/is_crowd": [0]})
+
+
+@hostile(example, "no numbers of 32 bits")
+def record_of_a_crowd_flag_that_is_a_text(path):
+    with_features(path, **{"object/class/label": [1], "object/is_crowd": [b"no"]})

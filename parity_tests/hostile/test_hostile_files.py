@@ -19,6 +19,7 @@ import pytest
 import reports.loading  # noqa: F401
 from parity.errors import InputError
 from parity_tests.hostile.checkpoint_files import CHECKPOINTS, read_all
+from parity_tests.hostile.json_files import HOSTILE, JSON, made
 from parity_tests.hostile.other_files import OTHERS
 
 SECONDS = 2
@@ -95,6 +96,15 @@ def test_a_hostile_file_gives_one_error(name: str, tmp_path: Path) -> None:
     make, read, message = OTHERS[name]
     make(tmp_path / "file.any")
     judged(measured(lambda: read(tmp_path / "file.any")), message)
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_every_reader_of_json_gives_one_error(name: str, tmp_path: Path) -> None:
+    for number, (kind, text) in enumerate(HOSTILE.items()):
+        read = made(name, text, tmp_path / str(number))
+        told = measured(read)
+        assert told != "right", kind
+        judged(told, "")
 
 
 def test_there_are_many_hostile_files() -> None:

@@ -1,6 +1,7 @@
 """TF checkpoints that were cut, grown, exchanged, or whose object graph is odd: one error each."""
 
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,28 @@ def _elsewhere(folder: Path) -> None:
     (folder / "checkpoint").write_text('model_checkpoint_path: "/etc/passwd"\n')
 
 
+def _footer(folder: Path) -> None:
+    """The index names a block that is larger than any memory: 280 TB."""
+    path = next(folder.glob("ckpt.index"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-48] + b"\0\0\0" + b"\xff" * 6 + b"\x3f" + b"\0" * 30 + content[-8:])
+
+
+def _inner_block(folder: Path) -> None:
+    """A table of one block, which lists one of 3 GB."""
+    path = next(folder.glob("ckpt.index"))
+    handle = b"\0" + b"\x80\x80\x80\x80\x0c"
+    block = b"\0\1" + bytes([len(handle)]) + b"a" + handle + struct.pack("<II", 0, 1)
+    footer = b"\0\0\0" + bytes([len(block)])
+    path.write_bytes(block + b"\0" * 5 + footer.ljust(40, b"\0") + path.read_bytes()[-8:])
+
+
 SPOILED = {
     "index cut": (_resized("index", -40), "does not end as a table does"),
     "index cut to nothing": (_resized("index", -(10**9)), "does not end as a table does"),
     "index longer": (_resized("index", 8), "does not end as a table does"),
+    "block of 280 TB": (_footer, "names a block of"),
+    "block of 3 GB among the others": (_inner_block, "names a block of"),
     "data cut": (_resized("data", -2000), "is damaged"),
     "state that points elsewhere": (_elsewhere, "holds 2 checkpoints"),
 }

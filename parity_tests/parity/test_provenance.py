@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 
@@ -13,6 +14,13 @@ def git(folder, *arguments):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.invalid"]
     command = ["git", *identity, "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_versions_of_the_frameworks_that_are_loaded_are_recorded(monkeypatch):
+    monkeypatch.delitem(sys.modules, "parity.frameworks.flax", raising=False)
+    assert "flax" not in provenance()["packages"]
+    monkeypatch.setitem(sys.modules, "parity.frameworks.flax", sys)
+    assert provenance()["packages"]["flax"] == metadata.version("flax")
 
 
 def test_provenance_is_json_and_holds_what_the_caller_adds():

@@ -1,14 +1,18 @@
 """Verbs touch the folders that they are given, and no other file of a user.
 
 Python's audit events say what is opened, made, renamed and removed, and which programs and
-connections are started. What TensorFlow's C++ opens is not among them.
+connections are started. What TensorFlow's C++ opens is not among them: of verbs that leave reading
+or writing to it, the system's calls are traced as well.
 """
 
 import ast
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,12 +144,33 @@ WORK = {
     ),
     "demo": Work(set(), {"out"}, ("demo --small --out out/demo",)),
 }
+TRACED = Work(
+    {"photos", "val.json", "w.pth"},
+    {"mine", "out"},
+    (
+        MADE,
+        "convert w.pth out/tf --to tf --config tiny",
+        "convert out/tf out/back.safetensors --to safetensors --config tiny",
+        "data tfrecord mine out/records --split val --shards 1",
+        f"train {' '.join(OWN)} --side tf --train-split val --eval-split val --steps 1 --batch 1 "
+        "--out out/run",
+    ),
+)
+CALLS = (
+    *("open", "openat", "creat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink"),
+    *("unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat", "truncate", "connect"),
+)
+PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<folder>[^>]*)>, )?"(?P<name>(?:[^"\\]|\\.)*)"')
+CALL = re.compile(r"(?P<call>\w+)\((?P<arguments>.*)\)\s+= (?!-1)")
 LONG = {"measuring", "programs", "demo"}
 GROUPS = ("data", "faults")
 
 
-def watched(folder: Path, *commands: str) -> list[tuple[str, str]]:
-    """What the commands and their children did, run one after the other in `folder`."""
+def watched(folder: Path, *commands: str, tracer: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """What the commands and their children did, run one after the other in `folder`.
+
+    `tracer` is a command that runs another one and sees what it asks of the system.
+    """
     for name in ("home", "temporary", "hooks"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "hooks" / "sitecustomize.py").write_text(HOOK)
@@ -161,7 +186,7 @@ def watched(folder: Path, *commands: str) -> list[tuple[str, str]]:
     }
     words = json.dumps([command.split() for command in commands])
     done = subprocess.run(
-        [sys.executable, "-c", RUN, words],
+        [*tracer, sys.executable, "-c", RUN, words],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -172,6 +197,25 @@ def watched(folder: Path, *commands: str) -> list[tuple[str, str]]:
     assert "FAILED" not in done.stderr, done.stderr
     lines = (folder / "events").read_text().splitlines()
     return [(kind, ast.literal_eval(what)) for kind, what in (one.split("\t", 1) for one in lines)]
+
+
+def asked_of_the_system(log: Path, folder: Path) -> list[tuple[str, str]]:
+    """The calls of a log of strace that succeeded, as `watched` gives events."""
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        call = CALL.search(line)
+        if not call:
+            continue
+        if call["call"] == "connect":
+            if "AF_INET" in line:
+                found.append(("socket.connect", line))
+            continue
+        is_open = call["call"].startswith("open")
+        changes = not is_open or re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", line)
+        for one in PATH.finditer(call["arguments"]):
+            path = os.path.normpath(os.path.join(folder, one["folder"] or "", one["name"]))
+            found.append(("write" if changes else "read", path))
+    return found
 
 
 def strays(events: list, folder: Path, read: set[str], written: set[str]) -> list:
@@ -220,6 +264,22 @@ def test_verbs_stay_in_their_folders(name: str, place: Path) -> None:
     (place / "metrics.json").write_text('{"iteration": 19, "total_loss": 3.5, "lr": 1e-4}\n')
     found = strays(watched(place, *work.commands), place, work.read, work.written)
     assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_what_tensorflow_opens_lies_in_the_folders(place: Path, tmp_path_factory) -> None:
+    state = load_weights("seeded:1", zoo.model_config("tiny")).state
+    write_torch(place / "w.pth", {"model": as_torch({k: v.copy() for k, v in state.items()})})
+    log = tmp_path_factory.mktemp("traced") / "log"
+    tracer = ("strace", "-f", "-y", "-s", "4096", "-e", f"trace={','.join(CALLS)}", "-o", str(log))
+    watched(place, *TRACED.commands, tracer=tracer)
+    events = asked_of_the_system(log, place)
+    assert any(kind == "write" and what.endswith(".index") for kind, what in events)
+    assert any(kind == "write" and ".tfrecord" in what for kind, what in events)
+    found = strays(events, place, TRACED.read, TRACED.written)
+    assert not found, "\n".join(map(str, found))
+    assert strays(events, place, set(), set()), "what is opened is not seen"
 
 
 def test_every_verb_is_watched() -> None:

@@ -12,12 +12,14 @@ from parity.auditing.result import About, Input, Measured, Precision, build_resu
 from parity.claims import claim, margin_claim, verdict_of
 from parity.judge import function_verdict, gradient_verdict
 from parity.localise import Localisation
-from parity.measurements import Matching, Multiple, Relative, matching_place
+from parity.measurements import Findings, Matching, Multiple, Relative, matching_place
 from parity.metrics import Gap
 from parity.trace import Tap, Trace
 from parity_tests.reports.results import evaluation_result
 from replication.faults import clean
 from reports.chapters.clean import CleanOutcome
+from reports.chapters.execution import PLANTED, ExecutionResult, Rule, WrongReduction
+from reports.chapters.timings import Machine, Row, TimingsResult, figure, grown, is_met
 from reports.chapters.training import StepResult
 
 PATHS = ("", "backbone.stem.conv1", "backbone.res2.0.conv1", "sem_seg_head.pixel_decoder.layer_1")
@@ -157,6 +159,68 @@ def clean_audits(failed: tuple[str, ...] = ()) -> dict[str, Any]:
     if failed:
         outcomes[-1] = replace(outcomes[-1], verdict="different", failed=failed)
     return clean.result(outcomes, "parity faults clean --runs 3").to_json()
+
+
+def execution() -> dict[str, Any]:
+    """Two updates of two replicas, executed, with one planted mistake that was named."""
+    command = "parity preflight --config tiny --execute --plant"
+    losses = Relative({"loss_ce": [1.5, 1.5]}, Multiple("loss_gap", 1))
+    planted = WrongReduction(
+        id="share-lost", what="a share is lost", found_by=("losses",), cause="a share is lost"
+    )
+    claims = [
+        *(
+            claim(f"{rule}/losses", "Every loss is the same", losses, "its roundings", command)
+            for rule in ("global", "ddp_mean")
+        ),
+        claim(PLANTED, "Planted mistakes are named", Findings(1, ()), "each is planted", command),
+    ]
+    result = ExecutionResult(
+        verdict="holds",
+        claims=tuple(claims),
+        command=command,
+        config="tiny",
+        precision="float32",
+        image_size=(64, 96),
+        replicas=2,
+        per_core_batch=1,
+        steps=2,
+        targets=8,
+        rules=tuple(
+            Rule(name=rule, beside=beside, verdict="holds", compile_seconds=9.5, run_seconds=1.5)
+            for rule, beside in (("global", "one process"), ("ddp_mean", "two processes"))
+        ),
+        wrong_reductions=(planted,),
+        provenance=PROVENANCE,
+    )
+    return result.to_json()
+
+
+def timings() -> dict[str, Any]:
+    """One figure that reaches its aim, one that was not measured, and one growth."""
+    rounds = {"tf": (1.0, 1.5, 3.0), "torch": (2.0, 2.5, 4.0)}
+    value = figure(rounds, "tf", ("torch",), larger=False)
+    met = Row(
+        name="forward",
+        command="python -m benchmarks.forward",
+        unit="x",
+        of="tf",
+        against=("torch",),
+        aim=0.9,
+        rounds=rounds,
+        value=value,
+        met=is_met(value, 0.9, larger=False),
+    )
+    result = TimingsResult(
+        verdict="not all measured",
+        command="make bench",
+        machine=Machine("a processor", 2, 8 << 30, 0.5, 2400.0, 2),
+        rows=(met, replace(met, rounds={}, value=None, met=None, reason="it was ended")),
+        growth=(grown("images", (1, 2, 4), (1, 2, 4), (0.5, 0.9, 2.1)),),
+        seconds=12.5,
+        provenance=PROVENANCE,
+    )
+    return result.to_json()
 
 
 def results() -> list[dict[str, Any]]:

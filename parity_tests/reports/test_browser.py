@@ -285,6 +285,27 @@ def test_place_cause_and_next_step_are_on_the_first_screen(opened, mixer, scheme
     assert all(one.bounding_box()["y"] < 880 for one in steps.all())
 
 
+FIRST = {
+    "keras3": ("norm", "epsilon 0.001 instead of 1e-05", "mend it in the port"),
+    "planted": (
+        "criterion: loss_mask",
+        "focal alpha and 1 - alpha are swapped",
+        "mend it in the port",
+    ),
+    "undecided": ("wave:output", "the reference is as far from itself", "Next: the same with"),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_screen_of_other_reports_says_as_much(opened, tmp_path, name):
+    recording = load([Path(__file__).parent / "mixer" / f"{name}.json"])
+    page = opened(viewport={"width": 1440, "height": 900})
+    page.goto(write_report(recording, tmp_path).as_uri())
+    for text in FIRST[name]:
+        box = page.locator("main").get_by_text(text).first.bounding_box()
+        assert box["y"] + box["height"] < 900, text
+
+
 def test_boxes_of_the_network_are_opened_by_the_keyboard_and_show_what_is_at_fault(opened, mixer):
     page = opened()
     page.goto(mixer)

@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
+import parity
 from parity.claims import Place
 from parity_tests.reports import recorded
 from parity_tests.reports.page import Page
@@ -15,6 +18,7 @@ from reports.document import number
 from reports.loading import load, of_result
 from reports.render import render
 from reports.story import story_of
+from reports.verification.recheck import unfounded
 
 MIXER = Path(__file__).parent / "mixer"
 WORDS = {"holds", "fails", "equal", "different", "not decided", "not run"}
@@ -215,3 +219,75 @@ def test_the_training_of_a_pair_is_shown_tensor_by_tensor_and_step_by_step(train
 def test_a_pair_that_was_not_trained_has_no_chapter_of_training(files):
     """The twin."""
     assert "Losses, gradients and updates" not in files["report.html"]
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+class Both(Doubled):
+    def forward(self, x):
+        return x * 2, x.sum(1)
+
+
+class OfSix(Doubled):
+    def forward(self, x):
+        if x.shape[-1] != 6:
+            raise ValueError(f"expected six channels, but received {tuple(x.shape)}")
+        return super().forward(x)
+
+
+class Around(nn.Module):
+    """Hands what it is given to one module, and returns its first result."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.c = inner
+
+    def forward(self, x):
+        found = self.c(x)
+        return found[0] if isinstance(found, tuple) else found
+
+
+class Turned(Around):
+    def forward(self, x):
+        return self.c(x.transpose(1, 2)).transpose(1, 2)
+
+
+def told_of(reference, port):
+    x = np.random.default_rng(0).normal(size=(2, 7, 6)).astype(np.float32)
+    names = parity.Names({"c": "c"})
+    pair = parity.Pair(reference.eval(), lambda: Around(port), (x,), names=names)
+    result = parity.audit(pair, executions=(), quiet=True)
+    one = of_result(result.to_json())
+    assert unfounded([one]) == []
+    return story_of([one])
+
+
+def test_a_declared_map_that_lacks_the_order_of_axes_says_what_to_declare():
+    assert told_of(Turned(Doubled()), OfSix()).sentence == (
+        "`c` has the first tensor above its limit: `c:input` has shape (2, 7, 6) instead of "
+        "(2, 6, 7). If only its axes are in another order, declare a `View` of it, or have it "
+        "found: `Names(..., complete=False)`."
+    )
+
+
+def test_a_result_that_one_side_lacks_is_named_and_a_batch_is_no_stack():
+    """The batch of two images has as many rows as the other module has results."""
+    told = told_of(Around(Both()), Doubled())
+    assert told.places[0].line == (
+        "`c` computes another function: `c:output.0` is not returned; no cause is known."
+    )
+    assert any("has its counterpart" in text for text in told.also)
+
+
+class Further(Around):
+    def forward(self, x):
+        return super().forward(x) * 1.5
+
+
+def test_a_difference_of_the_whole_model_is_believed():
+    """It begins at the root, which has no path, and is found in the recording again."""
+    told = told_of(Further(Doubled()), Doubled())
+    assert told.places[0].where == "model"

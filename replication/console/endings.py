@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -19,22 +20,31 @@ REFUSED, FAILED, INTERRUPTED = 2, 3, 130
 _OF_PLACES = frozenset(
     (
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
-        *(errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
+        *(errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
     )
 )
 """What a full disk or a folder that cannot be written says, wherever it was noticed."""
+
+_TOLD = re.compile(
+    rf"(?P<path>/\S+); (?P<reason>{'|'.join(re.escape(os.strerror(one)) for one in _OF_PLACES)})\b"
+)
+"""The same, as TensorFlow's writers say it, whose errors are none of the system's."""
 
 
 def of_input(error: Exception) -> InputError | None:
     """What to tell of an error that is about what was given or where; None for any other."""
     if isinstance(error, ModuleNotFoundError):
         return layer_error(error)
-    if not isinstance(error, OSError) or error.errno not in _OF_PLACES:
+    path, reason = None, None
+    if isinstance(error, OSError):
+        if error.errno in _OF_PLACES:
+            path, reason = error.filename, f"{type(error).__name__}: {error.strerror}"
+    elif told := _TOLD.search(str(error)):
+        path, reason = told["path"], told["reason"]
+    if reason is None:
         return None
     return InputError(
-        f"{error.filename or 'a file'} cannot be used",
-        f"{type(error).__name__}: {error.strerror}",
-        "choose another folder, or free some space",
+        f"{path or 'a file'} cannot be used", reason, "choose another folder, or free some space"
     )
 
 

@@ -15,6 +15,7 @@ from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
 from parity.errors import InputError
 from parity.measurements import Findings
+from parity.reading.content import parse_json
 from parity.records import plain, strict, typed
 from replication.console.progress import without_notes
 from replication.forward.run import PIXELS
@@ -182,7 +183,7 @@ def _read(notes: Path | None) -> dict[Case, CleanOutcome]:
     known = {}
     for line in notes.read_text(encoding="utf-8").splitlines():
         try:
-            outcome = typed(CleanOutcome, json.loads(line))
+            outcome = typed(CleanOutcome, parse_json(line.encode(), str(notes)))
         except ValueError:  # the last line of a run that was ended while it wrote
             continue
         known[outcome.case] = outcome

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.errors import InputError
 from parity.faults import Outcome
+from parity.reading.content import parse_json
 from parity.records import plain, typed
 from replication.faults import state
 
@@ -40,7 +41,7 @@ class Notes:
             return
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                noted = json.loads(line)
+                noted = parse_json(line.encode(), str(self.path))
             except ValueError:  # the last line of a run that was ended while it wrote
                 continue
             if noted.pop("case") != dict(self.case):

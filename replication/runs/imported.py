@@ -1,7 +1,6 @@
 """Runs that other programs recorded, read from their own files."""
 
 import hashlib
-import json
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,7 +77,9 @@ def import_run(source: Path, out: Path, config: str) -> None:
                     record.write(one.step, split, values, one.seconds)
     except OSError as error:
         raise InputError(
-            f"{out} cannot be written", f"{type(error).__name__}: {error.strerror}"
+            f"{out} cannot be written",
+            f"{type(error).__name__}: {error.strerror}",
+            "choose another folder, or free some space",
         ) from None
 
 
@@ -109,28 +110,27 @@ def read_detectron2(path: Path) -> Iterator[Values]:
     Raises InputError naming the line that is no such object.
     """
     from parity.errors import InputError
+    from parity.reading import bounds
+    from parity.reading.content import parse_json, read_bytes
 
     seconds, before = 0.0, 0
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read", f"{type(error).__name__}: {error}") from None
+    lines = read_bytes(path, bounds.RECORD_BYTES, "log").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = parse_json(line, "it")
             step = int(content.pop("iteration")) + 1
             values = {k: float(v) for k, v in content.items() if v is not None}
             seconds += values.get("time", 0.0) * max(step - before, 0)
             before = step
             yield Values(step, values, round(seconds, 3))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if number == len(lines) and number > 1 and not line.endswith("\n"):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            if number == len(lines) and number > 1 and not line.endswith(b"\n"):
                 return
             raise InputError(
                 f"{path}, line {number} is not one of Detectron2's",
-                f"{type(error).__name__}: {error}",
+                " ".join(f"{type(error).__name__}: {error}".split()),
                 'expected: {"iteration": 19, "total_loss": 98.5, "lr": 0.0001, ...}',
             ) from None
 

@@ -24,7 +24,7 @@ from maskformer.runs.run_record import METRICS, has_run
 from maskformer.runs.run_settings import RunSettings, settle, solver_changes, training_words
 from parity.errors import InputError
 from parity.files import hold, replacing
-from parity.reading.content import read_json
+from parity.reading.content import parse_json, read_json
 from replication.console.progress import steps_shown
 from replication.sides.implementation import TrainerPlace
 from replication.sides.side import implementation
@@ -254,7 +254,7 @@ def last_row(folder: Path) -> tuple[int, Mapping[str, Any]]:
         return 0, {}
     for line in reversed(lines):
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            row = json.loads(line)
+            row = parse_json(line, "a row of the run")
             if row["split"] == "train":
                 return row["step"], row
     return 0, {}

@@ -68,11 +68,6 @@ class BucketPath:
         """The file, to be read or written."""
         return tf.io.gfile.GFile(self._text, mode)
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole file."""
-        with self.open("rb") as file:
-            return file.read().decode(encoding)
-
 
 class ShardFile:
     """One shard, read by position from any thread."""

@@ -29,6 +29,7 @@ from maskformer.data.panoptic_dataset import PanopticImages, index_map
 from maskformer.data.semantic_dataset import SemanticImages
 from parity.errors import InputError
 from parity.files import replacing
+from parity.reading import bounds
 from parity.reading.content import parse_json
 from tf_impl.storage.bucket import BucketPath, ShardFile, path_of
 
@@ -133,7 +134,7 @@ def deserialize(serialized: bytes, name: str = "record") -> Annotated:
     photograph that cannot be decoded, sizes that differ, and class lists that do not fit the map.
     """
     features = parse(serialized, name)
-    image = image_files.photograph(_only(features, "image/encoded", name), name)
+    image = image_files.photograph(_only(features, "image/encoded", bytes, name), name)
     if image.shape[:2] != (size := _size(features, name)):
         raise InputError(
             f"{name}: image/encoded is {image.shape[0]}x{image.shape[1]}",
@@ -147,7 +148,7 @@ def labels_of(features: dict[str, list], name: str) -> Annotated:
     """The annotation of a parsed record without its photograph. Raises InputError likewise."""
     size = _size(features, name)
     if LABEL_MAP in features:
-        labels = _decode(_only(features, LABEL_MAP, name), size, f"{name}: {LABEL_MAP}")
+        labels = _decode(_only(features, LABEL_MAP, bytes, name), size, f"{name}: {LABEL_MAP}")
         return Annotated(image=None, labels=labels)
     if SEGMENT_MAP not in features:
         raise InputError(
@@ -155,9 +156,9 @@ def labels_of(features: dict[str, list], name: str) -> Annotated:
             f"it has: {', '.join(sorted(features))}",
             "Write the records with `parity data tfrecord`.",
         )
-    segments = _decode(_only(features, SEGMENT_MAP, name), size, f"{name}: {SEGMENT_MAP}")
-    class_ids = np.array(features.get("image/object/class/label", []), np.int32)
-    is_crowd = np.array(features.get("image/object/is_crowd", []), bool)
+    segments = _decode(_only(features, SEGMENT_MAP, bytes, name), size, f"{name}: {SEGMENT_MAP}")
+    class_ids = _numbers(features, "image/object/class/label", name)
+    is_crowd = _numbers(features, "image/object/is_crowd", name).astype(bool)
     if len(class_ids) != len(is_crowd) or int(segments.max()) > len(class_ids):
         raise InputError(
             f"{name}: the segment map reaches {segments.max()}",
@@ -168,13 +169,13 @@ def labels_of(features: dict[str, list], name: str) -> Annotated:
 
 
 def _size(features: dict[str, list], name: str) -> tuple[int, int]:
-    return tuple(int(_only(features, f"image/{side}", name)) for side in ("height", "width"))
+    return tuple(_only(features, f"image/{side}", int, name) for side in ("height", "width"))
 
 
 def segment_ids(serialized: bytes) -> np.ndarray:
     """The data set's segment ids [H,W] int32 of a panoptic record: exactly the PNG's."""
     features = parse(serialized, "record")
-    ids = np.asarray([0, *features["image/object/segment_id"]], np.int32)
+    ids = np.append(np.int32(0), _numbers(features, "image/object/segment_id", "record"))
     return ids[labels_of(features, "record").segments]
 
 
@@ -192,15 +193,28 @@ def parse(serialized: bytes, name: str) -> dict[str, list]:
     }
 
 
-def _only(features: dict[str, list], key: str, name: str) -> Any:
+def _only(features: dict[str, list], key: str, kind: type, name: str) -> Any:
     values = features.get(key, [])
-    if len(values) != 1:
+    if len(values) != 1 or type(values[0]) is not kind:
         raise InputError(
             f"{name} has {len(values)} values of {key}",
-            "expected: one",
+            f"expected: one of type {kind.__name__}",
             "Write the records with `parity data tfrecord`.",
         )
     return values[0]
+
+
+def _numbers(features: dict[str, list], key: str, name: str) -> np.ndarray:
+    """The whole numbers of a feature, int32; none where it is missing."""
+    values = features.get(key, [])
+    bound = np.iinfo(np.int32)
+    if not all(type(one) is int and bound.min <= one <= bound.max for one in values):
+        raise InputError(
+            f"{name}: {key} has values that are no numbers of 32 bits",
+            f"such as {str(values[0])[:40]}",
+            "The record is damaged: write it again.",
+        )
+    return np.array(values, np.int32)
 
 
 def _decode(encoded: bytes, size: tuple[int, int], what: str) -> np.ndarray:
@@ -377,7 +391,10 @@ def _manifest(
 
 
 def _json(path: Path | BucketPath) -> Any:
-    return parse_json(path.read_text(encoding="utf-8").encode(), str(path))
+    if path.stat().st_size > bounds.RECORD_BYTES:
+        raise InputError(f"{path} is too large", f"at most {bounds.RECORD_BYTES:,} bytes are read")
+    with path.open("rb") as file:
+        return parse_json(file.read(), str(path))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -470,7 +487,28 @@ def _read_manifest(folder: Path | BucketPath) -> dict[str, Any]:
         raise InputError(
             f"{path} has the format {known!r}", f"expected: {FORMAT}", "Write the records again."
         )
+    shards = manifest.get("shards")
+    kinds = {"file": str, "images": int, "bytes": int, "sha256": str}
+    if not isinstance(shards, list) or not all(
+        isinstance(one, dict) and all(type(one.get(key)) is kind for key, kind in kinds.items())
+        for one in shards
+    ):
+        raise InputError(f"{path} does not list its files", f"expected of each: {', '.join(kinds)}")
+    for one in shards:
+        if one["file"] != os.path.basename(one["file"]) or one["file"] in ("", ".", ".."):
+            raise InputError(
+                f"{path} names a file outside its folder",
+                f"`file` is {one['file']!r}",
+                "expected: the name of a file beside it",
+            )
     return manifest
+
+
+def _lies_in(record: Any, size: int) -> bool:
+    """Whether a record of an index says numbers as they are written, within a file of `size`."""
+    offset, length, _, *numbers = record
+    whole = all(type(one) is int and one >= 0 for one in (offset, length, *numbers))
+    return whole and len(numbers) == 3 and offset + _HEADER + length + _FOOTER <= size
 
 
 def _read_index(path: Path | BucketPath, entry: dict[str, Any]) -> dict[str, Any]:
@@ -490,7 +528,9 @@ def _read_index(path: Path | BucketPath, entry: dict[str, Any]) -> dict[str, Any
         )
     try:
         index = _json(beside)
-        consistent = len(index["records"]) == entry["images"]
+        consistent = len(index["records"]) == entry["images"] and all(
+            _lies_in(record, entry["bytes"]) for record in index["records"]
+        )
     except (ValueError, KeyError, TypeError):
         consistent = False
     if not consistent:

@@ -121,10 +121,12 @@ def test_loader_processes_change_nothing(sides) -> None:
 
 
 def test_wrong_records_for_a_mapper_are_named(sides) -> None:
-    _, records, config, _ = sides
+    images, records, config, _ = sides
     other = SMALL_COCO if config.mapper == "mask_former_semantic" else SMALL_ADE20K
     with pytest.raises(InputError, match=r"records\n  inputs.mapper is"):
         TrainingData(records, other, 0, 8)
+    with pytest.raises(InputError, match=r"records\n  inputs.mapper is"):
+        torch_dataset.TrainingData(images, other, 0, 8)
 
 
 def test_targets_without_a_place_are_counted_and_void() -> None:

@@ -1,5 +1,6 @@
 """The program ends with a status that says which it was: a verdict, an input, itself, a stop."""
 
+import errno
 import re
 import signal
 import subprocess
@@ -66,9 +67,14 @@ def test_what_was_given_wrongly_stays_a_2(raising, parity, tmp_path):
     assert parity("zoo", "no_such_config")[0] == 2
     assert parity("verify", tmp_path)[0] == 2
     assert parity("zoo", "--no-such-option")[0] == 2
-    raising(OSError(28, "No space left on device", "out"))
-    status, _, err = parity("zoo", "coco_r50")
-    assert (status, "out cannot be used" in err) == (2, True)
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device", "/out"),
+        FileExistsError(errno.EEXIST, "File exists", "/out"),  # a folder below a file
+        RuntimeError("/out; No space left on device [Op:SaveV2]"),  # as TensorFlow says it
+    ):
+        raising(error)
+        status, _, err = parity("zoo", "coco_r50")
+        assert (status, "/out cannot be used" in err) == (2, True), err
 
 
 def test_an_interruption_is_a_130_and_says_what_is_kept(raising, parity, tmp_path):

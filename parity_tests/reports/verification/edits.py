@@ -41,7 +41,8 @@ def _others(value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int | float):
-        yield from (value + 1, value * 1000 + 1, -value - 1, math.nan, math.inf)
+        more = value + max(1, abs(value))  # a large number plus one is the same, but for rounding
+        yield from (more, value * 1000 + 1, -value - 1, math.nan, math.inf)
     elif isinstance(value, str):
         words = {"holds": "fails", "fails": "holds", "equal": "different", "different": "equal"}
         yield from (words.get(value, f"{value}x"), f"{value}.another", "head")

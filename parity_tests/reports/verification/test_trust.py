@@ -1,33 +1,38 @@
 """Nothing is said of a recording that contradicts itself: by no verb, after no edit."""
 
 import copy
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parity.errors import InputError
 from parity.records import json_text, strict
 from parity_tests.reports import recorded
 from parity_tests.reports.results import evaluation_result
+from parity_tests.reports.test_comparing_chapters import examples, functions
 from parity_tests.reports.test_recordings import RECORDINGS
 from parity_tests.reports.test_samples import SAMPLE
 from parity_tests.reports.verification import edits
-from reports.evidence import json_bytes
+from reports.evidence import DATA, json_bytes
 from reports.given import is_given
+from reports.kinds import KINDS
 from reports.loading import load, of_result
 from reports.render import write_report
 from reports.verification.recheck import unfounded
 
 MIXER = Path(__file__).parents[1] / "mixer"
+FURTHER = (recorded.execution(), recorded.timings(), functions(True).to_json())
 SOUND = {
     **{f"{one.kind.name}, recorded": one for one in load([RECORDINGS, SAMPLE]) if one.run is None},
     **{f"{path.stem}, of a Mixer": load([path])[0] for path in sorted(MIXER.glob("*.json"))},
-    **{f"{one.kind.name}, made": one for one in map(of_result, recorded.results())},
+    **{f"{one.kind.name}, made": one for one in map(of_result, (*recorded.results(), *FURTHER))},
+    "examples, made": of_result(examples(True).to_json()),
     "audit, with errors in place": of_result(recorded.audit(1e6, None)),
 }
 
@@ -50,6 +55,12 @@ def test_a_sound_recording_is_believed(name):
     assert unfounded([SOUND[name]]) == []
 
 
+def test_recordings_of_every_kind_are_edited():
+    """But of two: a receipt is hashes, and what a run says of itself follows from nothing."""
+    edited = {SOUND[name].kind.name for name in DERIVED}
+    assert edited | {"receipt", "run"} == {kind.name for kind in KINDS.values()}
+
+
 def refuted(result):
     """Whether a recording is refused, or found to contradict itself."""
     try:
@@ -64,6 +75,72 @@ def test_every_edit_of_what_follows_is_found(name, place, how):
     one, places = SOUND[name], LOOSE[name]
     place = places[place % len(places)]
     assert refuted(edits.edited(content(one), place, how)), (place, how)
+
+
+@pytest.fixture(scope="module")
+def sound_reports(tmp_path_factory):
+    """A report of each sound recording, made when it is first asked for."""
+    made = {}
+
+    def report_of(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("sound")
+            write_report([SOUND[name]], made[name])
+        return made[name]
+
+    return report_of
+
+
+def with_evidence(report, content, folder):
+    """A report whose evidence is another, and whose list of evidence says so."""
+    shutil.copytree(report, folder)
+    (path,) = (path for path in (folder / "evidence").rglob("*.json"))
+    document = (folder / DATA).read_text(encoding="utf-8")
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(content)
+    after = hashlib.sha256(content).hexdigest()
+    (folder / DATA).write_text(document.replace(before, after), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(DERIVED), st.integers(0, 10**9), st.integers(0, 10**3))
+def test_every_edit_is_caught_by_every_verb(
+    sound_reports, tmp_path_factory, parity, name, place, how
+):
+    one, places = SOUND[name], LOOSE[name]
+    place = places[place % len(places)]
+    folder = tmp_path_factory.mktemp("edited")
+    edited = json.dumps(edits.edited(content(one), place, how)).encode()
+    (folder / "edited.json").write_bytes(edited)
+    (folder / "sound.json").write_bytes(one.files[one.main])
+    lying = with_evidence(sound_reports(name), edited, folder / "lying")
+    for words in (
+        ("report", folder / "edited.json", "--out", folder / "out"),
+        ("compare", folder / "sound.json", folder / "edited.json"),
+        ("verify", lying),
+    ):
+        status, out, err = parity(*words)
+        named = "but should be" in out if status == 1 else "parity: " in err
+        assert (status in (1, 2), named) == (True, True), (words, place, how)
+        assert "acceptable? Yes" not in out
+        assert "Traceback" not in err
+    assert not (folder / "out").exists()
+    shutil.rmtree(folder)
+
+
+def test_a_verdict_of_a_place_is_that_of_the_module_that_ran_alone():
+    """An edit that chance seldom finds: the words of a verdict, where no number is another."""
+    sound = content(SOUND["faults, of a Mixer"])
+    for name, value in (("key", "head"), ("key", "stem:output"), ("claim", "same_precision")):
+        place = ("localisations", 1, "verdicts", 0, name)
+        edited = copy.deepcopy(sound)
+        edits.at(edited, place[:-1])[name] = value
+        found = unfounded([of_result(edited)])
+        assert found, (name, value)
+        told = "localisations[1] (blocks.1.channels).verdicts[0]"
+        assert all(one.place.startswith(told) for one in found), found
 
 
 def test_what_is_taken_as_recorded_is_less_than_what_is_found():
