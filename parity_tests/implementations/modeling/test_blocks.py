@@ -313,6 +313,14 @@ def test_position_encoding_equals_reference(size):
     assert failures(judge_block(pair, {"x": normal(2, 3, *size)}, axes=MAPS)) == []
 
 
+def test_position_encoding_of_a_bfloat16_map_counts_in_float32():
+    encode, x = torch_position_encoding.PositionEmbeddingSine(16), torch.zeros(1, 8, 20, 300)
+    found = encode(x.bfloat16())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, encode(x))
+    assert encode(x.double()).dtype == torch.float64
+
+
 def test_position_encoding_counted_from_zero_fails(monkeypatch):
     encode = tf_position_encoding.sine_position_encoding
     monkeypatch.setattr(
