@@ -99,8 +99,9 @@ class Measured:
         failing = [
             verdict.margin
             for name, run in self.executions.items()
+            if name != BFLOAT16
             for verdict in same_precision(run.gaps, self.reference32, self.floors32)
-            if name != BFLOAT16 and verdict.fails
+            if verdict.fails
         ]
         return bool(failing) and max(failing) <= MARGINAL
 

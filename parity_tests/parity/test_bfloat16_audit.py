@@ -12,6 +12,7 @@ from parity.errors import InputError
 from parity.judge import EPSILONS, least_floor
 from parity.metrics import Gap
 from parity_tests.reports.recorded import COMMAND
+from reports.audit_story import told
 from reports.loading import of_result
 from reports.render import write_report
 from reports.verification.recheck import recheck
@@ -37,6 +38,8 @@ class Port(tf_keras.Model):
         super().__init__()
         self.mistake = mistake
         self.norm = tf_keras.layers.LayerNormalization(epsilon=1e-5)
+        if mistake == "statistics":
+            self.norm = Statistics()
         for name, size in SIZES.items():
             constant = tf_keras.initializers.Constant
             kernel, bias = constant(state[f"{name}.weight"].T), constant(state[f"{name}.bias"])
@@ -47,6 +50,7 @@ class Port(tf_keras.Model):
         hidden = tf.nn.relu(self.up(self.norm(tokens)))
         if hidden.dtype == tf.bfloat16:
             hidden = self.coarse(hidden) if self.mistake == "coarse" else hidden
+            hidden = hidden * 1.015625 if self.mistake == "scaled" else hidden
             tokens = self.coarse(tokens) if self.mistake == "coarse residual" else tokens
         return tf.cast(tokens, hidden.dtype) + self.down(hidden)
 
@@ -54,6 +58,15 @@ class Port(tf_keras.Model):
     def coarse(x):
         """`x` in steps of an eighth, as of a narrower format."""
         return tf.round(x * 8) / 8
+
+
+class Statistics(tf_keras.layers.Layer):
+    """A layer norm whose statistics are bfloat16 where its input is."""
+
+    def call(self, x):
+        mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + tf.cast(1e-5, x.dtype))
 
 
 def pair(mistake=""):
@@ -100,8 +113,28 @@ def test_a_result_in_bfloat16_is_drawn_and_verified(clean, tmp_path):
 @pytest.mark.parametrize("mistake", ["coarse", "coarse residual"])
 def test_a_mistake_in_bfloat16_alone_fails_that_claim_alone(mistake):
     found = audited(mistake, ("eager", "bfloat16"))
-    assert [one.id for one in found.failing] == ["same_precision_bfloat16"]
+    assert [one.id for one in found.failing] == [
+        "same_precision_bfloat16",
+        "isolated_precision_bfloat16",
+    ]
     assert found.first_divergence is not None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "place", "cause"),
+    [
+        ("scaled", "model", "the result is multiplied by 1.02"),
+        ("statistics", "norm", "computed in bfloat16"),
+    ],
+)
+def test_what_bfloat16_hides_in_place_is_seen_alone(mistake, place, cause):
+    found = audited(mistake)
+    (failing,) = found.failing
+    assert failing.id == "isolated_precision_bfloat16"
+    assert failing.place.part == place
+    assert cause in failing.cause
+    assert place in "".join(told(found))
+    assert recheck(of_result(found.to_json())) == []
 
 
 def test_float32_is_not_run_where_bfloat16_alone_is_asked_for():
