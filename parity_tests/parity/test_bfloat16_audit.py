@@ -10,7 +10,9 @@ from torch import nn
 import parity
 from parity.errors import InputError
 from parity.judge import EPSILONS, least_floor
+from parity.judging.alone import beyond_one_rounding, narrowed
 from parity.metrics import Gap
+from parity.trace import Tap
 from parity_tests.reports.recorded import COMMAND
 from reports.audit_story import told
 from reports.loading import of_result
@@ -176,3 +178,28 @@ def test_a_framework_that_has_no_such_precision_is_refused():
     finally:
         registry.ENTRIES.clear()
         registry.ENTRIES.update(known)
+
+
+NUMBERS = np.random.default_rng(1).normal(size=(3, 400)) * np.geomspace(1e-6, 1e6, 400)
+
+
+def test_numbers_are_rounded_as_torch_rounds_them():
+    exact = torch.from_numpy(NUMBERS.astype(np.float32))
+    np.testing.assert_array_equal(narrowed(exact.numpy()), exact.bfloat16().float().numpy())
+    ties = np.float32([1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -0.0])
+    np.testing.assert_array_equal(narrowed(ties), np.float32([1.0, 1.0 + 2.0**-6, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("made", "least", "most"),
+    [
+        (narrowed(NUMBERS), 0.0, 0.0),  # rounded once
+        (narrowed(NUMBERS * (1 + 1e-6)), 0.0, 1e-6),  # a float32 error, then rounded
+        (narrowed(narrowed(NUMBERS) * 1.3) / 1.3, 1e-3, 1e-2),  # no numbers of bfloat16
+        (narrowed(narrowed(NUMBERS * 1.3) * 1.3**-1), 1e-4, 1e-2),  # rounded twice
+        (NUMBERS * (1 + 1e-6), 9e-7, 2e-6),  # not rounded at all
+    ],
+)
+def test_one_rounding_to_bfloat16_is_taken_off(made, least, most):
+    exact, found = (Tap("norm", "output", "", 0, "AB", one) for one in (NUMBERS, made))
+    assert least <= beyond_one_rounding(found, exact).l2 <= most
