@@ -204,11 +204,15 @@ def rounded(tap: Tap) -> Tap:
 
 
 def narrowed(array: np.ndarray) -> np.ndarray:
-    """Finite floats rounded to bfloat16, ties to even, in the dtype that they have."""
-    bits = np.array(array, np.float32, order="C").view(np.uint32)
-    bits += 0x7FFF + ((bits >> 16) & 1)
-    bits &= 0xFFFF0000
-    return bits.view(np.float32).astype(array.dtype)
+    """Floats rounded to bfloat16, ties to even, in the dtype that they have; what would overflow is
+    rounded down, and what is not finite stays."""
+    exact = np.array(array, np.float32, order="C")
+    bits = exact.view(np.uint32)
+    with np.errstate(over="ignore"):
+        near = ((bits + (0x7FFF + ((bits >> 16) & 1))) & 0xFFFF0000).view(np.float32)
+    down = (bits & 0xFFFF0000).view(np.float32)
+    near = np.where(np.isfinite(near), near, down)
+    return np.where(np.isfinite(exact), near, exact).astype(array.dtype)
 
 
 def _pushed(tap: Tap) -> Tap:

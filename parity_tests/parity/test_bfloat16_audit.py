@@ -188,6 +188,11 @@ def test_numbers_are_rounded_as_torch_rounds_them():
     np.testing.assert_array_equal(narrowed(exact.numpy()), exact.bfloat16().float().numpy())
     ties = np.float32([1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -0.0])
     np.testing.assert_array_equal(narrowed(ties), np.float32([1.0, 1.0 + 2.0**-6, 0.0]))
+    edges = np.float32([np.nan, -np.inf, np.finfo(np.float32).min])
+    np.testing.assert_array_equal(
+        narrowed(edges), np.float32([np.nan, -np.inf, -(2.0**128) * (1 - 2.0**-8)])
+    )
+    assert np.isnan(narrowed(np.uint32([0xFFFFFFFF]).view(np.float32))).all()
 
 
 @pytest.mark.parametrize(
