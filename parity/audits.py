@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.auditing.advice import easy
+from parity.auditing.alone import bfloat16_claims
 from parity.auditing.extremes import extreme_claims
 from parity.auditing.hard_inputs import with_hard_inputs
 from parity.auditing.miscalled import miscalled
@@ -149,6 +150,10 @@ def judge_port(
     if pair.extreme_inputs and options.only is None:
         with steps("extreme inputs"):
             extremes = extreme_claims(reference, port, options)
+    halves = []
+    if port.bfloat16 is not None and options.only is None and options.places is None:
+        with steps("modules alone, bfloat16"):
+            halves = bfloat16_claims(reference, port, options)
     if once:
         port.release64()
         reference.release64()
@@ -161,7 +166,7 @@ def judge_port(
         reference.release()
         port.float32 = port.bfloat16 = None
         give_back()
-    claims = [*extremes, *trained]
+    claims = [*extremes, *halves, *trained]
     if alone and (options.isolate or measured.undecided):
         claims.append(isolated_claim(alone, localisations, options.command))
     if options.claims is not None:

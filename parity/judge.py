@@ -287,6 +287,15 @@ def same_decisions(
     return verdict(values[worst], detail)
 
 
+def narrower(error: float) -> str | None:
+    """The type whose rounding makes such a relative error: half a unit in its last place, down to a
+    tenth of that where sums of many have cancelled some; None where none does."""
+    for name, digits in ((BFLOAT16, 8), ("float16", 11)):
+        if 0.1 * 2.0**-digits <= error <= 2.0**-digits:
+            return name
+    return None
+
+
 def describe(found: Gap) -> str:
     """Where the largest difference of a gap is, and both values there; empty where unknown."""
     if found.problem is not None and not found.where:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from parity.auditing.result import AuditResult
 from parity.auditing.unfinished import Unfinished
 from parity.claims import Claim
+from parity.judging.alone import IDENTITY as ALONE
 from parity.localise import Localisation
 from parity.measurements import Matching
 from parity.trace import module_of
@@ -65,6 +66,8 @@ def told(result: AuditResult) -> list[str]:
         if one.id.startswith("extreme_") and one.place:
             cause = f": {one.cause}" if one.cause else ""
             lines += ["", f"On extreme inputs: {one.place.text}{cause}."]
+        if one.id == ALONE and one.place:
+            lines += ["", f"Alone, in bfloat16: {one.place.text}: {one.cause}."]
     training = in_training(result)
     if training:
         lines += ["", "In the training step:"]
@@ -79,7 +82,7 @@ def told(result: AuditResult) -> list[str]:
             "Look there for a product or a sum in a lower precision (bfloat16, TF32), for a "
             "formula that cancels digits, and for what an execution does otherwise.",
         ]
-    elif not places and not training:
+    elif not places and not training and not any(one.id == ALONE for one in failed):
         lines += ["", "No module differs when it is run alone on the reference's tensors."]
     return lines
 

@@ -113,6 +113,7 @@ AUDITED = {
     "initial_weights": "initial_weights",
     "same_precision": "precision",
     "extreme_precision": "precision",
+    "isolated_precision": "precision",
     "same_decisions": "precision",
     "capture": "precision",
     "production": "precision",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from parity.auditing.result import AuditResult
+from parity.judge import narrower
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class LessExact:
         key, path: of the tensor, and of its module.
         executions: those in which it fails; `others` those in which it holds.
         ratio: its largest error there, in units of the float32 reference's own.
+        error: the largest of those errors, relative.
     """
 
     key: str
@@ -20,13 +22,16 @@ class LessExact:
     executions: tuple[str, ...]
     others: tuple[str, ...]
     ratio: float
+    error: float
 
     @property
     def cause(self) -> str:
         """What the executions say of the cause."""
         text = f"less exact in float32 alone ({', '.join(self.executions)}"
         text += f", not {', '.join(self.others)}" if self.others else ""
-        return f"{text}): {self.ratio:.3g} times as far from float64 as the reference"
+        text = f"{text}): {self.ratio:.3g} times as far from float64 as the reference"
+        kind = narrower(self.error)
+        return f"{text}, by an error as of numbers in {kind}" if kind else text
 
 
 def less_exact(result: AuditResult) -> LessExact | None:
@@ -45,5 +50,6 @@ def less_exact(result: AuditResult) -> LessExact | None:
                 tuple(failed),
                 tuple(name for name in layer.float32 if name not in failed),
                 max(layer.float32[name].ratio for name in failed),
+                max(layer.float32[name].e_port for name in failed),
             )
     return None

@@ -2,7 +2,7 @@
 
 Each class carries the attribute names of its torch counterpart (`weight`, `bias`, `running_mean`,
 `in_proj_weight`), so that a variable's path is a state-dict key. Norms and softmax keep their
-statistics in float32 under a bfloat16 policy.
+statistics in float32 under a bfloat16 policy, and gradients of biases are added up there.
 """
 
 import math
@@ -48,6 +48,26 @@ def torch_default_bias(fan_in: int) -> tf_keras.initializers.Initializer:
 def wide(x: tf.Tensor) -> tf.Tensor:
     """`x` in a dtype wide enough for sums: float32 for 16-bit floats, else its own."""
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """``x + bias`` [...,C] whose gradient for the bias is a sum in float32 where `x` has 16 bits.
+
+    TensorFlow's own kernel for a CPU adds up in the dtype of `x`, where a sum stops growing.
+    """
+    bias = tf.convert_to_tensor(bias)
+    if x.dtype.size >= 4:
+        return tf.nn.bias_add(x, bias)
+
+    @tf.custom_gradient
+    def add(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(above: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            summed = tf.reduce_sum(wide(above), axis=tuple(range(above.shape.rank - 1)))
+            return above, tf.cast(summed, bias.dtype)
+
+        return tf.nn.bias_add(x, bias), gradient
+
+    return add(x, bias)
 
 
 def _normalise(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
@@ -211,7 +231,7 @@ class Conv2d(tf_keras.layers.Layer):
             dilations=self.dilation,
         )
         if self.bias is not None:
-            x = tf.nn.bias_add(x, self.bias)
+            x = add_bias(x, self.bias)
         if self.norm is not None:
             x = self.norm(x)
         if self.activation is not None:
@@ -291,7 +311,7 @@ def linear(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor
     in_features, out_features = weight.shape
     out = tf.matmul(tf.reshape(x, (-1, in_features)), weight)
     if bias is not None:
-        out = tf.nn.bias_add(out, bias)
+        out = add_bias(out, bias)
     return tf.reshape(out, (*x.shape[:-1], out_features))
 
 

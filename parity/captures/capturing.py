@@ -52,7 +52,8 @@ class Asked:
         title: what is captured, for people.
         decided: tells the taps that are scores, whose choices must be the same in float32.
         inputs: a description of the inputs, by default made from them.
-        training: makes of a side's float64 model what trains it, whose step is captured as well.
+        training: makes of a side's float64 model, and its inputs, what trains it, whose step is
+            captured as well.
     """
 
     precisions: Sequence[str] = PRECISIONS
@@ -62,7 +63,7 @@ class Asked:
     title: str = "Capture"
     decided: Callable[[Tap], bool] = lambda tap: False
     inputs: Sequence[Input] | None = None
-    training: Callable[[Any], Trained] | None = None
+    training: Callable[[Built, Inputs], Trained] | None = None
 
 
 def capture(
@@ -190,7 +191,7 @@ def _reference(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
         floors=found.floors,
         errors32=found.errors32,
         floors32=found.floors32,
-        **_step(found.built.model, place, asked, steps, floors=True),
+        **_step((found.built, cast(pair.inputs, "float64")), place, asked, steps, floors=True),
         stages={one.path: pair.stage(one.path) for one in taps.places().values()},
         decided=tuple(key for key in taps if asked.decided(taps[key])),
         pairing=pair.names.pairing,
@@ -217,7 +218,8 @@ def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
             found = returned(pair.weights.state, pair.weights.read(built.model))
             back = GivenBack(count=found.count, changed=found.changed, sha256=found.sha256)
         if precision == "float64":
-            step = _step(built.model, place, asked, steps, floors=False)
+            inputs = cast(_inputs(pair, built.framework), precision)
+            step = _step((built, inputs), place, asked, steps, floors=False)
         device = asked.device if precision != "float64" else "cpu"
         for execution in _executions(built, precision, asked):
             with steps(f"port, {precision}, {execution}, on {device}"):
@@ -238,11 +240,13 @@ def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
     )
 
 
-def _step(model: Any, place: Path, asked: Asked, steps: Steps, *, floors: bool) -> dict[str, Any]:
+def _step(
+    trained_on: tuple[Built, Inputs], place: Path, asked: Asked, steps: Steps, *, floors: bool
+) -> dict[str, Any]:
     """The training step of a float64 model, where it is asked for; of a reference, its floors."""
     if asked.training is None:
         return {}
-    trained, file = asked.training(model), file_of("float64", "training")
+    trained, file = asked.training(*trained_on), file_of("float64", "training")
     with steps("training step, float64"):
         run = capture_step(trained, place, file)
     if not floors:

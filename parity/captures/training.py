@@ -15,7 +15,7 @@ from parity.captures.kept import Run
 from parity.captures.stored import StoredTaps, TapWriter
 from parity.metrics import Gap, gap, perturb_ulp, worst
 from parity.trace import Tap
-from parity.training.measured import TWINS
+from parity.training.measured import NOTHING_DROPPED, TWINS
 from parity.training.sides import Arrays, Side
 
 PRECISION, EXECUTION = "float64", "training"
@@ -37,7 +37,8 @@ def capture_step(trained: Trained, place: Path, file: str) -> Run:
         for tap in _losses(trained):
             writer(tap)
         side = trained.side
-        side.gradient_recorder("eager", None)(side.inputs, writer)
+        with side.training() as inputs:
+            side.gradient_recorder("eager", NOTHING_DROPPED)(inputs, writer)
         for key, value in updated(side).items():
             writer(_tap(key, value))
     return Run(
@@ -48,9 +49,10 @@ def capture_step(trained: Trained, place: Path, file: str) -> Run:
 def step_floors(trained: Trained, taps: StoredTaps) -> dict[str, Gap]:
     """How far rounding alone moves each tap of a reference's captured step."""
     side = trained.side
-    recorder = side.gradient_recorder("eager", None)
+    recorder = side.gradient_recorder("eager", NOTHING_DROPPED)
     gradients = {one.key: taps[one.key] for one in taps.entries if "grad" in one.kind}
-    floors = dict(side.built.framework.measure_floors(recorder, side.inputs, gradients))
+    with side.training() as inputs:
+        floors = dict(side.built.framework.measure_floors(recorder, inputs, gradients))
     twins: list[dict[str, Tap]] = []
     for seed in TWINS:
         with recorder.perturbed(seed):

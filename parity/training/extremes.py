@@ -41,12 +41,12 @@ def extreme_loss_claim(step: ReferenceStep, port: Side, recorder: Any, command: 
     verdicts: dict[str, Verdict] = {}
     wrong: list[tuple[str, tuple[Any, Any, Any]]] = []
     for kind, taps, exact in _cases(step, KINDS):
-        ours = _alone(port, recorder, taps, "eager")
+        ours = on_outputs(port, recorder, taps, "eager")
         gaps = _gaps(ours, exact)
         names = {key: f"{key} given outputs {kind}" for key in gaps}
         found = {key: gradient_verdict(names[key], one, NO_FLOOR) for key, one in gaps.items()}
         if any(one.fails for one in found.values()):
-            floors = _floors(step.side, step.forward, taps, exact)
+            floors = moved_gaps(step.side, step.forward, taps, exact)
             found = {
                 key: gradient_verdict(names[key], one, floors[key]) for key, one in gaps.items()
             }
@@ -76,14 +76,14 @@ def extreme_precision_claim(
 ) -> list[Claim]:
     """The same in float32: as exact as the reference's own; `sides` are both in float32."""
     single, port = sides
-    recorders = [_recorded(one) for one in sides]
+    recorders = [recorded(one) for one in sides]
     verdicts: dict[str, Verdict] = {}
     for kind, taps, exact in _cases(step, IN_FLOAT32):
-        own = _alone(single, recorders[0], taps, "eager")
+        own = on_outputs(single, recorders[0], taps, "eager")
         if isinstance(own, str):
             continue
         exact = {key: one for key, one in exact.items() if key in own and _is_finite(own[key])}
-        ours = _alone(port, recorders[1], taps, execution)
+        ours = on_outputs(port, recorders[1], taps, execution)
         gaps, errors = _gaps(ours, exact), _gaps(own, exact)
 
         def judged(
@@ -99,7 +99,7 @@ def extreme_precision_claim(
 
         found = judged({})
         if any(one.fails for one in found.values()):
-            found = judged(_floors(single, recorders[0], taps, exact))
+            found = judged(moved_gaps(single, recorders[0], taps, exact))
         verdicts |= found
     if not verdicts:
         return []
@@ -124,7 +124,8 @@ def _made(tap: Tap, kind: str) -> Tap:
     return replace(tap, array=rounded)
 
 
-def _recorded(side: Side) -> Any:
+def recorded(side: Side) -> Any:
+    """A recorder of the side's forward pass, after a run."""
     recorder = side.recorder("eager", NOTHING_DROPPED)
     with side.training() as inputs:
         recorder(inputs, lambda tap: None)
@@ -137,7 +138,7 @@ def _cases(
     """Kinds of extreme outputs, with the reference's finite terms and gradients on them."""
     for kind in kinds:
         taps = {key: _made(tap, kind) for key, tap in step.outputs.items()}
-        exact = _alone(step.side, step.forward, taps, "eager")
+        exact = on_outputs(step.side, step.forward, taps, "eager")
         if isinstance(exact, str):
             continue
         exact = {key: one for key, one in exact.items() if _is_finite(one)}
@@ -145,7 +146,7 @@ def _cases(
             yield kind, taps, exact
 
 
-def _alone(
+def on_outputs(
     side: Side, recorder: Any, taps: Mapping[str, Tap], execution: str
 ) -> "dict[str, Any] | str":
     """Terms and gradients by name; or why there are none."""
@@ -180,7 +181,7 @@ def _gap(ours: Any, exact: Any) -> Gap:
     return gap(ours, exact)
 
 
-def _floors(
+def moved_gaps(
     side: Side, recorder: Any, taps: Mapping[str, Tap], exact: Mapping[str, Any]
 ) -> dict[str, Gap]:
     """The largest gaps when outputs move by up to one unit in the last place."""
@@ -190,7 +191,7 @@ def _floors(
             key: replace(tap, array=_moved(tap.array, side.built.dtype, seed + index))
             for index, (key, tap) in enumerate(taps.items())
         }
-        runs.append(_alone(side, recorder, moved, "eager"))
+        runs.append(on_outputs(side, recorder, moved, "eager"))
     return {key: worst(_gaps(run, exact)[key] for run in runs) for key in exact}
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from parity.claims import Claim, Place, margin_claim
-from parity.judge import MARGINAL, MORE, PRECISION_FACTOR, precision_verdict, same_precision
+from parity.judge import (
+    BFLOAT16,
+    EPSILONS,
+    MARGINAL,
+    MORE,
+    PRECISION_FACTOR,
+    narrower,
+    precision_verdict,
+    same_precision,
+)
 from parity.metrics import Gap, gap, widened, worst
 from parity.pairing import Comparison
 from parity.training.measured import NOTHING_DROPPED, ReferenceStep
@@ -125,16 +134,27 @@ def _claims(
     return [_placed(one) for one in claims]
 
 
-def fewer_digits(one: Claim) -> str | None:
-    """Of a float32 claim that fails, the type whose rounding makes errors as large as the largest:
-    half a unit in its last place, down to a tenth where sums of many have cancelled some."""
+def how(execution: str) -> tuple[str, str, str]:
+    """Of an execution: how ids of its claims end, what they call it, and how a recorder runs it;
+    in bfloat16 that is eagerly."""
+    if execution == BFLOAT16:
+        return BFLOAT16, BFLOAT16, "eager"
+    return f"float32_{execution}", f"float32 ({execution})", execution
+
+
+def fewer_digits(one: Claim, execution: str = "") -> str | None:
+    """Of a float32 claim that fails, the type whose rounding makes errors as large as the
+    largest; of one on what is float32 in an execution in bfloat16, that it is not."""
     failing = [verdict for verdict in one.measured.verdicts().values() if verdict.fails]
     errors = [verdict.measured["l2"][0] for verdict in failing if verdict.problem is None]
     largest = max(errors, default=0.0)
-    for name, digits in (("bfloat16", 8), ("float16", 11)):
-        if 0.1 * 2.0**-digits <= largest <= 2.0**-digits:
-            return f"its largest error, {largest:.2g}, is that of numbers in {name}"
-    return None
+    if execution == BFLOAT16:
+        # Eight digits, of which sums that grow one by one lose two more.
+        few = 0.0 < largest <= 4 * EPSILONS[BFLOAT16]
+        text = f"computed in bfloat16, not in float32: its largest error is {largest:.2g}"
+        return text if few else None
+    name = narrower(largest)
+    return name and f"its largest error, {largest:.2g}, is that of numbers in {name}"
 
 
 def _placed(one: Claim) -> Claim:

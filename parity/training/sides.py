@@ -285,12 +285,12 @@ def reference_side(reference: Reference, training: Training, dtype: str) -> Side
     """The reference in one precision; raises InputError where its framework cannot be trained."""
     pair = reference.pair
     built = reference.built_in(dtype)
-    _check(built, "reference")
+    check_trainable(built, "reference")
     variables = built.framework.variables(built.model)
     return Side(
         built,
         cast(pair.inputs, dtype),
-        _cast(training.targets, dtype),
+        cast_targets(training.targets, dtype),
         training.loss,
         training.optimizer,
         [
@@ -318,7 +318,7 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
     """
     pair = reference.pair
     built, held = (port.float64, port.held) if dtype == "float64" else (port.float32, port.held32)
-    _check(built, "port")
+    check_trainable(built, "port")
     if not held:
         raise InputError(
             "nothing says which variables of the port are trained with which of the reference",
@@ -330,7 +330,7 @@ def port_side(reference: Reference, port: Port, training: Training, dtype: str) 
     return Side(
         built,
         cast(inputs_of_port(pair, reference.framework, built.framework), dtype),
-        _cast(targets, dtype),
+        cast_targets(targets, dtype),
         training.port_loss,
         training.port_optimizer,
         [_holding(one, reference.state) for one in held],
@@ -388,7 +388,8 @@ def _of_the_number(scheduler: Any) -> bool:
     return hasattr(scheduler, "_get_closed_form_lr") or "LambdaLR" in kinds
 
 
-def _check(built: Built, side: str) -> None:
+def check_trainable(built: Built, side: str) -> None:
+    """Raises InputError where a model's framework cannot be trained."""
     if built.framework.trainer is None:
         raise InputError(
             f"the {side} is a model of {built.framework.NAME}, whose training cannot be compared",
@@ -397,7 +398,8 @@ def _check(built: Built, side: str) -> None:
         )
 
 
-def _cast(targets: tuple, dtype: str) -> tuple:
+def cast_targets(targets: tuple, dtype: str) -> tuple:
+    """Targets with their floats in `dtype`."""
     return each_array(
         targets, lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
     )

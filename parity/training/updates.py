@@ -16,7 +16,7 @@ from parity.on_disk import ArraysOnDisk
 from parity.steps import give_back
 from parity.trace import tap_key
 from parity.training.measured import TWINS, ReferenceStep
-from parity.training.precision import fewer_digits
+from parity.training.precision import fewer_digits, how
 from parity.training.sides import NORM, Side
 from parity.training.update_causes import Update, causes, chosen
 
@@ -265,7 +265,9 @@ def clipped_as(recipe: Recipe, given: Gradients, left: Gradients) -> Recipe:
 def update_precision_claim(
     step: ReferenceStep, reference32: Side, port32: Side, execution: str, command: str
 ) -> Claim:
-    """How far weights move in float32, beside how far the reference's move."""
+    """How far weights move in float32, beside how far the reference's move; in bfloat16, whose
+    weights and update are float32, as far."""
+    ending, called, run = how(execution)
     gradients = given_gradients(step)[:1]
     start = in_dtype(step.before, np.float32)
 
@@ -278,7 +280,7 @@ def update_precision_claim(
     own = seen(reference32, single)
     moved = [seen(reference32, twin) for twin in twins]
     begun = port32.seen(start)
-    ours = _moves(updated(port32, single, begun, execution)[0][0], begun)
+    ours = _moves(updated(port32, single, begun, run)[0][0], begun)
     verdicts = {}
     for key, value in exact.items():
         if not np.any(value) or key not in ours:
@@ -287,8 +289,8 @@ def update_precision_claim(
         floor = worst(gap(twin[key], value) for twin in moved)
         verdicts[name] = precision_verdict(name, gap(ours[key], value), gap(own[key], value), floor)
     one = margin_claim(
-        f"train_update_float32_{execution}",
-        f"In float32 ({execution}) no parameter's update is less exact than the reference's own",
+        f"train_update_{ending}",
+        f"In {called} no parameter's update is less exact than the reference's own",
         verdicts,
         "largest error of a movement in units of its limit; the limit is "
         f"{PRECISION_FACTOR:g} x the error of the reference's float32 update against its own in "
@@ -296,8 +298,8 @@ def update_precision_claim(
         command,
     )
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
-    place = Place.at("optimizer", f"in float32, {', '.join(wrong[:3])}")
-    return one.located(place, fewer_digits(one))
+    place = Place.at("optimizer", f"in {called.split()[0]}, {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one, execution))
 
 
 def in_dtype(arrays: Gradients, dtype: type) -> Gradients:

@@ -10,8 +10,11 @@ from torch import nn
 import parity
 from parity.errors import InputError
 from parity.judge import EPSILONS, least_floor
+from parity.judging.alone import beyond_one_rounding, narrowed
 from parity.metrics import Gap
+from parity.trace import Tap
 from parity_tests.reports.recorded import COMMAND
+from reports.audit_story import told
 from reports.loading import of_result
 from reports.render import write_report
 from reports.verification.recheck import recheck
@@ -37,6 +40,8 @@ class Port(tf_keras.Model):
         super().__init__()
         self.mistake = mistake
         self.norm = tf_keras.layers.LayerNormalization(epsilon=1e-5)
+        if mistake == "statistics":
+            self.norm = Statistics()
         for name, size in SIZES.items():
             constant = tf_keras.initializers.Constant
             kernel, bias = constant(state[f"{name}.weight"].T), constant(state[f"{name}.bias"])
@@ -47,6 +52,7 @@ class Port(tf_keras.Model):
         hidden = tf.nn.relu(self.up(self.norm(tokens)))
         if hidden.dtype == tf.bfloat16:
             hidden = self.coarse(hidden) if self.mistake == "coarse" else hidden
+            hidden = hidden * 1.015625 if self.mistake == "scaled" else hidden
             tokens = self.coarse(tokens) if self.mistake == "coarse residual" else tokens
         return tf.cast(tokens, hidden.dtype) + self.down(hidden)
 
@@ -54,6 +60,15 @@ class Port(tf_keras.Model):
     def coarse(x):
         """`x` in steps of an eighth, as of a narrower format."""
         return tf.round(x * 8) / 8
+
+
+class Statistics(tf_keras.layers.Layer):
+    """A layer norm whose statistics are bfloat16 where its input is."""
+
+    def call(self, x):
+        mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + tf.cast(1e-5, x.dtype))
 
 
 def pair(mistake=""):
@@ -100,8 +115,28 @@ def test_a_result_in_bfloat16_is_drawn_and_verified(clean, tmp_path):
 @pytest.mark.parametrize("mistake", ["coarse", "coarse residual"])
 def test_a_mistake_in_bfloat16_alone_fails_that_claim_alone(mistake):
     found = audited(mistake, ("eager", "bfloat16"))
-    assert [one.id for one in found.failing] == ["same_precision_bfloat16"]
+    assert [one.id for one in found.failing] == [
+        "same_precision_bfloat16",
+        "isolated_precision_bfloat16",
+    ]
     assert found.first_divergence is not None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "place", "cause"),
+    [
+        ("scaled", "model", "the result is multiplied by 1.02"),
+        ("statistics", "norm", "computed in bfloat16"),
+    ],
+)
+def test_what_bfloat16_hides_in_place_is_seen_alone(mistake, place, cause):
+    found = audited(mistake)
+    (failing,) = found.failing
+    assert failing.id == "isolated_precision_bfloat16"
+    assert failing.place.part == place
+    assert cause in failing.cause
+    assert place in "".join(told(found))
+    assert recheck(of_result(found.to_json())) == []
 
 
 def test_float32_is_not_run_where_bfloat16_alone_is_asked_for():
@@ -143,3 +178,33 @@ def test_a_framework_that_has_no_such_precision_is_refused():
     finally:
         registry.ENTRIES.clear()
         registry.ENTRIES.update(known)
+
+
+NUMBERS = np.random.default_rng(1).normal(size=(3, 400)) * np.geomspace(1e-6, 1e6, 400)
+
+
+def test_numbers_are_rounded_as_torch_rounds_them():
+    exact = torch.from_numpy(NUMBERS.astype(np.float32))
+    np.testing.assert_array_equal(narrowed(exact.numpy()), exact.bfloat16().float().numpy())
+    ties = np.float32([1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -0.0])
+    np.testing.assert_array_equal(narrowed(ties), np.float32([1.0, 1.0 + 2.0**-6, 0.0]))
+    edges = np.float32([np.nan, -np.inf, np.finfo(np.float32).min])
+    np.testing.assert_array_equal(
+        narrowed(edges), np.float32([np.nan, -np.inf, -(2.0**128) * (1 - 2.0**-8)])
+    )
+    assert np.isnan(narrowed(np.uint32([0xFFFFFFFF]).view(np.float32))).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "least", "most"),
+    [
+        (narrowed(NUMBERS), 0.0, 0.0),  # rounded once
+        (narrowed(NUMBERS * (1 + 1e-6)), 0.0, 1e-6),  # a float32 error, then rounded
+        (narrowed(narrowed(NUMBERS) * 1.3) / 1.3, 1e-3, 1e-2),  # no numbers of bfloat16
+        (narrowed(narrowed(NUMBERS * 1.3) * 1.3**-1), 1e-4, 1e-2),  # rounded twice
+        (NUMBERS * (1 + 1e-6), 9e-7, 2e-6),  # not rounded at all
+    ],
+)
+def test_one_rounding_to_bfloat16_is_taken_off(made, least, most):
+    exact, found = (Tap("norm", "output", "", 0, "AB", one) for one in (NUMBERS, made))
+    assert least <= beyond_one_rounding(found, exact).l2 <= most

@@ -133,16 +133,20 @@ class Described:
         from replication.forward import captured
 
         if self.pair is not None:
-            from replication.sides.pair_source import load_pair
+            from parity.captures.pairs import training_of
+            from replication.sides.pair_source import load_pair, load_training
 
-            excluded = [name for name in self.given if name != "--pair"]
+            excluded = [name for name in self.given if name not in ("--pair", "--train")]
             if excluded:
                 raise InputError(
                     f"--pair does not go with {', '.join(excluded)}",
                     "models, weights and inputs are those of the pair",
                     "leave them out",
                 )
-            return captured.Source(load_pair(self.pair), replace(asked, title=self.pair))
+            pair = load_pair(self.pair)
+            if self.train:
+                asked = replace(asked, training=training_of(pair, load_training(self.pair), side))
+            return captured.Source(pair, replace(asked, title=self.pair))
         entry = options.resolved(self.config, self.config_file, usual=options.TINY)
         request = Request(
             config=entry.model,

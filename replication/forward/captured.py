@@ -47,7 +47,8 @@ def of_request(request: Request, side: str, asked: "Asked", steps: Steps) -> Sou
         from replication.training.captured import StepCase
 
         step = StepCase(request.config, request.train, case.batch, case.sizes)
-        training = step.of(side, implementation(PORT if side == "port" else REFERENCE))
+        of_model = step.of(side, implementation(PORT if side == "port" else REFERENCE))
+        training = lambda built, inputs: of_model(built.model)  # noqa: E731
     return Source(
         case.pair,
         replace(

@@ -1,52 +1,117 @@
 """The claims on a training step in bfloat16: each side against the reference's float64 step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from parity.captures.training import Trained
 from parity.claims import Claim, Place, margin_claim
 from parity.judge import BFLOAT16, MIXED, PRECISION_FACTOR, Verdict, precision_verdict
 from parity.metrics import Gap, gap, worst
 from parity.pairing import Comparison
 from parity.steps import Steps
+from parity.training.bfloat16 import loss_alone_claim
+from parity.training.measured import ReferenceStep as EngineStep
+from parity.training.sides import Side
+from parity.training.updates import update_precision_claim
 from replication.sides.tf_side import TENSORFLOW
 from replication.sides.torch_side import TORCH
+from replication.training import precision
 from replication.training.captured import StepCase
 from replication.training.reference import ReferenceStep
 
 
-def bfloat16_claims(
-    reference: ReferenceStep, weights: Any, port_weights: Any, command: str, steps: Steps
-) -> list[Claim]:
-    """Losses and gradients in bfloat16, where the reference runs under autocast and the port under
-    its mixed policy, are as near to float64 as the reference's own."""
-    case = StepCase(reference.config, reference.solver, reference.images, reference.sizes)
-    with steps("training step of the reference, bfloat16"):
-        model = TORCH.build(reference.config, weights, MIXED)
-        theirs = case.of("reference", TORCH, MIXED)(model)
-        recorder = theirs.side.gradient_recorder("eager", None)
-        own, twins = Comparison(reference.gradients), []
-        recorder(theirs.side.inputs, own)
-        exact = reference.losses
-        losses = _gaps(theirs.losses(), exact)
-        floors = theirs.side.built.framework.measure_floors(
-            recorder,
-            theirs.side.inputs,
-            reference.gradients,
-            observe=lambda total: twins.append(_gaps(theirs.losses(), exact)),
-        )
-    with steps("training step of the port, bfloat16"):
-        model = TENSORFLOW.build(reference.config, port_weights or weights, MIXED)
-        ours = case.of("port", TENSORFLOW, MIXED)(model)
-        comparison = Comparison(reference.gradients)
-        ours.side.gradient_recorder("eager", None)(ours.side.inputs, comparison)
-        found = _gaps(ours.losses(), exact)
+@dataclass(frozen=True)
+class Held:
+    """What a port's step in bfloat16 is held to.
+
+    Args:
+        reference, step: the reference's float64 step, and the same as the engine judges it.
+        single, half: the reference's in float32, and under autocast.
+    """
+
+    reference: ReferenceStep
+    step: EngineStep
+    single: Side
+    half: Trained
+
+    @property
+    def case(self) -> StepCase:
+        """What both sides train on."""
+        return _case(self.reference)
+
+
+def measured(reference: ReferenceStep, step: EngineStep, weights: Any) -> Held:
+    """Builds the reference with its weights in float32 and in bfloat16; nothing is run yet."""
+    model = TORCH.build(reference.config, weights, MIXED)
+    half = _case(reference).of("reference", TORCH, MIXED)(model)
+    return Held(reference, step, precision.reference32(reference, weights), half)
+
+
+def bfloat16_claims(given: Held, port_weights: Any, command: str, steps: Steps) -> list[Claim]:
+    """Costs, losses, gradients and the update in bfloat16, where the reference runs under autocast
+    and the port under its mixed policy: in place as near to float64 as the reference's own; alone,
+    as exact but for one rounding of what is handed on."""
+    model = TENSORFLOW.build(given.reference.config, port_weights, MIXED)
+    with steps("training step, bfloat16"):
+        claims = _in_place(given, model, command)
+    with steps("training step alone, bfloat16"):
+        return [*claims, *alone_claims(given, model, command)]
+
+
+def _in_place(given: Held, model: Any, command: str) -> list[Claim]:
+    reference, theirs = given.reference, given.half
+    recorder = theirs.side.gradient_recorder("eager", None)
+    own, twins = Comparison(reference.gradients), []
+    recorder(theirs.side.inputs, own)
+    exact = reference.losses
+    losses = _gaps(theirs.losses(), exact)
+    floors = theirs.side.built.framework.measure_floors(
+        recorder,
+        theirs.side.inputs,
+        reference.gradients,
+        observe=lambda total: twins.append(_gaps(theirs.losses(), exact)),
+    )
+    ours = given.case.of("port", TENSORFLOW, MIXED)(model)
+    comparison = Comparison(reference.gradients)
+    ours.side.gradient_recorder("eager", None)(ours.side.inputs, comparison)
+    found = _gaps(ours.losses(), exact)
     loss_floors = {name: worst(twin[name] for twin in twins) for name in losses}
     return [
         _claim("losses", "loss", _verdicts(found, losses, loss_floors), command),
         _claim("gradients", "gradient", _verdicts(comparison.gaps, own.gaps, floors), command),
     ]
+
+
+def alone_claims(given: Held, model: Any, command: str) -> list[Claim]:
+    """What each part of the step of the port `model`, under its mixed policy, does alone."""
+    reference = given.reference
+    side, targets = precision.port_side32(reference, model)
+    claims = []
+    if reference.pairs is not None:
+        costs = reference, given.single.model, targets, BFLOAT16, command
+        claims.append(precision.cost_claim(*costs))
+    half = replace(side, loss=_as_returned(side.loss, model.compute_dtype))
+    claims += loss_alone_claim(given.step, given.single, half, command)
+    claims = [precision.of_the_criterion(one) for one in claims]
+    claims.append(update_precision_claim(given.step, given.single, side, BFLOAT16, command))
+    return claims
+
+
+def _case(reference: ReferenceStep) -> StepCase:
+    return StepCase(reference.config, reference.solver, reference.images, reference.sizes)
+
+
+def _as_returned(loss: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
+    """The same loss of outputs in the dtype in which a model returns them."""
+    import tensorflow as tf
+
+    def narrow(one: Any) -> Any:
+        return tf.cast(one, dtype) if one.dtype.is_floating else one
+
+    return lambda outputs: loss(tf.nest.map_structure(narrow, outputs))
 
 
 def _gaps(losses: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, Gap]:

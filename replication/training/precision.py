@@ -8,7 +8,8 @@ import numpy as np
 
 from maskformer.family import family_of
 from parity.claims import Claim, Place, margin_claim
-from parity.judge import PRECISION_FACTOR, precision_verdict
+from parity.judge import BFLOAT16, PRECISION_FACTOR, precision_verdict
+from parity.judging.alone import narrowed
 from parity.metrics import gap, worst
 from parity.on_disk import TraceOnDisk
 from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
@@ -17,6 +18,7 @@ from parity.training.measured import ReferenceStep as EngineStep
 from parity.training.precision import (
     Reference32,
     fewer_digits,
+    how,
     measure_float32,
     precision_claims,
 )
@@ -91,7 +93,7 @@ def extreme_claims(step: EngineStep, port: PortStep, command: str) -> list[Claim
     forward = side.recorder("eager", NOTHING_DROPPED)
     with side.training() as inputs:
         forward(inputs, lambda tap: None)
-    return [_of_the_criterion(one) for one in extreme_loss_claim(step, side, forward, command)]
+    return [of_the_criterion(one) for one in extreme_loss_claim(step, side, forward, command)]
 
 
 def float32_claims(
@@ -111,10 +113,15 @@ def float32_claims(
 
 def single(reference: ReferenceStep, step: EngineStep, weights: "Weights") -> Reference32:
     """The reference's step in float32, measured."""
+    return measure_float32(step, reference32(reference, weights))
+
+
+def reference32(reference: ReferenceStep, weights: "Weights") -> Side:
+    """The reference's side in float32."""
     config, images, sizes = reference.config, reference.images, reference.sizes
     model = TORCH.build(config, weights, "float32")
     batch = TORCH.batch(config, images, sizes, reference.targets, "float32")
-    side = reference_side(
+    return reference_side(
         model,
         reference.solver,
         "float32",
@@ -122,13 +129,16 @@ def single(reference: ReferenceStep, step: EngineStep, weights: "Weights") -> Re
         loss=reference_terms(model, batch.targets),
         axes=TORCH.axes,
     )
-    return measure_float32(step, side)
 
 
 def port32(reference: ReferenceStep, weights: "Weights") -> tuple[Side, Any]:
     """The port's side in float32, and its targets."""
+    return port_side32(reference, TENSORFLOW.build(reference.config, weights, "float32"))
+
+
+def port_side32(reference: ReferenceStep, model: Any) -> tuple[Side, Any]:
+    """The side of a port whose weights are float32, and its targets."""
     config, images, sizes = reference.config, reference.images, reference.sizes
-    model = TENSORFLOW.build(config, weights, "float32")
     batch = TENSORFLOW.batch(config, images, sizes, reference.targets, "float32", None)
     side = port_side(
         model,
@@ -158,7 +168,7 @@ def judged(
             found.append(cost_claim(reference, single.model, targets, execution, command))
         found += precision_claims(step, measured, side, execution, command)
         found += extreme_precision_claim(step, (single, side), execution, command)
-        found = [_of_the_criterion(one) for one in found]
+        found = [of_the_criterion(one) for one in found]
         update = update_precision_claim(step, single, side, execution, command)
         claims += [*_in_order(found), update]
     return claims
@@ -167,7 +177,8 @@ def judged(
 def cost_claim(
     reference: ReferenceStep, single: Any, targets: Any, execution: str, command: str
 ) -> Claim:
-    """That on the reference's predictions the port's float32 costs are as exact as its own."""
+    """That on the reference's predictions the port's float32 costs are as exact as its own; in
+    bfloat16, whose costs are float32, on predictions that it holds."""
     import tensorflow as tf
     import torch
 
@@ -176,8 +187,9 @@ def cost_claim(
     names, weights = family_of(reference.config).outputs, reference.config.loss
     costs = port.matching_costs
     function: Any = lambda logits, masks: costs(logits, masks, targets, weights)  # noqa: E731
-    if execution != "eager":
-        function = tf.function(function, autograph=False, jit_compile=execution == "xla")
+    ending, called, run = how(execution)
+    if run != "eager":
+        function = tf.function(function, autograph=False, jit_compile=run == "xla")
     exact_costs = reference.model.criterion.matcher.costs
     own_costs = single.criterion.matcher.costs
     verdicts = {}
@@ -186,6 +198,8 @@ def cost_claim(
             name: outputs[name].detach().numpy().astype(np.float32)
             for name in (names.classes, names.masks)
         }
+        if execution == BFLOAT16:
+            given = {name: narrowed(one) for name, one in given.items()}
         ours = function(*map(tf.constant, given.values())).numpy()
         for image, target in enumerate(reference.batch.targets):
             arrays = {name: one[image] for name, one in given.items()}
@@ -200,19 +214,19 @@ def cost_claim(
             found = gap(ours[image][:, : exact.shape[1]], exact)
             verdicts[key] = precision_verdict(key, found, gaps[0], worst(gaps[1:]))
     one = margin_claim(
-        f"train_costs_float32_{execution}",
-        f"In float32 ({execution}) no matching cost is less exact than the reference's",
+        f"train_costs_{ending}",
+        f"In {called} no matching cost is less exact than the reference's",
         verdicts,
         f"largest error in units of its limit; the limit is {PRECISION_FACTOR:g} x the error of "
         "the reference's float32 costs, or its rounding floor where larger",
         command,
     )
     wrong = [key for key, verdict in verdicts.items() if verdict.fails]
-    place = Place.at("matcher", f"in float32, costs of {', '.join(wrong[:3])}")
-    return one.located(place, fewer_digits(one))
+    place = Place.at("matcher", f"in {called.split()[0]}, costs of {', '.join(wrong[:3])}")
+    return one.located(place, fewer_digits(one, execution))
 
 
-def _of_the_criterion(one: Claim) -> Claim:
+def of_the_criterion(one: Claim) -> Claim:
     """A claim whose place is a loss, which the criterion computes."""
     place = one.place
     if place is None or place.inherited or not (place.part == "loss" or _is_loss(place.part)):

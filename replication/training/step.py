@@ -17,7 +17,7 @@ from parity.steps import Steps, give_back
 from parity.training.backward import gradient_claims, isolated_gradients_claim
 from replication.sides.side import PORT, implementation
 from replication.training import precision
-from replication.training.bfloat16 import bfloat16_claims
+from replication.training.bfloat16 import bfloat16_claims, measured
 from replication.training.dropout import dropout_claims
 from replication.training.initial_weights import compared
 from replication.training.losses import loss_claim
@@ -94,7 +94,8 @@ def training_claims(
         claims += dropout_claims(reference, port.model, command)
         give_back()
     if bfloat16:
-        claims += bfloat16_claims(reference, case.weights, case.port_weights, command, steps)
+        held = measured(reference, step, case.weights)
+        claims += bfloat16_claims(held, case.port_weights or case.weights, command, steps)
     if executions:
         with steps(f"training steps in float32, {', '.join(executions)}"):
             both = case.weights, case.port_weights or case.weights

@@ -22,14 +22,16 @@ class PositionEmbeddingSine(nn.Module):
         self.num_pos_feats = num_pos_feats
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,*,H,W] -> [N,2*num_pos_feats,H,W] in x's dtype; only x's shape is read."""
+        """[N,*,H,W] -> [N,2*num_pos_feats,H,W] in x's dtype, but at least float32, as in the
+        original under autocast; only x's shape is read."""
         batch, _, height, width = x.shape
-        ones = torch.ones((batch, height, width), dtype=x.dtype, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        ones = torch.ones((batch, height, width), dtype=dtype, device=x.device)
         y_embed = ones.cumsum(1)
         x_embed = ones.cumsum(2)
         y_embed = y_embed / (y_embed[:, -1:, :] + EPSILON) * (2 * math.pi)
         x_embed = x_embed / (x_embed[:, :, -1:] + EPSILON) * (2 * math.pi)
-        channel = torch.arange(self.num_pos_feats, dtype=x.dtype, device=x.device)
+        channel = torch.arange(self.num_pos_feats, dtype=dtype, device=x.device)
         period = TEMPERATURE ** (2 * torch.div(channel, 2, rounding_mode="floor") / len(channel))
         encoded = []
         for embed in (y_embed, x_embed):

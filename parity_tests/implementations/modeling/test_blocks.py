@@ -313,6 +313,29 @@ def test_position_encoding_equals_reference(size):
     assert failures(judge_block(pair, {"x": normal(2, 3, *size)}, axes=MAPS)) == []
 
 
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    """4,096 gradients of 1 and more: in bfloat16 a sum of ones stops growing at 256."""
+    x = tf.zeros((2, 64, 32, 3), tf.bfloat16)
+    above = tf.random.stateless_uniform(x.shape, (0, 0), 1.0, 2.0)
+    above = tf.cast(above, tf.bfloat16)
+    bias = tf.zeros(3, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        out = tf_layers.add_bias(x, bias)
+    found = tape.gradient(out, bias, above)
+    exact = above.numpy().astype(np.float64).sum(axis=(0, 1, 2))
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(found.numpy().astype(np.float64), exact, rtol=2.0**-8)
+
+
+def test_position_encoding_of_a_bfloat16_map_counts_in_float32():
+    encode, x = torch_position_encoding.PositionEmbeddingSine(16), torch.zeros(1, 8, 20, 300)
+    found = encode(x.bfloat16())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, encode(x))
+    assert encode(x.double()).dtype == torch.float64
+
+
 def test_position_encoding_counted_from_zero_fails(monkeypatch):
     encode = tf_position_encoding.sine_position_encoding
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ import parity
 from parity.auditing.pair import Built, cast
 from parity.captures.capturing import Asked, capture_with
 from parity.captures.judging import judge_captured
+from parity.captures.pairs import training_of
 from parity.captures.training import Trained
 from parity.errors import InputError
 from parity.frameworks import registry
@@ -90,12 +91,13 @@ class Torch(tf_keras.optimizers.Optimizer):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps") / "reference"
-    asked = Asked(("float64",), training=reference_training)
+    asked = Asked(("float64",), training=lambda built, inputs: reference_training(built.model))
     return capture_with(made(), "reference", folder, asked, QUIET)
 
 
 def judged(reference, tmp_path, training):
-    asked = Asked(("float64",), training=training)
+    given = training and (lambda built, inputs: training(built.model))
+    asked = Asked(("float64",), training=given)
     port = capture_with(made(), "port", tmp_path / "port", asked, QUIET)
     return judge_captured(reference, port, "parity audit", QUIET)
 
@@ -143,3 +145,44 @@ def test_what_is_not_asked_for_is_not_verified(tmp_path):
     assert not any(one.id.startswith("train_") for one in result.claims)
     assert replace(result).verdict == "equal"
     assert np.isfinite(result.float64.worst_gap)
+
+
+def as_training(factor=1.0, epsilon=1e-8):
+    """How both sides of the pair are trained, as its file says."""
+    return parity.Training(
+        (np.zeros(TOKENS.shape, np.float32),),
+        lambda outputs, wanted: {"square": (outputs - wanted).square().mean()},
+        lambda outputs, wanted: {"square": factor * tf.reduce_mean(tf.square(outputs - wanted))},
+        lambda parameters: torch.optim.AdamW([one for _, one in parameters], 1e-3),
+        lambda model: Torch(epsilon),
+    )
+
+
+pair, training = made, as_training  # as `module:pair` names them
+
+
+def of_a_pair(tmp_path, **mistakes):
+    """Both sides of a named pair, captured apart with its training."""
+    folders = []
+    for name, training in (("reference", as_training()), ("port", as_training(**mistakes))):
+        asked = Asked(("float64",), training=training_of(made(), training, name))
+        folders.append(capture_with(made(), name, tmp_path / name, asked, QUIET))
+    return judge_captured(*folders, "parity audit", QUIET)
+
+
+def test_a_step_of_a_named_pair_holds(tmp_path):
+    result = of_a_pair(tmp_path)
+    assert failing(result) == set()
+    cases = {one.id: one.cases for one in result.claims}
+    assert (cases["train_losses"], cases["train_update"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claims"),
+    [
+        ({"factor": 1.0 + 1e-9}, {"train_losses", "train_gradients"}),
+        ({"epsilon": 1e-7}, {"train_update"}),
+    ],
+)
+def test_a_mistake_in_the_step_of_a_named_pair_fails(tmp_path, wrong, claims):
+    assert failing(of_a_pair(tmp_path, **wrong)) == claims

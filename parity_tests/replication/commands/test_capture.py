@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from maskformer.model import zoo
 from parity.errors import InputError
+from parity_tests.parity.captures import test_captured_steps as captured_steps
 from replication.cli import app
 from replication.commands.capture import _without
 from weight_conversion.spec import expected, expected_of_tensorflow
@@ -173,3 +174,18 @@ def test_a_script_repeats_what_was_asked_without_where_it_was_written():
     words = ["--plan", "--config", "tiny", "--out", "a.sh", "--json", "--size=64x96", "--out=b.sh"]
     kept = _without(words, {"--plan": 0, "--out": 1, "--json": 0})
     assert kept == ["--config", "tiny", "--size=64x96"]
+
+
+def test_a_named_pair_is_captured_with_its_training(tmp_path):
+    """Each side alone; then one of them beside the other, which runs."""
+    words = ["--pair", f"{captured_steps.__name__}:pair", "--train"]
+    how = ["--precision", "float64"]
+    for side in ("reference", "port"):
+        made = ["capture", *words, *how, "--side", side, "--out", str(tmp_path / side)]
+        done = CliRunner().invoke(app, made)
+        assert done.exit_code == 0, done.output
+    both = [f"--{side}-trace={tmp_path / side}" for side in ("reference", "port")]
+    done = CliRunner().invoke(app, ["audit", *both, "--json"])
+    assert done.exit_code == 0, done.output
+    held = {one["id"] for one in json.loads(done.stdout)["claims"] if one["verdict"] == "holds"}
+    assert {f"train_{name}" for name in ("losses", "gradients", "update")} <= held

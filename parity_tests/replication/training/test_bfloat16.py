@@ -10,7 +10,7 @@ from parity.judge import MIXED
 from parity.steps import Steps
 from replication.sides.tf_side import TENSORFLOW
 from replication.sides.weights import load_weights
-from replication.training import bfloat16
+from replication.training import bfloat16, precision
 from replication.training.reference import reference_step
 
 QUIET = Steps(quiet=True)
@@ -27,18 +27,24 @@ def case():
     weights = load_weights("seeded:0", model)
     images, sizes = batch_images([synthetic_image(64, 64, index) for index in range(2)], model)
     step = reference_step(model, entry.solver, weights, images, sizes, QUIET)
-    return step, weights
+    return bfloat16.measured(step, precision.as_engine(step), weights), weights
 
 
 def claims(case):
-    step, weights = case
-    found = bfloat16.bfloat16_claims(step, weights, None, "parity audit", QUIET)
+    held, weights = case
+    found = bfloat16.bfloat16_claims(held, weights, "parity audit", QUIET)
     return {one.id: one for one in found}
 
 
 def test_losses_and_gradients_are_as_exact_as_the_references(case):
     found = claims(case)
-    assert {*found} == {"train_losses_bfloat16", "train_gradients_bfloat16"}
+    assert {*found} == {
+        "train_losses_bfloat16",
+        "train_gradients_bfloat16",
+        "train_costs_bfloat16",
+        "train_losses_alone_bfloat16",
+        "train_update_bfloat16",
+    }
     assert all(one.holds for one in found.values())
     assert found["train_gradients_bfloat16"].cases > 200
     # Both multiply in bfloat16: errors are those of 8 bits.

@@ -5,6 +5,7 @@ from typing import Any
 from maskformer.model.config import ModelConfig
 from maskformer.model.solver import SolverConfig
 from parity.auditing.extremes import extreme_claims
+from parity.judge import MIXED
 from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.faults.benches.model import ForwardBench
 from replication.faults.benches.training import TrainingBench
@@ -74,6 +75,32 @@ class PrecisionStepBench(TrainingBench):
         given: Any = self._reference, self._step, self._single, self._ported
         try:
             claims = precision.judged(*given, (EXECUTION,), "")
+        except Exception as error:
+            return broken("training step", error)
+        return of_claims(claims, {})
+
+
+class Bfloat16StepBench(TrainingBench):
+    """What the parts of a training step do alone under the port's mixed policy: costs, losses and
+    what they pass back, the update."""
+
+    def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
+        from replication.sides.tf_side import TENSORFLOW
+        from replication.sides.weights import load_weights
+        from replication.training import bfloat16, precision
+
+        super().__init__(config, solver, weights, size)
+        loaded = load_weights(weights, config)
+        step = precision.as_engine(self._reference)
+        self._held = bfloat16.measured(self._reference, step, loaded)
+        self._model = TENSORFLOW.build(config, loaded, MIXED)
+
+    def audit(self) -> Finding:
+        """What the claims on bfloat16 say of the port as it is now."""
+        from replication.training.bfloat16 import alone_claims
+
+        try:
+            claims = alone_claims(self._held, self._model, "")
         except Exception as error:
             return broken("training step", error)
         return of_claims(claims, {})

@@ -8,13 +8,15 @@ import numpy as np
 
 from maskformer.family import MASKFORMER
 from maskformer.model.config import ModelConfig
+from parity.auditing.alone import bfloat16_claims, reference_sides
 from parity.auditing.port import build_port
 from parity.auditing.reference import measure_reference
 from parity.auditing.result import AuditResult
 from parity.audits import judge_port
 from parity.faults import Named, conventional
+from parity.judge import BFLOAT16
 from parity.steps import Steps
-from replication.faults.benches.finding import Finding, broken
+from replication.faults.benches.finding import Finding, broken, of_claims
 from replication.forward.run import Case, Request, prepare
 from reports.precision_place import less_exact
 
@@ -77,13 +79,13 @@ class ForwardBench:
 
 
 class PrecisionBench(ForwardBench):
-    """The float32 port alone, eager and as a graph; the float64 one stays as it is.
+    """The float32 port alone, eager and compiled; the float64 one stays as it is.
 
     The place is the first tensor that is less exact.
     """
 
-    def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
-        request = Request(config, weights, size=size, executions=("eager", "graph"))
+    def __init__(self, config: ModelConfig, weights: str, size: str, compiled: str) -> None:
+        request = Request(config, weights, size=size, executions=("eager", compiled))
         self._options = self._measure(request).options
 
     @property
@@ -93,6 +95,27 @@ class PrecisionBench(ForwardBench):
     def _named(self, result: AuditResult) -> tuple[Named, ...]:
         found = less_exact(result)
         return (Named(found.path, found.key, (found.cause,)),) if found else places_of(result)
+
+
+class Bfloat16Bench(ForwardBench):
+    """The modules of the port alone under its mixed policy; the float64 one stays as it is."""
+
+    def __init__(self, config: ModelConfig, weights: str, size: str) -> None:
+        request = Request(config, weights, size=size, executions=(BFLOAT16,))
+        self._options = self._measure(request).options
+        self._sides = reference_sides(self._reference)
+
+    @property
+    def _models(self) -> list[Any]:
+        return [self._port.bfloat16.model]
+
+    def audit(self) -> Finding:
+        """What the claim on modules that run alone in bfloat16 says of the port as it is now."""
+        try:
+            claims = bfloat16_claims(self._reference, self._port, self._options, self._sides)
+        except Exception as error:
+            return broken("model", error)
+        return of_claims(claims, {})
 
 
 def quietly() -> Steps:

@@ -7,7 +7,7 @@ from typing import Any
 from maskformer.model import zoo
 from maskformer.model.config import ModelConfig, ResNetConfig, SwinConfig
 from maskformer.model.detectron2_config import entry_of
-from replication.faults.benches.model import ForwardBench, PrecisionBench
+from replication.faults.benches.model import Bfloat16Bench, ForwardBench, PrecisionBench
 from replication.faults.benches.training import (
     DropoutBench,
     ReplicaBench,
@@ -140,6 +140,13 @@ def _training_precision(config: str, size: str) -> Any:
     return PrecisionStepBench(entry.model, entry.solver, WEIGHTS, size)
 
 
+def _training_bfloat16(config: str, size: str) -> Any:
+    from replication.faults.benches.extremes import Bfloat16StepBench
+
+    entry = entry_of(config)
+    return Bfloat16StepBench(entry.model, entry.solver, WEIGHTS, size)
+
+
 def _task(config: str, size: str) -> TaskBench:
     entry = entry_of(config)
     return TaskBench(entry.model, entry.solver, WEIGHTS, _two(size))
@@ -178,7 +185,11 @@ def _evaluation(config: str, size: str) -> Any:
 BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "model": _forward,
     "swin": _swin,
-    "precision": lambda config, size: PrecisionBench(entry_of(config).model, WEIGHTS, size),
+    "precision": lambda config, size: PrecisionBench(
+        entry_of(config).model, WEIGHTS, size, "graph"
+    ),
+    "bfloat16": lambda config, size: Bfloat16Bench(entry_of(config).model, WEIGHTS, size),
+    "xla": lambda config, size: PrecisionBench(entry_of(config).model, WEIGHTS, size, "xla"),
     "training": _training,
     "training_batch": lambda config, size: _training(config, _two(size)),
     "training_swin": _training_swin,
@@ -195,6 +206,7 @@ BENCHES: Mapping[str, Callable[[str, str], Any]] = {
     "extreme": _extreme,
     "training_extreme": _training_extreme,
     "training_precision": _training_precision,
+    "training_bfloat16": _training_bfloat16,
     "data": _data,
     "evaluation": _evaluation,
     "inference": _inference,
