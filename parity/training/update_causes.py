@@ -407,6 +407,9 @@ def _fitted(update: Update, recipe: Recipe) -> Recipe | None:
         elif rank == 1 and np.any(direction[rows]):
             wanted = direction[rows]
             rate[rows] = float(np.vdot(wanted, change[rows]) / np.vdot(wanted, wanted))
+        elif rank == 1:  # without a gradient, all movement is decay
+            weights = recipe.rate[rows] * update.before[rows]
+            decay[rows] = float(np.vdot(weights, change[rows]) / np.vdot(weights, weights))
     return replace(recipe, rate=rate, decay=decay)
 
 

@@ -110,6 +110,14 @@ def test_the_parameters_that_have_another_rate_or_decay_are_named():
     assert told(ADAM, ADAM, others=bare) == ("second.weight decay by 0 instead of 0.01",)
 
 
+def test_a_parameter_without_a_gradient_shows_its_decay():
+    """As a table of positions of which a map of one place needs none."""
+    groups = {**GROUPS, "first.weight": (1e-3, 0.0)}
+    decayed = {**groups, "second.bias": (1e-3, 0.01)}
+    named = told(ADAM, ADAM, groups, decayed, lengths={"second.bias": 0.0})
+    assert named == ("second.bias decay by 0.01 instead of 0",)
+
+
 @pytest.mark.parametrize("small", ["second.weight", "second.bias"])
 def test_a_parameter_whose_movement_is_rounding_shows_no_rate(small):
     slower = {**GROUPS, "first.weight": (1e-4, 0.01)}
