@@ -289,11 +289,11 @@ def same_decisions(
 
 def narrower(error: float) -> str | None:
     """The type whose rounding makes such a relative error: half a unit in its last place, down to a
-    tenth of that where sums of many have cancelled some; None where none does."""
-    for name, digits in ((BFLOAT16, 8), ("float16", 11)):
-        if 0.1 * 2.0**-digits <= error <= 2.0**-digits:
-            return name
-    return None
+    hundredth of that where means of many have cancelled most; both where it may be either, None
+    where it is neither."""
+    digits = {BFLOAT16: 8, "float16": 11}
+    found = [name for name, n in digits.items() if 0.01 * 2.0**-n <= error <= 2.0**-n]
+    return " or ".join(found) or None
 
 
 def describe(found: Gap) -> str:

@@ -249,3 +249,17 @@ def test_a_claim_that_fails_names_the_tensor_its_gap_and_its_limit():
     one = margin_claim("same", "Same", {v.key: v for v in verdicts}, "", "")
     assert one.failure == "fails: Same [wrong: l2 1e-12, limit 3.2e-13]"
     assert one.value == pytest.approx(1e-12 / 3.2e-13)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (3e-3, "bfloat16"),  # half a unit in the last of 8 bits
+        (2.4e-4, "bfloat16 or float16"),  # a mean of the one, or numbers of the other
+        (1e-5, "float16"),
+        (6e-8, None),  # float32's own
+        (5e-2, None),
+    ],
+)
+def test_the_type_that_makes_an_error_is_named_where_it_can_be_told(error, name):
+    assert judge.narrower(error) == name
