@@ -482,10 +482,10 @@ def resize_bilinear(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """[...,H,W] -> [...,*size] by torch's bilinear rule, `align_corners=False`, no antialias.
 
     Two products with constant matrices: exact in float64, where `tf.image.resize` is float32 only,
-    and with a gradient that is a matrix product too.
+    and with a gradient that is a matrix product too. Of 16 bits both are taken in float32.
     """
-    rows = tf.constant(bilinear_matrix(size[0], x.shape[-2]), x.dtype)
-    columns = tf.constant(bilinear_matrix(size[1], x.shape[-1]), x.dtype)
-    flat = tf.reshape(x, (-1, *x.shape[-2:]))
+    flat = tf.reshape(wide(x), (-1, *x.shape[-2:]))
+    rows = tf.constant(bilinear_matrix(size[0], x.shape[-2]), flat.dtype)
+    columns = tf.constant(bilinear_matrix(size[1], x.shape[-1]), flat.dtype)
     flat = tf.matmul(rows, tf.matmul(flat, columns, transpose_b=True))
-    return tf.reshape(flat, (*x.shape[:-2], *size))
+    return tf.cast(tf.reshape(flat, (*x.shape[:-2], *size)), x.dtype)

@@ -75,9 +75,9 @@ def judged_in_bfloat16(sides: Sides, trace: Trace) -> Iterator[Found]:
 
     The error of a result is that from what the reference computes in float64; of a result in
     bfloat16 the one rounding that this makes is taken off. Its limit is 4 x the reference's own
-    such error in bfloat16, or its error in float32 where that is larger; where a module without
-    weights takes no sum, as an activation, and the reference's result is in bfloat16 too, one
-    rounding to that at least. What differs in float64 is not judged here.
+    such error in bfloat16, or its error in float32 where that is larger; of a module without
+    weights that works element by element, as an activation or a residual sum, one rounding to
+    bfloat16 at least. What differs in float64 is not judged here.
     """
     calls = [one.calls() for one in sides.all()]
     through = frozenset(
@@ -138,11 +138,9 @@ class _Module:
             verdicts = {key: verdict_alone(named[key], errors[key], bases[key]) for key in keys}
         wrong = [key for key in keys if verdicts[key].fails]
         if wrong:
-            summing = self._summing(given, exact)
+            stepwise = self._stepwise(given, exact, own)
             bases |= {
-                key: worst((bases[key], once(exact[key])))
-                for key in wrong
-                if not summing(key) and in_bfloat16(own[key].array)
+                key: worst((bases[key], once(exact[key]))) for key in wrong if key in stepwise
             }
             verdicts = {key: verdict_alone(named[key], errors[key], bases[key]) for key in keys}
             double = self._run(sides.port, given)
@@ -163,25 +161,32 @@ class _Module:
         except Exception:  # whatever a module raises on tensors that are not its own
             return {}
 
-    def _summing(self, given: tuple[Taps, Any], exact: Taps) -> Callable[[str], bool]:
-        """Whether a result is more than an elementwise function of what the module is given: it has
-        weights, one number that changes there changes several of the result, or none does."""
+    def _stepwise(self, given: tuple[Taps, Any], exact: Taps, own: Taps) -> set[str]:
+        """The results of a module without weights that are an elementwise function of what it is
+        given, step by step: of several tensors, as a sum along a residual stream, or of one whose
+        result is in bfloat16 in the reference too, as an activation's."""
         feeds, children = given
         recorder, path = self.sides.double.recorder, self.calls[0].path
         if any(one.owner == path for one in recorder.variables(recorder.model).values()):
-            return lambda key: True
-        most = dict.fromkeys(exact, 0)
+            return set()
         changed = [({**feeds, name: _pushed(tap)}, children) for name, tap in feeds.items()]
         for place, taps in children.items():
             for name, tap in taps.items():
                 changed.append((feeds, {**children, place: {**taps, name: _pushed(tap)}}))
+        counts: dict[str, list[int]] = {key: [] for key in exact}
         for one in changed:
             run = self._run(self.sides.double, one)
-            for key in most.keys() & run.keys():
+            for key in counts.keys() & run.keys():
                 if run[key].array.shape == exact[key].array.shape:
-                    count = int(np.count_nonzero(run[key].array != exact[key].array))
-                    most[key] = max(most[key], count)
-        return lambda key: most[key] != 1
+                    moved = int(np.count_nonzero(run[key].array != exact[key].array))
+                    counts[key] += [moved] if moved else []
+        return {
+            key
+            for key, found in counts.items()
+            if found
+            and max(found) == 1
+            and (len(found) > 1 or (key in own and in_bfloat16(own[key].array)))
+        }
 
     def _moved(self, given: tuple[Taps, Any], exact: Taps, keys: list[str]) -> dict[str, Gap]:
         """The reference's errors in bfloat16 when roundings are moved: of weights, and of sums."""

@@ -180,6 +180,50 @@ def test_a_framework_that_has_no_such_precision_is_refused():
         registry.ENTRIES.update(known)
 
 
+class Stream(nn.Module):
+    """Two terms added one after the other to what came before, in float32 under autocast."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, tokens):
+        return tokens + self.up(tokens) + self.down(tokens)
+
+
+class StreamPort(tf_keras.Model):
+    """The same in the precision of its policy; a term may be scaled in bfloat16 alone."""
+
+    def __init__(self, state, factor):
+        super().__init__()
+        self.factor = factor
+        for name in ("up", "down"):
+            constant = tf_keras.initializers.Constant
+            kernel, bias = constant(state[f"{name}.weight"].T), constant(state[f"{name}.bias"])
+            layer = tf_keras.layers.Dense(32, kernel_initializer=kernel, bias_initializer=bias)
+            setattr(self, name, layer)
+
+    def call(self, tokens):
+        up = self.up(tokens)
+        factor = self.factor if up.dtype == tf.bfloat16 else 1.0
+        return tf.cast(tokens, up.dtype) + up * factor + self.down(tokens)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "equal"), (1.125, "different")])
+def test_a_residual_stream_in_bfloat16_may_round_at_each_sum(factor, verdict):
+    torch.manual_seed(0)
+    reference = Stream().eval()
+    state = {key: value.numpy() for key, value in reference.state_dict().items()}
+
+    def port():
+        model = StreamPort(state, factor)
+        model.build(TOKENS.shape)
+        return model
+
+    alike = parity.Pair(reference, port, (TOKENS,), names=parity.Names())
+    assert parity.audit(alike, executions=("bfloat16",), quiet=True).verdict == verdict
+
+
 NUMBERS = np.random.default_rng(1).normal(size=(3, 400)) * np.geomspace(1e-6, 1e6, 400)
 
 

@@ -328,6 +328,14 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
     np.testing.assert_allclose(found.numpy().astype(np.float64), exact, rtol=2.0**-8)
 
 
+def test_a_resize_in_bfloat16_rounds_once():
+    x = tf.cast(tf.random.stateless_normal((2, 3, 5, 7), (1, 0)), tf.bfloat16)
+    found = tf_layers.resize_bilinear(x, (20, 28))
+    once = tf.cast(tf_layers.resize_bilinear(tf.cast(x, tf.float32), (20, 28)), tf.bfloat16)
+    assert found.dtype == tf.bfloat16
+    assert bool(tf.reduce_all(found == once))
+
+
 def test_position_encoding_of_a_bfloat16_map_counts_in_float32():
     encode, x = torch_position_encoding.PositionEmbeddingSine(16), torch.zeros(1, 8, 20, 300)
     found = encode(x.bfloat16())
