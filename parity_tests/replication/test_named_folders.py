@@ -278,6 +278,8 @@ def test_what_tensorflow_opens_lies_in_the_folders(place: Path, tmp_path_factory
     assert any(kind == "write" and what.endswith(".index") for kind, what in events)
     assert any(kind == "write" and ".tfrecord" in what for kind, what in events)
     found = strays(events, place, TRACED.read, TRACED.written)
+    # git says what commit this is
+    found = [one for one in found if one[0] != "read" or ".git" not in Path(one[1]).parts]
     assert not found, "\n".join(map(str, found))
     assert strays(events, place, set(), set()), "what is opened is not seen"
 
