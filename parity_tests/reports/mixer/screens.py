@@ -1,4 +1,4 @@
-"""The first screens of five reports, as pictures: `python -m parity_tests.reports.mixer.screens DIR`.
+"""First screens of five reports as pictures: `python -m parity_tests.reports.mixer.screens DIR`.
 
 For each recording DIR has CASE-WIDTH-SCHEME.png, of a large screen and a phone, light and dark. It
 needs Chromium. How the recordings were made is said beside them, but of planted.json: it has the
