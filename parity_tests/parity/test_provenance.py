@@ -1,6 +1,7 @@
 """Provenance is true, complete as JSON, and loads nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -66,6 +67,17 @@ def test_git_state_follows_the_work_tree(tmp_path):
     assert git_state(tmp_path) == {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+
+
+def test_git_state_writes_nothing_to_the_work_tree(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-qm", "a")
+    os.utime(tmp_path / "a", (1, 1))  # git would remember the file's new time
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert git_state(tmp_path)["dirty"] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
 def test_git_state_is_not_that_of_a_work_tree_around_an_installation(tmp_path):

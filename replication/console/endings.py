@@ -26,9 +26,10 @@ _OF_PLACES = frozenset(
 """What a full disk or a folder that cannot be written says, wherever it was noticed."""
 
 _TOLD = re.compile(
-    rf"(?P<path>/\S+); (?P<reason>{'|'.join(re.escape(os.strerror(one)) for one in _OF_PLACES)})\b"
+    r"(?:(?P<path>/\S+); |I/O error: )"
+    rf"(?P<reason>{'|'.join(re.escape(os.strerror(one)) for one in _OF_PLACES)})\b"
 )
-"""The same, as TensorFlow's writers say it, whose errors are none of the system's."""
+"""The same, as writers of TensorFlow and safetensors say it, whose errors are their own."""
 
 
 def of_input(error: Exception) -> InputError | None:

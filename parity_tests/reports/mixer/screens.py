@@ -1,7 +1,7 @@
-"""The first screens of five reports, as pictures: `python -m parity_tests.reports.screens DIR`.
+"""First screens of five reports as pictures: `python -m parity_tests.reports.mixer.screens DIR`.
 
 For each recording DIR has CASE-WIDTH-SCHEME.png, of a large screen and a phone, light and dark. It
-needs Chromium. How the recordings were made is said in `mixer/`, but of planted.json: that has the
+needs Chromium. How the recordings were made is said beside them, but of planted.json: it has the
 claims of `replication.training.step.step_claims` on `tiny` at 64x64, seeded:0, with the constant
 FOCAL_ALPHA of `tf_impl.criterion` 0.75.
 """
@@ -18,7 +18,7 @@ from parity_tests.reports import browser
 from reports.loading import load
 from reports.render import write_report
 
-MIXER = Path(__file__).parent / "mixer"
+MIXER = Path(__file__).parent
 CASES = {
     "equal": "equal",
     "three-faults": "faults",
