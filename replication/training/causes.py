@@ -56,7 +56,7 @@ def of_costs(
     from parity.causes.torch_clipping import BOUNDED
 
     if not ours.any():  # `matcher` has the weight of this part alone
-        return f"costs of {part} have the weight of another part, not their own"
+        return f"costs of {part} are left out, or have the weight of another part"
     swapped = partial(replaced, module, "FOCAL_ALPHA", 1 - module.FOCAL_ALPHA)
     known = {
         "mask": [Mistake(SWAPPED, swapped)],

@@ -22,7 +22,8 @@ FAULTS = (
         "odd-merging-padded-first", "backbone", "swin", "an odd map is padded before, not after",
         line(f"{LAYER}.1.downsample", "(0, height % 2), (0, width % 2)",
              "(height % 2, 0), (width % 2, 0)"),
-        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"), ("replicate padding",),
+        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"),
+        ("padded on the other side",),
     ),
     _fault(
         "odd-merging-cut", "backbone", "swin", "an odd map loses its last row and column",
@@ -35,7 +36,7 @@ FAULTS = (
     _fault(
         "odd-merging-repeated", "backbone", "swin", "an odd map's last row is repeated, not padded",
         line(f"{LAYER}.1.downsample", PADDED, f"{PADDED[:-1]}, 'SYMMETRIC')"),
-        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"), ("pad",),
+        (f"{LAYER}.1.downsample", f"{LAYER}.1.downsample.norm:input"), ("replicate padding",),
     ),
     _fault(
         "odd-patches-repeated", "backbone", "swin", "rests of patches repeat the last pixels",
