@@ -256,7 +256,8 @@ def test_per_pixel_and_float64_runs(scenes, tmp_path, monkeypatch):
         predictor={"in_feature": "res5"},
         inference={"panoptic_on": False},
     )
-    entry = dataclasses.replace(entry, model=model)
+    inputs = dataclasses.replace(entry.inputs, mapper="mask_former_semantic")
+    entry = dataclasses.replace(entry, model=model, inputs=inputs)
     monkeypatch.setitem(zoo.ENTRIES, runs.NAME, entry)
     run(runs.settings(scenes, steps=2, dtype="float64"), tmp_path / "run")
     record = read_run(tmp_path / "run")

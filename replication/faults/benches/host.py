@@ -114,9 +114,10 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
         return []
 
     def run() -> Results:
-        """One result that differs, and where a mistake explains it, all others."""
+        """One result that differs, and where a mistake explains it, all others; none where the
+        reference does not make it by itself."""
         one = part.run(wrong[:1])
-        if not _equal(wanted[wrong[0]], one[wrong[0]], EXPLAINED):
+        if wrong[0] not in one or not _equal(wanted[wrong[0]], one[wrong[0]], EXPLAINED):
             return {}
         return part.run(list(wanted))
 
