@@ -84,7 +84,8 @@ def relations(reference: Any, case: Case, judge: Judge) -> Iterator[Explanation]
                 yield found
     yield from _elsewhere(case, judge, port)
     yield from _joined(case, judge, port)
-    yield from _masked(case, judge, port)
+    if port.shape == expected.array.shape:
+        yield from _masked(case, judge, port)
     yield from _passed_through(reference, case, judge)
 
 

@@ -77,6 +77,8 @@ class Placing(Mistaken):
             placed = placed + mask[..., None]
         if self.mistake == "hidden":
             placed = placed - 7.5 * (1 - mask[..., None])
+        if self.mistake == "widened":
+            placed = torch.cat([placed, placed], -1)
         return placed
 
 
@@ -90,6 +92,11 @@ def test_a_mask_that_is_added_to_positions_is_named(mistake, words):
     found = causes(Placing, (numbers(2, 5, 6), mask), mistake)
     assert [path for path, _ in found] == ["model"]
     assert words in found[0][1]
+
+
+def test_a_result_of_another_width_beside_a_mask_is_placed():
+    found = causes(Placing, (numbers(2, 5, 6), np.ones((2, 5), np.float32)), "widened")
+    assert [path for path, _ in found] == ["model"]
 
 
 class Scores(Mistaken):
