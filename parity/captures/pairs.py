@@ -8,8 +8,7 @@ from parity.captures.training import Trained
 from parity.names import Naming
 from parity.trace import Axes
 from parity.training.measured import NOTHING_DROPPED
-from parity.training.sides import Holding, Side, cast_targets, check_trainable
-from parity.weights import key_of
+from parity.training.sides import Holding, Side, cast_targets, check_trainable, own_holdings
 
 
 def training_of(pair: Pair, training: Training, side: str) -> Callable[[Built, Inputs], Trained]:
@@ -65,16 +64,7 @@ def _terms(side: Side) -> Mapping[str, float]:
 
 def _holdings(pair: Pair, built: Built, of_port: bool) -> list[Holding]:
     paths = _paths(pair, built) if of_port else {}
-    return [
-        Holding(
-            (key_of(_as_reference(one.owner, paths), one.name),),
-            (path,),
-            lambda array, one=one: [one.layout.to_reference(array)],
-            lambda array, one=one: [one.layout.to_port(array)],
-        )
-        for path, one in built.framework.variables(built.model).items()
-        if one.owner is not None
-    ]
+    return own_holdings(built, lambda owner: _as_reference(owner, paths))
 
 
 def _paths(pair: Pair, built: Built) -> dict[str, str]:

@@ -286,28 +286,32 @@ def reference_side(reference: Reference, training: Training, dtype: str) -> Side
     pair = reference.pair
     built = reference.built_in(dtype)
     check_trainable(built, "reference")
-    variables = built.framework.variables(built.model)
     return Side(
         built,
         cast(pair.inputs, dtype),
         cast_targets(training.targets, dtype),
         training.loss,
         training.optimizer,
-        [
-            Holding(
-                (key_of(one.owner, one.name),),
-                (path,),
-                lambda array, one=one: [one.layout.to_reference(array)],
-                lambda array, one=one: [one.layout.to_port(array)],
-            )
-            for path, one in variables.items()
-            if one.owner is not None
-        ],
+        own_holdings(built),
         axes_of(pair.axes, built.framework),
         pair.names.reference_side(),
         training.schedule,
         training.decisions,
     )
+
+
+def own_holdings(built: Built, named: Callable[[str], str] = lambda owner: owner) -> list[Holding]:
+    """Each variable of a module as one tensor, known by what `named` calls the module."""
+    return [
+        Holding(
+            (key_of(named(one.owner), one.name),),
+            (path,),
+            lambda array, one=one: [one.layout.to_reference(array)],
+            lambda array, one=one: [one.layout.to_port(array)],
+        )
+        for path, one in built.framework.variables(built.model).items()
+        if one.owner is not None
+    ]
 
 
 def port_side(reference: Reference, port: Port, training: Training, dtype: str) -> Side:

@@ -1,6 +1,7 @@
 """All claims on the training of a pair, from both models as an audit has them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from parity.auditing.options import Options
@@ -61,10 +62,7 @@ def training_claims(
     claims = [*claims, *([dropout] if dropout is not None else []), update, *rates]
     with steps(f"{training.steps} updates of both sides and of the reference's twin"):
         fed = dropout is not None and dropout.holds
-
-        def twin() -> Side:
-            return reference_side(reference, training, "float64")
-
+        twin = partial(reference_side, reference, training, "float64")
         claims += _steps_claims(training, (theirs, ours), twin, claims, fed, command)
     if options.float32 and port.float32 is not None:
         single = _float32_claims(reference, port, training, step, options, steps)

@@ -33,8 +33,9 @@ def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) ->
     parts = _parts([one for one in chosen if one.id not in notes.outcomes])
     if not parts:
         return
-    with _kept(notes) as kept, _Children(len(chosen), len(notes.outcomes)) as children:
-        environment = _environment(processes)
+    children = _Children(len(chosen), len(notes.outcomes))
+    environment = _environment(processes)
+    with _kept(notes) as kept:
         with ThreadPoolExecutor(processes) as pool:
             tasks = [pool.submit(children.run, part, kept, environment) for part in parts]
             try:
@@ -83,12 +84,6 @@ class _Children:
     def __init__(self, total: int, known: int) -> None:
         self.total, self.known = total, known
         self.running: set[subprocess.Popen] = set()
-
-    def __enter__(self) -> "_Children":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.end()
 
     def end(self) -> None:
         """Ends all that run."""

@@ -5,8 +5,9 @@ from typing import Any
 from maskformer.model.config import ModelConfig
 from maskformer.model.solver import SolverConfig
 from parity.auditing.extremes import extreme_claims
+from parity.claims import Claim
 from parity.judge import MIXED
-from replication.faults.benches.finding import Finding, broken, of_claims
+from replication.faults.benches.finding import Finding, found_by
 from replication.faults.benches.model import ForwardBench
 from replication.faults.benches.training import TrainingBench
 from replication.forward.run import Request
@@ -24,11 +25,8 @@ class ExtremeBench(ForwardBench):
 
     def audit(self) -> Finding:
         """What the claims on extreme inputs say of the port as it is now."""
-        try:
-            claims = extreme_claims(self._reference, self._port, self._options, self._known)
-        except Exception as error:
-            return broken("model", error)
-        return of_claims(claims, {})
+        given = self._reference, self._port, self._options, self._known
+        return found_by("model", lambda: extreme_claims(*given))
 
 
 class ExtremeLossBench(TrainingBench):
@@ -46,12 +44,11 @@ class ExtremeLossBench(TrainingBench):
         from replication.training import precision
         from replication.training.matching import cost_claim
 
-        try:
-            claims = [cost_claim(self._reference, self._ported.batch.targets, "")]
-            claims += precision.extreme_claims(self._step, self._ported, "")
-        except Exception as error:
-            return broken("criterion", error)
-        return of_claims(claims, {})
+        def judged() -> list[Claim]:
+            costs = cost_claim(self._reference, self._ported.batch.targets, "")
+            return [costs, *precision.extreme_claims(self._step, self._ported, "")]
+
+        return found_by("criterion", judged)
 
 
 class PrecisionStepBench(TrainingBench):
@@ -73,11 +70,7 @@ class PrecisionStepBench(TrainingBench):
         from replication.training import precision
 
         given: Any = self._reference, self._step, self._single, self._ported
-        try:
-            claims = precision.judged(*given, (EXECUTION,), "")
-        except Exception as error:
-            return broken("training step", error)
-        return of_claims(claims, {})
+        return found_by("training step", lambda: precision.judged(*given, (EXECUTION,), ""))
 
 
 class Bfloat16StepBench(TrainingBench):
@@ -99,8 +92,4 @@ class Bfloat16StepBench(TrainingBench):
         """What the claims on bfloat16 say of the port as it is now."""
         from replication.training.bfloat16 import alone_claims
 
-        try:
-            claims = alone_claims(self._held, self._model, "")
-        except Exception as error:
-            return broken("training step", error)
-        return of_claims(claims, {})
+        return found_by("training step", lambda: alone_claims(self._held, self._model, ""))

@@ -2,7 +2,7 @@
 
 import linecache
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,15 @@ def _innermost(error: Exception) -> str:
             text = linecache.getline(code.co_filename, line).strip()
             found = f"{code.co_name}: `{text}`"
     return found
+
+
+def found_by(place: str, judged: Callable[[], Sequence[Claim]]) -> Finding:
+    """What the claims that `judged` makes say of a port; one that breaks there is noticed."""
+    try:
+        claims = judged()
+    except Exception as error:
+        return broken(place, error)
+    return of_claims(claims, {})
 
 
 def of_claims(claims: Sequence[Claim], noticed: Mapping[str, bool]) -> Finding:

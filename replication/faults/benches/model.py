@@ -16,7 +16,7 @@ from parity.audits import judge_port
 from parity.faults import Named, conventional
 from parity.judge import BFLOAT16
 from parity.steps import Steps
-from replication.faults.benches.finding import Finding, broken, of_claims
+from replication.faults.benches.finding import Finding, broken, found_by
 from replication.forward.run import Case, Request, prepare
 from reports.precision_place import less_exact
 
@@ -111,11 +111,8 @@ class Bfloat16Bench(ForwardBench):
 
     def audit(self) -> Finding:
         """What the claim on modules that run alone in bfloat16 says of the port as it is now."""
-        try:
-            claims = bfloat16_claims(self._reference, self._port, self._options, self._sides)
-        except Exception as error:
-            return broken("model", error)
-        return of_claims(claims, {})
+        given = self._reference, self._port, self._options, self._sides
+        return found_by("model", lambda: bfloat16_claims(*given))
 
 
 def quietly() -> Steps:

@@ -13,10 +13,11 @@ from maskformer.model.solver import SolverConfig
 from parity.auditing.port import Port, given
 from parity.auditing.reference import Reference, measure_reference
 from parity.audits import judge_port
+from parity.claims import Claim
 from parity.faults import Named, conventional
 from parity.training.trajectory import Update, compare_step, weight_gap
 from parity.training.trajectory_causes import Prepare, place_and_causes
-from replication.faults.benches.finding import Finding, broken, of_claims
+from replication.faults.benches.finding import Finding, broken, found_by, of_claims
 from replication.faults.benches.model import places_of, quietly
 from replication.forward.run import Case, Request, prepare
 
@@ -98,12 +99,12 @@ class TaskBench(TrainingBench):
         from replication.training.update import update_claim
 
         step = self._step
-        try:
+
+        def judged() -> list[Claim]:
             update = update_claim(self._reference, step, "")
-            claims = [update, task_claim(self._reference, step, update, "")]
-        except Exception as error:
-            return broken("task", error)
-        return of_claims(claims, {})
+            return [update, task_claim(self._reference, step, update, "")]
+
+        return found_by("task", judged)
 
 
 class DropoutBench(TrainingBench):
@@ -113,11 +114,7 @@ class DropoutBench(TrainingBench):
         """What the claim on dropout says of the port as it is now."""
         from replication.training.dropout import dropout_claims
 
-        try:
-            claims = dropout_claims(self._reference, self._model, "")
-        except Exception as error:
-            return broken("training step", error)
-        return of_claims(claims, {})
+        return found_by("training step", lambda: dropout_claims(self._reference, self._model, ""))
 
 
 class StepsBench:
