@@ -204,7 +204,8 @@ def _changed_trees(
         for field, index, node in _children(parent)
         if id(node) not in skipped
     ]
-    for offers in (_expressions, _statements):
+    own = sorted(set(_assigned(body)))
+    for offers in (_expressions, _statements, partial(_ratios, own)):
         alike: dict[str, list[tuple[_Place, ast.AST, ast.AST]]] = {}
         for place, node in places:
             for replacement in offers(node, numbers, known):
@@ -321,6 +322,8 @@ def _expressions(
         for index in range(len(node.values)):
             rest = node.values[:index] + node.values[index + 1 :]
             yield rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+        if len(node.values) > 2:
+            yield from node.values
         yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
     elif isinstance(node, ast.UnaryOp):
         yield node.operand
@@ -347,6 +350,29 @@ def _expressions(
         value = known.get(node.id)
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield from (ast.Constant(other) for other in _constants(value, numbers))
+
+
+def _assigned(body: ast.FunctionDef) -> Iterator[str]:
+    """The names of a function's arguments, and of what it gives values to."""
+    for node in ast.walk(body):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def _ratios(
+    own: Sequence[str], node: ast.AST, numbers: Sequence[float], known: Mapping[str, Any]
+) -> Iterator[ast.AST]:
+    """What may stand in place of a ratio: by another quantity that the function has, and a mean of
+    all where sums are of some."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Div):
+        return
+    for name in own:
+        yield ast.BinOp(node.left, node.op, ast.Name(name, ast.Load()))
+    match node.left:
+        case ast.Call(func=ast.Attribute(attr="sum") as total, args=args, keywords=keywords):
+            yield ast.Call(ast.Attribute(total.value, "mean", ast.Load()), args, keywords)
 
 
 def _always(node: ast.expr) -> Iterator[ast.AST]:

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from maskformer.model import solver
@@ -125,7 +126,7 @@ def following(values):
 )
 def test_edits_of_what_is_looked_up_are_named(ours, text):
     found = explained(lambda: following([5, 7, 5]), lambda one: one == ours, [following])
-    assert found == [] if text is None else any(text in one for one in found)
+    assert found == [] if text is None else any(text in one for one in found), found
 
 
 def test_an_index_that_is_one_late_and_begins_again_is_named():
@@ -137,3 +138,42 @@ def test_an_index_that_is_one_late_and_begins_again_is_named():
 def looked_up(name, index):
     place = index[name]
     return place
+
+
+def shares(right, true, predicted):
+    """Three ratios, and whether something is missing."""
+    union = true + predicted - right
+    whole = np.maximum(true, 2.5)
+    chosen = true > 0
+    missing = right.min() < 0 or true.min() < 0 or predicted.min() < 5
+    return (right / union)[chosen], whole, right.sum() / chosen.sum(), missing
+
+
+@pytest.mark.parametrize(
+    ("ours", "text"),
+    [
+        (
+            lambda a, b, c: ((a / np.maximum(b, 2.5))[b > 0], a.sum() / 2, True),
+            "`right / whole` instead of `right / union`",
+        ),
+        (
+            lambda a, b, c: ((a / (b + c - a))[b > 0], a.mean(), True),
+            "`right.mean()` instead of `right.sum() / chosen.sum()`",
+        ),
+        (
+            lambda a, b, c: ((a / (b + c - a))[b > 0], a.sum() / 2, False),
+            "`right.min() < 0` instead of `right.min() < 0 or",
+        ),
+        (lambda a, b, c: ((a / 7.5)[b > 0], a.sum() / 2, True), None),
+    ],
+)
+def test_a_ratio_by_another_quantity_is_named(ours, text):
+    given = np.array([1.0, 2.0, 1.0]), np.array([2.0, 5.0, -1.0]), np.array([4.0, 3.0, 9.0])
+    shown, *rest = ours(*given)
+    wanted = shown, np.maximum(given[1], 2.5), *rest
+
+    def same(found):
+        return all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+    found = explained(lambda: shares(*given), same, [shares])
+    assert found == [] if text is None else any(text in one for one in found), found

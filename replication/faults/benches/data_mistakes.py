@@ -1,7 +1,7 @@
 """What ports do wrong with data that is no edit of one expression of the reference."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,13 @@ import numpy as np
 from maskformer.data import augmentation, mapper
 from maskformer.data.annotated import Annotated
 from maskformer.model.inputs import InputConfig
-from parity.causes.source import Mistake
+from parity.causes.source import Mistake, Planted
 from parity.causes.torch_mistakes import every_place
 from parity.planting import replaced
 from replication.faults.benches import data_cases
+
+FEW_TARGETS = (1, 2, 3, 4, 8, 16, 32, 64)
+"""How many targets a port may have room for where images show more."""
 
 
 def known_mistakes(place: str) -> list[Mistake]:
@@ -25,8 +28,10 @@ def known_mistakes(place: str) -> list[Mistake]:
     if place.startswith("draws"):
         return [_epochs_alike()]
     if place in data_cases.BATCHES:
-        return _of_batches()
-    return _of_targets()
+        return [*_of_batches(), _void_is_first()]
+    if place == "photograph":
+        return _of_photographs()
+    return [*_of_targets(), _void_is_first(), _padding_is_first()]
 
 
 def _squares() -> Mistake:
@@ -76,8 +81,88 @@ def _of_batches() -> list[Mistake]:
     ]
 
 
+def _void_is_first() -> Mistake:
+    """Pixels of no target are those of target 0."""
+
+    def filled(item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "target_map": item["target_map"].clamp(min=0)}
+
+    return Mistake("pixels of no target are the first one's", _of_items(filled))
+
+
+def _padding_is_first() -> Mistake:
+    """What pads a panoptic example to its batch is of target 0."""
+
+    def filled(item: dict[str, Any]) -> dict[str, Any]:
+        (height, width), target_map = item["size"].tolist(), item["target_map"].clone()
+        target_map[height:] = target_map[:, width:] = 0
+        return {**item, "target_map": target_map}
+
+    text = "pixels that pad a panoptic example are the first target's"
+    return Mistake(text, _of_items(filled, "panoptic"))
+
+
+def _of_items(change: Callable[[dict[str, Any]], Any], kind: str | None = None) -> Planted:
+    """Examples of the reference's loader are changed; those of one kind of data, or all."""
+    from torch_reference.dataset import TrainingData
+
+    right = TrainingData.__getitem__
+
+    def changed(data: TrainingData, item: Any) -> dict[str, Any]:
+        made = right(data, item)
+        return change(made) if kind in (None, data.images.kind) else made
+
+    return partial(replaced, TrainingData, "__getitem__", changed)
+
+
+def _of_photographs() -> list[Mistake]:
+    """Flips of the wrong axis, and resizes that look at four pixels however small they make it."""
+    right = mapper.apply_to_image
+
+    def instead(kind: type, wrong: Callable[[np.ndarray, Any], np.ndarray]) -> Planted:
+        def applied(image: np.ndarray, steps: Sequence[Any]) -> np.ndarray:
+            for step in steps:
+                image = wrong(image, step) if isinstance(step, kind) else right(image, (step,))
+            return np.ascontiguousarray(image)
+
+        return partial(replaced, mapper, "apply_to_image", applied)
+
+    def upside_down(image: np.ndarray, step: Any) -> np.ndarray:
+        return image[::-1]
+
+    def sampled(image: np.ndarray, step: augmentation.Resize) -> np.ndarray:
+        return four_neighbours(image, step.height, step.width)
+
+    return [
+        Mistake("flips turn photographs upside down", instead(augmentation.Flip, upside_down)),
+        Mistake(
+            "photographs are resized without antialiasing: each pixel is made of four",
+            instead(augmentation.Resize, sampled),
+        ),
+    ]
+
+
+def four_neighbours(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A photograph resized bilinearly in float32, however small it becomes from four pixels each.
+
+    Args: image uint8 [H,W,C]. Returns uint8 [height,width,C], rounded to even. Centres of pixels
+    are at one half, as TensorFlow's `image.resize` has them.
+    """
+    for axis, size in ((1, width), (0, height)):
+        scale = np.float32(image.shape[axis]) / np.float32(size)
+        place = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+        low = np.floor(place)
+        share = np.expand_dims(place - low, 1 - axis)[..., None]
+        first, second = (
+            np.take(image, np.clip(at, 0, image.shape[axis] - 1).astype(int), axis)
+            for at in (low, np.ceil(place))
+        )
+        image = first + (second.astype(np.float32) - first) * share
+    return np.rint(image).astype(np.uint8)
+
+
 def _of_targets() -> list[Mistake]:
-    """Segments of which a crop left nothing, ids, labels."""
+    """Segments of which a crop left nothing, ids, labels, targets beyond a number of them."""
     from torch_reference import dataset
 
     def dropped(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
@@ -97,6 +182,11 @@ def _of_targets() -> list[Mistake]:
     def shifted(target_map: np.ndarray, class_ids: np.ndarray, capacity: int) -> Any:
         return mapper.pad_targets(target_map, class_ids + 1, capacity)
 
+    def first_of(most: int) -> Callable[..., Any]:
+        return lambda target_map, class_ids, capacity: mapper.pad_targets(
+            target_map, class_ids[:most], capacity
+        )
+
     targets = mapper.segment_targets
 
     def shifted_segments(*given: Any) -> Sequence[np.ndarray]:
@@ -111,5 +201,14 @@ def _of_targets() -> list[Mistake]:
             ("class ids are larger by 1", dataset, "pad_targets", shifted),
             ("class ids of segments are larger by 1", mapper, "segment_targets", shifted_segments),
             ("labels are cut to one byte", dataset, "apply_steps", cut),
+            *(
+                (
+                    f"classes after the first {most} are lost",
+                    dataset,
+                    "pad_targets",
+                    first_of(most),
+                )
+                for most in FEW_TARGETS
+            ),
         )
     ]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from maskformer.data import augmentation, evaluation_data, images
+from maskformer.data.batching import choose_bucket
 from maskformer.data.images import Size
 from maskformer.data.mapper import IMAGE_PADDING
 from maskformer.data.panoptic_format import Segment
@@ -99,7 +100,7 @@ class EvaluationBench:
                 "labels": [*functions_of(evaluation), *labelled],
                 "": [*functions_of(evaluation), *labelled, *functions_of(panoptic_quality)],
             },
-            known=_known_mistakes,
+            known=self._known,
             limits={
                 # Each of the sums has a term for a query, in the order of the true ids.
                 key: QUERIES * float(np.finfo(np.float64).eps)
@@ -113,9 +114,8 @@ class EvaluationBench:
         wanted = None if keys is None else {case for _, case in keys}
         found: dict[Key, Any] = {}
         for name, data in self._data.items():
-            everything = tuple(range(data.count))
-            found |= {("images", f"{name}, {way}"): everything for way in WAYS}
-            for index in everything:
+            found |= {("images", f"{name}, {way}"): self._met(name, way) for way in WAYS}
+            for index in range(data.count):
                 cases = [case for case in _cases(name, index) if wanted is None or case in wanted]
                 for case in cases:
                     if case.endswith(MADE):
@@ -125,6 +125,30 @@ class EvaluationBench:
                 if any(not case.endswith(MADE) for case in cases):
                     found |= self._evaluated(name, index)
         return _ordered(found)
+
+    def _met(self, name: str, way: str) -> tuple[int, ...]:
+        """The images of an evaluation: every one, however they are put together."""
+        return tuple(range(self._data[name].count))
+
+    def _in_full_batches(self, name: str, way: str) -> tuple[int, ...]:
+        """The same where batches that are not full are left out."""
+        plan, data = WAYS[way], self._data[name]
+        queues: dict[Size, list[int]] = {}
+        for index in self._met(name, way):
+            record = data.images.records[index]
+            size = (record.height, record.width)
+            steps = augmentation.evaluation_steps(self._inputs, *size)
+            shape = augmentation.output_shape(steps, *size)
+            bucket = choose_bucket(*shape, plan.buckets) if plan.buckets else shape
+            queues.setdefault(bucket, []).append(index)
+        kept = [queue[: len(queue) // plan.batch * plan.batch] for queue in queues.values()]
+        return tuple(sorted(index for queue in kept for index in queue))
+
+    def _known(self, place: str) -> list[Mistake]:
+        if place != "images":
+            return _known_mistakes(place)
+        text = "batches that are not full are left out"
+        return [Mistake(text, partial(replaced, self, "_met", self._in_full_batches))]
 
     def _evaluated(self, name: str, index: int) -> dict[Key, Any]:
         """What the reference gives the model of one image, and counts of it, for every way."""

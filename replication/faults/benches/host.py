@@ -174,8 +174,19 @@ def _same(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.shape == theirs.shape and bool((ours == theirs).all())
 
 
+def _negative(x: np.ndarray) -> np.ndarray:
+    """The negative of levels; zeros after their last row and column stay, which pad them."""
+    if x.dtype != np.uint8 or x.ndim != 3 or not x.any():
+        return x
+    rows, columns = (np.flatnonzero(x.any(axis=axes))[-1] + 1 for axes in ((1, 2), (0, 2)))
+    negative = x.copy()
+    negative[:rows, :columns] = 255 - x[:rows, :columns]
+    return negative
+
+
 _CHANGES: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
     ("with its three channels reversed", lambda x: x[..., ::-1] if x.shape[-1:] == (3,) else x),
+    ("subtracted from 255, beside what pads it", lambda x: _negative(x)),
     ("upside down", lambda x: x[::-1]),
     ("with left and right exchanged", lambda x: x[:, ::-1] if x.ndim > 1 else x),
     ("turned by 180 degrees", lambda x: x[::-1, ::-1] if x.ndim > 1 else x),

@@ -141,7 +141,8 @@ DATA = (
     ),
     _fault(
         "data", "data-padding-is-a-target", "what pads an image to its bucket is the first target",
-        _edited(mapper, '"pillow"), VOID', '"pillow"), 0'), ("target map",), (),
+        _edited(mapper, '"pillow"), VOID', '"pillow"), 0'), ("target map",),
+        ("pad a panoptic example",),
         "padding with zeros",
     ),
     _fault(
@@ -176,7 +177,7 @@ DATA = (
         "data", "data-not-antialiased", "photographs are resized without antialiasing",
         constant(dataset, "apply_to_image", lambda image, steps: mapper.apply_to_image(
             image, steps) if not steps or image is None else _not_antialiased(image, steps)),
-        ("photograph",), (), "tf.image.resize",
+        ("photograph",), ("without antialiasing",), "tf.image.resize",
     ),
     _fault(
         "data", "data-blue-first", "photographs are read as BGR",
@@ -245,7 +246,7 @@ DATA = (
         method(dataset.TrainingData, "_targets",
                "pad_targets(target_map, class_ids, self.capacity)",
                "pad_targets(target_map, class_ids[:4], self.capacity)"),
-        ("target map", "class ids", "valid targets"), (),
+        ("target map", "class ids", "valid targets"), ("after the first 4 are lost",),
     ),
     _fault(
         "data", "data-batch-void-is-a-target", "pixels of no target are the first one's in batches",
@@ -253,7 +254,7 @@ DATA = (
                  'example["class_ids"].set_shape([data.capacity])',
                  'example["class_ids"].set_shape([data.capacity])\n'
                  '        example["target_map"] = tf.maximum(example["target_map"], 0)'),
-        ("batch target map",), (), "a fill of 0",
+        ("batch target map",), ("pixels of no target are the first one's",), "a fill of 0",
     ),
     _fault(
         "data", "data-exact-batch-blue-first", "batches of the exact way are BGR",
@@ -265,6 +266,7 @@ DATA = (
         "data", "data-fast-semantic-negative", "the fast way makes negatives of semantic images",
         function(dataset, "_apply_all", "_placed(_apply(image, _from_rows(rows)), shape)",
                  "_placed(255 - _apply(image, _from_rows(rows)), shape)"), ("photograph",),
+        ("subtracted from 255",),
     ),
     _fault(
         "data", "data-fast-hue-lost", "the fast way does not change hues",
@@ -524,7 +526,7 @@ EVALUATION = (
     ),
     _fault(
         "evaluation", "evaluation-last-batches-dropped", "batches that are not full are left out",
-        function(evaluation, "_groups", "if queue:", "if False:"), ("images",), (),
+        function(evaluation, "_groups", "if queue:", "if False:"), ("images",), ("not full",),
         "drop_remainder",
     ),
     _fault(
@@ -616,6 +618,7 @@ METRICS = (
         "metric", "metric-sq-over-all-segments", "segmentation quality is a mean over all segments",
         _edited(panoptic_quality, "np.where(counts.tp > 0, counts.iou / counts.tp, 0.0)",
                 "np.where(counts.tp > 0, counts.iou / segments, 0.0)"), ("panoptic sq, All",),
+        ("counts.iou / segments",),
     ),
     _fault(
         "metric", "metric-classes-shifted", "classes are given the scores of the class before",
@@ -632,7 +635,7 @@ METRICS = (
         "metric", "metric-ignored-counted", "ignored pixels are of the last class",
         _edited(semantic_iou, "ignored = truth == ignore",
                 "truth = np.minimum(truth, num_classes - 1)\n    ignored = truth == ignore"),
-        ("confusion",), (),
+        ("confusion",), ("ignored labels are the last class",),
     ),
     _fault(
         "metric", "metric-dice-for-iou", "unions count the intersection twice",
@@ -655,6 +658,7 @@ METRICS = (
         "metric", "metric-sample-over-all-classes", "resampled classes that do not occur score 0",
         _edited(panoptic_quality, ".sum(axis=-1) / occurs.sum(axis=-1)", ".mean(axis=-1)"),
         ("panoptic sample, All", "panoptic sample, Things", "panoptic sample, Stuff"),
+        (".mean(axis=-1)",),
     ),
     _fault(
         "metric", "metric-labels-sample-shifted", "resampled labels are of exchanged counts",
@@ -664,6 +668,7 @@ METRICS = (
     _fault(
         "metric", "metric-threads-out-of-order", "images that threads count come last first",
         _edited(panoptic_quality, "waiting.popleft()", "waiting.pop()"), ("panoptic images",),
+        ("the last begun",),
     ),
 )  # fmt: skip
 
