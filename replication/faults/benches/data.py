@@ -127,6 +127,7 @@ class DataBench:
             },
             list(self._settings.values()),
             known_mistakes,
+            together=_EXAMPLE[1:],
             first=_first_draw,
         )
 

@@ -5,7 +5,7 @@ computed. The first place that differs is the one at fault; its cause is an edit
 source, or another setting, with which the reference gives the port's results.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -37,6 +37,7 @@ class Part:
         settings: the reference's settings, whose values may be mistaken.
         known: mistakes that are no edit of one expression, by place.
         limits: by key, the largest relative gap (l2) of floating point results; others are equal.
+        together: places of which a mistake explains either all or none, beside those of one stage.
         first: chooses the place at fault among those that differ, by default the first.
     """
 
@@ -48,6 +49,7 @@ class Part:
     settings: Sequence[Any] = ()
     known: Callable[[str], Sequence[Mistake]] = lambda place: ()
     limits: Mapping[tuple[str, str], float] | None = None
+    together: Collection[str] = ()
     first: Callable[[Results, Results, list[tuple[str, str]]], str] | None = None
 
 
@@ -129,7 +131,11 @@ def _causes(part: Part, found: Results, place: str) -> list[str]:
 
     # Of one stage, "draws Crop" and "draws Flip", a mistake should explain all.
     stage = place.split()[0]
-    kin = {key: value for key, value in found.items() if key[0].split()[0] == stage}
+    kin = {
+        key: value
+        for key, value in found.items()
+        if key[0].split()[0] == stage or {place, key[0]}.issubset(part.together)
+    }
 
     def complete() -> bool:
         results = part.run(list(kin))

@@ -28,6 +28,7 @@ CANVAS = (56, 66)  # larger than every output, as one canvas for a whole data se
 TIES, AUGMENTED = "ties", "augmented"  # cases of results that are made of other inputs
 SINGLE = "float32 scores"
 TWINS, BAND, CERTAIN = 5, 7, 1000.0  # of exact outputs; the logit's probability rounds to 1
+UNSURE = 0.49  # the probability of a query that is just not kept
 PEAK = 100.0
 PHOTOGRAPH, SCALES, LONGEST, DIVISIBILITY = (40, 56), (32, 48), 100, 32
 
@@ -515,9 +516,10 @@ def _exact_outputs(config: ModelConfig) -> dict[str, np.ndarray]:
 
     Twins share a band of rows and their score, and differ in class. Every other pair is between two
     classes, each with a probability of one half, as have all but one of the masks. The masks are as
-    large as the results but for their padding, so that nothing is resized.
+    large as the results but for their padding, so that nothing is resized. The last query has a
+    little less than one half, which is not kept.
     """
-    shape = (len(VALID), 2 * TWINS)
+    shape = (len(VALID), 2 * TWINS + 1)
     logits = np.full((*shape, config.num_classes + 1), -CERTAIN)
     masks = np.full((*shape, *PADDED), -CERTAIN)
     for query in range(2 * TWINS):
@@ -526,4 +528,6 @@ def _exact_outputs(config: ModelConfig) -> dict[str, np.ndarray]:
         if pair % 2:
             logits[:, query, (query + 2 * TWINS) % config.num_classes] = 0.0
         masks[:, query, BAND * pair : BAND * (pair + 1)] = (0.0, CERTAIN)[pair % 3 // 2]
+    logits[:, -1, :3] = np.log([UNSURE, (1 - UNSURE) / 2, (1 - UNSURE) / 2])
+    masks[:, -1, BAND * TWINS :] = CERTAIN
     return {NAMES.classes: logits, NAMES.masks: masks}

@@ -658,7 +658,7 @@ METRICS = (
         "metric", "metric-sample-over-all-classes", "resampled classes that do not occur score 0",
         _edited(panoptic_quality, ".sum(axis=-1) / occurs.sum(axis=-1)", ".mean(axis=-1)"),
         ("panoptic sample, All", "panoptic sample, Things", "panoptic sample, Stuff"),
-        (".mean(axis=-1)",),
+        (".mean(axis=-1)", "/ classes`"),
     ),
     _fault(
         "metric", "metric-labels-sample-shifted", "resampled labels are of exchanged counts",
