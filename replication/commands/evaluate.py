@@ -40,6 +40,13 @@ def command(
     margin: Annotated[
         float, typer.Option(help="Points of PQ or mIoU that count as equivalent.")
     ] = 0.1,
+    products: Annotated[
+        int,
+        typer.Option(
+            help="1, 3 or 6: compare TensorFlow with itself, where products are made in so many "
+            "passes of bfloat16, as on a TPU."
+        ),
+    ] = 0,
     worst: Annotated[int, typer.Option(help="Images to draw into --out.")] = 4,
     workers: options.Workers = 2,
     out: options.Out = None,
@@ -67,6 +74,7 @@ def command(
         augmented=tta,
         worst=worst,
         margin=margin / 100,
+        products=products,
         workers=workers,
         command=options.command_line(),
     )

@@ -21,7 +21,9 @@ from replication.evaluation.disagreement import Disagreement, Margins, disagreem
 from replication.evaluation.predicted import Predicted, predict_all
 from replication.evaluation.scores import Scored, agreement, compare, score
 from replication.evaluation.worst_images import draw_worst
+from replication.sides.implementation import Implementation
 from replication.sides.side import IMPLEMENTATIONS, PORT, open_side
+from replication.sides.tf_side import with_products
 from replication.sides.weights import Weights, load_weights
 from reports.chapters.evaluation_result import (
     EvaluationComparison,
@@ -41,7 +43,9 @@ class Request:
 
     `data` is the data set's folder; `limit` its first images only; `augmented` means multi-scale
     and mirrored testing of labels; `worst` is how many images to draw; `workers` are threads.
-    The port has the reference's `weights`, or those of a file of its own, `port_weights`.
+    The port has the reference's `weights`, or those of a file of its own, `port_weights`. With
+    `products` the second side is TensorFlow with products in so many passes of bfloat16, the first
+    TensorFlow as it is; `sides` are not looked at.
     """
 
     config: ModelConfig
@@ -57,30 +61,34 @@ class Request:
     resamples: int = 2000
     workers: int = 2
     port_weights: str | None = None
+    products: int = 0
     command: str = "parity evaluate"
 
 
 def evaluate(request: Request, out: Path | None = None, visible: bool = True) -> EvaluationResult:
     """The scores, in 0..1, and how two sides compare.
 
-    The verdict is "evaluated" for one side; for both it is "equal" where no pixel differs but by a
-    decision within float32 rounding, else "different". `out` receives evaluation.json, a
-    report, each side's predictions (COCO panoptic JSON and PNGs, label PNGs) and pictures of the
-    worst images: all of it or nothing.
+    The verdict is "evaluated" for one side, and where the second has rounded products; for both it
+    is "equal" where no pixel differs but by a decision within float32 rounding, else "different".
+    `out` receives evaluation.json, a report, each side's predictions (COCO panoptic JSON and PNGs,
+    label PNGs) and pictures of the worst images: all of it or nothing.
     Raises InputError for data, weights and images that cannot be used.
     """
     _check(request)
     start = time.perf_counter()
     data = open_data(request.data, request.split, request.config, request.limit)
     weights = load_weights(request.weights, request.config)
-    by_side = dict.fromkeys(request.sides, weights)
+    sides = _sides(request)
+    by_side = dict.fromkeys(sides, weights)
     own: Weights | None = None
     if request.port_weights is not None:
         own = by_side[PORT] = load_weights(request.port_weights, request.config)
     with output_folder(out) as folder:
         predicted, scored, seconds = {}, {}, {}
-        for name in request.sides:
-            side = open_side(name, request.config, request.inputs, by_side[name], data.canvas)
+        for name, implementation in sides.items():
+            side = open_side(
+                implementation, request.config, request.inputs, by_side[name], data.canvas
+            )
             began = time.perf_counter()
             with images_shown(f"predict, {name}", data.count, visible) as advance:
                 predict_all(side, data, folder / name, request.augmented, advance)
@@ -89,12 +97,13 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
             scored[name] = score(data, predicted[name], request.resamples, request.workers)
         verdict, comparison, pictures = "evaluated", None, ()
         found: list[Disagreement | None] = [None] * data.count
-        if len(request.sides) == 2:
+        if len(sides) == 2:
             margins = Margins(request.config, request.inputs, weights)
             with images_shown("compare", data.count, visible) as advance:
                 found = _disagreements(data, list(predicted.values()), margins, advance)
             comparison = _compared(data, request, found, predicted, scored)
-            verdict = "different" if comparison.unexplained else "equal"
+            if not request.products:
+                verdict = "different" if comparison.unexplained else "equal"
         if out is not None:
             first = next(iter(scored.values()))
             pictures = draw_worst(folder / "worst", data, predicted, first, found, request.worst)
@@ -110,6 +119,7 @@ def evaluate(request: Request, out: Path | None = None, visible: bool = True) ->
             layout=data.images.kind,
             split=data.split,
             images=data.count,
+            products=request.products,
             test_size=(request.inputs.min_size_test, request.inputs.max_size_test),
             augmented=request.augmented,
             sides={
@@ -133,9 +143,24 @@ def _versions() -> dict[str, str]:
     return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
 
+def _sides(request: Request) -> dict[str, Implementation]:
+    """What is evaluated, by name."""
+    if not request.products:
+        return {name: IMPLEMENTATIONS[name] for name in request.sides}
+    rounded = with_products(request.products)
+    return {PORT: IMPLEMENTATIONS[PORT], rounded.name: rounded}
+
+
 def _check(request: Request) -> None:
     """Raises InputError for a combination of options that has no meaning."""
     theirs, ours = IMPLEMENTATIONS.values()
+    if request.products and (request.port_weights is not None or request.augmented):
+        other = "--tta" if request.augmented else "--port-weights"
+        raise InputError(
+            f"--products does not go with {other}",
+            f"it compares {ours.title} with itself, one image at one scale",
+            "leave one of the two out",
+        )
     if request.port_weights is not None and len(request.sides) != 2:
         raise InputError(
             f"--port-weights does not go with --side {request.sides[0]}",
@@ -198,7 +223,7 @@ def _compared(
     )
     records = data.images.records[: data.count]
     return EvaluationComparison(
-        of=f"{request.sides[1]} - {request.sides[0]}",
+        of=" - ".join(reversed(scored)),
         images_that_differ=len(rows),
         pixels=sum(record.height * record.width for record in records),
         panoptic_pixels=sum(row.panoptic_pixels for row in rows),

@@ -75,13 +75,13 @@ class Side:
 
 
 def open_side(
-    name: str,
+    side: str | Implementation,
     config: ModelConfig,
     inputs: InputConfig,
     weights: Weights,
     canvas: Size | None = None,
     dtype: str = "float32",
 ) -> Side:
-    """The implementation `name`, ready to predict. Raises InputError for an unknown name."""
-    side = implementation(name)
+    """An implementation, or that of a name, ready to predict. Raises InputError for no name."""
+    side = implementation(side) if isinstance(side, str) else side
     return Side(side, side.build(config, weights, dtype), config, inputs, dtype, canvas)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from maskformer.data.images import Size
 from maskformer.data.targets import Target
-from maskformer.family import MASKFORMER
+from maskformer.family import MASKFORMER, family_of
 from maskformer.inference.prediction import Prediction
 from maskformer.model.config import ModelConfig
 from maskformer.model.inputs import InputConfig
@@ -33,6 +34,31 @@ def build_port(config: ModelConfig, weights: Weights, dtype: str) -> "tf_keras.M
     model = tf_impl.build(config, dtype)
     torch_to_tf(weights.state, model)
     return model
+
+
+def with_products(passes: int) -> Implementation:
+    """The TensorFlow side with products of float32 in so many passes of bfloat16, as on a TPU.
+
+    Raises InputError for a number of passes that a TPU does not have, and where JAX, which executes
+    the program, is not installed.
+    """
+    from tf_impl.tpu.products import check_passes
+
+    check_passes(passes)
+    return replace(
+        TENSORFLOW,
+        name=f"{TENSORFLOW.name}, {passes} {'pass' if passes == 1 else 'passes'}",
+        title=f"TensorFlow, products in {passes} of bfloat16",
+        build=partial(_build_rounded, passes),
+    )
+
+
+def _build_rounded(passes: int, config: ModelConfig, weights: Weights, dtype: str) -> Any:
+    from tf_impl.tpu.products import RoundedProducts
+
+    outputs = family_of(config).outputs
+    names = (outputs.pixels,) if config.is_per_pixel else (outputs.classes, outputs.masks)
+    return RoundedProducts(build_port(config, weights, dtype), passes, names)
 
 
 def port_drawn(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

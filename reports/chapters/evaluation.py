@@ -201,7 +201,10 @@ def _comparison(result: EvaluationResult) -> tuple[Block, ...]:
     ]
     first, second = result.sides
     facts += [
-        (f"{name} of {SIDES[second]} with {SIDES[first]} as the truth", f"{100 * value:.3f} %")
+        (
+            f"{name} of {SIDES.get(second, second)} with {SIDES[first]} as the truth",
+            f"{100 * value:.3f} %",
+        )
         for name, value in found.agreement.items()
     ]
     rows = tuple(_compared(name, one) for name, one in found.scores.items())
@@ -350,6 +353,7 @@ def recheck_evaluation(result: EvaluationResult) -> Iterator[Difference]:
         yield from differ(f"comparison.{name}", total, getattr(comparison, name))
     yield from differ("comparison.images_that_differ", len(rows), comparison.images_that_differ)
     expected = "different" if comparison.unexplained else "equal"
+    expected = "evaluated" if result.products else expected
     yield from differ("verdict", expected, result.verdict)
     for name, one in comparison.scores.items():
         shown = one.equivalence
@@ -376,6 +380,8 @@ def of_evaluation(one: Evidence) -> list[Claim]:
     comparison = result.comparison
     if comparison is None:
         return found
+    if result.products:
+        return found + _equivalences(result)
     found.append(
         claim(
             "inference/pixels",
@@ -423,8 +429,8 @@ def _equivalences(result: EvaluationResult) -> list[Claim]:
     """
     return [
         claim(
-            f"metric_converted/{name}",
-            f"{name} of the converted weights is equivalent within {100 * shown.margin:g} points",
+            f"tpu/{name}" if result.products else f"metric_converted/{name}",
+            f"{name} {_of(result)} is equivalent within {100 * shown.margin:g} points",
             _equivalence(name, shown, [side.of(name) or 0.0 for side in result.sides.values()]),
             "p of two one-sided tests over paired images that the difference is as large as the "
             f"margin, at level {shown.alpha:g}; where they do not reject it, the images are too "
@@ -436,6 +442,14 @@ def _equivalences(result: EvaluationResult) -> list[Claim]:
         if not isinstance(shown := one.equivalence, Missing)
         and any(side.of(name) for side in result.sides.values())
     ]
+
+
+def _of(result: EvaluationResult) -> str:
+    """What is compared with what, in words that follow a score."""
+    if not result.products:
+        return "of the converted weights"
+    passes = "pass" if result.products == 1 else "passes"
+    return f"with products in {result.products} {passes} of bfloat16, as on a TPU,"
 
 
 def _equivalence(name: str, shown: Equivalence, values: Sequence[float]) -> Measurement:
@@ -546,7 +560,7 @@ def _changes(before: Evidence, after: Evidence) -> Iterator[Change]:
 
 def _subject(result: EvaluationResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
-    asked = ("layout", "split", "images", "test_size", "augmented")
+    asked = ("layout", "split", "images", "test_size", "augmented", "products")
     return {
         "sides": sorted(result.sides),
         **picked(result, (*WEIGHTS, *asked)),
@@ -568,7 +582,7 @@ KIND = Kind(
             (
                 *("config", "config_sha256", "weights", "weights_sha256", "port_weights"),
                 *("port_weights_sha256", "data", "layout", "split", "images", "test_size"),
-                *("augmented", "versions", "pictures"),
+                *("augmented", "products", "versions", "pictures"),
             ),
             "what was evaluated",
         ),

@@ -92,6 +92,8 @@ class EvaluationResult(Result):
 
     Args:
         port_weights, port_weights_sha256: of the port's own weights, where it has some.
+        products: passes of bfloat16 in which the second side makes its products, as a TPU does; 0
+            where both sides are as they are.
         test_size: (short, long) side of images.
         pictures: files beside the result.
     """
@@ -108,6 +110,7 @@ class EvaluationResult(Result):
     layout: str
     split: str
     images: int
+    products: int = 0
     test_size: tuple[int, int]
     augmented: bool
     sides: Mapping[str, SideScores]

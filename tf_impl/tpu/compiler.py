@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,9 @@ def compile_module(hlo: bytes, topology: str, replicas: int, effort: float) -> d
 
     Raises RefusedError with the reason.
     """
-    import numpy as np
     from jax._src.interpreters import mlir
     from jax._src.lib import _jax
     from jax.experimental import topologies
-    from jaxlib import xla_client
 
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -69,11 +68,7 @@ def compile_module(hlo: bytes, topology: str, replicas: int, effort: float) -> d
     start = time.perf_counter()
     with mlir.make_ir_context():
         module = stable_module(hlo)
-        options = xla_client.CompileOptions()
-        options.num_replicas, options.num_partitions = replicas, 1
-        options.device_assignment = xla_client.DeviceAssignment.create(
-            np.array([[device.id] for device in chosen])
-        )
+        options = options_for(chosen)
         options.executable_build_options.exec_time_optimization_effort = effort
         try:
             program = chosen[0].client.compile(module, _jax.DeviceList(tuple(chosen)), options)
@@ -98,6 +93,19 @@ def compile_module(hlo: bytes, topology: str, replicas: int, effort: float) -> d
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
     }
+
+
+def options_for(devices: Sequence[Any]) -> Any:
+    """The compiler's options where each of the devices runs one replica."""
+    import numpy as np
+    from jaxlib import xla_client
+
+    options = xla_client.CompileOptions()
+    options.num_replicas, options.num_partitions = len(devices), 1
+    options.device_assignment = xla_client.DeviceAssignment.create(
+        np.array([[device.id] for device in devices])
+    )
+    return options
 
 
 def stable_module(hlo: bytes) -> Any:

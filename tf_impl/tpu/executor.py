@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_impl.tpu.compiler import stable_module
+from tf_impl.tpu.compiler import options_for, stable_module
 from tf_impl.tpu.reductions import plant
 
 REQUEST, PROGRAM, GIVEN, FOUND = "request.json", "program.hlo", "given.npz", "found.npz"
@@ -52,7 +52,6 @@ class Execution:
         """The executable, and (parameter, result) of each variable that the program changes."""
         from jax._src.interpreters import mlir
         from jax._src.lib import _jax
-        from jaxlib import xla_client
 
         replicas = self.request["replicas"]
         with mlir.make_ir_context():
@@ -63,14 +62,9 @@ class Execution:
                 (one["alias"]["parameter_number"].value, one["output_index"][0])
                 for one in module.operation.attributes["mhlo.input_output_alias"]
             ]
-            options = xla_client.CompileOptions()
-            options.num_replicas, options.num_partitions = replicas, 1
-            options.device_assignment = xla_client.DeviceAssignment.create(
-                np.array([[device.id] for device in self.devices])
-            )
             devices = _jax.DeviceList(tuple(self.devices))
             client = self.devices[0].client
-            return client.compile_and_load(module, devices, options), changed
+            return client.compile_and_load(module, devices, options_for(self.devices)), changed
 
     def run(self) -> dict[str, Any]:
         """Executes every step on what the one before left; writes what is kept."""

@@ -113,6 +113,28 @@ def test_tensorflow_s_own_checkpoint_is_compared_with_pytorch_s(
     assert result["port_weights_sha256"] != result["weights_sha256"]
 
 
+@pytest.mark.usefixtures("small")
+def test_products_of_a_tpu_are_compared_with_full_ones(
+    parity: Parity, scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = (*EVALUATE, "--data", scenes, "--first", 2, "--worst", 1, "--json")
+    status, text, _ = parity(*words, "--products", 1, "--out", out)
+    result = json.loads(text)
+    assert (status, result["verdict"], result["products"]) == (0, "evaluated", 1)
+    assert list(result["sides"]) == ["tf", "tf, 1 pass"]
+    comparison = result["comparison"]
+    assert comparison["of"] == "tf, 1 pass - tf"
+    assert 0 < comparison["panoptic_pixels"] < comparison["pixels"] / 2
+    assert parity("verify", out)[0] == 0
+    # More passes change less.
+    status, text, _ = parity(*words, "--products", 6)
+    assert json.loads(text)["comparison"]["panoptic_pixels"] < comparison["panoptic_pixels"]
+    for wrong in (("--products", 2), ("--products", 1, "--port-weights", "seeded:1")):
+        status, _, errors = parity(*words, *wrong)
+        assert (status, errors.splitlines()[0].startswith("parity: ")) == (2, True)
+
+
 @pytest.mark.usefixtures("semantic")
 def test_semantic_evaluation_is_detectron2_s(parity: Parity, scenes: Path, tmp_path: Path) -> None:
     words = (*EVALUATE, "--data", scenes, "--side", "torch", "--first", 3, "--json")
