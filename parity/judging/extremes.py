@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from parity.calls import Call, IsolationError
-from parity.judge import Verdict, function_verdict, precision_verdict
+from parity.judge import MARGINAL, Verdict, function_verdict, precision_verdict
 from parity.judging.calls import NO_FLOOR, feeds_of
-from parity.metrics import Gap, failed
+from parity.metrics import Gap, failed, worst
 from parity.pairing import align, tap_gap
 from parity.trace import Tap, Trace
 
@@ -43,15 +43,20 @@ KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 """How an array of floats is made extreme; all are exact in float32."""
 
 
+USUAL = "of the usual size"
+"""The kind of inputs that are as the reference gives them, but for their rounding."""
+
+
 def extreme(tap: Tap, kind: str, dtype: type = np.float32) -> Tap:
     """The tap with other floats, rounded to `dtype`; masks of 0 and 1, and what is not finite, stay
     as they are."""
+    change = KINDS.get(kind, np.copy)
     array = tap.array
     finite = np.isfinite(array) if array.dtype.kind == "f" else None
     if finite is None or not finite.any() or np.isin(array, (0.0, 1.0)).all():
         return tap
     with np.errstate(over="ignore"):
-        made = KINDS[kind](array[finite].astype(np.float64)).astype(dtype)
+        made = change(array[finite].astype(np.float64)).astype(dtype)
     found = array.copy()
     found[finite] = made
     return replace(tap, array=found)
@@ -137,7 +142,12 @@ def judged_in_float64(side: Side, trace: Trace) -> list[Extreme]:
 
 
 def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]:
-    """The same in float32, held to the reference in float64 on the same inputs."""
+    """The same in float32, held to the reference in float64 on the same inputs.
+
+    What is up to `MARGINAL` times beyond its limit is judged again: its limit is also 4 x the
+    port's own error on inputs of the usual size, which is judged elsewhere. Sums in another order
+    have other errors, whatever the inputs; here is judged what extreme ones add.
+    """
     found = []
     known = {(one.path, one.call): one for one in double.reference.calls}
     for theirs, ours, kind, feeds in _cases(single, trace, np.float32):
@@ -167,8 +177,26 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
         if any(one.fails for one in verdicts.values()):
             floors = single.reference.isolated_floors(theirs, feeds, {}, exact, SEEDS)
             verdicts = verdicts_with(floors)
+        if 1.0 < max(one.margin for one in verdicts.values()) <= MARGINAL:
+            usual = _usual_errors(single, double, (theirs, wide, ours), trace)
+            wider = {key: worst((one, usual.get(key, NO_FLOOR))) for key, one in errors.items()}
+            verdicts = verdicts_with(floors, errors=wider)
         found.append(_extreme(theirs, kind, verdicts, exact, made))
     return found
+
+
+def _usual_errors(
+    single: Side, double: Side, calls: tuple[Call, Call, Call], trace: Trace
+) -> dict[str, Gap]:
+    """The port's errors in float32 on inputs of the usual size, by key, of one call in the
+    reference in float32 and float64, and in the port."""
+    theirs, wide, ours = calls
+    taps = feeds_of(trace, theirs).items()
+    feeds = {name: extreme(tap, USUAL) for name, tap in taps}
+    exact = double.exact(wide, f"{USUAL}, float32", feeds)
+    made = _of_port(single.port, ours, feeds)
+    gaps = {key: _gap(made, key, tap) for key, tap in exact.items()}
+    return {key: one for key, one in gaps.items() if one.problem is None}
 
 
 def places(found: Sequence[Extreme]) -> list[tuple[str, list[Extreme]]]:
