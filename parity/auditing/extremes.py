@@ -1,6 +1,7 @@
 """The claims on modules that run alone on extreme inputs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,6 @@ from parity.judging.extremes import (
     judged_in_float32,
     judged_in_float64,
     places,
-    results_of,
 )
 from parity.trace import Tap, shown
 
@@ -39,8 +39,7 @@ def extreme_claims(
     """
     known = {"float64": {}, "float32": {}} if known is None else known
     double = replace(_side(reference, port.float64, "float64"), known=known["float64"])
-    with reference.built.precision(), port.float64.precision():
-        found = judged_in_float64(double, reference.trace)
+    found = judged_in_float64(double, reference.trace)
     explain = reference.framework.explain
     said = partial(_explained, explain, double) if explain is not None else lambda run: ()
     claims = _claim(
@@ -55,8 +54,7 @@ def extreme_claims(
     if port.float32 is None or not options.float32 or any(one.fails for one in claims):
         return claims
     single = replace(_side(reference, port.float32, "float32"), known=known["float32"])
-    with reference.built.precision(), port.float32.precision():
-        found = judged_in_float32(single, double, reference.trace)
+    found = judged_in_float32(single, double, reference.trace)
     return claims + _claim(
         "extreme_precision",
         "On extreme inputs no module alone is less exact in float32 than the reference's own",
@@ -74,12 +72,19 @@ def _side(reference: Reference, built: Built, dtype: str) -> Side:
     port, inputs = recorder_of(reference, built, execution, None)
     with usable(built, execution):
         port(inputs, lambda tap: None)
+    own = replace(reference.built, dtype=dtype)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with own.precision(), built.precision():
+            yield
+
     if dtype == "float64":
-        return Side(reference.recorder, port)
+        return Side(reference.recorder, port, both)
     theirs = reference.recorder_in(dtype)
-    with reference.built.precision():
+    with own.precision():
         theirs(cast(reference.pair.inputs, dtype), lambda tap: None)
-    return Side(theirs, port)
+    return Side(theirs, port, both)
 
 
 def _claim(
@@ -107,7 +112,7 @@ def _explained(explain: Callable[..., Sequence[Any]], side: Side, run: Run) -> S
     """What explains the first result that differs; the module runs whole."""
 
     def again(given: Mapping[str, Tap] = run.feeds, results: Any = None) -> Mapping[str, Tap]:
-        return results_of(side.reference, run.theirs, given)
+        return side.of_reference(run.theirs, given)
 
     case = Case(
         run.theirs,
@@ -118,7 +123,7 @@ def _explained(explain: Callable[..., Sequence[Any]], side: Side, run: Run) -> S
         run.feeds,
         {},
         again,
-        lambda given=run.feeds: results_of(side.port, run.ours, given),
+        lambda given=run.feeds: side.of_port(run.ours, given),
         run.exact,
         through=frozenset(_paths(run.theirs)),
         ours=run.ours,

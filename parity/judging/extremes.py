@@ -5,6 +5,7 @@ clipped, exponentials that overflow, a variance that cancels.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,19 +65,40 @@ def extreme(tap: Tap, kind: str, dtype: type = np.float32) -> Tap:
 
 @dataclass(frozen=True)
 class Side:
-    """Both recorders of a pair in one precision, after a run each; `known` keeps what the
-    reference's modules return, for other ports."""
+    """Both recorders of a pair in one precision, after a run each, and what gives the context that
+    both run in; `known` keeps what the reference's modules return, for other ports."""
 
     reference: Any
     port: Any
+    precision: Callable[[], AbstractContextManager]
     known: dict[tuple[str, int, str], dict[str, Tap]] = field(default_factory=dict)
 
     def exact(self, theirs: Call, kind: str, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
         """The finite results of one of the reference's modules on one kind of inputs."""
         place = (theirs.path, theirs.call, kind)
         if place not in self.known:
-            self.known[place] = _finite(results_of(self.reference, theirs, feeds))
+            self.known[place] = _finite(self.of_reference(theirs, feeds))
         return self.known[place]
+
+    def of_reference(self, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
+        """What one of the reference's modules returns; nothing where it cannot run alone."""
+        with self.precision():
+            return _results_of(self.reference, call, feeds)
+
+    def of_port(self, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
+        """What one of the port's modules returns; nothing where it cannot run alone."""
+        with self.precision():
+            return _results_of(self.port, call, feeds)
+
+    def made(self, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap] | str:
+        """All taps of one of the port's modules, or why it cannot run."""
+        with self.precision():
+            return _of_port(self.port, call, feeds)
+
+    def floors(self, call: Call, feeds: Mapping[str, Tap], exact: Mapping[str, Tap]) -> Any:
+        """How far moved roundings of one of the reference's modules are from `exact`."""
+        with self.precision():
+            return self.reference.isolated_floors(call, feeds, {}, exact, SEEDS)
 
 
 @dataclass(frozen=True)
@@ -128,11 +150,11 @@ def judged_in_float64(side: Side, trace: Trace) -> list[Extreme]:
         exact = side.exact(theirs, kind, feeds)
         if not exact:
             continue
-        made = _of_port(side.port, ours, feeds)
+        made = side.made(ours, feeds)
         gaps = {key: _gap(made, key, tap) for key, tap in exact.items()}
         verdicts = {k: function_verdict(_named(k, kind), g, NO_FLOOR) for k, g in gaps.items()}
         if any(one.fails for one in verdicts.values()):
-            floors = side.reference.isolated_floors(theirs, feeds, {}, exact, SEEDS)
+            floors = side.floors(theirs, feeds, exact)
             verdicts = {k: function_verdict(_named(k, kind), g, floors[k]) for k, g in gaps.items()}
         one = _extreme(theirs, kind, verdicts, exact, made)
         if one.fails and not isinstance(made, str):
@@ -154,12 +176,13 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
         wide = known.get((theirs.path, theirs.call))
         if wide is None:
             continue
-        own = single.exact(theirs, kind, feeds)
+        given = _narrow(feeds)
+        own = single.exact(theirs, kind, given)
         exact = double.exact(wide, f"{kind}, float32", feeds) if own else {}
         exact = {key: tap for key, tap in exact.items() if key in own}
         if not exact:
             continue
-        made = _of_port(single.port, ours, feeds)
+        made = single.made(ours, given)
         gaps = {key: _gap(made, key, tap) for key, tap in exact.items()}
         errors = {key: tap_gap(own[key], tap) for key, tap in exact.items()}
 
@@ -175,7 +198,7 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
 
         verdicts = verdicts_with({})
         if any(one.fails for one in verdicts.values()):
-            floors = single.reference.isolated_floors(theirs, feeds, {}, exact, SEEDS)
+            floors = single.floors(theirs, given, exact)
             verdicts = verdicts_with(floors)
         if 1.0 < max(one.margin for one in verdicts.values()) <= MARGINAL:
             usual = _usual_errors(single, double, (theirs, wide, ours), trace)
@@ -183,6 +206,16 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
             verdicts = verdicts_with(floors, errors=wider)
         found.append(_extreme(theirs, kind, verdicts, exact, made))
     return found
+
+
+def _narrow(feeds: Mapping[str, Tap]) -> dict[str, Tap]:
+    """The same with floats as float32, as a module in float32 takes them."""
+    return {
+        name: replace(tap, array=tap.array.astype(np.float32))
+        if tap.array.dtype.kind == "f"
+        else tap
+        for name, tap in feeds.items()
+    }
 
 
 def _usual_errors(
@@ -194,7 +227,7 @@ def _usual_errors(
     taps = feeds_of(trace, theirs).items()
     feeds = {name: extreme(tap, USUAL) for name, tap in taps}
     exact = double.exact(wide, f"{USUAL}, float32", feeds)
-    made = _of_port(single.port, ours, feeds)
+    made = single.made(ours, _narrow(feeds))
     gaps = {key: _gap(made, key, tap) for key, tap in exact.items()}
     return {key: one for key, one in gaps.items() if one.problem is None}
 
@@ -295,7 +328,7 @@ def _height(call: Call) -> int:
     return 1 + max(map(_height, call.children)) if call.children else 0
 
 
-def results_of(recorder: Any, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
+def _results_of(recorder: Any, call: Call, feeds: Mapping[str, Tap]) -> dict[str, Tap]:
     """What the module returns; nothing where it cannot run alone on them."""
     try:
         with np.errstate(all="ignore"):

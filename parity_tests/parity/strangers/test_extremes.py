@@ -42,12 +42,24 @@ class Activation(nn.Module):
         return x.relu().clamp(max=65504.0) if self.mistake == "activation" else x.relu()
 
 
+COARSE = 2e-6  # beyond 4 roundings of float32, and not eight times beyond
+
+
+class Inner(nn.Linear):
+    mistake = ""
+
+    def forward(self, x):
+        result = super().forward(x)
+        coarse = self.mistake == "coarse" or (self.mistake == "coarse far" and x.abs().max() > 20)
+        return result * (1 + COARSE) if coarse and x.dtype == torch.float32 else result
+
+
 class Net(nn.Module):
     def __init__(self, mistake=""):
         super().__init__()
-        self.norm, self.inner = Norm(8), nn.Linear(8, 8)
+        self.norm, self.inner = Norm(8), Inner(8, 8)
         self.activation, self.weigh, self.outer = Activation(), Weigh(), nn.Linear(8, 4)
-        for one in (self.norm, self.activation, self.weigh):
+        for one in (self.norm, self.inner, self.activation, self.weigh):
             one.mistake = mistake
 
     def forward(self, x):
@@ -57,7 +69,7 @@ class Net(nn.Module):
 def result(mistake, **how):
     def port():
         made = varied(Net)
-        for one in (made.norm, made.activation, made.weigh):
+        for one in (made.norm, made.inner, made.activation, made.weigh):
             one.mistake = mistake
         return made
 
@@ -90,6 +102,13 @@ def test_what_usual_inputs_hide_is_named(mistake, place, cause):
     assert one.fails
     assert one.place.part == place
     assert cause in one.cause
+
+
+@pytest.mark.parametrize(("mistake", "seen"), [("coarse", False), ("coarse far", True)])
+def test_float32_errors_that_extremes_add_are_seen(mistake, seen):
+    one = result(mistake, extreme_inputs=True).claimed("extreme_precision")
+    assert one.fails == seen
+    assert not seen or one.place.part == "inner"
 
 
 def tap(array):
