@@ -95,8 +95,18 @@ def dropout_claim(
         # Where a mask is drawn otherwise, its module is at fault, whatever differs first.
         path = re.split("[@:]", other[0])[0]
         place = place if path in place.text else Place.edge(path, other[0])
-        return one.located(place, f"dropout is in another place: {other[0]}"), len(drawn)
+        words = "; ".join(_first_of_each_kind(other))
+        return one.located(place, f"dropout is in another place: {words}"), len(drawn)
     return one.located(place, found[0].cause if found else None), len(drawn)
+
+
+def _first_of_each_kind(differences: Sequence[str]) -> list[str]:
+    """The first place that lacks dropout, the first that has too much, and so on."""
+    found: dict[str, str] = {}
+    for one in differences:
+        kind = re.sub(r"[\d.e-]+", "", one.partition(": ")[2])
+        found.setdefault(kind, one)
+    return list(found.values())
 
 
 def draws_claim(seeds: Sequence[Any], wanted: int, command: str) -> Claim:
