@@ -14,6 +14,7 @@ from parity.trace import Tap, tap_key
 
 MOST_JOINED = 24  # tensors of which sums of two are looked at
 MOST_TAKEN = 300  # runs with another tensor in place of one
+CHANCE = 5.0  # deviations of a count, beyond which it is none of chance: once in a million
 
 
 def conditions(case: Case, judge: Judge) -> Iterator[Explanation]:
@@ -107,13 +108,16 @@ def _fits(array: np.ndarray, bits: int) -> bool:
 
 
 def _dropped(port: np.ndarray, theirs: np.ndarray) -> Iterator[str]:
-    """Whether some of the port's numbers are zero and all others scaled alike: dropout."""
+    """Whether some of the port's numbers are zero, as many as their scale tells, and all others
+    scaled alike: dropout."""
     used = theirs != 0.0
     ratio = port[used] / theirs[used]
     kept = ratio[ratio != 0.0]
-    if 0 < len(kept) < len(ratio) and np.ptp(kept) <= 1e-9 * abs(kept[0]) and kept[0] > 1.0:
-        rate = 1.0 - 1.0 / float(kept[0])
-        yield f"dropout of {rate:.3g} is on: {1 - len(kept) / len(ratio):.0%} of it is zero"
+    if not 0 < len(kept) < len(ratio) or np.ptp(kept) > 1e-9 * abs(kept[0]) or kept[0] <= 1.0:
+        return
+    rate, share = 1.0 - 1.0 / float(kept[0]), 1.0 - len(kept) / len(ratio)
+    if abs(share - rate) <= CHANCE * np.sqrt(rate * (1.0 - rate) / len(ratio)):
+        yield f"dropout of {rate:.3g} is on: {share:.0%} of it is zero"
 
 
 def _elsewhere(case: Case, judge: Judge, port: np.ndarray) -> Iterator[Explanation]:

@@ -154,6 +154,14 @@ def test_explain_names_dropout_and_chance(port):
     assert any("dropout of 0.25 is on" in text for text in texts)
 
 
+def test_a_relu_whose_numbers_are_rounded_is_no_dropout(port):
+    layer = port.modules["decoder.layers.1.linear2"]
+    call = layer.call
+    layer.__dict__["call"] = lambda x: tf.nn.relu(call(x)) * (1 + 2.0**-52)
+    (found,) = explained(port)
+    assert found.cause == "the reference's tensor through a ReLU"
+
+
 def test_explain_names_chance_before_what_one_result_looks_like(port):
     layer = port.modules["decoder.layers.1.linear2"]
     call, counter = layer.call, itertools.count(1)
