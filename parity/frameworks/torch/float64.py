@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,17 @@ def _remembering(modules: int) -> list[Any]:
         if name.partition(".")[0] in REMEMBERING or own.get("torch") is not torch:
             continue
         for value in list(own.values()):
-            held = vars(value).values() if isinstance(value, type) else (value,)
+            held = list(vars(value).values()) if isinstance(value, type) else [value]
+            held += [one for each in held for one in _enclosed(each)]
             found += [one for one in held if type(one) is functools._lru_cache_wrapper]
     return found
+
+
+def _enclosed(function: Any) -> Iterator[Any]:
+    """What a function holds in its closure, as a decorator that calls a cache does."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # it may be empty still
+            yield cell.cell_contents
 
 
 class _Kept(TorchFunctionMode):
