@@ -151,6 +151,26 @@ def exact_turns(model: Any) -> None:
 
 
 @in_port
+def bicubic_of_torch(model: Any) -> None:
+    """Positions of another size are resized with PyTorch's coefficient, -0.75, where Keras' bicubic
+    resize has -0.5."""
+    import torch
+
+    for layer in _layers(model):
+        if not hasattr(layer, "interpolated_position_embeddings"):
+            continue
+        known = torch.tensor(layer.position_embeddings.numpy())
+        source, target = (
+            [side // layer.patch_size for side in shape]
+            for shape in (layer.position_embedding_shape, layer.image_shape)
+        )
+        grid = known[:, 1:].reshape(1, *source, -1).permute(0, 3, 1, 2)
+        resized = torch.nn.functional.interpolate(grid, target, mode="bicubic")
+        patches = resized.permute(0, 2, 3, 1).flatten(1, 2)
+        layer.interpolated_position_embeddings.assign(torch.cat([known[:, :1], patches], 1))
+
+
+@in_port
 def not_training(model: Any) -> None:
     """A call that does not say so trains no more: `Resizing` of Keras trains by default, and so
     does what is called after it."""

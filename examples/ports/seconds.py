@@ -85,7 +85,12 @@ CASES = {
     "mistral": Second(
         "LlamaModel", "MistralModel", "tokens", SHARED_KEYS, {"sliding_window": None}
     ),
-    "msn": Second("ViTForImageClassification", "ViTMSNForImageClassification", "images", PATCHES),
+    "msn": Second(
+        "ViTForImageClassification",
+        "ViTMSNForImageClassification",
+        "images",
+        {**PATCHES, "layer_norm_eps": 1e-6},  # their defaults are two
+    ),
     "yolos": Second(
         "YolosModel",
         "YolosModel",

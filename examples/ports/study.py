@@ -142,7 +142,11 @@ CASES = {
     "dinov2, epsilon of 1e-5": Study(
         of("dinov2", layer_norm_eps=1e-5), "epsilon of norms", mends.epsilon(1e-5)
     ),
-    "dinov2, 48x48 pixels": Study(of("dinov2", Given(size=(48, 48)))),
+    "dinov2, 48x48 pixels": Study(
+        of("dinov2", Given(size=(48, 48))),
+        "coefficient of the bicubic resize of positions",
+        mends.bicubic_of_torch,
+    ),
     "swin, epsilon of 1e-6": Study(
         of("swin", layer_norm_eps=1e-6),
         "epsilon of norms",
