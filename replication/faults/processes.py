@@ -93,7 +93,8 @@ class _Children:
     def run(self, ids: Sequence[str], notes: Notes, environment: dict[str, str]) -> None:
         """Runs one process to its end; what it says of a fault is said with a number of its own."""
         wanted = {"ids": ids, "case": dict(notes.case), "notes": str(notes.path)}
-        child = subprocess.Popen(
+        said: list[str] = []
+        with subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -101,20 +102,19 @@ class _Children:
             env=environment,
             encoding="utf-8",
             errors="replace",
-        )
-        self.running.add(child)
-        child.stdin.write(json.dumps(wanted))
-        child.stdin.close()
-        said: list[str] = []
-        for line in child.stderr:
-            line = line.rstrip()
-            said = [*said[1 - LAST_LINES :], line]
-            mark, _, outcome = line.partition("] ")
-            if mark.startswith("[") and mark[1:].replace("/", "").isdigit():
-                self.known += 1
-                print(f"[{self.known}/{self.total}] {outcome}", file=sys.stderr, flush=True)
-        code = child.wait()
-        self.running.discard(child)
+        ) as child:
+            self.running.add(child)
+            child.stdin.write(json.dumps(wanted))
+            child.stdin.close()
+            for line in child.stderr:
+                line = line.rstrip()
+                said = [*said[1 - LAST_LINES :], line]
+                mark, _, outcome = line.partition("] ")
+                if mark.startswith("[") and mark[1:].replace("/", "").isdigit():
+                    self.known += 1
+                    print(f"[{self.known}/{self.total}] {outcome}", file=sys.stderr, flush=True)
+            code = child.wait()
+            self.running.discard(child)
         if code == WRONG_INPUT:
             raise InputError(*json.loads(said[-1]))
         if code:

@@ -64,7 +64,7 @@ _NEW = object()
 def _modules() -> list[ModuleType]:
     return [
         module
-        for name, module in list(sys.modules.items())
+        for name, module in sys.modules.copy().items()
         if name.partition(".")[0] in PACKAGES and isinstance(module, ModuleType)
     ]
 

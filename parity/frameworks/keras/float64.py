@@ -49,7 +49,7 @@ def kept_in(dtype: str) -> Iterator[None]:
             stack.enter_context(of_backend(dtype))
         holders = [
             module
-            for name, module in list(sys.modules.items())
+            for name, module in sys.modules.copy().items()
             if name.startswith("keras.") and vars(module).get("standardize_dtype") is own
         ]
         for module in holders:

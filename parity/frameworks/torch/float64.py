@@ -51,7 +51,7 @@ def _forget() -> None:
 def _remembering(modules: int) -> list[Any]:
     """These functions, looked for again when there are more `modules`."""
     found = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         own = getattr(module, "__dict__", {})
         if name.partition(".")[0] in REMEMBERING or own.get("torch") is not torch:
             continue
