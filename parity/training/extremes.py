@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from parity.claims import Claim, Place, margin_claim
-from parity.judge import PRECISION_FACTOR, Verdict, gradient_verdict, precision_verdict
+from parity.judge import (
+    FUNCTION_FACTOR,
+    PRECISION_FACTOR,
+    Verdict,
+    gradient_verdict,
+    precision_verdict,
+)
 from parity.judging.extremes import extreme, not_finite
 from parity.metrics import Gap, failed, gap, perturb_ulp, worst
 from parity.pairing import align, tap_gap
@@ -25,7 +31,8 @@ USUAL = "as they are"
 IN_FLOAT32 = (USUAL, "up to 30", "up to 100", "up to 1000")
 """Without outputs that are alike: sums of terms that are alike round all in one direction, by how
 much depends on their order alone."""
-KINDS = ("up to 30", "up to 100", "up to 1000", "around a mean of 10000", "all 3")
+ALIKE = "all 3"
+KINDS = ("up to 30", "up to 100", "up to 1000", "around a mean of 10000", ALIKE)
 NOTHING = 1e-30  # a gradient as small as this is none, where the reference's is exactly none
 NO_FLOOR = Gap(0.0, 0.0)
 SEEDS = (0, 1, 2, 3)  # of the moved runs by which a gap beyond one rounding is judged
@@ -47,6 +54,8 @@ def extreme_loss_claim(step: ReferenceStep, port: Side, recorder: Any, command: 
         found = {key: gradient_verdict(names[key], one, NO_FLOOR) for key, one in gaps.items()}
         if any(one.fails for one in found.values()):
             floors = moved_gaps(step.side, step.forward, taps, exact)
+            if kind == ALIKE:
+                floors = {key: worst((one, _of_alike(taps))) for key, one in floors.items()}
             found = {
                 key: gradient_verdict(names[key], one, floors[key]) for key, one in gaps.items()
             }
@@ -62,13 +71,26 @@ def extreme_loss_claim(step: ReferenceStep, port: Side, recorder: Any, command: 
         verdicts,
         "largest gap in units of its limit, min(32 x floor, 1e-9); the floor is the rounding of "
         "one number, or where a term is beyond that, the reference's own gap when outputs move "
-        "by one unit in the last place",
+        "by one unit in the last place; where all outputs are alike, the limit is at least one "
+        "rounding for each of them",
         command,
     )
     if not wrong:
         return [one]
     tried = (_causes(step, port, recorder, case) for _, case in wrong)
     return [one.located(Place.at("loss", wrong[0][0]), *next(filter(None, tried), ()))]
+
+
+def _of_alike(taps: Mapping[str, Tap]) -> Gap:
+    """The floor of sums of terms that are alike, whose roundings all go in one direction.
+
+    In one order of such a sum n terms lose up to n - 1 roundings, in another none (Higham, Accuracy
+    and Stability of Numerical Algorithms, 4.2); moved outputs are not alike, and show nothing of
+    it.
+    """
+    count = max(tap.array.size for tap in taps.values())
+    least = count * float(np.finfo(np.float64).eps) / 2 / FUNCTION_FACTOR
+    return Gap(least, least)
 
 
 def extreme_precision_claim(

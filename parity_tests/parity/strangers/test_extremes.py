@@ -147,19 +147,25 @@ def entropy(clipped):
     return loss
 
 
-def trained(clipped, extreme_inputs=True):
+def one_by_one(outputs, labels):
+    """The mean of the usual loss, whose terms are added up one after the other."""
+    terms = -outputs.log_softmax(-1).gather(-1, labels[..., None]).flatten()
+    return {"entropy": terms.cumsum(0)[-1] / len(terms)}
+
+
+def trained(clipped, extreme_inputs=True, shape=(3, 5), port_loss=None):
     pair = Pair(
         varied(Net),
         varied(Net),
-        (numbers(3, 5, 8),),
+        (numbers(*shape, 8),),
         names=Names(),
         weights=Weights(),
         extreme_inputs=extreme_inputs,
     )
     training = Training(
-        targets=(np.random.default_rng(2).integers(0, 4, (3, 5)),),
+        targets=(np.random.default_rng(2).integers(0, 4, shape),),
         loss=entropy(None),
-        port_loss=entropy(clipped),
+        port_loss=port_loss or entropy(clipped),
         optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1),
         port_optimizer=lambda model: torch.optim.SGD(model, 0.1),
     )
@@ -171,6 +177,16 @@ def test_a_sound_loss_is_right_on_extreme_outputs():
     assert found.verdict == "equal"
     assert found.claimed("train_losses_extreme").cases >= 8
     assert found.claimed("train_losses_extreme_float32_eager").holds
+
+
+@pytest.mark.parametrize(("factor", "fails"), [(1.0, False), (1 + 1e-11, True)])
+def test_sums_of_outputs_that_are_alike_may_go_in_another_order(factor, fails):
+    found = trained(
+        None,
+        shape=(200, 50),
+        port_loss=lambda *given: {k: factor * v for k, v in one_by_one(*given).items()},
+    )
+    assert found.claimed("train_losses_extreme").fails == fails
 
 
 @pytest.mark.parametrize("clipped", [1e-7, 1e-6])
