@@ -44,14 +44,14 @@ KINDS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 """How an array of floats is made extreme; all are exact in float32."""
 
 
-USUAL = "of the usual size"
+USUAL = "as they are"
 """The kind of inputs that are as the reference gives them, but for their rounding."""
 
 
 def extreme(tap: Tap, kind: str, dtype: type = np.float32) -> Tap:
     """The tap with other floats, rounded to `dtype`; masks of 0 and 1, and what is not finite, stay
     as they are."""
-    change = KINDS.get(kind, np.copy)
+    change = np.copy if kind == USUAL else KINDS[kind]
     array = tap.array
     finite = np.isfinite(array) if array.dtype.kind == "f" else None
     if finite is None or not finite.any() or np.isin(array, (0.0, 1.0)).all():
@@ -200,10 +200,10 @@ def judged_in_float32(single: Side, double: Side, trace: Trace) -> list[Extreme]
         if any(one.fails for one in verdicts.values()):
             floors = single.floors(theirs, given, exact)
             verdicts = verdicts_with(floors)
-        if 1.0 < max(one.margin for one in verdicts.values()) <= MARGINAL:
-            usual = _usual_errors(single, double, (theirs, wide, ours), trace)
-            wider = {key: worst((one, usual.get(key, NO_FLOOR))) for key, one in errors.items()}
-            verdicts = verdicts_with(floors, errors=wider)
+            if 1.0 < max(one.margin for one in verdicts.values()) <= MARGINAL:
+                usual = _usual_errors(single, double, (theirs, wide, ours), trace)
+                wider = {key: worst((one, usual.get(key, NO_FLOOR))) for key, one in errors.items()}
+                verdicts = verdicts_with(floors, errors=wider)
         found.append(_extreme(theirs, kind, verdicts, exact, made))
     return found
 
@@ -224,8 +224,7 @@ def _usual_errors(
     """The port's errors in float32 on inputs of the usual size, by key, of one call in the
     reference in float32 and float64, and in the port."""
     theirs, wide, ours = calls
-    taps = feeds_of(trace, theirs).items()
-    feeds = {name: extreme(tap, USUAL) for name, tap in taps}
+    feeds = {name: extreme(tap, USUAL) for name, tap in feeds_of(trace, theirs).items()}
     exact = double.exact(wide, f"{USUAL}, float32", feeds)
     made = single.made(ours, _narrow(feeds))
     gaps = {key: _gap(made, key, tap) for key, tap in exact.items()}

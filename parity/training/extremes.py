@@ -18,7 +18,7 @@ from parity.judge import (
     gradient_verdict,
     precision_verdict,
 )
-from parity.judging.extremes import extreme, not_finite
+from parity.judging.extremes import USUAL, extreme, not_finite
 from parity.metrics import Gap, failed, gap, perturb_ulp, worst
 from parity.pairing import align, tap_gap
 from parity.trace import Tap
@@ -27,7 +27,6 @@ from parity.training.measured import NOTHING_DROPPED, Floored, ReferenceStep
 from parity.training.precision import fewer_digits
 from parity.training.sides import Side
 
-USUAL = "as they are"
 IN_FLOAT32 = (USUAL, "up to 30", "up to 100", "up to 1000")
 """Without outputs that are alike: sums of terms that are alike round all in one direction, by how
 much depends on their order alone."""

@@ -45,10 +45,11 @@ def with_products(passes: int) -> Implementation:
     from tf_impl.tpu.products import check_passes
 
     check_passes(passes)
+    words = f"{passes} {'pass' if passes == 1 else 'passes'}"
     return replace(
         TENSORFLOW,
-        name=f"{TENSORFLOW.name}, {passes} {'pass' if passes == 1 else 'passes'}",
-        title=f"TensorFlow, products in {passes} of bfloat16",
+        name=f"{TENSORFLOW.name}, {words}",
+        title=f"{TENSORFLOW.title}, products in {words} of bfloat16",
         build=partial(_build_rounded, passes),
     )
 

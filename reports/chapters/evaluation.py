@@ -352,8 +352,8 @@ def recheck_evaluation(result: EvaluationResult) -> Iterator[Difference]:
         total = sum(getattr(row, name) for row in rows)
         yield from differ(f"comparison.{name}", total, getattr(comparison, name))
     yield from differ("comparison.images_that_differ", len(rows), comparison.images_that_differ)
-    expected = "different" if comparison.unexplained else "equal"
-    expected = "evaluated" if result.products else expected
+    compared = "different" if comparison.unexplained else "equal"
+    expected = "evaluated" if result.products else compared
     yield from differ("verdict", expected, result.verdict)
     for name, one in comparison.scores.items():
         shown = one.equivalence

@@ -11,8 +11,11 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from parity.errors import InputError
 
 DYNAMIC = re.compile(r"stablehlo\.(dynamic_\w+|real_dynamic_slice|set_dimension_size)$")
 STATIC_DYNAMIC = {"stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice"}
@@ -93,6 +96,16 @@ def compile_module(hlo: bytes, topology: str, replicas: int, effort: float) -> d
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
     }
+
+
+def check_jax() -> None:
+    """Raises InputError where JAX is not installed, which compiles and executes programs here."""
+    if find_spec("jax") is None:
+        raise InputError(
+            "no program can be executed here",
+            "jax is not installed",
+            "Install it: pip install 'maskformer-replication[tpu]'",
+        )
 
 
 def options_for(devices: Sequence[Any]) -> Any:

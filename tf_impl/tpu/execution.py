@@ -10,12 +10,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from parity.errors import InputError
+from tf_impl.tpu.compiler import check_jax
 from tf_impl.tpu.executor import FOUND, GIVEN, PROGRAM, REQUEST
 from tf_impl.tpu.lowering import Program
 
@@ -67,12 +66,7 @@ def execute(program: Program, given: Given) -> Executed:
     Variables do not change here. Raises InputError where JAX is not installed, and RuntimeError
     with the last words of the process in which the program ran, where that failed.
     """
-    if find_spec("jax") is None:
-        raise InputError(
-            "no program can be executed here",
-            "jax is not installed",
-            "Install it: pip install 'maskformer-replication[tpu]'",
-        )
+    check_jax()
     request = {
         "replicas": program.replicas,
         "steps": len(given.batches),

@@ -9,7 +9,6 @@ two. What is executed is the program that a TPU would be given, with its product
 
 import os
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from parity.errors import InputError
-from tf_impl.tpu.compiler import options_for, stable_module
+from tf_impl.tpu.compiler import check_jax, options_for, stable_module
 from tf_impl.tpu.lowering import Program, lower
 
 DEPTHS = {1: 0, 3: 1, 6: 2}
@@ -29,10 +28,10 @@ EXPONENT, MANTISSA = 8, 7
 _PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 
 
-def rewrite(module: Any, passes: int) -> int:
+def rewrite(module: Any, passes: int) -> None:
     """Makes every product and convolution of float32 of a StableHLO module in so many passes.
 
-    To be called in its MLIR context. Returns how many there were.
+    To be called in its MLIR context.
     """
     from jaxlib.mlir import ir
     from jaxlib.mlir.dialects import stablehlo
@@ -62,7 +61,6 @@ def rewrite(module: Any, passes: int) -> int:
                 result = product if result is None else stablehlo.add(result, product)
         one.results[0].replace_all_uses_with(result)
         one.erase()
-    return len(found)
 
 
 def _parts(value: Any, count: int) -> list[Any]:
@@ -86,12 +84,7 @@ def check_passes(passes: int) -> None:
             f"expected: {', '.join(map(str, DEPTHS))}",
             "1 is what XLA does on a TPU by default, 6 what it does for the highest precision.",
         )
-    if find_spec("jax") is None:
-        raise InputError(
-            "no program can be executed here",
-            "jax is not installed",
-            "Install it: pip install 'maskformer-replication[tpu]'",
-        )
+    check_jax()
 
 
 class RoundedProducts:
@@ -101,7 +94,8 @@ class RoundedProducts:
         """`outputs` are the names of those that are computed; `passes` is a key of `DEPTHS`."""
         self._model, self._passes, self._outputs = model, passes, outputs
         self._programs: dict[tuple[int, ...], Callable[..., list[np.ndarray]]] = {}
-        self._held: dict[int, Any] = {}
+        # By the identity of a variable, which is kept, or another could get the same one.
+        self._held: dict[int, tuple[Any, Any]] = {}
 
     def __call__(self, images: tf.Tensor, sizes: tf.Tensor) -> Mapping[str, tf.Tensor]:
         """The outputs by name. Args: images float32 [N,H,W,3] and sizes int32 [N,2], padded."""
@@ -146,5 +140,6 @@ class RoundedProducts:
 
         if id(variable) not in self._held:
             with jax.enable_x64(True):
-                self._held[id(variable)] = jax.device_put(variable.numpy(), jax.devices("cpu")[0])
-        return self._held[id(variable)]
+                array = jax.device_put(variable.numpy(), jax.devices("cpu")[0])
+            self._held[id(variable)] = variable, array
+        return self._held[id(variable)][1]

@@ -192,7 +192,7 @@ def _negative(x: np.ndarray) -> np.ndarray:
 
 _CHANGES: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
     ("with its three channels reversed", lambda x: x[..., ::-1] if x.shape[-1:] == (3,) else x),
-    ("subtracted from 255, beside what pads it", lambda x: _negative(x)),
+    ("subtracted from 255, beside what pads it", _negative),
     ("upside down", lambda x: x[::-1]),
     ("with left and right exchanged", lambda x: x[:, ::-1] if x.ndim > 1 else x),
     ("turned by 180 degrees", lambda x: x[::-1, ::-1] if x.ndim > 1 else x),
