@@ -8,15 +8,17 @@ too, and `save` keeps the result for `parity report`. What belongs together is f
 Importing this package needs NumPy alone and loads no framework; `audit` loads those of the pair.
 """
 
-from importlib import metadata
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
 
-from parity.audits import Pair, Training, audit, save
-from parity.captures.capturing import capture
-from parity.comparing.examples import compare_examples
-from parity.comparing.functions import compare_functions
-from parity.matching.search import match
-from parity.names import Names
-from parity.weights import Joint, Layout, Weights
+if TYPE_CHECKING:
+    from parity.audits import Pair, Training, audit, save
+    from parity.captures.capturing import capture
+    from parity.comparing.examples import compare_examples
+    from parity.comparing.functions import compare_functions
+    from parity.matching.search import match
+    from parity.names import Names
+    from parity.weights import Joint, Layout, Weights
 
 __all__ = [
     "Joint",
@@ -34,7 +36,30 @@ __all__ = [
     "save",
 ]
 
+_MODULES = {
+    **dict.fromkeys(("Pair", "Training", "audit", "save"), "parity.audits"),
+    "capture": "parity.captures.capturing",
+    "compare_examples": "parity.comparing.examples",
+    "compare_functions": "parity.comparing.functions",
+    "match": "parity.matching.search",
+    "Names": "parity.names",
+    **dict.fromkeys(("Joint", "Layout", "Weights"), "parity.weights"),
+}
+"""Where each name is; a module is imported when its name is first used."""
+
 try:
     __version__ = metadata.version("maskformer-replication")
 except metadata.PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+source"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

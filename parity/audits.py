@@ -142,7 +142,13 @@ def judge_port(
     runs = Runs(reference.outputs, reference.moved, reference.outputs32)
     models = {"reference": _called(reference.built), "port": _called(port.float64)}
     unexplained = reference.framework.explain is None and port.float64.framework.mend is None
-    localisations, alone = _judge_float64(reference, port, options, (measured, runs), steps)
+    ran = _measure_float64(reference, port, options, (measured, runs), steps)
+    if options.first is not None and not measured.differing:
+        for execution in _in_float32(port, options)[:1]:
+            _judge_execution(reference, port.float32, options, (measured, runs), execution, steps)
+            about = About(options.command, (), {}, (), {}, pair.stage, pair.names.pairing)
+            options.first(build_result(measured, (), about))
+    localisations, alone = _places(reference, port, options, (measured, runs), ran, steps)
     trained = []
     if options.training is not None:
         trained = training_claims(reference, port, options.training, options, steps)
@@ -220,13 +226,10 @@ def save(result: Result, folder: str | Path) -> Path:
         ) from None
 
 
-def _judge_float64(
+def _measure_float64(
     reference: Reference, port: Port, options: Options, found: tuple[Measured, Runs], steps: Steps
-) -> tuple[list[Localisation], dict[str, Verdict]]:
-    """Measures the float64 port, and finds the places at fault.
-
-    Returns these, and the verdicts on modules that were run alone, by key.
-    """
+) -> tuple[Recorder, Any]:
+    """Measures the float64 port; returns what recorded it, and its inputs."""
     (measured, runs), built, trace = found, port.float64, reference.trace
     execution = built.framework.EXECUTIONS[0]
     recorder, inputs = recorder_of(reference, built, execution, options.only)
@@ -253,6 +256,23 @@ def _judge_float64(
     _measure_weights(reference, port, measured)
     if options.so_far is not None:
         options.so_far.measured(measured.differing)
+    return recorder, inputs
+
+
+def _places(
+    reference: Reference,
+    port: Port,
+    options: Options,
+    found: tuple[Measured, Runs],
+    ran: tuple[Recorder, Any],
+    steps: Steps,
+) -> tuple[list[Localisation], dict[str, Verdict]]:
+    """The places at fault, and the verdicts on modules that were run alone, by key.
+
+    `ran` recorded the float64 port, and its inputs.
+    """
+    (measured, runs), (recorder, inputs) = found, ran
+    built, trace = port.float64, reference.trace
     if options.only is not None:
         return [], {}
     if options.places is not None:
@@ -262,7 +282,7 @@ def _judge_float64(
         return [], {}
     alone: dict[str, Verdict] = {}
     with steps("localise"), reference.built.precision(), built.precision():
-        found = locate(
+        located = locate(
             reference.recorder,
             recorder,
             trace,
@@ -273,9 +293,11 @@ def _judge_float64(
             observe=lambda verdicts: alone.update({one.key: one for one in verdicts}),
             telling=Telling(options.search, partial(_found, options, steps)),
         )
-        places = [*miscalled(reference, port), *found.places]
-    measured.borders, measured.unjudged = found.borders, found.unjudged
+        places = [*miscalled(reference, port), *located.places]
+    measured.borders, measured.unjudged = located.borders, located.unjudged
     measured.function = _within(measured, measured.function)
+    for name, run in measured.executions.items():
+        measured.executions[name] = replace(run, gaps=_within(measured, run.gaps))
     return places, alone
 
 
@@ -351,16 +373,22 @@ def _explain(reference: Reference, port: Port, recorder: Recorder, measured: Mea
 def _judge_less_exact(
     reference: Reference, port: Port, options: Options, found: tuple[Measured, Runs], steps: Steps
 ) -> None:
-    """Measures every execution of the port in float32, and the one in bfloat16."""
-    if port.float32 is not None and options.float32:
-        every = port.float32.framework.EXECUTIONS
-        for execution in every if options.executions is None else options.executions:
-            if execution != BFLOAT16:
-                how = (f"port, float32, {execution}", execution, execution)
-                _judge_execution(reference, port.float32, options, found, how, steps)
+    """Measures what is left of the port's executions in float32, and the one in bfloat16."""
+    for how in _in_float32(port, options):
+        if how[1] not in found[0].executions:
+            _judge_execution(reference, port.float32, options, found, how, steps)
     if port.bfloat16 is not None:
         how = ("port, bfloat16", BFLOAT16, port.bfloat16.framework.EXECUTIONS[0])
         _judge_execution(reference, port.bfloat16, options, found, how, steps)
+
+
+def _in_float32(port: Port, options: Options) -> list[tuple[str, str, str]]:
+    """How the port runs in float32, for `_judge_execution`."""
+    if port.float32 is None or not options.float32:
+        return []
+    every = port.float32.framework.EXECUTIONS
+    asked = every if options.executions is None else options.executions
+    return [(f"port, float32, {one}", one, one) for one in asked if one != BFLOAT16]
 
 
 def _judge_execution(

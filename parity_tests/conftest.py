@@ -1,7 +1,6 @@
 """Settings of the whole suite: repeatable property tests, one thread per parallel worker."""
 
 import dataclasses
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +8,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from parity.steps import give_back
 
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if PARALLEL:  # read when torch, TensorFlow and NumPy's BLAS are first imported, which is later
@@ -29,7 +30,7 @@ def _restore_torch_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-GARBAGE = 1 << 29  # bytes of growth that are worth a collection
+GARBAGE = 1 << 28  # bytes of growth that are worth a collection
 _resident = {"after collection": 0}
 
 
@@ -40,10 +41,15 @@ def _resident_bytes() -> int:
 
 @pytest.fixture(autouse=True)
 def _free_models() -> Iterator[None]:
-    """Models sit in reference cycles: few objects, so no collection, but gigabytes of weights."""
+    """Models sit in reference cycles: few objects, so no collection, but gigabytes of weights.
+
+    JAX keeps every compiled program, and the C heap what was freed between other blocks.
+    """
     yield
     if _resident_bytes() > _resident["after collection"] + GARBAGE:
-        gc.collect()
+        if (jax := sys.modules.get("jax")) is not None:
+            jax.clear_caches()
+        give_back()
         _resident["after collection"] = _resident_bytes()
 
 

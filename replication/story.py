@@ -5,10 +5,14 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.records import write_json
 from parity.results import Result
 from parity.steps import Steps
+
+if TYPE_CHECKING:
+    from parity.auditing.result import AuditResult
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALL, TRAINED = "tiny", "scenes_tiny"
@@ -74,12 +78,14 @@ SHORT = Scale(
 @dataclass(frozen=True)
 class Story:
     """Where a demo works: `out` is the folder of the report, `kept` the folder in it for results,
-    data, runs and checkpoints, so that commands in the report can be run."""
+    data, runs and checkpoints, so that commands in the report can be run. `first` is told what is
+    known of the model as soon as it has run in both precisions."""
 
     kept: Path
     out: Path
     steps: Steps
     scale: Scale = FULL
+    first: "Callable[[AuditResult], None] | None" = None
 
     @property
     def command(self) -> str:
@@ -101,7 +107,7 @@ class Stage:
     """One part: `run` returns the files or folders that the report is made of.
 
     `steps` is how many of `Story.steps` it announces. About what it takes on two cores, at either
-    scale, serves to say how long the rest will take. After `is_first_verdict` a verdict is printed.
+    scale, serves to say how long the rest will take.
     """
 
     name: str
@@ -110,7 +116,6 @@ class Stage:
     seconds_full: float
     seconds_small: float
     run: Callable[[Story], list[Path]]
-    is_first_verdict: bool = False
 
     def seconds(self, scale: Scale) -> float:
         """About what it takes at this scale."""
@@ -163,6 +168,7 @@ def forward(story: Story) -> list[Path]:
         executions=story.scale.executions,
         isolate=True,
         capture_effect=True,
+        first=story.first,
         command=story.command,
     )
     return [story.record(audit(request, story.steps), "audit.json")]
@@ -292,10 +298,8 @@ def faults(story: Story) -> list[Path]:
 
 
 STAGES = (
+    Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
     Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
-    Stage(
-        "forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward, True
-    ),
     Stage("training_step", f"compare one training step of {SMALL}", 9, 60, 30, training_step),
     Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
     Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),

@@ -9,8 +9,14 @@ from maskformer.metrics.run_scores import ImageCounts
 from parity.errors import InputError
 from reports.evidence import Evidence
 
-SAME_RUN = ("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "dtype")
+SAME_RUN = (
+    *("config", "steps", "batch", "seed", "capacity", "normalisation", "solver", "dtype"),
+    "micro_batches",
+)
 """Settings in which two runs agree that are compared as a pair."""
+
+BEFORE = {"micro_batches": 1}
+"""What a record means that was written before a setting was there."""
 
 
 def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
@@ -20,7 +26,9 @@ def pairs_of_runs(runs: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
         for theirs, ours in itertools.product(runs, runs)
         if (theirs.result.side, ours.result.side) == ("torch", "tf")
         and all(
-            theirs.result.settings.get(name) == ours.result.settings.get(name) for name in SAME_RUN
+            theirs.result.settings.get(name, BEFORE.get(name))
+            == ours.result.settings.get(name, BEFORE.get(name))
+            for name in SAME_RUN
         )
     ]
 

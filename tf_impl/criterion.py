@@ -4,13 +4,14 @@ The semantics of the original's `mask_former/modeling/criterion.py`, on padded s
 Padding pixels count as background: the original does not mask them.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from maskformer.model.config import LossConfig, ModelConfig
+from parity.errors import InputError
 from tf_impl.layers import resize_bilinear
 from tf_impl.matcher import FOCAL_ALPHA, FOCAL_GAMMA, Matching, Targets, match
 
@@ -19,6 +20,16 @@ Outputs = dict[str, Any]
 
 CHUNK_PIXELS = 1 << 21  # full-resolution mask pixels that are expanded at a time, at most
 CHUNK_TARGETS = 8  # and targets: padding beyond the chunk that holds the last pair costs nothing
+
+
+class Divisors(NamedTuple):
+    """What the losses of a part of a replica's batch are divided by, scalars of the whole batch.
+
+    `masks` divides summed mask losses, `classes` the summed class loss; None by the part's own.
+    """
+
+    masks: tf.Tensor
+    classes: tf.Tensor | None
 
 
 class SetCriterion(tf_keras.layers.Layer):
@@ -36,6 +47,7 @@ class SetCriterion(tf_keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.num_classes = config.num_classes
+        self.num_queries = config.predictor.num_queries
         self.normalisation = normalisation
         self.weights_of_losses = config.loss
         weights = np.float32([1.0] * config.num_classes + [config.loss.no_object_weight])
@@ -56,12 +68,16 @@ class SetCriterion(tf_keras.layers.Layer):
         return match(logits, masks, targets, self.weights_of_losses)
 
     def losses(
-        self, outputs: Outputs, targets: Targets, matching: Matching
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        matching: Matching,
+        divisors: Divisors | None = None,
     ) -> dict[str, tf.Tensor]:
-        """The losses for given pairs; see `call`."""
+        """The losses for given pairs; see `call`. `divisors` are those of a part of a batch."""
         logits, masks = _stacked(outputs)
-        num_masks = self._num_masks(targets, logits.dtype)
-        ce = self._class_losses(logits, targets, matching)
+        num_masks = divisors.masks if divisors else self._num_masks(targets, logits.dtype)
+        ce = self._class_losses(logits, targets, matching, divisors)
         focal, dice = _mask_losses(masks, targets, matching)
         named = {}
         for layer in range(logits.shape[0]):
@@ -71,7 +87,36 @@ class SetCriterion(tf_keras.layers.Layer):
             named[f"loss_dice{suffix}"] = dice[layer] / num_masks
         return named
 
-    def _class_losses(self, logits: tf.Tensor, targets: Targets, matching: Matching) -> tf.Tensor:
+    def divisors(self, targets: Targets, dtype: tf.DType, parts: int) -> Divisors:
+        """What divides the losses of each of `parts` equal parts of the batch of these targets.
+
+        The mean over parts and replicas is then the loss of the step. Raises InputError for more
+        targets than queries with "global": which of them are paired is not known before.
+        """
+        masks = self._num_masks(targets, dtype, parts)
+        if self.normalisation == "ddp_mean":
+            return Divisors(masks, None)
+        if targets.classes.shape[1] > self.num_queries:
+            raise InputError(
+                f"images have room for {targets.classes.shape[1]} targets",
+                f"there are {self.num_queries} queries, and parts of a batch are divided by the "
+                "classes of all pairs, which are not known before the last part",
+                'Lower the capacity, or take the normalisation "ddp_mean".',
+            )
+        weights = tf.cast(self.empty_weight, dtype)
+        paired = tf.where(targets.valid, tf.gather(weights, targets.classes), 0)
+        queries = targets.classes.shape[0] * self.num_queries
+        unpaired = tf.cast(queries - tf.math.count_nonzero(targets.valid, dtype=tf.int32), dtype)
+        total = tf.reduce_sum(paired) + unpaired * weights[-1]
+        return Divisors(masks, _sum_over_replicas(total) / (_replicas(dtype) * parts))
+
+    def _class_losses(
+        self,
+        logits: tf.Tensor,
+        targets: Targets,
+        matching: Matching,
+        divisors: Divisors | None = None,
+    ) -> tf.Tensor:
         """Cross entropy [L]: a mean weighted by the weights of the classes asked for."""
         t = targets.classes.shape[1]
         of_target = matching.target_of_query[..., None] == tf.range(t)
@@ -81,17 +126,19 @@ class SetCriterion(tf_keras.layers.Layer):
         weighted = wanted * tf.cast(self.empty_weight, logits.dtype)
         summed = -tf.reduce_sum(weighted * tf.nn.log_softmax(logits), axis=(1, 2, 3))
         total = tf.reduce_sum(weighted, axis=(1, 2, 3))
+        if divisors is not None and divisors.classes is not None:
+            return summed / divisors.classes
         if self.normalisation == "ddp_mean":
             return summed / total
         return summed / _sum_over_replicas(total) * _replicas(logits.dtype)
 
-    def _num_masks(self, targets: Targets, dtype: tf.DType) -> tf.Tensor:
-        """The divisor of a replica's summed mask losses; float32 arithmetic, as in the original."""
+    def _num_masks(self, targets: Targets, dtype: tf.DType, parts: int = 1) -> tf.Tensor:
+        """The divisor of a part's summed mask losses; float32 arithmetic, as in the original."""
         count = tf.reduce_sum(tf.cast(targets.valid, tf.float32))
         total = _sum_over_replicas(count)
         if self.normalisation == "ddp_mean":
-            return tf.cast(tf.maximum(total / _replicas(tf.float32), 1.0), dtype)
-        return tf.cast(tf.maximum(total, 1.0), dtype) / _replicas(dtype)
+            return tf.cast(tf.maximum(total / (_replicas(tf.float32) * parts), 1.0), dtype)
+        return tf.cast(tf.maximum(total, 1.0), dtype) / (_replicas(dtype) * parts)
 
 
 def _stacked(outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor]:

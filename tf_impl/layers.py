@@ -254,12 +254,14 @@ def _dilated_conv2d(
     """`tf.nn.conv2d` with a gradient on every device.
 
     TensorFlow's kernels for a CPU have none of a dilated convolution. A plain convolution of every
-    `dilations`-th row and column computes the same, and has one.
+    `dilations`-th row and column computes the same, and has one. A TPU takes XLA's own.
     """
 
     @tf.custom_gradient
     def convolve(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+            if _compiled_for_tpu():
+                return _dilated_gradients(x, weight, upstream, strides, padding, dilations)
             with tf.GradientTape() as tape:
                 tape.watch((x, weight))
                 out = _interleaved_conv2d(x, weight, padding, dilations)[:, ::strides, ::strides]
@@ -269,6 +271,45 @@ def _dilated_conv2d(
         return out, gradient
 
     return convolve(x, weight)
+
+
+def _dilated_gradients(
+    x: tf.Tensor,
+    weight: tf.Tensor,
+    upstream: tf.Tensor,
+    strides: int,
+    padding: tuple[tuple[int, int], ...],
+    dilations: int,
+) -> list[tf.Tensor]:
+    """The gradients of a dilated convolution's input and weight, as XLA computes them."""
+    how = {
+        "strides": [1, strides, strides, 1],
+        "dilations": [1, dilations, dilations, 1],
+        "padding": "EXPLICIT",
+        "explicit_paddings": [number for pair in padding for number in pair],
+        "out_backprop": upstream,
+    }
+    return [
+        tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=weight, **how),
+        tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=tf.shape(weight), **how),
+    ]
+
+
+_for_tpu: ContextVar[bool] = ContextVar("a program for a TPU is traced", default=False)
+
+
+@contextmanager
+def compiled_for_tpu(wanted: bool = True) -> Iterator[None]:
+    """Inside it, layers are traced as where a TPU runs them."""
+    token = _for_tpu.set(wanted)
+    try:
+        yield
+    finally:
+        _for_tpu.reset(token)
+
+
+def _compiled_for_tpu() -> bool:
+    return _for_tpu.get() or isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
 def _interleaved_conv2d(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from tf_impl.criterion import per_pixel_losses, weighted_total
+from tf_impl.criterion import Divisors, per_pixel_losses, weighted_total
 from tf_impl.layers import wide
 from tf_impl.matcher import Matching
 
@@ -54,27 +54,31 @@ class StepResult(NamedTuple):
 
 
 def batch_losses(
-    model: tf_keras.Model, outputs: dict[str, Any], targets: Any
+    model: tf_keras.Model, outputs: dict[str, Any], targets: Any, divisors: Divisors | None = None
 ) -> tuple[dict[str, tf.Tensor], Matching | None]:
     """Unweighted losses of predictions, with those of the auxiliary outputs, and the matching.
 
-    Outputs in 16 bits are widened: costs and losses are float32 there.
+    Outputs in 16 bits are widened: costs and losses are float32 there. `divisors` are those of a
+    part of a batch.
     """
     outputs = tf.nest.map_structure(wide, outputs)
     if model.config.is_per_pixel:
         return per_pixel_losses(outputs, targets, model.config.ignore_value), None
     matching = model.criterion.match(outputs, targets)
-    return model.criterion.losses(outputs, targets, matching), matching
+    return model.criterion.losses(outputs, targets, matching, divisors), matching
 
 
-def gradients(model: tf_keras.Model, batch: Batch, training: bool = False) -> Gradients:
+def gradients(
+    model: tf_keras.Model, batch: Batch, training: bool = False, divisors: Divisors | None = None
+) -> Gradients:
     """Losses and gradients of this replica; `training` switches dropout and drop path on.
 
-    The gradients of all replicas add up to that of the mean loss.
+    The gradients of all replicas add up to that of the mean loss. `divisors` are those of a part
+    of a batch.
     """
     with tf.GradientTape() as tape:
         outputs = model(batch.images, sizes=batch.sizes, training=training)
-        losses, matching = batch_losses(model, outputs, batch.targets)
+        losses, matching = batch_losses(model, outputs, batch.targets, divisors)
         total = weighted_total(losses, model.config.loss)
         share = total / _replicas(total.dtype)
     found = tape.gradient(share, model.trainable_variables)

@@ -4,13 +4,14 @@ Mirrors the semantics of the original's `mask_former/modeling/criterion.py`. Pad
 background: the original does not mask it.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
 
 from maskformer.model.config import LossConfig, ModelConfig
+from parity.errors import InputError
 from torch_reference.matcher import (
     FOCAL_ALPHA,
     FOCAL_GAMMA,
@@ -21,6 +22,16 @@ from torch_reference.matcher import (
 
 Normalisation = Literal["ddp_mean", "global"]
 Outputs = dict[str, Any]
+
+
+class Divisors(NamedTuple):
+    """What the losses of a part of a replica's batch are divided by, scalars of the whole batch.
+
+    `masks` divides summed mask losses, `classes` the summed class loss; None by the part's own.
+    """
+
+    masks: torch.Tensor
+    classes: torch.Tensor | None
 
 
 class SetCriterion(nn.Module):
@@ -36,6 +47,7 @@ class SetCriterion(nn.Module):
     def __init__(self, config: ModelConfig, normalisation: Normalisation = "ddp_mean") -> None:
         super().__init__()
         self.num_classes = config.num_classes
+        self.num_queries = config.predictor.num_queries
         self.normalisation = normalisation
         self.matcher = HungarianMatcher(config.loss)
         empty_weight = torch.ones(config.num_classes + 1)
@@ -55,20 +67,55 @@ class SetCriterion(nn.Module):
         return [self.matcher(layer, targets) for layer in _layers(outputs)]
 
     def losses(
-        self, outputs: Outputs, targets: Targets, matching: list[Indices]
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        matching: list[Indices],
+        divisors: Divisors | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The losses for given pairs; see `forward`."""
-        num_masks = self._num_masks(targets, outputs["pred_logits"])
+        """The losses for given pairs; see `forward`. `divisors` are those of a part of a batch."""
+        like = outputs["pred_logits"]
+        num_masks = divisors.masks if divisors else self._num_masks(targets, like)
         losses = {}
         for number, (layer, indices) in enumerate(zip(_layers(outputs), matching, strict=True)):
             suffix = f"_{number - 1}" if number else ""
             mask, dice = self._mask_losses(layer["pred_masks"], targets, indices)
-            losses[f"loss_ce{suffix}"] = self._class_loss(layer["pred_logits"], targets, indices)
+            logits = layer["pred_logits"]
+            losses[f"loss_ce{suffix}"] = self._class_loss(logits, targets, indices, divisors)
             losses[f"loss_mask{suffix}"] = mask / num_masks
             losses[f"loss_dice{suffix}"] = dice / num_masks
         return losses
 
-    def _class_loss(self, logits: torch.Tensor, targets: Targets, indices: Indices) -> torch.Tensor:
+    def divisors(self, targets: Targets, like: torch.Tensor, parts: int) -> Divisors:
+        """What divides the losses of each of `parts` equal parts of the batch of these targets.
+
+        The mean over parts and replicas is then the loss of the step. Raises InputError for more
+        targets than queries with "global": which of them are paired is not known before.
+        """
+        masks = self._num_masks(targets, like, parts)
+        if self.normalisation == "ddp_mean":
+            return Divisors(masks, None)
+        most = max((len(target["labels"]) for target in targets), default=0)
+        if most > self.num_queries:
+            raise InputError(
+                f"an image has {most} targets",
+                f"there are {self.num_queries} queries, and parts of a batch are divided by the "
+                "classes of all pairs, which are not known before the last part",
+                'Lower the capacity, or take the normalisation "ddp_mean".',
+            )
+        weights = self.empty_weight.to(like)
+        labels = torch.cat([target["labels"] for target in targets])
+        unpaired = len(targets) * self.num_queries - len(labels)
+        total = weights[labels].sum() + unpaired * weights[-1]
+        return Divisors(masks, _sum_over_replicas(total) / (_replicas() * parts))
+
+    def _class_loss(
+        self,
+        logits: torch.Tensor,
+        targets: Targets,
+        indices: Indices,
+        divisors: Divisors | None = None,
+    ) -> torch.Tensor:
         """Cross entropy [B,Q,K+1]: a mean weighted by the weights of the classes asked for."""
         classes = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
         for b, (queries, matched) in enumerate(indices):
@@ -76,8 +123,10 @@ class SetCriterion(nn.Module):
         flat, classes = logits.flatten(0, 1), classes.flatten()
         if self.normalisation == "ddp_mean":
             return F.cross_entropy(flat, classes, self.empty_weight)
-        total = _sum_over_replicas(self.empty_weight[classes].sum())
         summed = F.cross_entropy(flat, classes, self.empty_weight, reduction="sum")
+        if divisors is not None and divisors.classes is not None:
+            return summed / divisors.classes
+        total = _sum_over_replicas(self.empty_weight[classes].sum())
         return summed / total * _replicas()
 
     def _mask_losses(
@@ -92,13 +141,13 @@ class SetCriterion(nn.Module):
         logits, wanted = upsampled.flatten(1), wanted.flatten(1).to(masks)
         return focal_loss(logits, wanted).sum(), dice_loss(logits, wanted).sum()
 
-    def _num_masks(self, targets: Targets, like: torch.Tensor) -> torch.Tensor:
-        """The divisor of a replica's summed mask losses; float32 arithmetic, as in the original."""
+    def _num_masks(self, targets: Targets, like: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """The divisor of a part's summed mask losses; float32 arithmetic, as in the original."""
         count = sum(len(target["labels"]) for target in targets)
         total = _sum_over_replicas(torch.tensor(count, dtype=torch.float32, device=like.device))
         if self.normalisation == "ddp_mean":
-            return torch.clamp(total / _replicas(), min=1).to(like.dtype)
-        return torch.clamp(total, min=1).to(like.dtype) / _replicas()
+            return torch.clamp(total / (_replicas() * parts), min=1).to(like.dtype)
+        return torch.clamp(total, min=1).to(like.dtype) / (_replicas() * parts)
 
 
 def _layers(outputs: Outputs) -> list[Outputs]:

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", type=int, help="checkpoints that stay (default: 3)")
     add("--initial", help="seeded:N, or a checkpoint of the model or its backbone")
     add("--normalisation", choices=NORMALISATIONS, help="of losses over processes")
+    add("--micro-batches", type=int, help="parts of a batch, one after the other (default: 1)")
     add("--train-split", help="split to train on, or the beginning of its name (default: train)")
     add("--eval-split", help="split to evaluate on (default: val)")
     add(

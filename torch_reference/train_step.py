@@ -4,12 +4,13 @@ Mirrors `tf_impl/train_step.py`. Dropout and drop path follow the model's mode; 
 in either. Under data parallelism `model` is a DistributedDataParallel, which averages gradients.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torch_reference.criterion import per_pixel_losses, weighted_total
+from torch_reference.criterion import Divisors, per_pixel_losses, weighted_total
 from torch_reference.matcher import Indices
 
 
@@ -53,13 +54,16 @@ def batch_losses(model: nn.Module, outputs: dict[str, Any], targets: Any) -> dic
 
 
 def matched_losses(
-    model: nn.Module, outputs: dict[str, Any], targets: Any
+    model: nn.Module, outputs: dict[str, Any], targets: Any, divisors: Divisors | None = None
 ) -> tuple[dict[str, Tensor], list[Indices] | None]:
-    """`batch_losses`, and the pairs of every decoder layer (None for a per-pixel head)."""
+    """`batch_losses`, and the pairs of every decoder layer (None for a per-pixel head).
+
+    `divisors` are those of a part of a batch.
+    """
     if model.config.is_per_pixel:
         return per_pixel_losses(outputs, targets, model.config.ignore_value), None
     matching = model.criterion.match(outputs, targets)
-    return model.criterion.losses(outputs, targets, matching), matching
+    return model.criterion.losses(outputs, targets, matching, divisors), matching
 
 
 def backward(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -90,9 +94,17 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {key: p.grad for key, p in plain.named_parameters() if p.grad is not None}
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> StepResult:
-    """Changes the weights by one update of `torch_reference.optimizer`, which clips by itself."""
-    found = forward_backward(model, batch)
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    find: Callable[[nn.Module, Batch], Forward] | None = None,
+) -> StepResult:
+    """Changes the weights by one update of `torch_reference.optimizer`, which clips by itself.
+
+    `find` does what `forward_backward` does, which is called where it is None.
+    """
+    found = (find or forward_backward)(model, batch)
     norm = nn.utils.get_total_norm(list(gradients(model).values()))
     optimizer.step()
     return StepResult(found.losses, found.total, norm, found.outputs, found.matching)

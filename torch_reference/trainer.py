@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from maskformer.runs.event_files import EventWriter
 from maskformer.runs.run_record import RunRecord
 from maskformer.runs.run_settings import DTYPES, RunSettings, buckets
 from parity.errors import InputError
+from torch_reference import micro_batches
 from torch_reference.checkpointing import (
     Checkpoint,
     load_newest,
@@ -99,7 +101,7 @@ class _Run:
     ) -> None:
         self.settings, self.folder, self.machine = settings, folder, machine
         self.replicas = replicas
-        replicas.share(settings.batch)
+        micro_batches.check_parts(replicas.share(settings.batch), settings.micro_batches)
         if settings.dtype not in DTYPES:
             raise InputError(
                 f"the PyTorch trainer does not train in {settings.dtype}",
@@ -123,6 +125,8 @@ class _Run:
         if not self.config.is_per_pixel:
             self.model.criterion.normalisation = settings.normalisation
         self.optimizer = build_optimizer(self.model, self.solver)
+        parts = settings.micro_batches
+        self._find = partial(micro_batches.forward_backward, count=parts) if parts > 1 else None
         # Processes draw other dropout masks: the first goes on with the seed of the initialisation.
         torch.manual_seed(settings.seed + replicas.rank)
         self.plan = self._new_plan({})
@@ -183,7 +187,8 @@ class _Run:
         """One update; raises InputError where a loss or the gradient is not finite."""
         images = batch["images"].to(self.dtype)
         try:
-            result = train_step(model, self.optimizer, Batch(images, batch["sizes"], targets))
+            whole = Batch(images, batch["sizes"], targets)
+            result = train_step(model, self.optimizer, whole, self._find)
         except ValueError as error:
             # The assignment refuses costs that are not numbers.
             if "invalid numeric" not in str(error):

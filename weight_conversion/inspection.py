@@ -1,7 +1,9 @@
 """What a checkpoint file is: kind, fitting configurations, tensors, statistics, problems."""
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,10 @@ from weight_conversion.plan import fitting
 from weight_conversion.receipt import File
 from weight_conversion.stored import FLOATS, StoredTensor
 from weight_conversion.unwrapping import Choice
+
+THREADS = 2
+PART = 1 << 16
+"""Elements of a tensor that are described at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +66,10 @@ def inspect(
     Raises:
         InputError: as `open_source`; or the file's md5 is not the one its name states.
     """
-    with open_source(path, choice) as source:
+    with open_source(path, choice) as source, ThreadPoolExecutor(THREADS) as pool:
+        hashed = pool.submit(digests_of_files, source.files, path)
         total = sum(stored.nbytes for stored in source.tensors.values())
-        done = 0
-        tensors = []
-        for name, stored in source.tensors.items():
-            tensors.append(_described(name, stored))
-            done += stored.nbytes
-            if progress:
-                progress(done, total)
+        tensors = list(_all_described(source.tensors, pool, total, progress))
         fits = fitting(source)
         return Inspection(
             path=str(path),
@@ -76,7 +77,7 @@ def inspect(
             naming=source.naming,
             notes=tuple(source.notes),
             left_out=source.left_out,
-            files=digests_of_files(source.files, path),
+            files=hashed.result(),
             is_published_name=md5_prefix(path.name) is not None,
             is_backbone=backbones.is_backbone(source.tensors),
             fits=tuple(fits),
@@ -87,24 +88,58 @@ def inspect(
         )
 
 
-def _described(name: str, stored: StoredTensor) -> Described:
-    values = stored.load()
+def _all_described(
+    tensors: Mapping[str, StoredTensor],
+    pool: ThreadPoolExecutor,
+    total: int,
+    progress: Progress | None,
+) -> Iterator[Described]:
+    """The tensors in their order; one is read while others are described."""
+    done, waiting = 0, deque[Future[Described]]()
+    for name, stored in tensors.items():
+        waiting.append(pool.submit(_described, name, stored, stored.load()))
+        if len(waiting) > THREADS:
+            yield waiting.popleft().result()
+        done += stored.nbytes
+        if progress:
+            progress(done, total)
+    for one in waiting:
+        yield one.result()
+
+
+def _described(name: str, stored: StoredTensor, values: np.ndarray) -> Described:
     told = Described(name=name, shape=stored.shape, dtype=stored.dtype, bytes=stored.nbytes)
     if stored.dtype not in FLOATS or not values.size:
         return told
-    wide = values.astype(np.float64)
-    finite = np.isfinite(wide)
-    told = replace(told, not_finite=int(wide.size - finite.sum()))
-    kept = wide[finite] if told.not_finite else wide
-    if not kept.size:
-        return told
-    return replace(
-        told,
-        minimum=float(kept.min()),
-        maximum=float(kept.max()),
-        mean=float(kept.mean()),
-        std=float(kept.std()),
-    )
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _measured(flat)
+        if not math.isfinite(found["mean"]):
+            flat = flat[np.isfinite(flat.astype(np.float64))]
+            found = _measured(flat) if flat.size else {}
+    return replace(told, not_finite=values.size - flat.size, **found)
+
+
+def _measured(flat: np.ndarray) -> dict[str, float]:
+    """Least, largest, mean and deviation of at least one number; no mean where one is not finite.
+
+    The deviation is of the differences from the mean: squares alone would cancel.
+    """
+    low, high, total = math.inf, -math.inf, 0.0
+    for part in _parts(flat):
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        total += float(part.sum())
+    mean, spread = total / flat.size, 0.0
+    for part in _parts(flat):
+        part -= mean
+        spread += float(np.dot(part, part))
+    return {"minimum": low, "maximum": high, "mean": mean, "std": math.sqrt(spread / flat.size)}
+
+
+def _parts(flat: np.ndarray) -> Iterator[np.ndarray]:
+    """Pieces of an array in float64 that a processor's cache holds."""
+    for start in range(0, flat.size, PART):
+        yield flat[start : start + PART].astype(np.float64)
 
 
 def _problems(tensors: list[Described], fits: list[str]) -> list[str]:

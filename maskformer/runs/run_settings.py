@@ -55,6 +55,8 @@ class RunSettings:
             "seeded:N" from `maskformer.model.seeded`; otherwise the path of a checkpoint.
         normalisation: "ddp_mean", the original's, averages the class loss over replicas and counts
             masks over all of them; "global" is what one process computes on the whole batch.
+        micro_batches: equal parts of a replica's batch that are computed one after the other, which
+            need the memory of one; they count as replicas do.
         train_split, eval_split: names of splits, or the beginnings of one name each.
         solver: fields of `SolverConfig` that differ from the zoo entry's.
     """
@@ -72,6 +74,7 @@ class RunSettings:
     keep: int = 3
     initial: str | None = None
     normalisation: str = "ddp_mean"
+    micro_batches: int = 1
     train_split: str = "train"
     eval_split: str = "val"
     solver: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class RunSettings:
                 _check(whole, f"{item.name} is {value!r}", "a whole number")
             elif item.type is str:
                 _check(isinstance(value, str), f"{item.name} is {value!r}", "text")
-        for name in ("steps", "batch", "capacity", "record_every", "keep"):
+        for name in ("steps", "batch", "capacity", "record_every", "keep", "micro_batches"):
             _check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}", "at least 1")
         for name in ("seed", "eval_every", "checkpoint_every"):
             _check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}", "at least 0")

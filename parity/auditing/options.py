@@ -11,7 +11,7 @@ from parity.steps import ENDLESS, Budget
 from parity.trace import Tap
 
 if TYPE_CHECKING:
-    from parity.auditing.result import Input, Measured
+    from parity.auditing.result import AuditResult, Input, Measured
     from parity.auditing.unfinished import Unfinished
     from parity.localise import Localisation
 
@@ -60,6 +60,8 @@ class Options:
             runs with moved roundings.
         search: how long causes are searched for.
         so_far: what is found while it is found, kept on disk.
+        first: is told the result of float64 and the first execution in float32 as soon as these are
+            measured, where nothing differs in float64.
         command: measures the result again.
         inputs: a description of the inputs, by default made from them.
         provenance: what only the caller knows of the numbers.
@@ -77,6 +79,7 @@ class Options:
     kept: Callable[[Any], Any] | None = None
     search: Budget = ENDLESS
     so_far: "Unfinished | None" = None
+    first: "Callable[[AuditResult], None] | None" = None
     command: str = "parity.audits.audit(pair)"
     inputs: "Sequence[Input] | None" = None
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ class Refuse:
             raise ModuleNotFoundError(f"refused: {{name}}", name=name)
 sys.meta_path.insert(0, Refuse())
 import parity
+found = [getattr(parity, name) for name in parity.__all__]
 print(parity.__version__)
 """
 

@@ -11,6 +11,7 @@ from parity.errors import InputError
 from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
+from replication.console.first_verdict import first_verdict
 from replication.forward.run import ASKED_FOR, COMPILED, EXECUTIONS, Request, audit
 from replication.process.threads import set_threads
 
@@ -97,6 +98,11 @@ def _audit_all(
     options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 
+def _say_first(result: AuditResult) -> None:
+    """Says what is known beside the progress of an audit that goes on."""
+    options.say(first_verdict(result))
+
+
 def _audit_pair(
     source: str,
     excluded: list[str],
@@ -135,6 +141,7 @@ def _audit_pair(
         command=options.command_line(),
         not_verified=left,
         so_far=so_far,
+        first=None if as_json else _say_first,
     )
     result = replace(audit_with(pair, with_options, Steps(quiet=as_json)), title=source)
     options.keep(result, out, "audit.json")
@@ -347,6 +354,7 @@ def register(app: typer.Typer) -> None:
             extreme=extreme_inputs,
             command=options.command_line(),
             so_far=Unfinished(out, options.command_line()),
+            first=_say_first,
         )
         set_threads(threads)
         total = 7 + len(request.executions) + (request.isolate or reference == "hf")

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,12 @@ import typer
 from parity.files import kept_folder
 from parity.steps import Steps
 from replication.commands import options
+from replication.console.first_verdict import first_verdict
 from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
 from replication.story_progress import Finished, story_of
 
 if TYPE_CHECKING:
+    from parity.auditing.result import AuditResult
     from reports.verification.verify import Verification
 
 OUT = Path("reports/out/demo")
@@ -74,11 +77,10 @@ def tell(
                     continue
                 before = {path.name for path in kept.iterdir()}
                 with clock(stage):
-                    found = stage.run(Story(kept, out, Steps(total=stage.steps), scale))
+                    steps = Steps(total=stage.steps)
+                    found = stage.run(Story(kept, out, steps, scale, partial(_print_first, clock)))
                 done[stage.name] = Finished.of(clock.seconds[stage.name], kept, before, found)
                 about.write(kept, done)
-                if stage.is_first_verdict:
-                    _print_first(found, sum(clock.seconds.values()))
         except BaseException:
             if done:
                 told = f"{len(done)} of {len(stages)} stages are kept in {kept}"
@@ -90,16 +92,10 @@ def tell(
     return verify(out), clock.seconds
 
 
-def _print_first(found: Sequence[Path], seconds: float) -> None:
+def _print_first(clock: "Clock", found: "AuditResult") -> None:
     """What the model's own comparison says, long before the demo ends."""
-    from parity.claims import verdict_of
-    from reports.loading import load
-
-    claims = [claim for one in load(found) for claim in one.result.claims]
-    holding = sum(one.holds for one in claims)
     print(
-        f"first verdict: {verdict_of(claims)} ({holding} of {len(claims)} claims hold on the whole "
-        f"model, forward, in float64 and float32, after {seconds:.0f} seconds)",
+        first_verdict(found, f", on the whole model, after {clock.now():.0f} seconds"),
         file=sys.stderr,
         flush=True,
     )
@@ -112,6 +108,7 @@ class Clock:
     stages: Sequence[Stage]
     scale: Scale
     seconds: dict[str, float] = field(default_factory=dict)
+    _begun: float | None = None
 
     @contextlib.contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
@@ -124,9 +121,15 @@ class Clock:
             file=sys.stderr,
             flush=True,
         )
-        begun = time.perf_counter()
+        self._begun = time.perf_counter()
         yield
-        self.seconds[stage.name] = round(time.perf_counter() - begun, 1)
+        self.seconds[stage.name] = round(time.perf_counter() - self._begun, 1)
+        self._begun = None
+
+    def now(self) -> float:
+        """Seconds of all stages, up to now."""
+        current = 0.0 if self._begun is None else time.perf_counter() - self._begun
+        return sum(self.seconds.values()) + current
 
     def left(self) -> float:
         """Seconds that are left: what is expected of the rest, at the pace so far."""

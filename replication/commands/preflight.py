@@ -46,6 +46,9 @@ def command(
     ] = None,
     replicas: Annotated[int, typer.Option(help="Cores that share a step.", min=1)] = 1,
     targets: Annotated[int, typer.Option(help="Targets an image is padded to.", min=1)] = 100,
+    micro_batches: Annotated[
+        int, typer.Option(help="Parts of a core's images; 0: the fewest that fit.", min=0)
+    ] = 1,
     find_batch: Annotated[
         bool, typer.Option("--find-batch", help="Find the largest per-core batch that fits.")
     ] = False,
@@ -84,8 +87,9 @@ def command(
 ) -> None:
     """Compile the real training step with the real TPU compiler, without a TPU.
 
-    With --published: ADE20K's and COCO's R50 in both precisions on v3, v4, v5e and v6e; each
-    compilation takes minutes, and what --out already holds is not compiled again.
+    With --published: ADE20K's and COCO's R50 in both precisions and COCO's Swin-L in bf16, with the
+    published batch, on v3, v4, v5e, v5p and v6e; each compilation takes minutes, and what --out
+    already holds is not compiled again.
 
     With --execute, the program of --replicas replicas, all-reduces included, is not compiled for a
     TPU but executed on as many virtual processors, without dropout, and held to one TensorFlow
@@ -109,8 +113,15 @@ def command(
     entry = options.with_classes(
         _entry(config, config_file, options.overrides(settings), experiment), classes, None
     )
+    if micro_batches and per_core_batch % micro_batches:
+        raise InputError(
+            f"--micro-batches is {micro_batches}",
+            f"a core has {per_core_batch} images",
+            "Choose a divisor of --per-core-batch, or 0 for the fewest that fit.",
+        )
     if execute:
         asked = (image_size or EXECUTED_SIZE, per_core_batch, replicas, steps, targets)
+        asked += (micro_batches,)
         _execute(entry, precision, asked, plant, out, as_json)
     if plant:
         raise InputError("--plant needs --execute", "mistakes are made in an executed program")
@@ -122,6 +133,7 @@ def command(
         precision=precision,
         replicas=replicas,
         targets=targets,
+        micro_batches=micro_batches or None,
         find_batch=find_batch,
         evaluation=not no_evaluation,
         effort=effort,
@@ -135,7 +147,7 @@ def command(
 def _execute(
     entry: "Entry",
     precision: str,
-    asked: tuple[str, int, int, int, int],
+    asked: tuple[str, int, int, int, int, int],
     plant: bool,
     out: Path | None,
     as_json: bool,
@@ -144,7 +156,7 @@ def _execute(
     from maskformer.data.images import parse_size
     from replication.tpu import execution
 
-    size, per_replica, replicas, steps, targets = asked
+    size, per_replica, replicas, steps, targets, parts = asked
     if replicas < 2:
         raise InputError(
             f"--replicas is {replicas}",
@@ -159,6 +171,7 @@ def _execute(
         precision=precision,
         steps=steps,
         targets=targets,
+        parts=parts,
         plant=plant,
         command=options.command_line(),
     )
@@ -270,6 +283,8 @@ def _notes(row: Topology) -> list[str]:
     found += [
         f"{name}, {step}: {one.reason}" for step, one in row.steps.items() if not one.compiles
     ]
+    if row.micro_batches > 1:
+        found.append(f"{name}: a core's images are computed in {row.micro_batches} parts")
     if plan is not None:
         found.append(
             f"{name}: published schedule, estimate {plan.estimate}: {plan.hours:.1f} h, "

@@ -46,6 +46,9 @@ def command(
     eval_every: Annotated[int | None, typer.Option(help="Steps; 0: at the end only.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps; 0: at the end only.")] = None,
     record_every: Annotated[int | None, typer.Option(help="Steps between rows.")] = None,
+    micro_batches: Annotated[
+        int | None, typer.Option(help="Parts of a batch, one after the other, to save memory.")
+    ] = None,
     keep: Annotated[int | None, typer.Option(help="Checkpoints that stay.")] = None,
     initial: Annotated[str | None, typer.Option(help="seeded:N, or a checkpoint.")] = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
@@ -97,6 +100,7 @@ def command(
         "eval_every": eval_every,
         "checkpoint_every": checkpoint_every,
         "record_every": record_every,
+        "micro_batches": micro_batches,
         "keep": keep,
         "initial": initial,
         "train_split": train_split,

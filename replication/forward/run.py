@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,8 @@ class Request:
     inputs even where nothing differs. `capture_effect` measures what reading the taps changes.
     With `train`, one training step by this solver is compared as well. The port has the reference's
     `weights`, or those of a file of its own, `port_weights`. `search` is how long causes are
-    searched for, `so_far` keeps what is found while it is found.
+    searched for, `so_far` keeps what is found while it is found, and `first` is told what the first
+    execution in float32 shows.
     """
 
     config: "ModelConfig"
@@ -76,6 +77,7 @@ class Request:
     isolate: bool = False
     search: Budget = ENDLESS
     so_far: "Unfinished | None" = None
+    first: "Callable[[AuditResult], None] | None" = None
     capture_effect: bool = False
     train: "SolverConfig | None" = None
     port_weights: str | None = None
@@ -211,6 +213,7 @@ def prepare(request: Request, steps: Steps) -> Case:
         kept=outputs.last,
         search=request.search,
         so_far=request.so_far,
+        first=request.first,
         command=request.command,
         inputs=described,
         provenance={

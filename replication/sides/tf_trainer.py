@@ -49,6 +49,7 @@ def _overrides(settings: RunSettings, place: TrainerPlace) -> dict[str, Any]:
             "validation_data": {"input_path": records[settings.eval_split]},
             "seed": settings.seed,
             "normalisation": settings.normalisation,
+            "micro_batches": settings.micro_batches,
             "init_checkpoint": _tf_weights(settings, place.shared),
         },
         "trainer": {

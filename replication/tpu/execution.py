@@ -1,7 +1,7 @@
 """The training step of several replicas as a TPU would be given it, executed and judged."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,8 @@ RULES = {
 class Request:
     """What is executed: one entry of the zoo, `replicas` of `per_replica` images of `size` each.
 
-    With `plant`, every mistake of `tf_impl.tpu.reductions.WRONG` is made in the program, too.
+    A replica's images are computed in `parts`. With `plant`, every mistake of
+    `tf_impl.tpu.reductions.WRONG` is made in the program, too.
     """
 
     entry: "Entry"
@@ -64,6 +65,7 @@ class Request:
     precision: str = "float32"
     steps: int = 5
     targets: int = 100
+    parts: int = 1
     plant: bool = False
     command: str = "parity preflight --execute"
 
@@ -182,6 +184,7 @@ def executed_step(
         request.steps,
         request.targets,
     )
+    case = replace(case, parts=request.parts)
     rules, claims, planted = [], [], []
     for rule, words in RULES.items():
         note(f"{rule}: {words}, in float64 and {request.precision}")
@@ -218,6 +221,7 @@ def executed_step(
         image_size=tuple(request.size),
         replicas=request.replicas,
         per_core_batch=request.per_replica,
+        micro_batches=request.parts,
         steps=request.steps,
         targets=request.targets,
         rules=tuple(rules),
@@ -234,7 +238,7 @@ def executed_step(
 def _ranked(case: Case, rule: str, precision: str) -> Ranked:
     """What the replicas' updates are held to."""
     if rule == "ddp_mean":
-        return ranked_updates(case, precision)
+        return ranked_updates(case.of_parts, precision)
     from parity.frameworks.tensorflow.reordered import reordered
 
     exact = exact_updates(OneProcess(case, "float64"), len(case.batches))
@@ -254,7 +258,9 @@ def _lower(case: Case, rule: str, precision: str) -> _Lowered:
         model.criterion.normalisation = rule
     optimizer = build_optimizer(model, case.solver, "float32")
     shapes = Shapes(case.per_replica, *case.batches[0].images.shape[1:3], case.most)
-    program = lower_train_step(model, optimizer, shapes, case.replicas, training=False)
+    program = lower_train_step(
+        model, optimizer, shapes, case.replicas, training=False, parts=case.parts
+    )
     held = {id(getattr(one, "handle", one)): index for index, one in enumerate(program.captured)}
     layouts = trainable_layouts(model)
     variables = dict(zip([key for key, _ in layouts], model.trainable_variables, strict=True))
@@ -307,7 +313,9 @@ def _judge(case: Case, beside: Beside, found: Replicas, request: Request) -> lis
     ]
     if all_hold(claims):
         return claims
-    why = mistakes.cause(case, rule, beside.shares, _of_replicas(case, found, ranked))
+    why = None
+    if rule == "global" or case.parts == 1:  # the original has a process for each part
+        why = mistakes.cause(case, rule, beside.shares, _of_replicas(case, found, ranked))
     part = "criterion" if why == mistakes.WRONG["counts-apart"].what else "reduction over replicas"
     return [
         one if one.holds else one.located(Place.at("update", part), *filter(None, [why]))
@@ -354,7 +362,7 @@ def _numbers_claim(rule: str, found: Replicas, beside: Ranked, request: Request)
     verdicts = _verdicts(numbers, exact, beside.own.numbers, twins, request)
     return margin_claim(
         f"{rule}/losses",
-        f"Losses and the gradients' norm of {request.replicas} replicas are those of {RULES[rule]}",
+        f"Losses and the gradients' norm of {_replicas(request)} are those of {RULES[rule]}",
         verdicts,
         "largest error of a mean over replicas in units of its limit; " + _limit(request),
         request.command,
@@ -368,7 +376,7 @@ def _gradients_claim(rule: str, found: Replicas, beside: Ranked, request: Reques
     verdicts = _verdicts(gradients, exact, beside.own.gradients, twins, request)
     return margin_claim(
         f"{rule}/gradients",
-        f"The gradients by which {request.replicas} replicas update, added up and clipped, are "
+        f"The gradients by which {_replicas(request)} update, added up and clipped, are "
         f"those of {RULES[rule]}",
         verdicts,
         "largest error of a parameter's gradient, as the optimizer's first moment has it, in units "
@@ -376,6 +384,12 @@ def _gradients_claim(rule: str, found: Replicas, beside: Ranked, request: Reques
         request.command,
         sorted(exact.keys() - gradients.keys()),
     )
+
+
+def _replicas(request: Request) -> str:
+    """The replicas in words."""
+    parts = f", each in {request.parts} parts," if request.parts > 1 else ""
+    return f"{request.replicas} replicas{parts}"
 
 
 def _limit(request: Request) -> str:

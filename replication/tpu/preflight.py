@@ -31,7 +31,11 @@ STATE_ARRAYS = 16  # [columns, problems] arrays that one step of the assignment 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be compiled: one entry of the zoo, one batch shape, some topologies."""
+    """What is to be compiled: one entry of the zoo, one batch shape, some topologies.
+
+    A core's images are computed in `micro_batches` parts, None for the fewest that fit. The search
+    for the largest batch, of one part, ends after so many `compilations`.
+    """
 
     entry: "Entry"
     topologies: tuple[str, ...]
@@ -40,7 +44,9 @@ class Request:
     precision: str = "bf16"
     replicas: int = 1
     targets: int = 100
+    micro_batches: int | None = 1
     find_batch: bool = False
+    compilations: int | None = None
     evaluation: bool = True
     effort: float = 0.0
     command: str = "parity preflight"
@@ -51,7 +57,7 @@ class Programs:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._last: tuple[int, Program] | None = None
+        self._last: tuple[tuple[int, int], Program] | None = None
 
     @cached_property
     def model(self) -> Any:
@@ -67,17 +73,21 @@ class Programs:
 
         return build_optimizer(self.model, self.request.entry.solver, "float32")
 
-    def train(self, batch: int) -> "Program":
-        """The training step of `batch` images per replica."""
-        if self._last is None or self._last[0] != batch:
+    def train(self, batch: int, parts: int = 1) -> "Program":
+        """The training step of `batch` images per replica, in `parts`."""
+        if self._last is None or self._last[0] != (batch, parts):
             from tf_impl.tpu.lowering import lower_train_step
 
             self._last = None
             give_back()
             program = lower_train_step(
-                self.model, self.optimizer, self._shapes(batch), self.request.replicas
+                self.model,
+                self.optimizer,
+                self._shapes(batch),
+                self.request.replicas,
+                parts=parts,
             )
-            self._last = (batch, program)
+            self._last = ((batch, parts), program)
         return self._last[1]
 
     def evaluation(self, batch: int) -> "Program":
@@ -165,25 +175,36 @@ def _row(
         note(f"{topology}: compiling {title}")
         return compile_for(program, topology, request.effort)
 
-    def train(batch: int) -> "Compiled":
-        note(f"{topology}: lowering the training step, {batch} images per core")
-        return compiled(programs.train(batch), f"the training step, {batch} images per core")
+    def train(batch: int, parts: int = 1) -> "Compiled":
+        title = f"the training step, {batch} images per core"
+        title += f" in {parts} parts" if parts > 1 else ""
+        note(f"{topology}: lowering {title}")
+        return compiled(programs.train(batch, parts), title)
 
-    step = train(request.per_core_batch)
     chip = chip_of(topology)
-    found: dict[str, Any] = {}
+    if request.micro_batches is None:
+        parts, step = fewest_parts(lambda parts: train(request.per_core_batch, parts), request)
+    else:
+        parts = request.micro_batches
+        step = train(request.per_core_batch, parts)
+    found: dict[str, Any] = {"micro_batches": parts}
     if step.compiles:
         found["matcher"] = matcher_bound(request, chip.bandwidth)
-        found["schedule"] = schedule(request, topology, step.roofline_seconds)
+        # The compiler counts the body of the loop over parts once.
+        found["schedule"] = schedule(request, topology, parts * step.roofline_seconds)
     passed = step.compiles
     if request.evaluation:
-        forward = compiled(programs.evaluation(request.per_core_batch), "the evaluation step")
+        forward = compiled(
+            programs.evaluation(request.per_core_batch // parts), "the evaluation step"
+        )
         found["evaluation"] = described(forward)
         passed = passed and forward.compiles
     if request.find_batch:
+        first = request.per_core_batch // parts
         largest = largest_batch(
-            lambda batch: step if batch == request.per_core_batch else train(batch),
-            request.per_core_batch,
+            lambda batch: step if (batch, parts) == (first, 1) else train(batch),
+            first,
+            request.compilations,
         )
         found |= {"largest_per_core_batch": largest.batch, "larger_batches": largest.unknown}
     return Topology(
@@ -240,6 +261,24 @@ def schedule(request: Request, topology: str, seconds: float) -> Schedule:
     )
 
 
+def fewest_parts(compiled: "Callable[[int], Compiled]", request: Request) -> tuple[int, "Compiled"]:
+    """The fewest equal parts of a core's images whose step fits, and what the compiler says of it.
+
+    That of as many parts as images where none fits, or one that ends for another reason. What a
+    refused program needs says how many parts cannot do.
+    """
+    images = request.per_core_batch
+    least = 1
+    for parts in (count for count in range(1, images + 1) if images % count == 0):
+        if parts < min(least, images):
+            continue
+        step = compiled(parts)
+        if step.compiles or step.kind not in ("memory", "machine") or parts == images:
+            return parts, step
+        least = math.ceil(parts * step.needed / step.chip.hbm)
+    raise AssertionError("one part for each image is a divisor")
+
+
 @dataclass(frozen=True)
 class LargestBatch:
     """The most images per core whose step fits; `unknown` says why larger ones were not judged."""
@@ -248,21 +287,25 @@ class LargestBatch:
     unknown: str = ""
 
 
-def largest_batch(compiled: "Callable[[int], Compiled]", first: int = 1) -> LargestBatch:
+def largest_batch(
+    compiled: "Callable[[int], Compiled]", first: int = 1, compilations: int | None = None
+) -> LargestBatch:
     """The largest number of images per core whose step fits, 0 where not even one does.
 
     Memory grows by about the same for each image, so a line through what is known gives the next
     guess, beginning at `first`. Near its limit the compiler saves memory and the line is wrong:
     steps double until one does not fit, and an interval that the line does not narrow by a quarter
-    is halved. The end is one batch that fits beside one that does not. A compilation that ends for
-    another reason than memory ends the search.
+    is halved. The end is one batch that fits beside one that does not, or so many `compilations`
+    in all, the first included. One that ends for another reason than memory ends the search.
     """
     fits, fails = 0, LARGEST_BATCH + 1
-    guess, up, used = first, 1, {}
+    guess, up, used, done = first, 1, {}, 0
     while fails - fits > 1:
         lowest, width = min(fits + up, fails - 1), fails - fits
         guess = max(lowest, min(guess, fails - 1))
-        step = compiled(guess)
+        if done == compilations:
+            return LargestBatch(fits, f"{done} programs were compiled, {guess} images are next")
+        step, done = compiled(guess), done + 1
         if not step.compiles and step.kind != "memory":
             return LargestBatch(fits, f"{guess} images: {step.reason}")
         if step.compiles:

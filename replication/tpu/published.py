@@ -13,12 +13,16 @@ from parity.records import write_json
 from replication.tpu.preflight import CORES_PER_CHIP, Programs, Request, preflight
 from reports.chapters.preflight import PreflightResult
 
-TARGETS = (("ade20k_r50", (512, 512)), ("coco_r50", (640, 640)))
-SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v6e:2x2", 4))
+TARGETS = (
+    ("ade20k_r50", (512, 512), ("bf16", "float32")),
+    ("coco_r50", (640, 640), ("bf16", "float32")),
+    ("coco_swin_large", (640, 640), ("bf16",)),
+)
+"""Configurations, the size of their images, and the precisions."""
+SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v5p:2x2x1", 4), ("v6e:2x2", 4))
 """Four chips of each kind, and the cores that they have."""
-PRECISIONS = ("bf16", "float32")
-GLOBAL_BATCH = 16
-"""Images per step on four chips."""
+COMPILATIONS = 4
+"""Of a search for the largest batch: two give a line, one more confirms it, or gives another."""
 PRICES: Mapping[str, float] = {"v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
 """USD per chip-hour, on demand, in the United States, as assumed here; they change."""
 
@@ -41,21 +45,24 @@ class Cell:
 
     def request(self, find_batch: bool, effort: float) -> Request:
         """What is to be compiled for it."""
-        batch = GLOBAL_BATCH // self.cores
+        entry = zoo.get(self.config)
+        batch = entry.solver.ims_per_batch // self.cores
         height, width = self.size
         words = f"parity preflight --config {self.config} --topology {self.topology}"
         words += f" --image-size {height}x{width} --precision {self.precision}"
-        words += f" --per-core-batch {batch} --replicas {self.cores}"
+        words += f" --per-core-batch {batch} --replicas {self.cores} --micro-batches 0"
         words += " --find-batch" if find_batch else ""
         words += f" --effort {effort:g}" if effort else ""
         return Request(
-            zoo.get(self.config),
+            entry,
             (self.topology,),
             self.size,
             batch,
             self.precision,
             self.cores,
+            micro_batches=None,
             find_batch=find_batch,
+            compilations=COMPILATIONS,
             effort=effort,
             command=words,
         )
@@ -63,8 +70,8 @@ class Cell:
 
 def cells() -> Iterator[Cell]:
     """All rows in the table's order."""
-    for config, size in TARGETS:
-        for precision in PRECISIONS:
+    for config, size, precisions in TARGETS:
+        for precision in precisions:
             for topology, cores in SLICES:
                 yield Cell(config, size, precision, topology, cores)
 
@@ -147,6 +154,7 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
         "precision",
         "four chips",
         "images per core",
+        "parts",
         "fits",
         "HBM of a core, GiB",
         "share",
@@ -164,7 +172,8 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
         height, width = result.image_size
         name = f"{result.config}, {height}x{width}"
         step = row.train
-        start = (name, result.precision, row.topology, str(result.per_core_batch))
+        images = str(result.per_core_batch)
+        start = (name, result.precision, row.topology, images, str(row.micro_batches))
         largest = row.largest_per_core_batch
         found = "" if largest is None else str(largest)
         found += " or more" if row.larger_batches else ""
@@ -179,7 +188,7 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
             f"{step.hbm_used / 2**30:.2f}",
             f"{step.hbm_share:.0%}",
             found,
-            f"{1e3 * step.roofline_seconds:.0f}",
+            f"{1e3 * row.micro_batches * step.roofline_seconds:.0f}",
             f"{1e3 * row.matcher.seconds:.1f}",
             "" if forward is None else f"{1e3 * forward:.1f}",
             f"{plan.hours:.0f}",
@@ -214,8 +223,11 @@ def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str
     two = ", ".join(kind for kind, cores in CORES_PER_CHIP.items() if cores == 2)
     lines += [
         "",
-        f"Times are estimates from below: every step at the roofline; matching adds at most what "
-        f"its column says. Hours: the published schedule's images, {GLOBAL_BATCH} a step. A chip "
-        f"of {two} has two cores. USD per chip-hour: {listed}.",
+        f"Every row has the published batch. Images that a core has no memory for at once are "
+        f"computed in parts, the fewest that fit. Times are estimates: every step at the roofline, "
+        f"or its parts, the update counted with each of them; matching adds at most what its "
+        f"column says. The largest batch is one of a single part; `or more`: after "
+        f"{COMPILATIONS} programs no larger one was tried. Hours: the published schedule's images. "
+        f"A chip of {two} has two cores. USD per chip-hour: {listed}.",
     ]
     return "\n".join(lines) + "\n"

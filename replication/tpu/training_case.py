@@ -37,7 +37,8 @@ class GlobalBatch:
 class Case:
     """A training of `len(batches)` updates on `replicas` replicas of `per_replica` images.
 
-    `solver` is the published one from its full rate on; targets are padded to `most`.
+    A replica's images are computed in `parts`. `solver` is the published one from its full rate on;
+    targets are padded to `most`.
     """
 
     config: "ModelConfig"
@@ -47,6 +48,17 @@ class Case:
     replicas: int
     per_replica: int
     most: int
+    parts: int = 1
+
+    @property
+    def of_parts(self) -> "Case":
+        """The same updates with a replica for each part."""
+        return replace(
+            self,
+            replicas=self.replicas * self.parts,
+            per_replica=self.per_replica // self.parts,
+            parts=1,
+        )
 
     @property
     def clip(self) -> float | None:

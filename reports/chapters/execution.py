@@ -50,6 +50,7 @@ class ExecutionResult(Result):
     per_core_batch: int
     steps: int
     targets: int
+    micro_batches: int = 1
     rules: tuple[Rule, ...]
     wrong_reductions: tuple[WrongReduction, ...] = ()
 
@@ -64,6 +65,7 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
         ("image size", f"{height}x{width}"),
         ("replicas", number(result.replicas)),
         ("images per replica", number(result.per_core_batch)),
+        ("parts that they are computed in", number(result.micro_batches)),
         ("updates", number(result.steps)),
         ("targets an image is padded to", number(result.targets)),
     )
@@ -150,7 +152,7 @@ def _detail(result: ExecutionResult) -> str:
 def _subject(result: ExecutionResult) -> Subject:
     """What tells such a result from others, beside the configuration."""
     asked = ("precision", "image_size", "replicas", "per_core_batch", "steps", "targets")
-    return picked(result, asked)
+    return picked(result, (*asked, "micro_batches"))
 
 
 KIND = Kind(
@@ -166,7 +168,7 @@ KIND = Kind(
         **dict.fromkeys(
             (
                 *("config", "precision", "image_size", "replicas", "per_core_batch", "steps"),
-                *("targets", "rules.*.name", "rules.*.beside"),
+                *("targets", "micro_batches", "rules.*.name", "rules.*.beside"),
             ),
             "what was executed",
         ),

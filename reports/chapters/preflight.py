@@ -59,12 +59,14 @@ class Schedule:
 class Topology:
     """What was found for one topology; `reason` is why the step cannot be lowered at all.
 
-    `larger_batches` says why batches above the largest that fits were not judged.
+    `larger_batches` says why batches above the largest that fits were not judged. A core's images
+    are computed in `micro_batches` parts, and all of `train` but its memory is of one part.
     """
 
     topology: str
     passed: bool
     reason: str = ""
+    micro_batches: int = 1
     chip: Mapping[str, Any] = field(default_factory=dict)
     train: Compilation | None = None
     evaluation: Compilation | None = None
@@ -189,11 +191,13 @@ def _largest(row: Topology) -> str:
 
 
 def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
+    in_parts = any(row.micro_batches > 1 for row in result.topologies)
     rows = tuple(
         (
             Cell(row.topology),
             Cell(number(row.schedule.images), row.schedule.images),
             Cell(number(row.schedule.steps), row.schedule.steps),
+            *([Cell(number(row.micro_batches), row.micro_batches)] if in_parts else []),
             Cell(number(row.schedule.hours), row.schedule.hours),
             Cell(number(row.schedule.chip_hours), row.schedule.chip_hours),
             Cell(f"{1e3 * row.matcher.seconds:.2f}", row.matcher.seconds),
@@ -208,6 +212,7 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("Topology"),
         Column("Images", numeric=True),
         Column("Steps", numeric=True),
+        *([Column("Parts of a core's images", numeric=True)] if in_parts else []),
         Column("Hours", numeric=True),
         Column("Chip-hours", numeric=True),
         Column("Matching adds at most, ms", numeric=True),

@@ -88,6 +88,7 @@ class TaskConfig(config_definitions.TaskConfig):
         init_checkpoint: a TensorFlow checkpoint (`parity convert --to tf`), or empty.
         init_checkpoint_modules: "model" or "backbone".
         normalisation: of losses over replicas: "ddp_mean", the original's, or "global".
+        micro_batches: equal parts of a replica's batch, computed one after the other.
         seed: of the data's draws, the initialisation and dropout.
     """
 
@@ -96,6 +97,7 @@ class TaskConfig(config_definitions.TaskConfig):
     inputs: base_config.Config = dataclasses.field(default_factory=base_config.Config)
     init_checkpoint_modules: str = "model"
     normalisation: str = "ddp_mean"
+    micro_batches: int = 1
     seed: int = 0
     train_data: TrainingDataConfig = dataclasses.field(default_factory=TrainingDataConfig)
     validation_data: EvaluationDataConfig = dataclasses.field(default_factory=EvaluationDataConfig)
@@ -369,6 +371,7 @@ def settings_of(params: config_definitions.ExperimentConfig) -> RunSettings:
         "keep": trainer.max_to_keep,
         "initial": task.init_checkpoint or None,
         "normalisation": task.normalisation,
+        "micro_batches": task.micro_batches,
     }
     wanted = dataclasses.asdict(solver)
     usual = dataclasses.asdict(RunSettings(**values).solver_config())

@@ -11,6 +11,7 @@ from official.modeling import optimization
 import tf_impl
 from maskformer.model.solver import SolverConfig
 from parity.errors import InputError
+from tf_impl import micro_batches
 from tf_impl import train_step as steps
 from tf_impl.criterion import weighted_total
 from tf_impl.dataset import TrainingData, advance_plan, training_dataset
@@ -132,6 +133,7 @@ class MaskFormerTask(base_task.Task):
                 f"Choose a multiple of {total}.",
             )
         if isinstance(params, TrainingDataConfig):
+            micro_batches.check_parts(batch // total, self.task_config.micro_batches)
             return self._training_inputs(params, context.input_pipeline_id, total, local)
         return self._evaluation_inputs(params, batch // total, local)
 
@@ -221,14 +223,31 @@ class MaskFormerTask(base_task.Task):
     ) -> dict[str, tf.Tensor]:
         """One update from one replica's batch of `training_dataset`; see the class for the logs."""
         batch = self._batch(inputs)
-        with dropout_seed(self._seed(optimizer.iterations)):
-            found = self.gradients(model, batch, training=True)
+        found, counts = self._found(model, batch, self._seed(optimizer.iterations))
         norm = steps.update(model, optimizer, found.values)
         losses = {self.loss: found.total, **found.losses}
-        counts = {"overflow": tf.reduce_sum(inputs["overflow"])}
-        if found.matching is not None:
-            counts |= sentinel_counts(found.outputs, batch.targets, found.matching)
+        counts = {"overflow": tf.reduce_sum(inputs["overflow"]), **counts}
         return {**_reduced(losses, counts), "gradient_norm": norm}
+
+    def _found(
+        self, model: tf_keras.Model, batch: steps.Batch, seed: tf.Tensor
+    ) -> tuple[steps.Gradients, dict[str, tf.Tensor]]:
+        """The gradients of a replica's batch, at once or in parts, and the counts of sentinels."""
+
+        def observe(found: steps.Gradients, part: steps.Batch) -> dict[str, tf.Tensor]:
+            if found.matching is None:
+                return {}
+            return sentinel_counts(found.outputs, part.targets, found.matching)
+
+        def seeded(part: tf.Tensor) -> Any:
+            return dropout_seed(tf.random.experimental.stateless_fold_in(seed, part))
+
+        parts = self.task_config.micro_batches
+        if parts > 1:
+            return micro_batches.gradients(model, batch, parts, True, observe, seeded)
+        with dropout_seed(seed):
+            found = self.gradients(model, batch, training=True)
+        return found, observe(found, batch)
 
     def gradients(
         self, model: tf_keras.Model, batch: steps.Batch, training: bool = False

@@ -15,9 +15,11 @@ from tensorflow.python.util import nest
 
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
+from tf_impl import micro_batches
+from tf_impl.layers import compiled_for_tpu
 from tf_impl.matcher import Targets
 from tf_impl.tpu.reductions import COUNTS, GRADIENTS
-from tf_impl.train_step import Batch, train_step
+from tf_impl.train_step import Batch, Gradients, train_step
 
 
 class NotCompilableError(InputError):
@@ -70,19 +72,25 @@ def lower_train_step(
     shapes: Shapes,
     replicas: int = 1,
     training: bool = True,
+    parts: int = 1,
+    for_tpu: bool = True,
 ) -> Program:
     """One whole update: forward, matching, losses, backward, all-reduce, clipping, new weights.
 
     Dropout is on with `training`. With several replicas the sums over them are all-reduces in the
-    program.
+    program. A replica's batch is computed in `parts`, which are one loop. `for_tpu` as in `lower`.
     """
     optimizer.build(model.trainable_variables)
 
+    def find(model: tf_keras.Model, batch: Batch, training: bool) -> Gradients:
+        return micro_batches.gradients(model, batch, parts, training)[0]
+
     def step(images: tf.Tensor, sizes: tf.Tensor, *targets: tf.Tensor) -> Any:
         wanted = targets[0] if model.config.is_per_pixel else Targets(*targets)
-        return train_step(model, optimizer, Batch(images, sizes, wanted), training)
+        batch = Batch(images, sizes, wanted)
+        return train_step(model, optimizer, batch, training, find if parts > 1 else None)
 
-    return lower(step, shapes.specs(model.config), replicas)
+    return lower(step, shapes.specs(model.config), replicas, for_tpu)
 
 
 def lower_forward(model: tf_keras.Model, shapes: Shapes) -> Program:
@@ -91,16 +99,19 @@ def lower_forward(model: tf_keras.Model, shapes: Shapes) -> Program:
     return lower(lambda images, sizes: model(images, sizes=sizes), [images, sizes])
 
 
-def lower(function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1) -> Program:
+def lower(
+    function: Callable, specs: Sequence[tf.TensorSpec], replicas: int = 1, for_tpu: bool = True
+) -> Program:
     """The HLO module of `function` of tensors like `specs`.
 
-    Products of float32 are asked for in full precision, as a training run asks for them.
+    Products of float32 are asked for in full precision, as a training run asks for them. Layers are
+    traced as where a TPU runs them, but without `for_tpu`.
     Raises NotCompilableError where an operation has no XLA kernel, where a shape depends on data in
     a way that XLA cannot bound, and where Python has to run in the middle.
     """
 
     def run(*tensors: tf.Tensor) -> Any:
-        with _LoweredReplica(replicas):
+        with _LoweredReplica(replicas), compiled_for_tpu(for_tpu):
             return function(*tensors)
 
     traced = tf.function(run, jit_compile=True, autograph=False)

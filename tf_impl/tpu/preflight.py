@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,9 @@ class Chip:
 
 
 GIB = 1 << 30
+LEAST_FREE = GIB
+"""Bytes that a compilation leaves to everything else on this machine."""
+
 _DOCS = "Google Cloud TPU documentation, system architecture of"
 CHIPS = {  # per chip in the documents; v2 and v3 have two cores each
     "v2": Chip(8 * GIB, 46e12 / 2, 700e9 / 2, "Jouppi et al. 2020, table 1 (TPUv2)"),
@@ -60,7 +64,7 @@ class Compiled:
         topology: chips, such as `v5e:2x2`.
         compiles: whether there is an executable.
         reason: why not; empty where there is one.
-        kind: of the reason: topology, shapes, host, memory or other.
+        kind: of the reason: topology, shapes, host, memory, machine (this one's memory) or other.
         needed: bytes that a program which does not fit needs; 0 where the compiler does not say.
         seconds: how long the compiler took.
         memory: bytes by kind: arguments, outputs that share no memory with them, temporaries, code.
@@ -130,14 +134,9 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         path.write_bytes(program.hlo)
         command = [sys.executable, "-m", "tf_impl.tpu.compiler", "--hlo", str(path)]
         command += ["--topology", topology, "--replicas", str(program.replicas)]
-        run = subprocess.run(
-            [*command, "--effort", str(effort)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **ENVIRONMENT},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        run = _run([*command, "--effort", str(effort)])
+    if run is None:
+        return Compiled(topology, False, "the compiler took all memory of this machine", "machine")
     lines = run.stdout.splitlines()
     if run.returncode or not lines:
         words = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
@@ -153,3 +152,29 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         flops=found["flops"],
         bytes_accessed=found["bytes_accessed"],
     )
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """The end of a process; None where it was ended since it took nearly all memory there is."""
+    import psutil
+
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            while True:
+                try:
+                    told = process.communicate(timeout=1)
+                except subprocess.TimeoutExpired:
+                    if psutil.virtual_memory().available < LEAST_FREE:
+                        return None
+                else:
+                    return subprocess.CompletedProcess(command, process.returncode, *told)
+        finally:
+            process.kill()

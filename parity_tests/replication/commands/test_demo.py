@@ -19,6 +19,7 @@ from replication.commands import demo
 from replication.story import FULL, SHORT, STAGES, Stage
 from reports.chapters import evaluation
 from reports.kinds import KINDS
+from reports.loading import of_result
 
 EVALUATED = f"{evaluation.KIND.name}.json"
 TEMPORARY = re.compile(r"\.partial|/\.[a-z]+\.[a-z0-9_]{8}")
@@ -108,14 +109,23 @@ def test_stages_of_another_story_are_told_again(tmp_path, edit):
     assert one.told(FULL if edit == "another scale" else SHORT) == ["first", "second", "third"]
 
 
-def test_the_first_verdict_is_printed_when_the_model_is_compared(tmp_path, capsys):
-    first = replace(stage("audit", recorded.audit()), is_first_verdict=True)
-    demo.tell(tmp_path / "out", [first, stage("scenes", None)], SHORT)
+def told_early(result):
+    """A stage that tells this result while it runs."""
+    usual = stage("audit", result)
+
+    def run(story):
+        story.first(of_result(result).result)
+        return usual.run(story)
+
+    return replace(usual, run=run)
+
+
+def test_the_first_verdict_is_printed_while_the_model_is_compared(tmp_path, capsys):
+    demo.tell(tmp_path / "out", [told_early(recorded.audit()), stage("scenes", None)], SHORT)
     lines = capsys.readouterr().err.splitlines()
     (at,) = (index for index, line in enumerate(lines) if line.startswith("first verdict: equal ("))
     assert at < next(index for index, line in enumerate(lines) if line.startswith("2 of 2"))
-    wrong = replace(stage("audit", recorded.audit(1e6)), is_first_verdict=True)
-    demo.tell(tmp_path / "wrong", [wrong], SHORT)
+    demo.tell(tmp_path / "wrong", [told_early(recorded.audit(1e6))], SHORT)
     assert "first verdict: different (" in capsys.readouterr().err
 
 

@@ -13,7 +13,14 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from replication.cli import app
 from replication.tpu import preflight as preflight_run
-from replication.tpu.preflight import LargestBatch, Request, largest_batch, matcher_bound, schedule
+from replication.tpu.preflight import (
+    LargestBatch,
+    Request,
+    fewest_parts,
+    largest_batch,
+    matcher_bound,
+    schedule,
+)
 from tf_impl.tpu import preflight as compiler
 from tf_impl.tpu.lowering import NotCompilableError, Program
 from tf_impl.tpu.preflight import CHIPS, Compiled
@@ -83,6 +90,54 @@ def test_a_batch_that_cannot_be_judged_is_not_said_to_be_too_large():
     assert largest_batch(compile_batch) == LargestBatch(8, "16 images: the compiler ended: killed")
 
 
+def test_a_search_ends_after_so_many_compilations():
+    tried = []
+
+    def compile_batch(batch):
+        tried.append(batch)
+        return compiled((1.0 + 0.9 * batch) * GIB)
+
+    found = largest_batch(compile_batch, 1, 3)
+    assert found == LargestBatch(16, "3 programs were compiled, 17 images are next")
+    assert tried == [1, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("images", "each", "told", "tried"),
+    [
+        (16, 0.5, True, [1]),
+        (16, 2.0, True, [1, 4]),  # needs 33 GiB at once: two parts cannot do
+        (16, 2.0, False, [1, 2, 4]),
+        (6, 7.0, True, [1, 3]),
+        (4, 20.0, True, [1, 4]),
+    ],
+)
+def test_the_fewest_parts_that_fit_are_found(images, each, told, tried):
+    asked = []
+
+    def compile_parts(parts):
+        asked.append(parts)
+        return compiled((1.0 + each * images / parts) * GIB, told=told)
+
+    request = Request(zoo.get("coco_r50"), ("v5e:2x2",), (640, 640), images, micro_batches=None)
+    parts, step = fewest_parts(compile_parts, request)
+    assert asked == tried
+    assert parts == tried[-1]
+    assert step.compiles == (1.0 + each < 16)
+
+
+def test_a_step_in_parts_takes_as_long_as_all_of_them(without_compiling):
+    """The compiler counts the body of the loop over parts once."""
+    words = ("--config", "coco_r50", "--per-core-batch", "4", "--json")
+    whole, parts = (
+        json.loads(run(*words, "--micro-batches", count).stdout)["topologies"][0]
+        for count in ("1", "4")
+    )
+    assert (whole.get("micro_batches", 1), parts["micro_batches"]) == (1, 4)
+    assert parts["schedule"]["hours"] == pytest.approx(4 * whole["schedule"]["hours"])
+    assert parts["schedule"]["steps"] == whole["schedule"]["steps"]
+
+
 def test_schedule_counts_the_published_images():
     request = Request(zoo.get("coco_r50"), ("v3:2x2",), (640, 640), 2, replicas=8)
     plan = schedule(request, "v3:2x2", 0.5)
@@ -113,7 +168,7 @@ def without_compiling(monkeypatch):
 
     monkeypatch.setattr(compiler, "compile_for", compile_for)
     program = Program(b"", 1)
-    monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch: program)
+    monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch, parts=1: program)
     monkeypatch.setattr(preflight_run.Programs, "evaluation", lambda self, batch: program)
     return answers
 
@@ -144,7 +199,7 @@ def test_command_says_why_a_step_does_not_fit(without_compiling):
 
 
 def test_command_says_why_a_step_cannot_be_lowered(without_compiling, monkeypatch):
-    def refuse(self, batch):
+    def refuse(self, batch, parts):
         raise NotCompilableError("no XLA kernel", "EagerPyFunc", "replace it")
 
     monkeypatch.setattr(preflight_run.Programs, "train", refuse)
@@ -160,6 +215,7 @@ def test_command_says_why_a_step_cannot_be_lowered(without_compiling, monkeypatc
         (["--config", "tiny", "--precision", "int8"], "--precision is 'int8'"),
         (["--config", "tiny", "--topology", "v9:1"], "no TPU kind 'v9'"),
         (["--experiment", "nothing"], "no experiment 'nothing'"),
+        (["--config", "tiny", "--micro-batches", "2"], "a core has 1 images"),
     ],
 )
 def test_wrong_requests_are_refused(arguments, words):
@@ -177,7 +233,7 @@ def test_the_published_table_is_filled_once(without_compiling, tmp_path, monkeyp
     assert found.exit_code == 1
     lines = found.stdout.splitlines()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[0:1] == "|"]
-    assert len(table) == 2 + 16
+    assert len(table) == 2 + 25
     assert {len(row) for row in table} == {len(table[0])}
     by_name = dict(zip(table[0], table[4], strict=True))
     assert by_name["model"] == "ade20k_r50, 512x512"
@@ -188,7 +244,7 @@ def test_the_published_table_is_filled_once(without_compiling, tmp_path, monkeyp
     assert by_name["USD"] == f"{8 * hours:.0f}"
     assert dict(zip(table[0], table[2], strict=True))["fits"] == "no"
     assert "- ade20k_r50, bf16, v3:2x2, train: Ran out of memory: 18253611008" in lines
-    assert len(list(out.glob("*.json"))) == 16
+    assert len(list(out.glob("*.json"))) == 25
 
     def broken(*_):
         raise AssertionError("compiled again")
@@ -198,9 +254,10 @@ def test_the_published_table_is_filled_once(without_compiling, tmp_path, monkeyp
     monkeypatch.setattr(compiler, "compile_for", lambda *a: compiled(2 * GIB, "v6e:2x2"))
     result = json.loads(run(*words, "--json").stdout)
     steps = [one["topologies"][0]["train"] for one in result["results"]]
-    assert [step["hbm_used"] for step in steps if step["compiles"]] == [3 * GIB] * 11 + [2 * GIB]
+    used = [step["hbm_used"] for step in steps if step["compiles"]]
+    assert used == [3 * GIB] * 15 + [2 * GIB] + [3 * GIB] * 4
     monkeypatch.setattr(compiler, "compile_for", broken)
-    assert run(*words).stdout.count("| yes |") == 12
+    assert run(*words).stdout.count("| yes |") == 20
     assert isinstance(run(*words, "--find-batch").exception, AssertionError)
 
 

@@ -148,6 +148,22 @@ def test_replicas_make_the_updates_of_one_process_and_of_ranks(result):
     assert {one.id for one in result.claims} == {f"{a}/{b}" for a in rules for b in asked}
 
 
+def test_parts_of_replicas_make_the_updates_of_as_many_ranks():
+    found = executed_step(request(steps=1, per_replica=2, parts=2))
+    assert [(one.id, one.value) for one in found.claims if not one.holds] == []
+    assert "2 replicas, each in 2 parts," in found.claimed("ddp_mean/losses").title
+
+
+def test_parts_that_count_masks_by_themselves_are_noticed(monkeypatch):
+    """The twin: each part is divided by its own masks and classes."""
+    from tf_impl.criterion import SetCriterion
+
+    monkeypatch.setattr(SetCriterion, "divisors", lambda *args: None)
+    found = executed_step(request(steps=1, per_replica=2, parts=2))
+    failed = {one.id for one in found.claims if not one.holds}
+    assert {"global/losses", "global/gradients", "ddp_mean/losses"} <= failed
+
+
 def test_an_execution_is_drawn_and_verified(result, tmp_path):
     write_report([of_result(result.to_json())], tmp_path / "report")
     assert verify(tmp_path / "report").problems == ()

@@ -142,7 +142,7 @@ def test_a_step_that_updates_otherwise_is_named(sound, old, new, place):
 
 
 def test_losses_without_targets_are_compared(sound):
-    count = "tf.maximum(total / _replicas(tf.float32), 1.0)"
+    count = "tf.maximum(total / (_replicas(tf.float32) * parts), 1.0)"
     plant = method(tf_criterion.SetCriterion, "_num_masks", count, "total / _replicas(tf.float32)")
     with plant(None):
         place, cause = failed(training_audit.step_claims(*sound, "test"))["train_losses"]

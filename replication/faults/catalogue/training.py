@@ -22,7 +22,7 @@ from replication.faults.catalogue.planting import (
 )
 from tf_impl.layers import resize_bilinear
 
-TOTAL_MASKS = "tf.maximum(total / _replicas(tf.float32), 1.0)"
+TOTAL_MASKS = "tf.maximum(total / (_replicas(tf.float32) * parts), 1.0)"
 ADAM = (optimizer.TorchAdamW, "_update")
 
 _fault = maker("stage id what plant places causes imitates bench family", bench="training")
