@@ -157,7 +157,7 @@ def compiled(
     It is traced once for each shape of the outputs.
     """
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def function(outputs, plan):
         return infer(outputs, plan, config, results, canvas)
 

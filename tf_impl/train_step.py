@@ -138,7 +138,8 @@ def compiled_step(
     def step(batch: Batch) -> StepResult:
         return train_step(model, optimizer, batch, training)
 
-    return tf.function(step, jit_compile=jit_compile)
+    # Nothing in the step needs AutoGraph, which would take longer than the tracing.
+    return tf.function(step, autograph=False, jit_compile=jit_compile)
 
 
 def _replicas(dtype: tf.DType) -> tf.Tensor:
