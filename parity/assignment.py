@@ -61,7 +61,7 @@ def certify(
     u = np.asarray(row_duals, np.float64)
     v = np.asarray(column_duals, np.float64)
     pairs = min(cost.shape)
-    faults = _faults(cost.shape, np.asarray(rows), np.asarray(columns))
+    faults = assignment_faults(cost.shape, np.asarray(rows), np.asarray(columns))
     if pairs == 0 or faults:
         return Certificate(pairs, 0.0, 0.0, 0.0, dtype, faults)
     with np.errstate(invalid="ignore"):
@@ -93,7 +93,10 @@ def rounding_limit(pairs: int, scale: float, dtype: str) -> float:
     return pairs * per_pair
 
 
-def _faults(shape: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> tuple[str, ...]:
+def assignment_faults(
+    shape: tuple[int, int], rows: np.ndarray, columns: np.ndarray
+) -> tuple[str, ...]:
+    """Why pairs of `rows[i]` and `columns[i]` are no assignment of costs of this shape."""
     faults = []
     if len(rows) != min(shape) or len(columns) != min(shape):
         faults.append(f"{len(rows)} pairs, but should be {min(shape)}")

@@ -263,21 +263,29 @@ class Equivalence(Measurement):
 
 @dataclass(frozen=True)
 class Matching(Measurement):
-    """Matchings, see `matching_place`: the value is how many are wrong, the limit 0."""
+    """Matchings, see `matching_place`: the value is how many are others or not optimal, limit 0.
+
+    Where all that are others are as cheap, by the reference's own costs, the claim is not decided.
+    """
 
     rule = "matching"
     places: Sequence[Mapping[str, Any]]
 
     def _judge(self, limits: Limits) -> Judged:
-        wrong = 0
+        wrong = others = 0
         for place in self.places:
             numbers = {
                 **place["certificate"],
                 **{name: number(place["certificate"][name]) for name in ("cost", "bound", "limit")},
             }
             proof = Certificate(**{**numbers, "faults": tuple(numbers["faults"])})
-            wrong += bool(place["differing"]) or not proof.holds
-        return _at_most(wrong, 0, len(self.places), limits)
+            costs = place.get("costs", {})
+            dearest = max(map(number, costs.values()), default=math.inf)
+            as_cheap = proof.holds and dearest <= proof.bound + proof.limit
+            others += bool(place["differing"])
+            wrong += not (as_cheap if place["differing"] else proof.holds)
+        judged = _at_most(max(wrong, others), 0, len(self.places), limits)
+        return judged if wrong else replace(judged, otherwise=UNDECIDED)
 
 
 RULES: Mapping[str, type[Measurement]] = {
@@ -316,14 +324,20 @@ def judge(measured: Mapping[str, Any], limits: Limits = DEFAULT) -> Judged:
 
 
 def matching_place(
-    place: str, pairs: Any, differing: Mapping[str, Any], certificate: Certificate
+    place: str,
+    pairs: Any,
+    differing: Mapping[str, Any],
+    certificate: Certificate,
+    costs: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """One matching: the reference's (query, target) pairs, the port's where they are others, by
-    direction, and the certificate of the port's."""
+    direction, the certificate of the port's, and what the others cost, infinite where they are no
+    matching."""
     return {
         "place": place,
         "pairs": pairs,
         "differing": dict(differing),
+        **({"costs": dict(costs)} if costs else {}),
         "certificate": {
             "pairs": certificate.pairs,
             "cost": certificate.cost,
