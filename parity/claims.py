@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.judge import Verdict
-from parity.measurements import UNDECIDED, Margins, Measurement, of_json
+from parity.measurements import UNDECIDED, Margins, Matching, Measurement, of_json
 from parity.records import number
 
 
@@ -119,8 +119,8 @@ class Claim:
     @property
     def drowned(self) -> bool:
         """Whether what it measured is not decided: as far apart as rounding alone may be, though
-        above the limit."""
-        return self.verdict == UNDECIDED and isinstance(self.measured, Margins)
+        above the limit, or matched otherwise at the same cost."""
+        return self.verdict == UNDECIDED and isinstance(self.measured, Margins | Matching)
 
     def located(self, place: Place, *causes: str | None) -> "Claim":
         """With where it fails, and why where that is known; one that does not stays as it is."""

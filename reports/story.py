@@ -12,7 +12,7 @@ from typing import Any
 from parity.auditing.result import AuditResult
 from parity.claims import Claim
 from parity.localise import Localisation
-from parity.measurements import Findings, Margins, Relative, relative_gap
+from parity.measurements import Findings, Margins, Matching, Relative, relative_gap
 from reports import words
 from reports.derived import Stated, all_claims
 from reports.document import describe, number
@@ -149,7 +149,8 @@ def _sentence(
             f"{number(len(holding))} claims on {number(cases)} cases hold{left}."
         )
     if verdict == "not decided" and (drowned := _drowned(judged)):
-        return _open(drowned[0], judged)
+        tied = [one for one in drowned if isinstance(one.measured, Matching)]
+        return _tied(tied[0]) if tied else _open(drowned[0], judged)
     if verdict == "not decided":
         return "Nothing that was run compares the two sides so that it can tell."
     if places:
@@ -169,6 +170,16 @@ def _sentence(
     found = list(map(str, measured.found)) if isinstance(measured, Findings) else []
     named = f": not {words.few(found, NAMED)}" if found else ""
     return f"This does not hold: {failing[0].title}{named}.{rest}"
+
+
+def _tied(claim: Stated) -> str:
+    """Where the matchings are others, at the same cost, and what would tell."""
+    places = [one["place"] for one in claim.measured.places if one["differing"]]
+    return (
+        f"Not decided: {words.few(places, NAMED)} has other pairs than in the reference, which "
+        "cost the same by the reference's own costs: neither is wrong. Next: the same with weights "
+        "or inputs that make no two queries alike."
+    )
 
 
 def _open(claim: Stated, judged: Sequence[Stated]) -> str:

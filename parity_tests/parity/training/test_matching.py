@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from parity.claims import verdict_of
 from parity.measurements import judge
 from parity.records import strict
 from parity.training.matching import Problem, matching_claim
@@ -59,3 +60,9 @@ def test_a_matching_a_little_dearer_is_wrong():
     problem = Problem("final layer, image 0", costs, WANTED, *both, DUALS)
     found = matching_claim([problem], None, lambda own: None, "parity audit --train")
     assert found.verdict == "fails"
+
+
+def test_a_tie_leaves_the_whole_undecided_and_says_so():
+    found = judged(EXCHANGED, EXCHANGED)
+    assert verdict_of([found]) == "not decided"
+    assert verdict_of([found, judged(DEARER, DEARER)]) == "different"
