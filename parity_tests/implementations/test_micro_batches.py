@@ -28,7 +28,16 @@ LIMIT = 1e-11
 ROUNDING = 1e-14
 """Of gradients, of which the largest are about 1."""
 
-CONFIG = zoo.get("tiny").model.replace(predictor={"dropout": 0.0})
+CONFIG = zoo.get("scenes_tiny").model.replace(
+    pixel_decoder={"conv_dim": 32, "mask_dim": 32, "transformer_enc_layers": 1},
+    predictor={
+        "hidden_dim": 32,
+        "num_queries": 10,
+        "dim_feedforward": 32,
+        "dec_layers": 2,
+        "dropout": 0.0,
+    },
+)
 SIZES = ((64, 64), (64, 48), (48, 64), (56, 60))
 
 

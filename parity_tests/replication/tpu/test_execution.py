@@ -154,6 +154,7 @@ def test_parts_of_replicas_make_the_updates_of_as_many_ranks():
     assert "2 replicas, each in 2 parts," in found.claimed("ddp_mean/losses").title
 
 
+@pytest.mark.slow
 def test_parts_that_count_masks_by_themselves_are_noticed(monkeypatch):
     """The twin: each part is divided by its own masks and classes."""
     from tf_impl.criterion import SetCriterion
