@@ -7,6 +7,7 @@ import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 
 import tensorflow as tf  # isort: skip
 
+from parity.errors import InputError
 from parity_tests.implementations.task import runs
 from tf_impl import train_step as steps
 from tf_impl.model_garden.task import MaskFormerTask
@@ -80,3 +81,35 @@ def test_the_initial_weights_are_a_function_of_the_seed(tmp_path):
     first = weights(3)
     assert np.array_equal(weights(3), first)
     assert np.mean(weights(4) == first) < 0.5  # norms and most biases begin alike
+
+
+def test_a_step_in_parts_is_that_of_the_whole_batch(tmp_path):
+    """Losses, norm and counts of one batch of four, at once and in two parts."""
+    data = runs.write_data(tmp_path, images=6)
+
+    def logs(parts):
+        changes = {
+            "model": {"predictor": {"dropout": 0.0, "dec_layers": 1}},
+            "normalisation": "global",
+            "micro_batches": parts,
+        }
+        params = runs.experiment(runs.overrides(data, 4, batch=4, task=changes))
+        task = MaskFormerTask(params.task)
+        model = task.build_model()
+        optimizer = task.create_optimizer(params.trainer.optimizer_config)
+        batch = next(iter(task.build_inputs(params.task.train_data)))
+        return {k: float(v) for k, v in task.train_step(batch, model, optimizer).items()}
+
+    whole, parts = logs(1), logs(2)
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert parts[name] == pytest.approx(value, rel=1e-4), name
+    assert whole["pairs"] > 4
+
+
+def test_a_batch_that_parts_cannot_share_is_refused(tmp_path):
+    data = runs.write_data(tmp_path, images=4)
+    changes = {"micro_batches": 2}
+    params = runs.experiment(runs.overrides(data, 4, batch=3, task=changes))
+    with pytest.raises(InputError, match="a replica has 3 images"):
+        MaskFormerTask(params.task).build_inputs(params.task.train_data)

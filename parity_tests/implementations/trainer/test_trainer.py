@@ -421,3 +421,36 @@ def test_resuming_with_other_settings_is_one_clear_error(whole, tmp_path, capsys
     shutil.copytree(whole, tmp_path / "run")
     assert train.main(["--out", str(tmp_path / "run"), "--resume", "--seed", "5"]) == 2
     assert "seed: 0 before, 5 now" in capsys.readouterr().err
+
+
+def test_an_update_in_parts_is_that_of_the_whole_batch(tmp_path, monkeypatch):
+    """In float64, without dropout, where losses are global; the record says in how many parts.
+
+    Images are large enough for no target to vanish, which would be matched by rounding.
+    """
+    scenes = tmp_path / "scenes"
+    write_scenes(scenes, 5, seed=36, size=96, val_share=0.2)
+    entry = runs.entry()
+    model = entry.model.replace(predictor={"dropout": 0.0})
+    sizes = {"min_sizes_train": (72,), "max_size_train": 96}
+    inputs = dataclasses.replace(entry.inputs, **sizes)
+    large = dataclasses.replace(entry, model=model, inputs=inputs)
+    monkeypatch.setitem(zoo.ENTRIES, runs.NAME, large)
+    how = {"steps": 1, "batch": 2, "dtype": "float64", "normalisation": "global"}
+    for parts in (1, 2):
+        folder = tmp_path / str(parts)
+        run(runs.settings(scenes, **how, micro_batches=parts), folder)
+        assert read_run(folder).description["settings"]["micro_batches"] == parts
+    whole, parts = (
+        next(row.values for row in read_run(tmp_path / name).rows if row.split == "train")
+        for name in ("1", "2")
+    )
+    assert whole.keys() == parts.keys()
+    for name in whole.keys() - TIMED:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-9), name
+
+
+def test_parts_that_a_process_cannot_share_are_refused(scenes, tmp_path):
+    with pytest.raises(InputError, match="micro_batches is 3\n"):
+        run(runs.settings(scenes, micro_batches=3), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
