@@ -25,11 +25,14 @@ CONFIG = "tiny"
 
 @dataclass(frozen=True)
 class Point:
-    """One size of a series: how large, how much work, and what is timed once it was called."""
+    """One size of a series: how large, how much work, and what is timed once it was called.
+
+    That of replicas takes the number of steps, and returns the seconds of each.
+    """
 
     size: float
     work: float
-    run: Callable[[], Any]
+    run: Callable[..., Any]
 
 
 def _example(side: int, batch: int) -> tuple[Any, ...]:
@@ -159,13 +162,13 @@ def replicas() -> list[Point]:
     from replication.process.logical_replicas import in_fresh_process
 
     return [
-        Point(count, count, lambda count=count: in_fresh_process(replicated, count))
+        Point(count, count, lambda steps, count=count: in_fresh_process(replicated, count, steps))
         for count in (1, 2, 4)
     ]
 
 
-def replicated(count: int) -> float:
-    """Seconds of the second step of `count` replicas; in a fresh process."""
+def replicated(count: int, steps: int) -> list[float]:
+    """Seconds of `steps` steps of `count` replicas after the first; in a fresh process."""
     from maskformer.data.targets import synthetic_targets
     from replication.process.logical_replicas import mirrored
     from replication.sides.tf_side import build_port, port_batch
@@ -194,9 +197,12 @@ def replicated(count: int) -> float:
         return strategy.run(lambda: train_step(port, optimizer, given, True).total)
 
     step()
-    begun = time.perf_counter()
-    strategy.experimental_local_results(step())[0].numpy()
-    return time.perf_counter() - begun
+    found = []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        strategy.experimental_local_results(step())[0].numpy()
+        found.append(time.perf_counter() - begun)
+    return found
 
 
 SERIES: dict[str, Callable[[], list[Point]]] = {
@@ -212,14 +218,18 @@ SERIES: dict[str, Callable[[], list[Point]]] = {
 def measure(name: str, count: int, rounds: Rounds) -> None:
     """Times every point of a series in turns, after a first call that is not counted."""
     points = SERIES[name]()
-    if name != "replicas":  # whose processes warm up by themselves
+    if name == "replicas":  # each number in a process of its own, which traces for a minute
         for point in points:
-            point.run()
+            for seconds in point.run(count):
+                rounds.add(f"growth: {name}", f"{point.size:g} {point.work:g}", seconds)
+        return
+    for point in points:
+        point.run()
     for _ in range(count):
         for point in points:
             begun = time.perf_counter()
-            told = point.run()
-            seconds = told if name == "replicas" else time.perf_counter() - begun
+            point.run()
+            seconds = time.perf_counter() - begun
             rounds.add(f"growth: {name}", f"{point.size:g} {point.work:g}", seconds)
 
 
