@@ -9,6 +9,7 @@ Importing this package needs NumPy alone and loads no framework; `audit` loads t
 """
 
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _MODULES = {
     "Names": "parity.names",
     **dict.fromkeys(("Joint", "Layout", "Weights"), "parity.weights"),
 }
-"""Where each name is; a module is imported when its name is first used."""
+"""Where each name is; a module is imported when its name, or the module, is first used."""
 
 try:
     __version__ = metadata.version("maskformer-replication")
@@ -54,9 +55,12 @@ except metadata.PackageNotFoundError:  # a source tree that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name in _MODULES:
+        found = getattr(import_module(_MODULES[name]), name)
+    elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        found = import_module(f"{__name__}.{name}")
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_MODULES[name]), name)
     globals()[name] = found
     return found
 

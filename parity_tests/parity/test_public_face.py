@@ -63,6 +63,16 @@ def test_importing_needs_numpy_alone():
     assert run.stdout.strip() == parity.__version__
 
 
+def test_modules_are_there_when_they_are_named():
+    program = "import parity; print(parity.audits.audit is parity.audit, parity.errors.__name__)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["True", "parity.errors"]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        parity.nothing  # noqa: B018
+
+
 def test_a_second_dependency_would_be_noticed():
     assert "refused: numpy" in alone("parity").stderr
 
