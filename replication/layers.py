@@ -14,6 +14,7 @@ LAYERS = {  # the extras of pyproject.toml, by the packages that only they bring
     "jax": "tpu",
     "jaxlib": "tpu",
     "libtpu": "tpu",
+    "psutil": "tpu",
     "tensorboard": "data",
     "pycocotools": "data",
     "sklearn": "data",

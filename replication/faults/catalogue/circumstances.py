@@ -249,7 +249,7 @@ TASK = (
     ),
     _fault(
         "task", "task-trains-without-dropout", "transformer", "training is done without dropout",
-        method(task.MaskFormerTask, "train_step", "batch, training=True", "batch"), ("task",),
+        method(task.MaskFormerTask, "_found", "batch, training=True", "batch"), ("task",),
         ("training is False",), "a model call that lacks training=True",
     ),
     _fault(

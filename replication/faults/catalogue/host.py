@@ -633,8 +633,8 @@ METRICS = (
     ),
     _fault(
         "metric", "metric-ignored-counted", "ignored pixels are of the last class",
-        _edited(semantic_iou, "ignored = truth == ignore",
-                "truth = np.minimum(truth, num_classes - 1)\n    ignored = truth == ignore"),
+        _edited(semantic_iou, "true[true == ignore] = num_classes",
+                "true[true == ignore] = num_classes - 1"),
         ("confusion",), ("ignored labels are the last class",),
     ),
     _fault(
@@ -645,8 +645,8 @@ METRICS = (
     ),
     _fault(
         "metric", "metric-transposed-confusion", "truth and prediction are exchanged",
-        _edited(semantic_iou, "prediction.astype(np.int64) * size + true_class",
-                "true_class * size + prediction.astype(np.int64)"),
+        _edited(semantic_iou, "keys = np.multiply(prediction, size",
+                "true, prediction = prediction, true\n    keys = np.multiply(prediction, size"),
         ("confusion",), ("transposed",),
     ),
     _fault(
