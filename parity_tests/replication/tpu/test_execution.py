@@ -148,6 +148,7 @@ def test_replicas_make_the_updates_of_one_process_and_of_ranks(result):
     assert {one.id for one in result.claims} == {f"{a}/{b}" for a in rules for b in asked}
 
 
+@pytest.mark.slow
 def test_parts_of_replicas_make_the_updates_of_as_many_ranks():
     found = executed_step(request(steps=1, per_replica=2, parts=2))
     assert [(one.id, one.value) for one in found.claims if not one.holds] == []
