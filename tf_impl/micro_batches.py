@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from parity.errors import InputError
+from maskformer.runs.run_settings import check_parts
 from tf_impl.train_step import Batch, Gradients
 from tf_impl.train_step import gradients as gradients_of
 
@@ -60,16 +60,6 @@ def gradients(
         {name: sums[name] for name in ("losses", "total", "values")},
     )
     return Gradients({}, mean["losses"], mean["total"], None, mean["values"]), sums["observed"]
-
-
-def check_parts(size: int | None, count: int) -> None:
-    """Raises InputError unless `count` parts of a replica's batch of `size` images are equal."""
-    if size is None or count < 1 or size % count:
-        raise InputError(
-            f"micro_batches is {count}",
-            f"a replica has {size or 'an unknown number of'} images",
-            "Choose a divisor of the number of images that a replica has.",
-        )
 
 
 def _summed(find: Callable[[tf.Tensor], Any], count: int) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from parity.errors import InputError
+from maskformer.runs.run_settings import check_parts
 from torch_reference.criterion import weighted_total
 from torch_reference.matcher import Indices
 from torch_reference.train_step import Batch, Forward, matched_losses
@@ -48,16 +48,6 @@ def forward_backward(model: nn.Module, batch: Batch, count: int) -> Forward:
         _mean([one.total for one in found]),
         _joined([one.matching for one in found]),
     )
-
-
-def check_parts(size: int, count: int) -> None:
-    """Raises InputError unless `count` parts of a replica's batch of `size` images are equal."""
-    if count < 1 or size % count:
-        raise InputError(
-            f"micro_batches is {count}",
-            f"a replica has {size} images",
-            "Choose a divisor of the number of images that a replica has.",
-        )
 
 
 def _reduced(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:

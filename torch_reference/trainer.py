@@ -26,7 +26,7 @@ from maskformer.metrics.run_scores import COUNTS, read_counts
 from maskformer.model.config import ModelConfig
 from maskformer.runs.event_files import EventWriter
 from maskformer.runs.run_record import RunRecord
-from maskformer.runs.run_settings import DTYPES, RunSettings, buckets
+from maskformer.runs.run_settings import DTYPES, RunSettings, buckets, check_parts
 from parity.errors import InputError
 from torch_reference import micro_batches
 from torch_reference.checkpointing import (
@@ -101,7 +101,7 @@ class _Run:
     ) -> None:
         self.settings, self.folder, self.machine = settings, folder, machine
         self.replicas = replicas
-        micro_batches.check_parts(replicas.share(settings.batch), settings.micro_batches)
+        check_parts(replicas.share(settings.batch), settings.micro_batches)
         if settings.dtype not in DTYPES:
             raise InputError(
                 f"the PyTorch trainer does not train in {settings.dtype}",

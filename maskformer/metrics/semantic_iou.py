@@ -78,36 +78,16 @@ def confusion_matrix(
             f"{where}the prediction is {list(prediction.shape)}",
             f"the truth is {list(truth.shape)}; expected: equal sizes [H, W]",
         )
-    found = _confusion(truth, prediction, num_classes, ignore)
-    if found is None:
-        _check_labels(
-            truth[truth != ignore], num_classes, f"{where}the truth", f", or {ignore} (ignored)"
-        )
-        _check_labels(prediction, num_classes, f"{where}the prediction", "")
-        raise AssertionError("labels that are classes are counted")
-    return found
-
-
-def _confusion(
-    truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int
-) -> np.ndarray | None:
-    """The confusion matrix; None where a label is no class."""
-    size = num_classes + 1
-    if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
-        return None
-    if not truth.size:
-        return np.zeros((size, size), np.int64)
     # Both may be views whose numbers lie apart; what follows passes over them several times.
-    true, prediction = truth.astype(np.intp, order="C"), np.ascontiguousarray(prediction)
-    if ignore != num_classes and (true == num_classes).any():
-        return None
-    true[true == ignore] = num_classes
-    if true.min() < 0 or true.max() > num_classes:
-        return None
-    if prediction.min() < 0 or prediction.max() >= num_classes:
-        return None
+    true, prediction = np.array(truth, order="C"), np.ascontiguousarray(prediction)
+    ignored = true == ignore
+    true[ignored] = 0
+    _check_labels(true, num_classes, f"{where}the truth", f", or {ignore} (ignored)")
+    _check_labels(prediction, num_classes, f"{where}the prediction", "")
+    size = num_classes + 1
     keys = np.multiply(prediction, size, dtype=np.intp, casting="unsafe")
-    keys += true
+    np.add(keys, true, out=keys, casting="unsafe")
+    keys[ignored] += num_classes
     return np.bincount(keys.reshape(-1), minlength=size * size).reshape(size, size)
 
 

@@ -213,6 +213,16 @@ def training_words(settings: Mapping[str, Any], side: str) -> list[str]:
     return words
 
 
+def check_parts(size: int | None, count: int) -> None:
+    """Raises InputError unless `count` parts of a replica's batch of `size` images are equal."""
+    if size is None or count < 1 or size % count:
+        raise InputError(
+            f"micro_batches is {count}",
+            f"a replica has {size or 'an unknown number of'} images",
+            "Choose a divisor of the number of images that a replica has.",
+        )
+
+
 def check_resumable(before: RunSettings, now: RunSettings) -> None:
     """Raises InputError unless both compute the same run, naming every setting that differs."""
     old, new = before.to_dict(), now.to_dict()

@@ -10,6 +10,7 @@ from official.modeling import optimization
 
 import tf_impl
 from maskformer.model.solver import SolverConfig
+from maskformer.runs.run_settings import check_parts
 from parity.errors import InputError
 from tf_impl import micro_batches
 from tf_impl import train_step as steps
@@ -133,7 +134,7 @@ class MaskFormerTask(base_task.Task):
                 f"Choose a multiple of {total}.",
             )
         if isinstance(params, TrainingDataConfig):
-            micro_batches.check_parts(batch // total, self.task_config.micro_batches)
+            check_parts(batch // total, self.task_config.micro_batches)
             return self._training_inputs(params, context.input_pipeline_id, total, local)
         return self._evaluation_inputs(params, batch // total, local)
 

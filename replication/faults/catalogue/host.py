@@ -633,8 +633,7 @@ METRICS = (
     ),
     _fault(
         "metric", "metric-ignored-counted", "ignored pixels are of the last class",
-        _edited(semantic_iou, "true[true == ignore] = num_classes",
-                "true[true == ignore] = num_classes - 1"),
+        _edited(semantic_iou, "keys[ignored] += num_classes", "keys[ignored] += num_classes - 1"),
         ("confusion",), ("ignored labels are the last class",),
     ),
     _fault(
