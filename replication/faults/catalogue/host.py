@@ -644,8 +644,8 @@ METRICS = (
     ),
     _fault(
         "metric", "metric-transposed-confusion", "truth and prediction are exchanged",
-        _edited(semantic_iou, "keys = np.multiply(prediction, size",
-                "true, prediction = prediction, true\n    keys = np.multiply(prediction, size"),
+        _edited(semantic_iou, "minlength=size * size).reshape(size, size)",
+                "minlength=size * size).reshape(size, size).T"),
         ("confusion",), ("transposed",),
     ),
     _fault(
