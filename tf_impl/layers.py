@@ -70,6 +70,29 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return add(x, bias)
 
 
+def softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Softmax over the last axis [...,C] whose gradients sum to zero as exactly as dtypes allow.
+
+    TensorFlow's kernel without oneDNN rounds all probabilities of a row alike, so that their sum is
+    not 1, and its gradient (d - sum(d p)) p has the sum ``sum(d p) (1 - sum(p))``: what is left of
+    a sum of such gradients, that of a bias before an attention say, is that error alone. Here the
+    mean of d is weighted by p / sum(p).
+    """
+
+    @tf.custom_gradient
+    def of(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        found = tf.nn.softmax(logits)
+
+        def gradient(above: tf.Tensor) -> tf.Tensor:
+            p, d = wide(found), wide(above)
+            mean = tf.reduce_sum(d * p, -1, keepdims=True) / tf.reduce_sum(p, -1, keepdims=True)
+            return tf.cast((d - mean) * p, logits.dtype)
+
+        return found, gradient
+
+    return of(logits)
+
+
 def _normalise(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     return (x - mean) / tf.sqrt(variance + NORM_EPSILON)
 
@@ -459,7 +482,7 @@ class MultiheadAttention(tf_keras.layers.Layer):
         )
         n, heads, length, width = q.shape
         logits = tf.matmul(q * (1.0 / math.sqrt(width)), k, transpose_b=True)
-        attention = tf.cast(tf.nn.softmax(wide(logits)), q.dtype)
+        attention = tf.cast(softmax(wide(logits)), q.dtype)
         attention = dropout(attention, self.dropout_rate, training)
         out = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))
         out = tf.reshape(out, (n, length, heads * width))

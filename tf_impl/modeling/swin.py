@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 
 from maskformer.model.config import FEATURES, SwinConfig
-from tf_impl.layers import Conv2d, Dropout, LayerNorm, Linear, dropout, gelu
+from tf_impl.layers import Conv2d, Dropout, LayerNorm, Linear, dropout, gelu, softmax
 
 SHIFT_MASK = -100.0  # added to logits between windows that the cyclic shift brought together
 
@@ -101,7 +101,7 @@ class WindowAttention(tf_keras.layers.Layer):
             windows = shift_mask.shape[0]
             attention = tf.reshape(attention, (-1, windows, self.num_heads, places, places))
             attention = tf.reshape(attention + shift_mask[:, None], (count, -1, places, places))
-        attention = self.attn_drop(tf.nn.softmax(attention), training=training)
+        attention = self.attn_drop(softmax(attention), training=training)
         out = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))
         out = tf.reshape(out, (count, places, channels))
         return self.proj_drop(self.proj(out), training=training)

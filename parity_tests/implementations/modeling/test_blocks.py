@@ -320,6 +320,23 @@ def test_position_encoding_equals_reference(size):
     assert failures(judge_block(pair, {"x": normal(2, 3, *size)}, axes=MAPS)) == []
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_the_gradient_of_a_softmax_is_zero_where_all_above_is_equal(dtype):
+    """Exactly, for a power of two, whatever the probabilities of a row add up to; TensorFlow's own
+    leaves that sum's distance from 1."""
+    logits = tf.cast(tf.random.stateless_normal((400, 20), (1, 0)), dtype)
+    above = tf.fill(logits.shape, tf.constant(4.0, logits.dtype))
+
+    def largest(of):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            out = of(logits)
+        return float(tf.reduce_max(tf.abs(tape.gradient(out, logits, above))))
+
+    assert largest(tf_layers.softmax) == 0.0
+    assert largest(tf.nn.softmax) > 0.0
+
+
 def test_the_gradient_of_a_bias_is_summed_in_float32():
     """4,096 gradients of 1 and more: in bfloat16 a sum of ones stops growing at 256."""
     x = tf.zeros((2, 64, 32, 3), tf.bfloat16)

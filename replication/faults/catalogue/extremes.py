@@ -14,7 +14,7 @@ from tf_impl.optimizer import TorchAdamW
 
 BLOCK = "backbone.layers.1.blocks.1"
 PIXELS = "sem_seg_head.pixel_decoder"
-SOFTMAX = "tf.cast(tf.nn.softmax(wide(logits)), q.dtype)"
+SOFTMAX = "tf.cast(softmax(wide(logits)), q.dtype)"
 VARIANCE = "tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)"
 CANCELS = "which cancels where the mean is large beside the spread"
 OVERFLOWS = "overflows"
@@ -53,7 +53,7 @@ FAULTS = (
     ),
     _fault(
         "extreme-attention-overflows", "attention's exponentials are not reduced by the largest",
-        line(f"{ENCODER}.layers.0.self_attn", "tf.nn.softmax(wide(logits))",
+        line(f"{ENCODER}.layers.0.self_attn", "softmax(wide(logits))",
              "tf.exp(wide(logits)) / tf.reduce_sum(tf.exp(wide(logits)), -1, keepdims=True)"),
         f"{ENCODER}.layers.0.self_attn", (OVERFLOWS,), "a softmax by hand",
     ),
@@ -65,14 +65,14 @@ FAULTS = (
     ),
     _fault(
         "extreme-swin-softmax-overflows", "a window's exponentials are not reduced by the largest",
-        line(f"{BLOCK}.attn", "tf.nn.softmax(attention)",
+        line(f"{BLOCK}.attn", "softmax(attention)",
              "tf.exp(attention) / tf.reduce_sum(tf.exp(attention), -1, keepdims=True)"),
         f"{BLOCK}.attn", (OVERFLOWS,), "a softmax by hand", "backbone",
     ),
     _fault(
         "extreme-swin-probabilities-clipped", "probabilities in windows are clipped at 1e-7",
-        line(f"{BLOCK}.attn", "tf.nn.softmax(attention)",
-             "tf.clip_by_value(tf.nn.softmax(attention), 1e-7, 1.0)"),
+        line(f"{BLOCK}.attn", "softmax(attention)",
+             "tf.clip_by_value(softmax(attention), 1e-7, 1.0)"),
         f"{BLOCK}.attn", ("clipped below at 1e-07",), KERAS, "backbone",
     ),
     _fault(
@@ -127,8 +127,8 @@ FAULTS = (
     ),
     _fault(
         "extreme-swin-scores-clipped-30", "scores in windows are clipped at -30 and 30",
-        line(f"{BLOCK}.attn", "tf.nn.softmax(attention)",
-             "tf.nn.softmax(tf.clip_by_value(attention, -30.0, 30.0))"),
+        line(f"{BLOCK}.attn", "softmax(attention)",
+             "softmax(tf.clip_by_value(attention, -30.0, 30.0))"),
         f"{BLOCK}.attn", ("clipped at -30 and 30",), "", "backbone",
     ),
     _fault(

@@ -346,14 +346,14 @@ ATTENTION = (
     ),
     _fault(
         "attention-causal-mask", "attention", "transformer", "queries attend to earlier ones only",
-        line(f"{DECODER}.layers.1.self_attn", "tf.nn.softmax(wide(logits))",
-             "tf.nn.softmax(wide(logits) - 1e9 * (1.0 - tf.linalg.band_part("
+        line(f"{DECODER}.layers.1.self_attn", "softmax(wide(logits))",
+             "softmax(wide(logits) - 1e9 * (1.0 - tf.linalg.band_part("
              "tf.ones_like(logits), -1, 0)))"),
         f"{DECODER}.layers.1.self_attn", "later positions are masked",
     ),
     _fault(
         "attention-softmax-axis", "attention", "transformer", "the softmax is over queries",
-        line(f"{DECODER}.layers.0.multihead_attn", "tf.nn.softmax(wide(logits))",
+        line(f"{DECODER}.layers.0.multihead_attn", "softmax(wide(logits))",
              "tf.nn.softmax(wide(logits), axis=-2)"),
         f"{DECODER}.layers.0.multihead_attn", "softmax over axis",
     ),
@@ -524,8 +524,8 @@ PRECISION = (
     ),
     _fault(
         "attention-float16", "precision", "transformer", "attention weights are held in float16",
-        line(f"{DECODER}.layers.1.multihead_attn", "tf.cast(tf.nn.softmax(wide(logits)), q.dtype)",
-             "tf.cast(tf.cast(tf.nn.softmax(wide(logits)), tf.float16), q.dtype)"),
+        line(f"{DECODER}.layers.1.multihead_attn", "tf.cast(softmax(wide(logits)), q.dtype)",
+             "tf.cast(tf.cast(softmax(wide(logits)), tf.float16), q.dtype)"),
         f"{DECODER}.layers.1.multihead_attn", ("rounded to float16",),
     ),
     _fault(

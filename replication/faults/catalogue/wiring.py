@@ -180,7 +180,7 @@ VALUES = (
     ),
     _fault(
         "softmax-in-float32", "transformer", "a float64 model's softmax is computed in float32",
-        line(f"{DECODER}.layers.1.self_attn", "tf.nn.softmax(wide(logits))",
+        line(f"{DECODER}.layers.1.self_attn", "softmax(wide(logits))",
              "tf.nn.softmax(tf.cast(logits, tf.float32))"),
         f"{DECODER}.layers.1.self_attn", ("computed in float32",), "", "precision",
     ),
@@ -261,8 +261,8 @@ TRAINING = (
     _fault(
         "gradient-stopped-at-attention", "gradient", "attention weights pass no gradient back",
         line(f"{ENCODER}.layers.0.self_attn",
-             "attention = tf.cast(tf.nn.softmax(wide(logits)), q.dtype)",
-             "attention = tf.stop_gradient(tf.cast(tf.nn.softmax(wide(logits)), q.dtype))"),
+             "attention = tf.cast(softmax(wide(logits)), q.dtype)",
+             "attention = tf.stop_gradient(tf.cast(softmax(wide(logits)), q.dtype))"),
         f"{ENCODER}.layers.0.self_attn", ("stop",), "", "gradient", "training",
     ),
     _fault(
