@@ -271,6 +271,15 @@ def test_comparing_reporting_and_the_command_line_load_no_framework():
     assert run.stdout.strip() == "[]"
 
 
+def test_the_command_line_loads_no_numpy():
+    """Its import is most of the time that `parity --help` may take."""
+    program = "import sys, replication.cli; print('numpy' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"
+
+
 ASKED_FOR = re.compile(
     r"^\s*(?:el)?if (?:not )?(?:torch|tf|tensorflow|tf_keras)\b(?!\.)"
     r"|sys\.modules(?:\.get\(|\[)['\"](?:torch|tensorflow|tf_keras|keras|jax)\b",

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.records import write_json
-from parity.results import Result
 from parity.steps import Steps
 
 if TYPE_CHECKING:
     from parity.auditing.result import AuditResult
+    from parity.results import Result
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALL, TRAINED = "tiny", "scenes_tiny"
@@ -97,7 +97,7 @@ class Story:
         """The folder of the procedural data set."""
         return self.kept / "scenes"
 
-    def record(self, result: Result, name: str) -> Path:
+    def record(self, result: "Result", name: str) -> Path:
         """Writes a result as its command would."""
         return write_json(result.to_json(), self.kept, name)
 

@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from parity.auditing.result import AuditResult, precision_of
 from parity.errors import InputError
-from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from replication.commands import options
 from replication.console.first_verdict import first_verdict
-from replication.forward.run import ASKED_FOR, COMPILED, EXECUTIONS, Request, audit
+from replication.forward.executions import COMPILED, EXECUTIONS
 from replication.process.threads import set_threads
+
+if TYPE_CHECKING:
+    from parity.auditing.result import AuditResult
 
 EVERY = ",".join(EXECUTIONS)
 DEFAULT = "coco_r50"
@@ -22,6 +23,8 @@ DEFAULT = "coco_r50"
 
 def parse_executions(text: str) -> tuple[str, ...]:
     """The executions in a comma-separated list; raises InputError for an unknown or empty one."""
+    from replication.forward.run import ASKED_FOR
+
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     known = (*EXECUTIONS, *ASKED_FOR)
     unknown = [name for name in names if name not in known]
@@ -34,7 +37,7 @@ def parse_executions(text: str) -> tuple[str, ...]:
     return names
 
 
-def summary(result: AuditResult) -> str:
+def summary(result: "AuditResult") -> str:
     """The result in a few lines that a person reads on a terminal."""
     float64 = result.float64.nearest_to_limit
     lines = [
@@ -63,6 +66,8 @@ def summary(result: AuditResult) -> str:
 
 def _called(execution: str) -> str:
     """An execution with its precision, such as `float32 graph`."""
+    from parity.auditing.result import precision_of
+
     return " ".join(dict.fromkeys([precision_of(execution), execution]))
 
 
@@ -98,7 +103,7 @@ def _audit_all(
     options.end(result, as_json, lambda: audit_all.table(result), equal)
 
 
-def _say_first(result: AuditResult) -> None:
+def _say_first(result: "AuditResult") -> None:
     """Says what is known beside the progress of an audit that goes on."""
     options.say(first_verdict(result))
 
@@ -315,6 +320,8 @@ def register(app: typer.Typer) -> None:
             _audit_all(excluded, weights, size, threads, out, as_json)
         from maskformer.model import zoo
         from parity.auditing.unfinished import Unfinished
+        from parity.judge import BFLOAT16
+        from replication.forward.run import Request, audit
         from replication.sides.fitting import entry_that_fits
         from replication.sides.torch_side import REFERENCES
 

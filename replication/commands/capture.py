@@ -11,7 +11,7 @@ import typer
 from parity.errors import InputError
 from parity.steps import Steps
 from replication.commands import options
-from replication.forward.run import EXECUTIONS, Request
+from replication.forward.executions import EXECUTIONS
 
 if TYPE_CHECKING:
     from parity.auditing.result import AuditResult
@@ -147,6 +147,8 @@ class Described:
             if self.train:
                 asked = replace(asked, training=training_of(pair, load_training(self.pair), side))
             return captured.Source(pair, replace(asked, title=self.pair))
+        from replication.forward.run import Request
+
         entry = options.resolved(self.config, self.config_file, usual=options.TINY)
         request = Request(
             config=entry.model,

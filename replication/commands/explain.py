@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from parity.auditing.result import AuditResult
-from parity.auditing.unfinished import Unfinished, read_unfinished
 from parity.errors import InputError
 from parity.records import plain
 from replication.commands import options
 
 if TYPE_CHECKING:
+    from parity.auditing.unfinished import Unfinished
     from reports.evidence import Evidence
 
 AUDIT = "audit.json"
@@ -32,6 +31,8 @@ def register(app: typer.Typer) -> None:
         Of an audit that was ended it tells what was found until then. Exit status: 0 the port is
         equal, 1 it differs, was ended, or the recording contradicts itself, 2 wrong usage or input.
         """
+        from parity.auditing.unfinished import read_unfinished
+
         if run.is_dir() and (left := read_unfinished(run)) is not None:
             _tell_unfinished(left, out, as_json)
         found = _read(run, as_json)
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
         options.end(findings, as_json, lambda: "\n".join(lines(found)), equal)
 
 
-def _tell_unfinished(left: Unfinished, out: Path | None, as_json: bool) -> NoReturn:
+def _tell_unfinished(left: "Unfinished", out: Path | None, as_json: bool) -> NoReturn:
     from reports.audit_story import told_unfinished
 
     findings = {
@@ -66,6 +67,8 @@ def _read(run: Path, as_json: bool) -> "Evidence":
             " ".join(str(error).split()),
             "give a folder that `parity audit --out` wrote",
         ) from None
+    from parity.auditing.result import AuditResult
+
     if not isinstance(found.result, AuditResult):
         raise InputError(
             f"{run} holds no audit",

@@ -11,7 +11,6 @@ import typer
 from parity.errors import InputError
 from replication.commands import options
 from replication.faults.lookup import CATALOGUE, chosen_faults, load_catalogue
-from replication.faults.score import fault_score
 
 if TYPE_CHECKING:
     from parity.faults import Fault
@@ -71,6 +70,7 @@ def run(
     wrong usage.
     """
     from replication.faults.runs import NOTES, Notes
+    from replication.faults.score import fault_score
 
     _check_resume(resume, out)
     options.at_least_one("--processes", processes)

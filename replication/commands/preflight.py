@@ -8,12 +8,11 @@ import typer
 
 from parity.errors import InputError
 from replication.commands import options
-from replication.tpu.preflight import PRECISIONS, Request, preflight
-from reports.chapters.preflight import Compilation, PreflightResult, Topology
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
     from reports.chapters.execution import ExecutionResult
+    from reports.chapters.preflight import Compilation, PreflightResult, Topology
 
 EXECUTED_SIZE = "64x96"
 
@@ -104,6 +103,7 @@ def command(
     if price:
         raise InputError("prices need --published", "a single request has no table")
     from maskformer.data.images import parse_size
+    from replication.tpu.preflight import PRECISIONS, Request, preflight
 
     precision = precision or ("float32" if execute else "bf16")
     if precision not in PRECISIONS:
@@ -240,7 +240,7 @@ def _entry(
     return zoo.get(names[experiment])
 
 
-def _show(result: PreflightResult) -> None:
+def _show(result: "PreflightResult") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -264,7 +264,7 @@ def _show(result: PreflightResult) -> None:
         console.print(note)
 
 
-def _cells(step: Compilation) -> Sequence[str]:
+def _cells(step: "Compilation") -> Sequence[str]:
     if not step.compiles:
         return ("no",)
     return (
@@ -277,7 +277,7 @@ def _cells(step: Compilation) -> Sequence[str]:
     )
 
 
-def _notes(row: Topology) -> list[str]:
+def _notes(row: "Topology") -> list[str]:
     name, plan = row.topology, row.schedule
     found = [f"{name}: {row.reason}"] if row.reason else []
     found += [

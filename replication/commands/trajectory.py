@@ -4,29 +4,23 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskformer.family import family_of
 from parity.errors import InputError
-from parity.training.trajectory import Update
 from replication.commands import options
-from replication.training.trajectory import (
-    DTYPES,
-    EXECUTIONS,
-    MEASURES,
-    Request,
-    companion,
-    companion_title,
-    solver_for,
-    trajectory,
-)
-from reports.chapters.trajectory import TrajectoryResult
+
+if TYPE_CHECKING:
+    from parity.training.trajectory import Update
+    from replication.training.trajectory import Request
+    from reports.chapters.trajectory import TrajectoryResult
 
 
-def summary(result: TrajectoryResult) -> str:
+def summary(result: "TrajectoryResult") -> str:
     """The result in a few lines that a person reads on a terminal."""
+    from replication.training.trajectory import MEASURES, companion_title
+
     other = result.beside
     lines = [
         f"verdict: {result.verdict} ({len(result.steps)} steps of {result.config}, "
@@ -79,7 +73,15 @@ def register(app: typer.Typer) -> None:
 
         Exit status: 0 they stay together, 1 they do not, 2 wrong usage or input.
         """
+        from maskformer.family import family_of
         from maskformer.model.detectron2_config import entry_of
+        from replication.training.trajectory import (
+            DTYPES,
+            EXECUTIONS,
+            Request,
+            solver_for,
+            trajectory,
+        )
 
         options.one_of("--dtype", dtype, DTYPES)
         options.one_of("--execution", execution, EXECUTIONS)
@@ -111,9 +113,10 @@ def register(app: typer.Typer) -> None:
 
 
 @contextlib.contextmanager
-def _progress(request: Request) -> "Iterator[Callable[[Update], None]]":
+def _progress(request: "Request") -> "Iterator[Callable[[Update], None]]":
     """A bar of updates on a terminal, else a line for every tenth of them, on standard error."""
     from replication.console.progress import bar_of
+    from replication.training.trajectory import companion
 
     other = companion(request.dtype)
     with bar_of("building both models", request.steps) as (bar, task):
@@ -121,7 +124,7 @@ def _progress(request: Request) -> "Iterator[Callable[[Update], None]]":
         if told:
             print("building both models ...", file=sys.stderr, flush=True)
 
-        def advance(row: Update) -> None:
+        def advance(row: "Update") -> None:
             done, beside = row.step + 1, getattr(row, other)
             text = f"loss gap {row.port.loss_gap:.1e}, {other} {beside.loss_gap:.1e}"
             bar.update(task, completed=done, description=text)

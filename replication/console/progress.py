@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maskformer.family import MASKFORMER
-
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -75,6 +73,8 @@ def steps_shown(
 
     Yields the function to call with the last step and its row.
     """
+    from maskformer.family import MASKFORMER
+
     began, printed, first = time.perf_counter(), time.perf_counter(), 0
     with bar_of(title, total, visible, losses="") as (bar, task):
 

@@ -14,6 +14,7 @@ from parity.errors import InputError
 from parity.judge import BFLOAT16
 from parity.steps import ENDLESS, Budget, Steps
 from parity.trace import Tap
+from replication.forward.executions import COMPILED, EXECUTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     Claims = list[Claim]
 
-EXECUTIONS = ("eager", "graph", "xla")
 ASKED_FOR = (BFLOAT16,)
 """Executions of another precision, which are run only where they are named."""
 LOSS_SEED = 0  # of the case on which a reference with other auxiliary outputs is compared in loss
@@ -41,7 +41,6 @@ NOT_VERIFIED = (
     "training runs and the PQ or mIoU they reach",
     "execution on a TPU",
 )
-COMPILED = ("graph", "xla")  # in which a training step is compared in float32
 PIXELS = ("black", "white", "two levels", "one bright")
 ONE_IMAGE = "a training step of several images, as `--batch 2` has them"
 PADDED = "images that are padded in a batch, as `--size 64x96,48x80` has them"
