@@ -68,7 +68,7 @@ def workplace(tmp_path_factory):
 
     from maskformer.model import zoo
     from replication.sides.weights import load_weights
-    from replication.story import photographs
+    from replication.story.stages import photographs
     from weight_conversion.convert import convert
 
     folder = tmp_path_factory.mktemp("documented")

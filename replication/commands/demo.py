@@ -15,8 +15,8 @@ from parity.files import kept_folder
 from parity.steps import Steps
 from replication.commands import options
 from replication.console.first_verdict import first_verdict
-from replication.story import FULL, SHORT, STAGES, Scale, Stage, Story
-from replication.story_progress import Finished, story_of
+from replication.story.progress import Finished, story_of
+from replication.story.stages import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
     from parity.auditing.result import AuditResult

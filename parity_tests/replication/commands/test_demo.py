@@ -16,7 +16,7 @@ from parity.files import kept_folder
 from parity.records import write_json
 from parity_tests.reports import recorded
 from replication.commands import demo
-from replication.story import FULL, SHORT, STAGES, Stage
+from replication.story.stages import FULL, SHORT, STAGES, Stage
 from reports.chapters import evaluation
 from reports.kinds import KINDS
 from reports.loading import of_result

@@ -10,7 +10,7 @@ from parity.provenance import git_state
 from parity.reading import bounds
 from parity.reading.content import read_json
 from parity.records import parts, typed, write_json
-from replication.story import Scale, Stage
+from replication.story.stages import Scale, Stage
 
 FILE = "stages.json"
 SCHEMA = "maskformer-replication/demo-stages/1"

@@ -1,0 +1,1 @@
+"""The story that `parity demo` tells: its stages, and what of them is finished."""
