@@ -3,9 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from replication.story.stages import FULL, SHORT, STAGES, Scale, Stage, Story
 
 if TYPE_CHECKING:
     from parity.auditing.result import AuditResult
+    from replication.story.beside import Beside
     from reports.verification.verify import Verification
 
 OUT = Path("reports/out/demo")
@@ -47,18 +47,19 @@ def demo(
 
     Exit status: 0 every claim holds, 1 one does not, 2 wrong usage or input.
     """
-    found, seconds = tell(out, scale=SHORT if small else FULL)
-    result = described(found, seconds, out)
-    options.end(result, as_json, lambda: _print(found, seconds, out), holds(found))
+    found, clock = tell(out, scale=SHORT if small else FULL)
+    result = described(found, clock, out)
+    options.end(result, as_json, lambda: _print(found, clock, out), holds(found))
 
 
 def tell(
     out: Path, stages: Sequence[Stage] = STAGES, scale: Scale = FULL
-) -> "tuple[Verification, dict[str, float]]":
-    """Runs the stages and writes the report into `out`; its verification, and seconds by stage.
+) -> "tuple[Verification, Clock]":
+    """Runs the stages and writes the report into `out`; its verification, and where time went.
 
-    What the stages made stays in `out/kept`, so that the report's commands can be run. Where a
-    stage breaks off, those before it stay there, and the same call goes on with it.
+    Stages that may run beside the others do so in one process, from the first verdict on. What the
+    stages made stays in `out/kept`, so that the report's commands can be run. Where a stage breaks
+    off, those that ended stay there, and the same call goes on with the rest.
     """
     from reports.loading import load
     from reports.render import write_report
@@ -71,16 +72,16 @@ def tell(
         if done:
             print(f"{len(done)} of {len(stages)} stages are there already", file=sys.stderr)
         clock.seconds.update({name: one.seconds for name, one in done.items()})
-        try:
-            for stage in stages:
-                if stage.name in done:
-                    continue
-                before = {path.name for path in kept.iterdir()}
-                with clock(stage):
-                    steps = Steps(total=stage.steps)
-                    found = stage.run(Story(kept, out, steps, scale, partial(_print_first, clock)))
-                done[stage.name] = Finished.of(clock.seconds[stage.name], kept, before, found)
+        left = [stage for stage in stages if stage.name not in done]
+
+        def keep(found: Mapping[str, Finished]) -> None:
+            done.update(found)
+            clock.seconds.update({name: one.seconds for name, one in found.items()})
+            if found:
                 about.write(kept, done)
+
+        try:
+            _run(left, Story(kept, out, Steps(), scale), clock, keep)
         except BaseException:
             if done:
                 told = f"{len(done)} of {len(stages)} stages are kept in {kept}"
@@ -89,16 +90,47 @@ def tell(
         recorded = [kept / path for stage in stages for path in done[stage.name].recorded]
         write_report(load(recorded), out)
         about.forget(kept)
-    return verify(out), clock.seconds
+    clock.seconds = {stage.name: clock.seconds[stage.name] for stage in stages}
+    return verify(out), clock
 
 
-def _print_first(clock: "Clock", found: "AuditResult") -> None:
-    """What the model's own comparison says, long before the demo ends."""
-    print(
-        first_verdict(found, f", on the whole model, after {clock.now():.0f} seconds"),
-        file=sys.stderr,
-        flush=True,
-    )
+def _run(
+    stages: Sequence[Stage],
+    story: Story,
+    clock: "Clock",
+    keep: Callable[[Mapping[str, Finished]], None],
+) -> None:
+    """Runs the stages, those that may in one process beside the others; `keep` is told what ended.
+
+    That process begins with the first verdict, or with the end of a stage.
+    """
+    from replication.story.beside import told_beside
+
+    with told_beside([one for one in stages if one.beside], story.out, story.scale) as beside:
+
+        def first(found: "AuditResult") -> None:
+            _say(first_verdict(found, f", on the whole model, after {clock.now():.0f} seconds"))
+            clock.begin(beside)
+
+        try:
+            for stage in stages:
+                if stage.beside:
+                    continue
+                before = {path.name for path in story.kept.iterdir()}
+                with clock(stage):
+                    recorded = stage.run(replace(story, steps=Steps(stage.steps), first=first))
+                seconds = clock.seconds[stage.name]
+                keep({stage.name: Finished.of(seconds, story.kept, before, recorded)})
+                clock.begin(beside)
+                keep(beside.collect(story.kept))
+                beside.check()
+            clock.wait(beside)
+        finally:
+            keep(beside.collect(story.kept))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -108,35 +140,49 @@ class Clock:
     stages: Sequence[Stage]
     scale: Scale
     seconds: dict[str, float] = field(default_factory=dict)
-    _begun: float | None = None
+    _created: float = field(default_factory=time.perf_counter)
 
     @contextlib.contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
         """Runs one stage."""
-        number = list(self.stages).index(stage) + 1
-        minutes = max(1, round(self.left() / 60))
-        title = stage.title.format(**vars(self.scale))
-        print(
-            f"{number} of {len(self.stages)}: {title}; about {minutes} min left",
-            file=sys.stderr,
-            flush=True,
-        )
-        self._begun = time.perf_counter()
+        self._announce([stage], self._left())
+        begun = time.perf_counter()
         yield
-        self.seconds[stage.name] = round(time.perf_counter() - self._begun, 1)
-        self._begun = None
+        self.seconds[stage.name] = round(time.perf_counter() - begun, 1)
+
+    def begin(self, beside: "Beside") -> None:
+        """Starts and announces the stages beside, where there are any and they have not begun."""
+        if beside.start():
+            self._announce(beside.stages, "beside the others")
+
+    def wait(self, beside: "Beside") -> None:
+        """Waits for the stages beside, where they have not ended."""
+        self.begin(beside)
+        if beside.runs():
+            left = [one for one in beside.stages if one.name not in self.seconds]
+            self._announce(left, f"waited for, {self._left()}")
+        beside.wait()
+
+    def _left(self) -> str:
+        return f"about {max(1, round(self.left() / 60))} min left"
+
+    def _announce(self, stages: Sequence[Stage], how: str) -> None:
+        for stage in stages:
+            number = list(self.stages).index(stage) + 1
+            _say(f"{number} of {len(self.stages)}: {stage.title.format(**vars(self.scale))}; {how}")
 
     def now(self) -> float:
-        """Seconds of all stages, up to now."""
-        current = 0.0 if self._begun is None else time.perf_counter() - self._begun
-        return sum(self.seconds.values()) + current
+        """Seconds since the demo began, or went on."""
+        return time.perf_counter() - self._created
 
     def left(self) -> float:
         """Seconds that are left: what is expected of the rest, at the pace so far."""
         expected = {one.name: one.seconds(self.scale) for one in self.stages}
         known = sum(expected[name] for name in self.seconds)
         pace = sum(self.seconds.values()) / known if known else 1.0
-        return pace * (sum(expected.values()) - known)
+        left = [one for one in self.stages if one.name not in self.seconds]
+        lanes = [[one for one in left if one.beside == beside] for beside in (False, True)]
+        return pace * max(sum(expected[one.name] for one in lane) for lane in lanes)
 
 
 def holds(found: "Verification") -> bool:
@@ -144,7 +190,7 @@ def holds(found: "Verification") -> bool:
     return not (found.problems or found.failing)
 
 
-def described(found: "Verification", seconds: Mapping[str, float], out: Path) -> dict[str, Any]:
+def described(found: "Verification", clock: Clock, out: Path) -> dict[str, Any]:
     """The demo as one JSON object (`SCHEMA`)."""
     return {
         "schema": SCHEMA,
@@ -153,14 +199,14 @@ def described(found: "Verification", seconds: Mapping[str, float], out: Path) ->
         "claims": len(found.claims),
         "failing": [{"file": one.file, "id": one.id} for one in found.failing],
         "problems": [str(one) for one in found.problems],
-        "seconds": dict(seconds),
-        "total_seconds": round(sum(seconds.values()), 1),
+        "seconds": dict(clock.seconds),
+        "total_seconds": round(clock.now(), 1),
     }
 
 
-def _print(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:
+def _print(found: "Verification", clock: Clock, out: Path) -> None:
     _print_claims(found)
-    _print_end(found, seconds, out)
+    _print_end(found, clock, out)
 
 
 def _print_claims(found: "Verification") -> None:
@@ -179,15 +225,15 @@ def _print_claims(found: "Verification") -> None:
     print_table(table)
 
 
-def _print_end(found: "Verification", seconds: Mapping[str, float], out: Path) -> None:
+def _print_end(found: "Verification", clock: Clock, out: Path) -> None:
     """The verdict, where the time went, and the path of the report."""
     for one in found.failing:
         print(f"fails: {one.title} ({one.file})")
     for problem in found.problems:
         print(problem)
-    print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}")
-    total = sum(seconds.values())
+    print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in clock.seconds.items())}")
     word = "equal" if holds(found) else "different"
     judged = sum(one.verdict is not None for one in found.claims)
-    print(f"verdict: {word} ({judged} claims judged again from the evidence, {total:.0f} seconds)")
+    how = f"{judged} claims judged again from the evidence, {clock.now():.0f} seconds"
+    print(f"verdict: {word} ({how})")
     print(f"report: {out / 'report.html'}")

@@ -1,7 +1,6 @@
 """Planting faults in several processes at once, each a few faults of one bench."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from parity.errors import InputError
 from replication.faults.lookup import benches_of, chosen_faults
 from replication.faults.runs import Notes, run_faults
+from replication.process.threads import shared_cores
 
 if TYPE_CHECKING:
     from parity.faults import Fault
@@ -34,7 +34,7 @@ def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) ->
     if not parts:
         return
     children = _Children(len(chosen), len(notes.outcomes))
-    environment = _environment(processes)
+    environment = shared_cores(processes)
     with _kept(notes) as kept:
         with ThreadPoolExecutor(processes) as pool:
             tasks = [pool.submit(children.run, part, kept, environment) for part in parts]
@@ -69,13 +69,6 @@ def _kept(notes: Notes) -> Iterator[Notes]:
         kept = replace(notes, path=Path(folder) / "outcomes.jsonl")
         kept.start()
         yield kept
-
-
-def _environment(processes: int) -> dict[str, str]:
-    """This process's, with as many threads as leave every process its share of the cores."""
-    share = str(max(1, (os.cpu_count() or 1) // processes))
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    return {**dict.fromkeys(names, share), **os.environ}
 
 
 class _Children:

@@ -107,7 +107,8 @@ class Stage:
     """One part: `run` returns the files or folders that the report is made of.
 
     `steps` is how many of `Story.steps` it announces. About what it takes on two cores, at either
-    scale, serves to say how long the rest will take.
+    scale, serves to say how long the rest will take. `beside`: it needs nothing of other stages and
+    works in `Story.kept` alone, so that a process of its own may run it at the same time.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Stage:
     seconds_full: float
     seconds_small: float
     run: Callable[[Story], list[Path]]
+    beside: bool = False
 
     def seconds(self, scale: Scale) -> float:
         """About what it takes at this scale."""
@@ -301,10 +303,12 @@ STAGES = (
     Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
     Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
     Stage("training_step", f"compare one training step of {SMALL}", 9, 60, 30, training_step),
-    Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory),
+    Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory, True),
     Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),
     Stage("training", f"train {TRAINED} on both sides", 1, 130, 80, training),
     Stage("evaluation", "evaluate the trained weights on both sides", 1, 30, 10, evaluation),
-    Stage("preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 75, 75, preflight),
-    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, 60, faults),
+    Stage(
+        "preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 75, 75, preflight, True
+    ),
+    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, 60, faults, True),
 )

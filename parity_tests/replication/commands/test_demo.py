@@ -4,6 +4,8 @@ import contextlib
 import json
 import re
 import shlex
+import tempfile
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,18 +37,18 @@ def stage(name, result, seconds=(30.0, 10.0)):
 
 def test_a_told_story_is_a_verified_report(tmp_path, capsys):
     stages = [stage("audit", recorded.audit()), stage("scenes", None)]
-    found, seconds = demo.tell(tmp_path / "out", stages, SHORT)
+    found, clock = demo.tell(tmp_path / "out", stages, SHORT)
     assert demo.holds(found)
-    assert list(seconds) == ["audit", "scenes"]
+    assert list(clock.seconds) == ["audit", "scenes"]
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "kept" / "audit.json").is_file()
     assert "1 of 2: audit of scenes_tiny; about 1 min left" in capsys.readouterr().err
 
 
 def test_a_story_with_a_claim_that_fails_does_not_hold(tmp_path):
-    found, seconds = demo.tell(tmp_path / "out", [stage("audit", recorded.audit(1e6))])
+    found, clock = demo.tell(tmp_path / "out", [stage("audit", recorded.audit(1e6))])
     assert not demo.holds(found)
-    described = demo.described(found, seconds, tmp_path / "out")
+    described = demo.described(found, clock, tmp_path / "out")
     assert described["verdict"] == "different"
     assert "same_function" in {one["id"] for one in described["failing"]}
 
@@ -127,6 +129,50 @@ def test_the_first_verdict_is_printed_while_the_model_is_compared(tmp_path, caps
     assert at < next(index for index, line in enumerate(lines) if line.startswith("2 of 2"))
     demo.tell(tmp_path / "wrong", [told_early(recorded.audit(1e6))], SHORT)
     assert "first verdict: different (" in capsys.readouterr().err
+
+
+def beside(name):
+    """The stage of the story with this name, in a process of its own."""
+    return replace(next(one for one in STAGES if one.name == name), beside=True)
+
+
+def test_stages_beside_the_others_are_told_with_them(tmp_path, capsys):
+    """In the order of the story, whichever ends first; what they made is kept with the rest."""
+    stages = [beside("scenes"), stage("audit", recorded.audit())]
+    found, clock = demo.tell(tmp_path / "out", stages, SHORT)
+    assert demo.holds(found)
+    assert list(clock.seconds) == ["scenes", "audit"]
+    assert list((tmp_path / "out" / "kept" / "scenes").iterdir())
+    lines = capsys.readouterr().err.splitlines()
+    assert "1 of 2: draw a data set of scenes; beside the others" in lines
+    assert clock.now() > clock.seconds["scenes"]
+
+
+def test_a_stage_beside_that_ends_is_kept_when_another_breaks_off(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own))
+
+    def broken(story):
+        story.first(of_result(recorded.audit()).result)
+        (said,) = own.glob("demo-*/said")
+        while not said.read_text():
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    stages = [Stage("b", "b", 1, 1.0, 1.0, broken), beside("scenes")]
+    with pytest.raises(KeyboardInterrupt):
+        demo.tell(out, stages, SHORT)
+    assert {path.name for path in (out / "kept").iterdir()} == {"scenes", "stages.json"}
+    assert list(own.iterdir()) == []
+
+
+def test_a_stage_beside_that_fails_ends_the_story(tmp_path):
+    """An evaluation has nothing to evaluate where nothing was trained."""
+    with pytest.raises(RuntimeError, match=r"beside ended with 1.*not enough values"):
+        demo.tell(tmp_path / "out", [beside("evaluation"), stage("audit", recorded.audit())], SHORT)
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 def a_run(story):
