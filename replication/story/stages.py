@@ -300,15 +300,15 @@ def faults(story: Story) -> list[Path]:
 
 
 STAGES = (
-    Stage("forward", "compare every layer of {config} on two photographs", 12, 320, 45, forward),
-    Stage("conversion", "convert {config}, with a receipt", 2, 20, 10, conversion),
-    Stage("training_step", f"compare one training step of {SMALL}", 9, 60, 30, training_step),
-    Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 100, 40, trajectory, True),
-    Stage("scenes", "draw a data set of scenes", 1, 5, 2, scenes),
-    Stage("training", f"train {TRAINED} on both sides", 1, 130, 80, training),
-    Stage("evaluation", "evaluate the trained weights on both sides", 1, 30, 10, evaluation),
+    Stage("forward", "compare every layer of {config} on two photographs", 12, 160, 45, forward),
+    Stage("conversion", "convert {config}, with a receipt", 2, 5, 10, conversion),
+    Stage("training_step", f"compare one training step of {SMALL}", 9, 100, 30, training_step),
+    Stage("trajectory", f"compare updates of {SMALL}, step by step", 1, 135, 40, trajectory, True),
+    Stage("scenes", "draw a data set of scenes", 1, 2, 2, scenes),
+    Stage("training", f"train {TRAINED} on both sides", 1, 120, 80, training),
+    Stage("evaluation", "evaluate the trained weights on both sides", 1, 8, 10, evaluation),
     Stage(
-        "preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 75, 75, preflight, True
+        "preflight", f"compile the training step for a TPU ({TOPOLOGY})", 1, 55, 75, preflight, True
     ),
-    Stage("faults", f"plant {len(FAULTS)} faults", 0, 60, 60, faults, True),
+    Stage("faults", f"plant {len(FAULTS)} faults", 0, 85, 60, faults, True),
 )

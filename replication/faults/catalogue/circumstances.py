@@ -266,9 +266,10 @@ TASK = (
 
 STEPS = (
     _fault(
-        "steps", "loss-as-a-number", "loss", "the step makes a Python number of its loss",
+        "steps", "loss-as-a-number", "loss",
+        "the step makes of its loss what AutoGraph makes of `float`",
         function(train_step, "gradients", "total = weighted_total(losses, model.config.loss)",
-                 "total = float(weighted_total(losses, model.config.loss))"),
+                 "total = tf.cast(weighted_total(losses, model.config.loss), tf.float32)"),
         ("loss",), ("the total loss is rounded to float32",), f"{PORT}: float(loss)",
     ),
     _fault(
