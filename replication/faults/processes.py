@@ -19,7 +19,7 @@ from replication.process.threads import shared_cores
 if TYPE_CHECKING:
     from parity.faults import Fault
 
-FAULTS_OF_A_PROCESS = 32  # a bench is built again for so many, and what is kept stays bounded
+FAULTS_OF_A_PROCESS = 32  # so that what frameworks keep of benches that are gone stays bounded
 LAST_LINES = 12
 WRONG_INPUT = 2
 
@@ -30,7 +30,8 @@ def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) ->
     Every process gets its share of the cores. Raises InputError as `run_faults`, and RuntimeError
     where a process ends otherwise.
     """
-    parts = _parts([one for one in chosen if one.id not in notes.outcomes])
+    left = [one for one in chosen if one.id not in notes.outcomes]
+    parts = parts_of(left, processes)
     if not parts:
         return
     children = _Children(len(chosen), len(notes.outcomes))
@@ -49,14 +50,27 @@ def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) ->
     notes.outcomes, notes.sound = kept.outcomes, kept.sound
 
 
-def _parts(left: "Sequence[Fault]") -> list[list[str]]:
-    """The ids of faults in parts of one bench each, the longest first."""
+def parts_of(left: "Sequence[Fault]", processes: int) -> list[list[str]]:
+    """The ids of faults in parts for one process each, the longest first.
+
+    A part has faults of one bench, or of several small ones: every process starts both frameworks
+    anew. It has at most `FAULTS_OF_A_PROCESS`, and small benches are together only as far as each
+    of `processes` has as many.
+    """
     parts = []
     for bench in dict.fromkeys(one.bench for one in left):
         same = [one.id for one in left if one.bench == bench]
         count = -(-len(same) // FAULTS_OF_A_PROCESS)
         parts += [same[index::count] for index in range(count)]
-    return sorted(parts, key=len, reverse=True)
+    most = min(FAULTS_OF_A_PROCESS, -(-len(left) // processes))
+    joined: list[list[str]] = []
+    for part in sorted(parts, key=len, reverse=True):
+        room = next((one for one in joined if len(one) + len(part) <= most), None)
+        if room is None:
+            joined.append(part)
+        else:
+            room += part
+    return sorted(joined, key=len, reverse=True)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from parity.errors import InputError
@@ -92,6 +94,22 @@ def test_faults_of_several_processes_are_known_as_one_after_another(tmp_path, mo
     one, several = ([{**each, "seconds": 0} for each in every] for every in outcomes)
     assert several == one
     assert [each["id"] for each in several] == SOUND
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=150), st.integers(1, 4))
+def test_parts_hold_every_fault_once_and_no_more_than_a_process_may(benches, count):
+    faults = [fault(f"f{index}", f"bench {bench}") for index, bench in enumerate(benches)]
+    parts = processes.parts_of(faults, count)
+    assert sorted(name for part in parts for name in part) == sorted(one.id for one in faults)
+    largest = max(benches.count(one) for one in benches)
+    assert max(map(len, parts)) <= processes.FAULTS_OF_A_PROCESS
+    assert max(map(len, parts)) <= max(largest, -(-len(faults) // count))
+
+
+def test_small_benches_share_a_process():
+    names = [fault(f"{bench}-{index}", bench) for bench in "abcdefgh" for index in range(8)]
+    assert [len(part) for part in processes.parts_of(names, 2)] == [32, 32]
+    assert len(processes.parts_of(names[:16], 2)) == 2
 
 
 def test_what_one_process_knows_is_not_planted_again(tmp_path):
