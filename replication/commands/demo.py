@@ -104,13 +104,19 @@ def _run(
 
     That process begins with the first verdict, or with the end of a stage.
     """
+    from replication.process.threads import sharing_cores
     from replication.story.beside import told_beside
 
-    with told_beside([one for one in stages if one.beside], story.out, story.scale) as beside:
+    apart = [one for one in stages if one.beside]
+    with told_beside(apart, story.out, story.scale) as beside, contextlib.ExitStack() as shared:
+
+        def begin() -> None:
+            if clock.begin(beside):
+                shared.enter_context(sharing_cores(2))
 
         def first(found: "AuditResult") -> None:
             _say(first_verdict(found, f", on the whole model, after {clock.now():.0f} seconds"))
-            clock.begin(beside)
+            begin()
 
         try:
             for stage in stages:
@@ -121,9 +127,11 @@ def _run(
                     recorded = stage.run(replace(story, steps=Steps(stage.steps), first=first))
                 seconds = clock.seconds[stage.name]
                 keep({stage.name: Finished.of(seconds, story.kept, before, recorded)})
-                clock.begin(beside)
+                begin()
                 keep(beside.collect(story.kept))
                 beside.check()
+                if not beside.runs():
+                    shared.close()
             clock.wait(beside)
         finally:
             keep(beside.collect(story.kept))
@@ -150,10 +158,13 @@ class Clock:
         yield
         self.seconds[stage.name] = round(time.perf_counter() - begun, 1)
 
-    def begin(self, beside: "Beside") -> None:
-        """Starts and announces the stages beside, where there are any and they have not begun."""
-        if beside.start():
+    def begin(self, beside: "Beside") -> bool:
+        """Starts and announces the stages beside, where there are any and they have not begun;
+        whether they begin now."""
+        begins = beside.start()
+        if begins:
             self._announce(beside.stages, "beside the others")
+        return begins
 
     def wait(self, beside: "Beside") -> None:
         """Waits for the stages beside, where they have not ended."""

@@ -53,6 +53,36 @@ class Compared:
     miou: float
 
 
+class _Reference:
+    """What the reference predicts of its float64 outputs, image by image, each once."""
+
+    def __init__(self, config: ModelConfig, inputs: Inputs, outputs: Outputs) -> None:
+        self.config, self.inputs, self.outputs = config, inputs, outputs
+        self._predictions: dict[int, Prediction] = {}
+        self._certain: dict[tuple[int, int, type], Certain] = {}
+
+    def prediction(self, index: int) -> Prediction:
+        """All that this configuration predicts of an image."""
+        if index not in self._predictions:
+            results = family_of(self.config).results(self.config)
+            found = _predict(self.config, self.inputs, REFERENCE, self.outputs, index, results)
+            self._predictions[index] = found
+        return self._predictions[index]
+
+    def certain(self, index: int, moved: Outputs, dtype: type) -> Certain:
+        """The decisions that a run like `moved`, which outlives this object, may not change."""
+        key = index, id(moved), dtype
+        if key not in self._certain:
+            tensors = (
+                _tensors(self.config, REFERENCE, one, index) for one in (self.outputs, moved)
+            )
+            size = self.inputs.sizes[index]
+            self._certain[key] = certain_decisions(
+                self.config, *tensors, self.inputs.padded, size, size, dtype
+            )
+        return self._certain[key]
+
+
 def inference_claims(
     config: ModelConfig,
     inputs: Inputs,
@@ -68,14 +98,14 @@ def inference_claims(
     its roundings moved, at least one; port: the port's in float64; singles: by execution, the
     float32 reference's and the float32 port's outputs.
     """
-    claims = []
+    claims, known = [], _Reference(config, inputs, reference)
     for name, moved, theirs in (
         ("float64", floors, port),
         *((name, [own], theirs) for name, (own, theirs) in singles.items()),
     ):
         dtype = np.float64 if name == "float64" else np.float32
         try:
-            found = _compare(config, inputs, reference, moved, theirs, dtype)
+            found = _compare(known, moved, theirs, dtype)
         except InputError as error:
             claims.append(_unusable_claim(name, str(error), command))
             continue
@@ -86,35 +116,44 @@ def inference_claims(
 
 
 def _compare(
-    config: ModelConfig,
-    inputs: Inputs,
-    reference: Outputs,
-    moved: Sequence[Outputs],
-    port: Outputs,
-    dtype: type,
+    reference: _Reference, moved: Sequence[Outputs], port: Outputs, dtype: type
 ) -> list[Compared]:
     """Every image of the batch; scores are compared in float64 only."""
+    config, inputs = reference.config, reference.inputs
     results = family_of(config).results(config)
     found = []
-    for index, size in enumerate(inputs.sizes):
-        where = (inputs.padded, size, size)
+    for index in range(len(inputs.sizes)):
 
-        def predict(side: str, outputs: Outputs, wanted: tuple[str, ...], index=index, where=where):
-            tensors, frame = _tensors(config, side, outputs, index), Frame(*where, where[-1])
-            return implementation(side).predict(tensors, config, frame, wanted)
+        def predict(side: str, outputs: Outputs, wanted: tuple[str, ...], index=index):
+            return _predict(config, inputs, side, outputs, index, wanted)
 
-        exact, *near = (_tensors(config, REFERENCE, one, index) for one in (reference, *moved))
-        certain = _in_all([certain_decisions(config, exact, one, *where, dtype) for one in near])
+        certain = _in_all([reference.certain(index, one, dtype) for one in moved])
         verdict = None
         if dtype is np.float64:
-            scores = predict(REFERENCE, reference, ("scores",)).scores
+            scores = predict(REFERENCE, reference.outputs, ("scores",)).scores
             floor = worst(gap(predict(REFERENCE, one, ("scores",)).scores, scores) for one in moved)
             ported = gap(predict(PORT, port, ("scores",)).scores, scores)
             verdict = function_verdict(f"image {index}: class scores", ported, floor)
             del scores
-        predictions = [predict(REFERENCE, reference, results), predict(PORT, port, results)]
+        predictions = [reference.prediction(index), predict(PORT, port, results)]
         found.append(_compared(config, verdict, predictions, certain))
     return found
+
+
+def _predict(
+    config: ModelConfig,
+    inputs: Inputs,
+    side: str,
+    outputs: Outputs,
+    index: int,
+    wanted: tuple[str, ...],
+) -> Prediction:
+    """What a side makes of its outputs for one image."""
+    size = inputs.sizes[index]
+    frame = Frame(inputs.padded, size, size, size)
+    return implementation(side).predict(
+        _tensors(config, side, outputs, index), config, frame, wanted
+    )
 
 
 def _in_all(found: Sequence[Certain]) -> Certain:

@@ -1,8 +1,12 @@
 """How many threads both frameworks compute with."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from parity.errors import InputError
+
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 def set_threads(count: int | None) -> None:
@@ -22,6 +26,28 @@ def shared_cores(processes: int) -> dict[str, str]:
 
     What the environment says of threads already stays as it is.
     """
-    share = str(max(1, (os.cpu_count() or 1) // processes))
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    return {**dict.fromkeys(names, share), **os.environ}
+    return {**dict.fromkeys(THREADS, str(_share(processes))), **os.environ}
+
+
+@contextmanager
+def sharing_cores(processes: int) -> Iterator[None]:
+    """Within the context PyTorch here, and processes that start, leave `processes` their share.
+
+    More of PyTorch's threads than cores wait for each other at the end of each operation, which
+    takes eight times as long; TensorFlow's do not, and keep their number.
+    """
+    import torch
+
+    threads, added = torch.get_num_threads(), set(THREADS) - set(os.environ)
+    torch.set_num_threads(min(threads, _share(processes)))
+    os.environ.update(shared_cores(processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for name in added:
+            del os.environ[name]
+
+
+def _share(processes: int) -> int:
+    return max(1, (os.cpu_count() or 1) // processes)
