@@ -57,7 +57,9 @@ def gap(a: np.ndarray, b: np.ndarray, *, ulps: bool = False) -> Gap:
     Args:
         a, b: numpy arrays in the same axis order; never broadcast, never transposed. Integers
             and booleans must be equal. NaN and infinite numbers are values: a problem where only
-            one side has them, equal where both have.
+            one side has them, equal where both have. Where no two numbers differ by as
+            much as the smallest normal one of the narrower dtype, the gap is 0: below it TensorFlow
+            rounds to zero.
         ulps: also count float32 steps; needs `a` in float32.
     """
     if a.shape != b.shape:
@@ -123,7 +125,9 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
             place = tuple(int(i) + (part.start or 0) for i, part in zip(inner, block, strict=True))
     if not math.isfinite(squares + reference_squares):
         return _measure(a, b, ulps, 2.0**-600)
-    if scale == 1.0 and max(reference_squares, squares) < 1e-290 and max(peak, largest) > 0:
+    if scale == 1.0 and largest < _smallest_normal(a, b):
+        squares = largest = 0.0
+    elif scale == 1.0 and max(reference_squares, squares) < 1e-290 and max(peak, largest) > 0:
         return _measure(a, b, ulps, 2.0**600)
     where = [0] * a.ndim
     for axis, index in zip(order, place or (), strict=True):
@@ -142,6 +146,11 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
         ulps=None if steps is None else (*_percentiles(steps), most_steps),
         same_not_finite=alike,
     )
+
+
+def _smallest_normal(a: np.ndarray, b: np.ndarray) -> float:
+    """Of the narrower dtype: what is smaller is flushed to zero, or not, as a framework likes."""
+    return max(float(np.finfo(one.dtype).tiny) for one in (a, b))
 
 
 def _zero_where_alike(a: np.ndarray, b: np.ndarray) -> int:
