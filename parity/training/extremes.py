@@ -5,7 +5,7 @@ overflow is right on usual outputs.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,13 +37,16 @@ NOTHING = 1e-30  # a gradient as small as this is none, where the reference's is
 NO_FLOOR = Gap(0.0, 0.0)
 SEEDS = (0, 1, 2, 3)  # of the moved runs by which a gap beyond one rounding is judged
 Values = Mapping[str, Tap | np.ndarray]
+Turn = Callable[[Values], Values]
 
 
-def extreme_loss_claim(step: ReferenceStep, port: Side, recorder: Any, command: str) -> list[Claim]:
+def extreme_loss_claim(
+    step: ReferenceStep, port: Side, recorder: Any, command: str, turn: Turn | None = None
+) -> list[Claim]:
     """That on extreme outputs every term of the loss and its gradients are the same in float64.
 
-    `recorder` is the port's, of its forward pass. No claim where the reference's loss cannot be
-    computed on any.
+    `recorder` is the port's, of its forward pass; `turn` as of `moved_gaps`. No claim where the
+    reference's loss cannot be computed on any.
     """
     verdicts: dict[str, Verdict] = {}
     wrong: list[tuple[str, tuple[Any, Any, Any]]] = []
@@ -53,7 +56,7 @@ def extreme_loss_claim(step: ReferenceStep, port: Side, recorder: Any, command: 
         names = {key: f"{key} given outputs {kind}" for key in gaps}
         found = {key: gradient_verdict(names[key], one, NO_FLOOR) for key, one in gaps.items()}
         if any(one.fails for one in found.values()):
-            floors = moved_gaps(step.side, step.forward, taps, exact)
+            floors = moved_gaps(step.side, step.forward, taps, exact, turn)
             if kind == ALIKE:
                 floors = {key: worst((one, _of_alike(taps))) for key, one in floors.items()}
             found = {
@@ -94,7 +97,11 @@ def _of_alike(taps: Mapping[str, Tap]) -> Gap:
 
 
 def extreme_precision_claim(
-    step: ReferenceStep, sides: tuple[Side, Side], execution: str, command: str
+    step: ReferenceStep,
+    sides: tuple[Side, Side],
+    execution: str,
+    command: str,
+    turn: Turn | None = None,
 ) -> list[Claim]:
     """The same in float32: as exact as the reference's own; `sides` are both in float32."""
     single, port = sides
@@ -121,7 +128,7 @@ def extreme_precision_claim(
 
         found = judged({})
         if any(one.fails for one in found.values()):
-            found = judged(moved_gaps(single, recorders[0], taps, exact))
+            found = judged(moved_gaps(single, recorders[0], taps, exact, turn))
         verdicts |= found
     if not verdicts:
         return []
@@ -204,12 +211,20 @@ def _gap(ours: Any, exact: Any) -> Gap:
 
 
 def moved_gaps(
-    side: Side, recorder: Any, taps: Mapping[str, Tap], exact: Mapping[str, Any]
+    side: Side,
+    recorder: Any,
+    taps: Mapping[str, Tap],
+    exact: Mapping[str, Any],
+    turn: Turn | None = None,
 ) -> dict[str, Gap]:
     """The largest gaps when outputs move by up to one unit in the last place.
 
     Each number by itself, and each slice together: sums over a slice whose numbers move apart
     hardly change, and do not show that a loss decides between equal slices.
+
+    `turn` puts outputs, and what a loss makes of them, in another order, and back: one that the
+    loss does not tell from theirs, but that shows where it decides between what costs the same
+    whatever rounding does, as probabilities do that are 0 or 1.
     """
     runs = []
     for seed, move in itertools.product(SEEDS, (_moved, _moved_together)):
@@ -218,6 +233,9 @@ def moved_gaps(
             for index, (key, tap) in enumerate(taps.items())
         }
         runs.append(on_outputs(side, recorder, moved, "eager"))
+    turned = on_outputs(side, recorder, turn(taps), "eager") if turn else None
+    if turned and not isinstance(turned, str):
+        runs.append(turn(turned))
     return {key: worst(_gaps(run, exact)[key] for run in runs) for key in exact}
 
 

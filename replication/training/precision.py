@@ -12,7 +12,13 @@ from parity.judge import BFLOAT16, PRECISION_FACTOR, precision_verdict
 from parity.judging.alone import narrowed
 from parity.metrics import gap, worst
 from parity.on_disk import TraceOnDisk
-from parity.training.extremes import extreme_loss_claim, extreme_precision_claim
+from parity.trace import Tap
+from parity.training.extremes import (
+    Turn,
+    Values,
+    extreme_loss_claim,
+    extreme_precision_claim,
+)
 from parity.training.measured import NOTHING_DROPPED, TWINS, Floored
 from parity.training.measured import ReferenceStep as EngineStep
 from parity.training.precision import (
@@ -93,7 +99,26 @@ def extreme_claims(step: EngineStep, port: PortStep, command: str) -> list[Claim
     forward = side.recorder("eager", NOTHING_DROPPED)
     with side.training() as inputs:
         forward(inputs, lambda tap: None)
-    return [of_the_criterion(one) for one in extreme_loss_claim(step, side, forward, command)]
+    found = extreme_loss_claim(step, side, forward, command, _turn(step))
+    return [of_the_criterion(one) for one in found]
+
+
+def _turn(step: EngineStep) -> Turn | None:
+    """The other order of queries, where a matching gives them targets: which of two queries that
+    cost the same is matched is the solver's."""
+    if family_of(step.side.model.config).matching(step.side.model.config) is None:
+        return None
+    return queries_reversed
+
+
+def queries_reversed(values: Values) -> Values:
+    """Outputs [N,Q,...], or gradients for them, with their queries in the reverse order."""
+    return {
+        key: dataclasses.replace(one, array=np.ascontiguousarray(one.array[:, ::-1]))
+        if isinstance(one, Tap)
+        else one
+        for key, one in values.items()
+    }
 
 
 def float32_claims(
@@ -167,7 +192,7 @@ def judged(
         if reference.pairs is not None:
             found.append(cost_claim(reference, single.model, targets, execution, command))
         found += precision_claims(step, measured, side, execution, command)
-        found += extreme_precision_claim(step, (single, side), execution, command)
+        found += extreme_precision_claim(step, (single, side), execution, command, _turn(step))
         found = [of_the_criterion(one) for one in found]
         update = update_precision_claim(step, single, side, execution, command)
         claims += [*_in_order(found), update]
