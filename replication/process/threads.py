@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from parity.errors import InputError
 
-THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+PYTORCH = "OMP_NUM_THREADS"
+THREADS = (PYTORCH, "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 def set_threads(count: int | None) -> None:
@@ -31,22 +32,24 @@ def shared_cores(processes: int) -> dict[str, str]:
 
 @contextmanager
 def sharing_cores(processes: int) -> Iterator[None]:
-    """Within the context PyTorch here, and processes that start, leave `processes` their share.
+    """Within the context PyTorch computes with one of `processes` shares of the cores, here and in
+    processes that start, unless the environment says how many threads it has.
 
-    More of PyTorch's threads than cores wait for each other at the end of each operation, which
+    More of its threads than cores wait for each other at the end of each operation, which then
     takes eight times as long; TensorFlow's do not, and keep their number.
     """
     import torch
 
-    threads, added = torch.get_num_threads(), set(THREADS) - set(os.environ)
-    torch.set_num_threads(min(threads, _share(processes)))
-    os.environ.update(shared_cores(processes))
+    threads, told = torch.get_num_threads(), PYTORCH in os.environ
+    share = min(threads, _share(processes))
+    torch.set_num_threads(share)
+    os.environ.setdefault(PYTORCH, str(share))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        for name in added:
-            del os.environ[name]
+        if not told:
+            del os.environ[PYTORCH]
 
 
 def _share(processes: int) -> int:

@@ -34,7 +34,7 @@ def test_sharing_cores_ends_with_its_context():
     try:
         with threads.sharing_cores(2):
             assert torch.get_num_threads() == 2
-            assert started() == str(["2"] * 3)
+            assert started() == str(["2", None, None])
         assert torch.get_num_threads() == 4
         assert started() == str([None] * 3)
     finally:
@@ -43,9 +43,9 @@ def test_sharing_cores_ends_with_its_context():
 
 @pytest.mark.usefixtures("four_cores")
 def test_what_the_environment_says_of_threads_stays(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv(threads.PYTORCH, "3")
     with threads.sharing_cores(4):
-        assert os.environ["OMP_NUM_THREADS"] == "3"
-        assert os.environ["TF_NUM_INTRAOP_THREADS"] == "1"
-    assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert os.environ[threads.PYTORCH] == "3"
+    assert os.environ[threads.PYTORCH] == "3"
+    assert threads.shared_cores(4)[threads.PYTORCH] == "3"
     assert threads.shared_cores(8)["TF_NUM_INTEROP_THREADS"] == "1"
