@@ -52,5 +52,11 @@ def sharing_cores(processes: int) -> Iterator[None]:
             del os.environ[PYTORCH]
 
 
+def told_threads() -> int:
+    """How many threads the environment gives PyTorch; 0 where it says nothing of them."""
+    told = os.environ.get(PYTORCH, "")
+    return int(told) if told.isdigit() else 0
+
+
 def _share(processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // processes)

@@ -219,6 +219,7 @@ def scenes(story: Story) -> list[Path]:
 
 def training(story: Story) -> list[Path]:
     """Both trainers from the same weights on the same scenes, in float64, one after the other."""
+    from replication.process.threads import told_threads
     from replication.runs.trainers import Request, train
     from replication.sides.side import SIDES
 
@@ -230,7 +231,7 @@ def training(story: Story) -> list[Path]:
         "dtype": "float64",  # in which so few updates amplify no rounding to another prediction
         "seed": 0,
     }
-    request = Request(story.kept / "runs", SIDES, given, visible=False)
+    request = Request(story.kept / "runs", SIDES, given, threads=told_threads(), visible=False)
     with story.steps(f"train both sides for {story.scale.training_steps} steps"):
         folders = train(request)
     return list(folders.values())

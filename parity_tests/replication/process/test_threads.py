@@ -32,8 +32,9 @@ def test_sharing_cores_ends_with_its_context():
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
+        assert threads.told_threads() == 0
         with threads.sharing_cores(2):
-            assert torch.get_num_threads() == 2
+            assert torch.get_num_threads() == threads.told_threads() == 2
             assert started() == str(["2", None, None])
         assert torch.get_num_threads() == 4
         assert started() == str([None] * 3)
