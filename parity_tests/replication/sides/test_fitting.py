@@ -30,7 +30,7 @@ def test_an_audit_takes_the_config_that_fits_its_weights(tmp_path, parity, monke
         asked.append(request.config.name)
         raise InputError("nothing is audited")
 
-    monkeypatch.setattr("replication.commands.audit.audit", audit)
+    monkeypatch.setattr("replication.forward.run.audit", audit)
     state = load_weights("seeded:0", zoo.model_config("scenes_tiny")).state
     path = write_safetensors(tmp_path / "any.safetensors", dict(state))
     parity("audit", "--weights", path)
