@@ -125,10 +125,10 @@ def _measure(a: np.ndarray, b: np.ndarray, ulps: bool, scale: float) -> Gap:
             place = tuple(int(i) + (part.start or 0) for i, part in zip(inner, block, strict=True))
     if not math.isfinite(squares + reference_squares):
         return _measure(a, b, ulps, 2.0**-600)
-    if scale == 1.0 and largest < _smallest_normal(a, b):
-        squares = largest = 0.0
-    elif scale == 1.0 and max(reference_squares, squares) < 1e-290 and max(peak, largest) > 0:
+    if scale == 1.0 and max(reference_squares, squares) < 1e-290 and max(peak, largest) > 0:
         return _measure(a, b, ulps, 2.0**600)
+    if largest < _smallest_normal(a, b) * scale:
+        squares = largest = 0.0
     where = [0] * a.ndim
     for axis, index in zip(order, place or (), strict=True):
         where[axis] = index

@@ -75,6 +75,7 @@ def test_gap_of_tiny_and_huge_numbers(factor):
     a = np.array([3.0, 4.0, 1.0, 0.0]) * factor
     assert gap(a, b).l2 == pytest.approx(0.2, rel=1e-3)
     assert gap(b, b).l2 == 0.0
+    assert gap(b, b).peak == pytest.approx(gap(a, b).peak) == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
