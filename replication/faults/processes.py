@@ -11,17 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.errors import InputError
 from replication.faults.lookup import benches_of, chosen_faults
 from replication.faults.runs import Notes, run_faults
+from replication.process.refusals import LAST_LINES, check_status, status_of
 from replication.process.threads import shared_cores
 
 if TYPE_CHECKING:
     from parity.faults import Fault
 
 FAULTS_OF_A_PROCESS = 32  # so that what frameworks keep of benches that are gone stays bounded
-LAST_LINES = 12
-WRONG_INPUT = 2
 
 
 def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) -> None:
@@ -122,10 +120,7 @@ class _Children:
                     print(f"[{self.known}/{self.total}] {outcome}", file=sys.stderr, flush=True)
             code = child.wait()
             self.running.discard(child)
-        if code == WRONG_INPUT:
-            raise InputError(*json.loads(said[-1]))
-        if code:
-            raise RuntimeError(f"a process that planted {ids[0]} ended with {code}: {said}")
+        check_status(code, said, f"a process that planted {ids[0]}")
 
 
 def main() -> int:
@@ -134,12 +129,12 @@ def main() -> int:
     case = wanted["case"]
     chosen = chosen_faults(wanted["ids"], case["catalogue"])
     notes = Notes(Path(wanted["notes"]), case)
-    try:
-        run_faults(chosen, case["config"], case["size"], benches_of(case["catalogue"]), notes)
-    except InputError as error:
-        print(json.dumps([line.strip() for line in str(error).splitlines()]), file=sys.stderr)
-        return WRONG_INPUT
-    return 0
+
+    def plant() -> None:
+        benches = benches_of(case["catalogue"])
+        run_faults(chosen, case["config"], case["size"], benches, notes)
+
+    return status_of(plant)
 
 
 if __name__ == "__main__":

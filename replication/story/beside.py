@@ -18,16 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from parity.errors import InputError
 from parity.records import parts, typed
 from parity.steps import Steps
 from replication.console.progress import without_notes
+from replication.process.refusals import check_status, status_of
 from replication.process.threads import shared_cores
 from replication.story.progress import Finished
 from replication.story.stages import STAGES, Scale, Stage, Story
-
-LAST_LINES = 12
-WRONG_INPUT = 2
 
 
 class Beside:
@@ -86,8 +83,7 @@ class Beside:
         return found
 
     def wait(self) -> None:
-        """Waits until every stage has ended; raises as `check`."""
-        self.start()
+        """Waits until the process has ended, where it has begun; raises as `check`."""
         if self._child is not None:
             self._child.wait()
             self.check()
@@ -98,10 +94,7 @@ class Beside:
         if not code:
             return
         said = self._errors.read_text(encoding="utf-8", errors="replace")
-        said = said.splitlines()[-LAST_LINES:]
-        if code == WRONG_INPUT:
-            raise InputError(*json.loads(said[-1]))
-        raise RuntimeError(f"a process beside ended with {code}: {said}")
+        check_status(code, said.splitlines(), "a process beside")
 
     def end(self) -> None:
         """Ends the process, where it is at work."""
@@ -140,12 +133,7 @@ def main() -> int:
     """Tells what standard input names; 2 where a stage raises InputError."""
     without_notes()
     story = json.load(sys.stdin)
-    try:
-        tell(story.pop("names"), story)
-    except InputError as error:
-        print(json.dumps([line.strip() for line in str(error).splitlines()]), file=sys.stderr)
-        return WRONG_INPUT
-    return 0
+    return status_of(lambda: tell(story.pop("names"), story))
 
 
 if __name__ == "__main__":
