@@ -17,6 +17,9 @@ MARGINAL, MORE = 8.0, 12
 reference: where one number that is rounded early decides what comes later, the errors of two runs
 are two draws, whose ratio has no bound."""
 METRICS = ("l2", "max")
+DECISIONS = "decisions"
+"""The metric of a float32 gradient that counts its elements that are zero on one side only, because
+a ReLU or a maximum next to a tie let another element through."""
 BFLOAT16 = "bfloat16"
 """The execution in which a model multiplies in bfloat16, and keeps its weights in float32."""
 MIXED = "mixed_bfloat16"
@@ -224,6 +227,24 @@ def precision_verdict(
     return _verdict(key, "same_precision", found, bases, problem, limits)
 
 
+def decided_otherwise(
+    verdict: Verdict, count: int, most: int, rest: Verdict | None = None
+) -> Verdict:
+    """The verdict of `same_precision` on a gradient at or behind elements that are zero on one side
+    only: not decided where the reference's own runs have as many, within the same factor.
+
+    Args:
+        verdict: on the gradient, which fails.
+        count: how many such elements the port has there. most: a run of the reference, at most.
+        rest: where they are this gradient's own, the verdict on all its other elements, which must
+            pass.
+    """
+    measured = {**verdict.measured, DECISIONS: (float(count), float(most))}
+    if rest is not None:
+        measured |= {f"{metric} of the rest": rest.measured[metric] for metric in METRICS}
+    return judge_again(verdict.key, verdict.claim, measured, verdict.problem, detail=verdict.detail)
+
+
 def least_floor(found: Gap, floor: Gap, dtype: str) -> dict[str, float]:
     """The floor of each metric, at least what one rounding of the tap itself can make.
 
@@ -348,8 +369,11 @@ def _thresholds(
     if claim == "same_precision":
         ratio = limits.float32_ratio
         rule = f"{ratio:g} x the larger of the reference's error and its floor, "
+        count, most = measured.get(DECISIONS, (0.0, 0.0))
+        # What one more or less that comes through makes has no bound.
+        unbounded = METRICS if 0.0 < count <= ratio * most else ()
         return {
-            m: Threshold(ratio * b, b, f"{rule}{b:.2g}", ratio * b)
+            m: Threshold(ratio * b, b, f"{rule}{b:.2g}", math.inf if m in unbounded else ratio * b)
             for m, (_, b) in measured.items()
         }
     if claim == "same_decisions":

@@ -12,6 +12,7 @@ from parity.localise import ReferenceRecorder
 from parity.masks import Masks
 from parity.metrics import Gap
 from parity.names import Naming
+from parity.pairing import Comparison
 from parity.trace import Axes, Tap
 from parity.weights import Variable
 
@@ -28,6 +29,7 @@ class MeasureFloors(Protocol):
         seeds: Sequence[int] = (0,),
         reorder: bool = True,
         observe: Callable[[Any], None],
+        compare: Callable[[Mapping[str, Tap]], Comparison] = Comparison,
     ) -> dict[str, Gap]: ...
 
 

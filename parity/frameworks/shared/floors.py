@@ -94,22 +94,24 @@ def measure_floors(
     seeds: Sequence[int] = (0,),
     reorder: bool = True,
     observe: Callable[[Any], None] = lambda outputs: None,
+    compare: Callable[[Mapping[str, Tap]], Comparison] = Comparison,
 ) -> dict[str, Gap]:
     """How far rounding alone moves each tap of a model from the same taps of `reference`.
 
     The model is run once per seed with inputs and weights moved by up to one unit in the last
     place, and once with its sums reordered; the largest gap of each tap counts. With a float64
     model and its own trace this is the floor of the float64 claim; with a float32 model and the
-    float64 trace that of the float32 claim. `observe` receives the outputs of each of these runs.
+    float64 trace that of the float32 claim. `observe` receives the outputs of each of these runs,
+    `compare` makes what compares its taps with those of `reference`.
     """
     found: list[dict[str, Gap]] = []
     for seed in seeds:
-        comparison = Comparison(reference)
+        comparison = compare(reference)
         with recorder.moved("", seed):
             observe(recorder(perturb_inputs(inputs, seed), comparison)[0])
         found.append(comparison.gaps)
     if reorder:
-        comparison = Comparison(reference)
+        comparison = compare(reference)
         with recorder.reordered():
             observe(recorder(inputs, comparison)[0])
         found.append(comparison.gaps)
