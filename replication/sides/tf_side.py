@@ -55,7 +55,7 @@ def with_products(passes: int) -> Implementation:
 
 
 def _build_rounded(passes: int, config: ModelConfig, weights: Weights, dtype: str) -> Any:
-    from tf_impl.tpu.products import RoundedProducts
+    from tf_impl.tpu.rounded_products import RoundedProducts
 
     outputs = family_of(config).outputs
     names = (outputs.pixels,) if config.is_per_pixel else (outputs.classes, outputs.masks)

@@ -5,7 +5,8 @@ import pytest
 from ml_dtypes import bfloat16
 
 from parity.errors import InputError
-from tf_impl.tpu.products import DEPTHS, RoundedProducts, check_passes
+from tf_impl.tpu.products import DEPTHS, check_passes
+from tf_impl.tpu.rounded_products import RoundedProducts
 
 FLOAT32 = 2.0**-24
 LEFT = {1: 2.0**-9, 3: 2.0**-17, 6: FLOAT32}
