@@ -71,6 +71,13 @@ def command(
             "--plant", help="Make mistakes in the executed reduction, too, which must be noticed."
         ),
     ] = False,
+    products: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="1, 3 or 6: execute it, too, with products of float32 in so many passes of "
+            "bfloat16, as a TPU makes them; may be repeated."
+        ),
+    ] = None,
     published: Annotated[
         bool,
         typer.Option(
@@ -122,7 +129,11 @@ def command(
     if execute:
         asked = (image_size or EXECUTED_SIZE, per_core_batch, replicas, steps, targets)
         asked += (micro_batches,)
-        _execute(entry, precision, asked, plant, out, as_json)
+        _execute(entry, precision, asked, plant, tuple(products or ()), out, as_json)
+    if products:
+        raise InputError(
+            "--products needs --execute", "what is compiled for a TPU has the products of its chip"
+        )
     if plant:
         raise InputError("--plant needs --execute", "mistakes are made in an executed program")
     request = Request(
@@ -149,6 +160,7 @@ def _execute(
     precision: str,
     asked: tuple[str, int, int, int, int, int],
     plant: bool,
+    products: tuple[int, ...],
     out: Path | None,
     as_json: bool,
 ) -> NoReturn:
@@ -173,6 +185,7 @@ def _execute(
         targets=targets,
         parts=parts,
         plant=plant,
+        products=products,
         command=options.command_line(),
     )
     result = execution.executed_step(request, options.say)
@@ -188,6 +201,12 @@ def _told(result: "ExecutionResult") -> str:
         lines += [f"  likely: {cause}" for cause in claim.causes]
     for wrong in result.wrong_reductions:
         lines.append(f"planted, {wrong.what}: {wrong.cause or 'not named'}")
+    for one in result.rounded_products:
+        made = f"products in {one.passes} of bfloat16" if one.passes else "products as they are"
+        lines.append(
+            f"{made}: loss {one.losses[0]:.2g}, gradients {one.gradients:.2g}, weights after "
+            f"{result.steps} updates {one.weights:.2g} from float64"
+        )
     return "\n".join([*lines, f"verdict: {result.verdict}"])
 
 

@@ -30,7 +30,7 @@ from replication.tpu.stepping import (
     twins,
 )
 from replication.tpu.training_case import Case, training_case
-from reports.chapters.execution import ExecutionResult, Rule, WrongReduction
+from reports.chapters.execution import ExecutionResult, RoundedProducts, Rule, WrongReduction
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
@@ -55,7 +55,8 @@ class Request:
     """What is executed: one entry of the zoo, `replicas` of `per_replica` images of `size` each.
 
     A replica's images are computed in `parts`. With `plant`, every mistake of
-    `tf_impl.tpu.reductions.WRONG` is made in the program, too.
+    `tf_impl.tpu.reductions.WRONG` is made in the program, too; it is executed once more for each of
+    `products`, passes of bfloat16 in which products of float32 are made.
     """
 
     entry: "Entry"
@@ -67,6 +68,7 @@ class Request:
     targets: int = 100
     parts: int = 1
     plant: bool = False
+    products: tuple[int, ...] = ()
     command: str = "parity preflight --execute"
 
 
@@ -176,7 +178,10 @@ def executed_step(
     used, or JAX is not installed.
     """
     from parity.provenance import provenance
+    from tf_impl.tpu.products import check_passes
 
+    for passes in request.products:
+        check_passes(passes)
     case = training_case(
         request.entry,
         request.size,
@@ -185,7 +190,7 @@ def executed_step(
         request.targets,
     )
     case = replace(case, parts=request.parts)
-    rules, claims, planted = [], [], []
+    rules, claims, planted, rounded = [], [], [], []
     for rule, words in RULES.items():
         note(f"{rule}: {words}, in float64 and {request.precision}")
         beside = Beside(case, rule, _ranked(case, rule, request.precision))
@@ -212,6 +217,12 @@ def executed_step(
                 for identity in mistakes.WRONG
             ]
             claims.append(_noticed(planted, request.command))
+        if request.products and rule == "global":
+            rounded = [_rounded(0, found, beside.ranked.exact)]
+            for passes in request.products:
+                note(f"{rule}: executing it with products in {passes} of bfloat16")
+                again = _execute(case, lowered, products=passes)
+                rounded.append(_rounded(passes, again, beside.ranked.exact))
     return ExecutionResult(
         verdict="holds" if all_hold(claims) else "fails",
         claims=tuple(claims),
@@ -226,6 +237,7 @@ def executed_step(
         targets=request.targets,
         rules=tuple(rules),
         wrong_reductions=tuple(planted),
+        rounded_products=tuple(rounded),
         provenance=provenance(
             config=request.entry.name,
             config_sha256=case.config.digest,
@@ -284,7 +296,9 @@ def _indices(held: Mapping[int, int], variables: Mapping[str, Any]) -> dict[str,
     return {key: place for key, place in places.items() if place is not None}
 
 
-def _execute(case: Case, lowered: _Lowered, wrong: str = "", steps: int | None = None) -> Replicas:
+def _execute(
+    case: Case, lowered: _Lowered, wrong: str = "", steps: int | None = None, products: int = 0
+) -> Replicas:
     from replication.sides.tf_side import port_batch
     from tf_impl.tpu.execution import Given, execute
 
@@ -298,7 +312,7 @@ def _execute(case: Case, lowered: _Lowered, wrong: str = "", steps: int | None =
         batches.append([one.numpy() for one in (batch.images, batch.sizes, *targets)])
     kept = {step: [*lowered.weights.values()] for step in kept_steps(count)}
     kept[0] += lowered.moments.values()
-    executed = execute(lowered.program, Given(batches, kept, wrong, case.clip))
+    executed = execute(lowered.program, Given(batches, kept, wrong, case.clip, products))
     return Replicas(lowered, executed, case.clip)
 
 
@@ -461,6 +475,18 @@ def _planted(
         what=mistakes.WRONG[identity].what,
         found_by=tuple(one.id for one in failing),
         cause=causes[0] if causes else "",
+    )
+
+
+def _rounded(passes: int, found: Replicas, exact: Exact) -> RoundedProducts:
+    """How far the replicas' updates are from those in float64."""
+    measured = measured_updates(found, exact)
+    return RoundedProducts(
+        passes=passes,
+        losses=tuple(measured.losses.values()),
+        norm=measured.numbers[NORM].l2,
+        gradients=measured.whole,
+        weights=measured.weights[str(len(exact.numbers))],
     )
 
 

@@ -38,6 +38,24 @@ class WrongReduction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoundedProducts:
+    """How far updates are from float64, relative, whose products of float32 are made in so many
+    passes of bfloat16; 0 passes: as processors make them.
+
+    Args:
+        losses: of the total loss, at every update.
+        norm, gradients: of the first update's gradients, their norm and all together.
+        weights: of all weights together, after the last update.
+    """
+
+    passes: int
+    losses: tuple[float, ...]
+    norm: float
+    gradients: float
+    weights: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecutionResult(Result):
     """The step of several replicas, executed; `image_size` is (height, width)."""
 
@@ -53,6 +71,7 @@ class ExecutionResult(Result):
     micro_batches: int = 1
     rules: tuple[Rule, ...]
     wrong_reductions: tuple[WrongReduction, ...] = ()
+    rounded_products: tuple[RoundedProducts, ...] = ()
 
 
 def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
@@ -72,6 +91,8 @@ def chapter(one: Evidence, claims: Sequence[Claim]) -> Chapter:
     sections = [Section("What it was held to", (_rules(result.rules),))]
     if result.wrong_reductions:
         sections.append(Section("Mistakes planted in it", (_planted(result.wrong_reductions),)))
+    if result.rounded_products:
+        sections.append(Section("Products as a TPU makes them", (_rounded(result),)))
     return words.chapter(
         one,
         claims,
@@ -130,6 +151,32 @@ def _planted(planted: Sequence[WrongReduction]) -> Table:
     return Table("Mistakes in the reduction, planted in the lowered program", columns, rows)
 
 
+def _rounded(result: ExecutionResult) -> Table:
+    rows = tuple(
+        (
+            Cell(number(one.passes) if one.passes else "as they are", one.passes),
+            *(
+                Cell(number(value), value)
+                for value in (one.losses[0], one.norm, one.gradients, max(one.losses), one.weights)
+            ),
+        )
+        for one in result.rounded_products
+    )
+    columns = (
+        Column("Passes of bfloat16", numeric=True),
+        Column("Loss of the first update", numeric=True),
+        Column("Norm of its gradients", numeric=True),
+        Column("Its gradients", numeric=True),
+        Column("Loss of any update", numeric=True),
+        Column("Weights after the last", numeric=True),
+    )
+    return Table(
+        "Relative gaps from float64, where products of float32 are made of parts of bfloat16",
+        columns,
+        rows,
+    )
+
+
 def recheck_execution(result: ExecutionResult) -> Iterator[Difference]:
     yield from differing_verdict(result, "holds", "fails")
     for index, rule in enumerate(result.rules):
@@ -176,6 +223,14 @@ KIND = Kind(
         **dict.fromkeys(
             ("wrong_reductions.*.id", "wrong_reductions.*.what", "wrong_reductions.*.found_by"),
             "what was planted, and which claims it failed",
+        ),
+        **dict.fromkeys(
+            (
+                *("rounded_products.*.passes", "rounded_products.*.losses.*"),
+                *("rounded_products.*.norm", "rounded_products.*.gradients"),
+                "rounded_products.*.weights",
+            ),
+            "what rounded products make of the updates",
         ),
     },
     derived=None,

@@ -52,12 +52,15 @@ class Given:
         kept: by step, counted from 0, indices among `Program.captured` of variables to keep.
         wrong: a mistake of `tf_impl.tpu.reductions.WRONG` to plant, or "".
         clip: the norm that gradients are clipped to, which one of the mistakes needs.
+        products: passes of bfloat16 in which products of float32 are made, as
+            `tf_impl.tpu.products` says, or 0 for as they are.
     """
 
     batches: Sequence[Sequence[np.ndarray]]
     kept: Mapping[int, Sequence[int]]
     wrong: str = ""
     clip: float | None = None
+    products: int = 0
 
 
 def execute(program: Program, given: Given) -> Executed:
@@ -74,6 +77,7 @@ def execute(program: Program, given: Given) -> Executed:
         "kept": given.kept,
         "wrong": given.wrong,
         "clip": given.clip,
+        "products": given.products,
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tf_impl.tpu.compiler import options_for, stable_module
+from tf_impl.tpu.products import rewrite
 from tf_impl.tpu.reductions import plant
 
 REQUEST, PROGRAM, GIVEN, FOUND = "request.json", "program.hlo", "given.npz", "found.npz"
@@ -34,8 +35,8 @@ class Execution:
     """The program of a folder, compiled for as many processors as it has replicas."""
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
-        """`request` has replicas, steps, results, kept (indices of variables by step), wrong and
-        clip."""
+        """`request` has replicas, steps, results, kept (indices of variables by step), wrong, clip
+        and products (passes of bfloat16, or 0)."""
         import jax
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -58,6 +59,8 @@ class Execution:
             module = stable_module((self.folder / PROGRAM).read_bytes())
             if self.request["wrong"]:
                 plant(module, self.request["wrong"], replicas, self.request["clip"])
+            if self.request["products"]:
+                rewrite(module, self.request["products"])
             changed = [
                 (one["alias"]["parameter_number"].value, one["output_index"][0])
                 for one in module.operation.attributes["mhlo.input_output_alias"]

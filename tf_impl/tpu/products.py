@@ -18,7 +18,7 @@ DEPTHS = {1: 0, 3: 1, 6: 2}
 EXPONENT, MANTISSA = 8, 7
 """Bits of bfloat16."""
 
-_PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
+_PRODUCTS = ("stablehlo.dot", "stablehlo.dot_general", "stablehlo.convolution")
 
 
 def rewrite(module: Any, passes: int) -> None:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from tf_impl.tpu.execution import Given, execute
 from tf_impl.tpu.lowering import lower
+from tf_impl.tpu.products import DEPTHS
 from tf_impl.tpu.reductions import COUNTS, GRADIENTS, WRONG
 
 REPLICAS, CLIP, RATE = 3, 0.5, 0.1
@@ -86,10 +88,10 @@ EXPECTED = {
 }
 
 
-def run(program, wrong="", steps=1):
+def run(program, wrong="", steps=1, products=0):
     """Executes the program on the first batches."""
     kept = {step: [0, 1] for step in range(steps)}
-    given = Given([[batch] for batch in BATCHES[:steps]], kept, wrong, CLIP)
+    given = Given([[batch] for batch in BATCHES[:steps]], kept, wrong, CLIP, products)
     return execute(program[0], given)
 
 
@@ -154,6 +156,22 @@ def test_counts_apart_divide_every_loss_by_its_own(program):
     wanted = [loss for loss, _ in found]
     np.testing.assert_allclose(executed.results[0]["loss"], wanted, rtol=ROUNDINGS)
     assert near(executed, [added(found)] * REPLICAS)
+
+
+@pytest.mark.parametrize("passes", DEPTHS)
+def test_products_of_the_step_are_those_of_parts(program, passes):
+    """The weights are exact in bfloat16, so that a loss tells what is left of the batch."""
+    left, kept = BATCHES[0], np.zeros_like(BATCHES[0], np.float64)
+    for _ in range(DEPTHS[passes] + 1):
+        part = left.astype(bfloat16).astype(np.float32)
+        left, kept = left - part, kept + part
+    total = np.abs(BATCHES[0]).sum()
+    out = kept @ STARTS[0] + STARTS[1]
+    wanted = [np.square(one).sum() / total for one in np.split(out, REPLICAS)]
+    found = run(program, products=passes).results[0]["loss"]
+    np.testing.assert_allclose(found, wanted, rtol=ROUNDINGS)
+    whole = [loss for loss, _ in shares(BATCHES[0], STARTS)]
+    assert np.allclose(found, whole, rtol=ROUNDINGS, atol=0) == (passes > 1)
 
 
 def test_sums_are_told_apart_by_what_they_add_up(program):

@@ -138,7 +138,7 @@ def request(**named):
 
 @pytest.fixture(scope="module")
 def result():
-    return executed_step(request(steps=2))
+    return executed_step(request(steps=2, products=(1,)))
 
 
 def test_replicas_make_the_updates_of_one_process_and_of_ranks(result):
@@ -171,6 +171,22 @@ def test_an_execution_is_drawn_and_verified(result, tmp_path):
     assert verify(tmp_path / "report").problems == ()
     text = (tmp_path / "report" / "report.md").read_text()
     assert "2 updates of 2 replicas, executed" in text
+    assert "Products as a TPU makes them" in text
+
+
+def test_products_of_one_pass_take_updates_further_from_float64(result):
+    whole, one = result.rounded_products
+    assert (whole.passes, one.passes) == (0, 1)
+    assert [len(row.losses) for row in (whole, one)] == [2, 2]
+    for exact, rounded in ((whole.losses[0], one.losses[0]), (whole.gradients, one.gradients)):
+        assert 1e-9 < exact < 1e-4 < 1e-3 < rounded < 1.0
+
+
+@pytest.mark.slow
+def test_products_of_six_passes_are_those_of_float32():
+    found = executed_step(request(steps=1, products=(1, 3, 6))).rounded_products
+    whole, one, three, six = (row.losses[0] for row in found)
+    assert six < 8 * whole < three < one / 8
 
 
 def test_a_rule_that_is_said_to_hold_is_judged_again(result):
@@ -210,6 +226,11 @@ def test_a_mistake_that_is_missed_fails_the_claim(planted):
     [
         (["--config", "tiny", "--execute"], "--replicas is 1"),
         (["--config", "tiny", "--plant"], "--plant needs --execute"),
+        (["--config", "tiny", "--products", "1"], "--products needs --execute"),
+        (
+            ["--config", "tiny", "--execute", "--replicas", "2", "--products", "2"],
+            "products are asked for in 2 passes",
+        ),
     ],
 )
 def test_wrong_words_of_an_execution_are_refused(words, fact):
