@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.judge import Verdict
-from parity.measurements import UNDECIDED, Margins, Matching, Measurement, of_json
+from parity.measurements import UNDECIDED, Margins, Matching, Measurement, Relative, of_json
 from parity.records import number
 
 
@@ -120,7 +120,9 @@ class Claim:
     def drowned(self) -> bool:
         """Whether what it measured is not decided: as far apart as rounding alone may be, though
         above the limit, or matched otherwise at the same cost."""
-        return self.verdict == UNDECIDED and isinstance(self.measured, Margins | Matching)
+        return self.verdict == UNDECIDED and isinstance(
+            self.measured, Margins | Matching | Relative
+        )
 
     def located(self, place: Place, *causes: str | None) -> "Claim":
         """With where it fails, and why where that is known; one that does not stays as it is."""

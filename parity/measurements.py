@@ -154,19 +154,39 @@ class Largest(Measurement):
 class Relative(Measurement):
     """(port's, reference's) numbers by name: the value is the largest relative gap.
 
-    A number that one side lacks (None) is infinitely far.
+    A number that one side lacks (None) is infinitely far. `floors` are, by name, the reference's
+    own relative gaps under moved roundings, where they were measured: what is above the limit, but
+    within `Limits.floor_factor` of them, is not decided.
     """
 
     rule = "relative"
     pairs: Mapping[str, Sequence[float | None]]
     limit: Limit
+    floors: Mapping[str, float] | None = None
+
+    def failing(self, limits: Limits = DEFAULT) -> list[str]:
+        """The names of what is further apart than the limit and than rounding explains."""
+        most = _limit(self.limit, limits)
+        floors = {name: number(value) for name, value in (self.floors or {}).items()}
+        explained = {name: limits.floor_factor * value for name, value in floors.items()}
+        return [
+            name
+            for name, found in self.gaps().items()
+            if not (found <= most or found <= explained.get(name, 0.0) < math.inf)
+        ]
+
+    def gaps(self) -> dict[str, float]:
+        """The relative gap of each pair."""
+        return {
+            name: relative_gap(*(None if one is None else number(one) for one in pair))
+            for name, pair in self.pairs.items()
+        }
 
     def _judge(self, limits: Limits) -> Judged:
-        pairs = [
-            [None if one is None else number(one) for one in pair] for pair in self.pairs.values()
-        ]
-        value = max((relative_gap(*pair) for pair in pairs), default=0.0)
-        return _at_most(value, self.limit, len(pairs), limits)
+        gaps, failing = self.gaps(), self.failing(limits)
+        value = max((gaps[name] for name in failing or gaps), default=0.0)
+        judged = _at_most(value, self.limit, len(gaps), limits)
+        return judged if failing else replace(judged, otherwise=UNDECIDED)
 
 
 @dataclass(frozen=True)

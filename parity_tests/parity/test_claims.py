@@ -9,7 +9,17 @@ import pytest
 from parity.assignment import Certificate
 from parity.claims import Claim, Place, claim, margin_claim
 from parity.judge import DEFAULT, Verdict, judge_again
-from parity.measurements import RULES, Findings, digest, judge, matching_place, of_json
+from parity.measurements import (
+    RULES,
+    UNDECIDED,
+    Findings,
+    Multiple,
+    Relative,
+    digest,
+    judge,
+    matching_place,
+    of_json,
+)
 from parity.records import strict
 
 PROOF = Certificate(2, 1.0, 1.0, 1e-12, "float64", ())
@@ -85,6 +95,28 @@ def test_a_tighter_limit_fails_what_held(rule, name, value):
 def test_what_is_no_measurement_is_refused(broken):
     with pytest.raises((KeyError, TypeError, ValueError)):
         judge(broken)
+
+
+@pytest.mark.parametrize(
+    ("gap", "floors", "verdict"),
+    [
+        (0.9e-12, None, "holds"),
+        (3e-12, None, "fails"),
+        (3e-12, {"a": 1e-13}, UNDECIDED),
+        (3e-12, {"a": 0.9e-13}, "fails"),
+        (3e-12, {"b": 1e-13}, "fails"),
+        (math.inf, {"a": math.inf}, "fails"),
+    ],
+)
+def test_a_relative_gap_that_the_reference_has_itself_is_not_decided(gap, floors, verdict):
+    limit = Multiple("loss_gap", 1)
+    one = Relative({"a": (1.0 + gap, 1.0), "b": (2.0, 2.0)}, limit, floors=floors)
+    assert one.judge().verdict == verdict
+    assert one.failing() == (["a"] if verdict == "fails" else [])
+    assert one.judge().value == pytest.approx(gap, rel=1e-3)
+    assert of_json(json.loads(json.dumps(strict(one.to_json())))).judge() == one.judge()
+    held = claim("id", "title", one, "why", "run")
+    assert held.drowned == (verdict == UNDECIDED)
 
 
 def test_value_and_step_of_a_running_ratio():

@@ -1,15 +1,18 @@
 """Faults that ports really have, planted in a training step: each is named, with its place."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
+import torch
 
 import tf_impl.criterion as tf_criterion
 import tf_impl.matcher as tf_matcher
 import tf_impl.train_step as tf_train_step
 from maskformer.data.images import batch_images, synthetic_image
 from maskformer.model import zoo
+from parity.measurements import UNDECIDED
 from parity.steps import Steps
 from replication.faults.catalogue import planted_steps as planted
 from replication.faults.catalogue.circumstances import normalise_over_replicas
@@ -17,6 +20,7 @@ from replication.faults.catalogue.planting import function, method
 from replication.faults.catalogue.training import greedy_assignment
 from replication.sides.tf_side import build_port, keyed
 from replication.sides.weights import load_weights
+from replication.training import losses
 from replication.training import step as training_audit
 from replication.training.dropout import dropout_claims
 from replication.training.port import port_step
@@ -148,6 +152,24 @@ def test_losses_without_targets_are_compared(sound):
         place, cause = failed(training_audit.step_claims(*sound, "test"))["train_losses"]
     assert place.startswith("criterion: loss_mask without targets, ")
     assert cause == "masks are divided by their number, which is 0"
+
+
+def test_losses_in_place_have_the_reference_s_own_floors(sound, monkeypatch):
+    """And where these explain a gap above the limit, nothing is called different; the twin is a gap
+    that they do not explain."""
+    reference, port = sound
+    before = {key: one.clone() for key, one in reference.model.state_dict().items()}
+    floors = losses._floors(reference)
+    assert set(floors) == {*reference.losses, losses.TOTAL}
+    assert 0 < max(floors.values()) < 1e-12
+    for key, one in reference.model.state_dict().items():
+        assert torch.equal(one, before[key]), key
+    moved = {name: value * (1 + 2e-12) for name, value in reference.losses.items()}
+    other = dataclasses.replace(reference, losses=moved)
+    monkeypatch.setattr(losses, "_floors", lambda given: floors)
+    assert losses.loss_claim(other, port, [], "test").fails
+    monkeypatch.setattr(losses, "_floors", lambda given: dict.fromkeys(floors, 1e-13))
+    assert losses.loss_claim(other, port, [], "test").verdict == UNDECIDED
 
 
 def test_a_milestone_one_iteration_late_is_named(monkeypatch):
