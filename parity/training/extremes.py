@@ -36,6 +36,8 @@ KINDS = ("up to 30", "up to 100", "up to 1000", "around a mean of 10000", ALIKE)
 NOTHING = 1e-30  # a gradient as small as this is none, where the reference's is exactly none
 NO_FLOOR = Gap(0.0, 0.0)
 SEEDS = (0, 1, 2, 3)  # of the moved runs by which a gap beyond one rounding is judged
+PIXELS = "DHW"
+"""Names of axes along which pixels lie."""
 Values = Mapping[str, Tap | np.ndarray]
 Turn = Callable[[Values], Values]
 
@@ -220,16 +222,21 @@ def moved_gaps(
     """The largest gaps when outputs move by up to one unit in the last place.
 
     Each number by itself, and each slice together: sums over a slice whose numbers move apart
-    hardly change, and do not show that a loss decides between equal slices.
+    hardly change, and do not show that a loss decides between equal slices. In float64 maps of
+    pixels are also moved by as many units as their sides are long: the place that a resize takes
+    a number from is rounded as coarsely, and where it is between two large numbers of opposite
+    signs that is all that is left.
 
     `turn` puts outputs, and what a loss makes of them, in another order, and back: one that the
     loss does not tell from theirs, but that shows where it decides between what costs the same
     whatever rounding does, as probabilities do that are 0 or 1.
     """
     runs = []
-    for seed, move in itertools.product(SEEDS, (_moved, _moved_together)):
+    # In float32 the reference's own error has it already.
+    moves = (_moved, _moved_together, *([_moved_along] if side.built.dtype == "float64" else []))
+    for seed, move in itertools.product(SEEDS, moves):
         moved = {
-            key: replace(tap, array=move(tap.array, side.built.dtype, seed + index))
+            key: replace(tap, array=move(tap, side.built.dtype, seed + index))
             for index, (key, tap) in enumerate(taps.items())
         }
         runs.append(on_outputs(side, recorder, moved, "eager"))
@@ -239,19 +246,33 @@ def moved_gaps(
     return {key: worst(_gaps(run, exact)[key] for run in runs) for key in exact}
 
 
-def _moved(array: np.ndarray, dtype: str, seed: int) -> np.ndarray:
-    return perturb_ulp(array.astype(dtype) if array.dtype.kind == "f" else array, seed)
+def _moved(tap: Tap, dtype: str, seed: int) -> np.ndarray:
+    return perturb_ulp(_floats(tap, dtype), seed)
 
 
-def _moved_together(array: np.ndarray, dtype: str, seed: int) -> np.ndarray:
+def _moved_together(tap: Tap, dtype: str, seed: int) -> np.ndarray:
     """Each slice of the first two axes is moved up or down as a whole, at random."""
+    array = _floats(tap, dtype)
     if array.dtype.kind != "f":
         return array
     shape = (*array.shape[:2], *(1 for _ in array.shape[2:]))
     up = np.random.default_rng(seed).random(shape) < 0.5
-    array = array.astype(dtype)
     moved = np.nextafter(array, np.where(up, np.inf, -np.inf).astype(dtype))
     return np.where(array == 0, array, moved)  # their neighbours are denormal
+
+
+def _moved_along(tap: Tap, dtype: str, seed: int) -> np.ndarray:
+    """Maps of pixels are moved by up to as many units as their longest side has pixels."""
+    array = _floats(tap, dtype)
+    sides = [size for axis, size in zip(tap.axes, tap.array.shape, strict=True) if axis in PIXELS]
+    if array.dtype.kind != "f" or not sides:
+        return array
+    units = np.random.default_rng(seed).integers(-max(sides), max(sides) + 1, array.shape)
+    return (array * (1 + units * np.finfo(dtype).eps)).astype(dtype)
+
+
+def _floats(tap: Tap, dtype: str) -> np.ndarray:
+    return tap.array.astype(dtype) if tap.array.dtype.kind == "f" else tap.array
 
 
 def _causes(
