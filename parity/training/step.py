@@ -29,6 +29,7 @@ from parity.training.updates import (
     LENGTHS,
     STEP,
     given_gradients,
+    measure_update32,
     measure_updates,
     update_claim,
     update_precision_claim,
@@ -231,10 +232,11 @@ def _float32_claims(
     options: Options,
     steps: Steps,
 ) -> list[Claim]:
+    ours = port_side(reference, port, training, "float32")
     with steps("training step of the reference, float32"):
         single = reference_side(reference, training, "float32")
         measured = measure_float32(step, single)
-    ours = port_side(reference, port, training, "float32")
+        update = measure_update32(step, single, ours.seen)
     known = ours.built.framework.EXECUTIONS
     claims = []
     for execution in known if options.executions is None else options.executions:
@@ -244,5 +246,5 @@ def _float32_claims(
             claims += precision_claims(step, measured, ours, execution, options.command)
             if reference.pair.extreme_inputs:
                 claims += extreme_precision_claim(step, (single, ours), execution, options.command)
-            claims.append(update_precision_claim(step, single, ours, execution, options.command))
+            claims.append(update_precision_claim(update, ours, execution, options.command))
     return claims

@@ -33,7 +33,7 @@ def given_gradients(step: ReferenceStep) -> list[Gradients]:
     One update tells nothing of what an optimizer keeps, and gradients of one length nothing of
     what it clips.
     """
-    first = ArraysOnDisk((key, step.gradient(key)) for key in step.side.parameters())
+    first = own_gradients(step)
     found: list[Gradients] = [first]
     for number, length in enumerate(LENGTHS[1:]):
         rng = np.random.default_rng(number)
@@ -46,6 +46,11 @@ def given_gradients(step: ReferenceStep) -> list[Gradients]:
             drawn[key] = length * size * rng.normal(size=one.shape)
         found.append(drawn)
     return found
+
+
+def own_gradients(step: ReferenceStep) -> Gradients:
+    """The step's own gradients by parameter, on disk."""
+    return ArraysOnDisk((key, step.gradient(key)) for key in step.side.parameters())
 
 
 @dataclass(frozen=True)
@@ -262,32 +267,58 @@ def clipped_as(recipe: Recipe, given: Gradients, left: Gradients) -> Recipe:
     return recipe
 
 
-def update_precision_claim(
-    step: ReferenceStep, reference32: Side, port32: Side, execution: str, command: str
-) -> Claim:
+@dataclass(frozen=True)
+class Update32:
+    """One float32 update of the reference by its step's own gradients, as a port could have it.
+
+    `gradients` and `start` are float32; `moves` is what the same makes of each tensor in float64,
+    `own` how far the reference's float32 update is from that, `floors` those of its twins.
+    """
+
+    gradients: Gradients
+    start: State
+    moves: State
+    own: Mapping[str, Gap]
+    floors: Mapping[str, Gap]
+
+
+def measure_update32(
+    step: ReferenceStep,
+    reference32: Side,
+    seen: Callable[[State], State] = lambda state: state,
+) -> Update32:
+    """Runs the reference's update in float64 and float32, and its twins; `seen` as of
+    `measure_updates`."""
+    gradients = own_gradients(step)
+    start = in_dtype(step.before, np.float32)
+
+    def moves(side: Side, given: Gradients) -> State:
+        return seen(_moves(updated(side, [given], start)[0][0], start))
+
+    exact = moves(step.side, gradients)
+    single = in_dtype(gradients, np.float32)
+
+    def gaps(given: Gradients) -> dict[str, Gap]:
+        found = moves(reference32, given)
+        return {key: gap(found[key], value) for key, value in exact.items()}
+
+    twins = [gaps(perturbed(single, seed)) for seed in TWINS]
+    floors = {key: worst(one[key] for one in twins) for key in exact}
+    return Update32(single, start, exact, gaps(single), floors)
+
+
+def update_precision_claim(measured: Update32, port32: Side, execution: str, command: str) -> Claim:
     """How far weights move in float32, beside how far the reference's move; in bfloat16, whose
     weights and update are float32, as far."""
     ending, called, run = how(execution)
-    gradients = given_gradients(step)[:1]
-    start = in_dtype(step.before, np.float32)
-
-    def seen(side: Side, given: Sequence[Gradients]) -> State:
-        return port32.seen(_moves(updated(side, given, start)[0][0], start))
-
-    exact = seen(step.side, gradients)
-    single = [in_dtype(gradients[0], np.float32)]
-    twins = [[perturbed(single[0], seed)] for seed in TWINS]
-    own = seen(reference32, single)
-    moved = [seen(reference32, twin) for twin in twins]
-    begun = port32.seen(start)
-    ours = _moves(updated(port32, single, begun, run)[0][0], begun)
+    begun = port32.seen(measured.start)
+    ours = _moves(updated(port32, [measured.gradients], begun, run)[0][0], begun)
     verdicts = {}
-    for key, value in exact.items():
+    for key, value in measured.moves.items():
         if not np.any(value) or key not in ours:
             continue
-        name = _key(key, 0)
-        floor = worst(gap(twin[key], value) for twin in moved)
-        verdicts[name] = precision_verdict(name, gap(ours[key], value), gap(own[key], value), floor)
+        name, known = _key(key, 0), (measured.own[key], measured.floors[key])
+        verdicts[name] = precision_verdict(name, gap(ours[key], value), *known)
     one = margin_claim(
         f"train_update_{ending}",
         f"In {called} no parameter's update is less exact than the reference's own",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from parity.steps import Steps
 from parity.training.bfloat16 import loss_alone_claim
 from parity.training.measured import ReferenceStep as EngineStep
 from parity.training.sides import Side
-from parity.training.updates import update_precision_claim
+from parity.training.updates import Update32, measure_update32, update_precision_claim
 from replication.sides.tf_side import TENSORFLOW
 from replication.sides.torch_side import TORCH
 from replication.training import precision
@@ -41,6 +42,11 @@ class Held:
     def case(self) -> StepCase:
         """What both sides train on."""
         return _case(self.reference)
+
+    @cached_property
+    def update(self) -> Update32:
+        """One update of the reference in float32."""
+        return measure_update32(self.step, self.single)
 
 
 def measured(reference: ReferenceStep, step: EngineStep, weights: Any) -> Held:
@@ -96,7 +102,7 @@ def alone_claims(given: Held, model: Any, command: str) -> list[Claim]:
     half = replace(side, loss=_as_returned(side.loss, model.compute_dtype))
     claims += loss_alone_claim(given.step, given.single, half, command)
     claims = [precision.of_the_criterion(one) for one in claims]
-    claims.append(update_precision_claim(given.step, given.single, side, BFLOAT16, command))
+    claims.append(update_precision_claim(given.update, side, BFLOAT16, command))
     return claims
 
 

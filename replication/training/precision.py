@@ -29,7 +29,12 @@ from parity.training.precision import (
     precision_claims,
 )
 from parity.training.sides import Side
-from parity.training.updates import perturbed, update_precision_claim
+from parity.training.updates import (
+    Update32,
+    measure_update32,
+    perturbed,
+    update_precision_claim,
+)
 from replication.sides.tf_side import TENSORFLOW
 from replication.sides.torch_side import TORCH
 from replication.training.port import PortStep
@@ -133,7 +138,8 @@ def float32_claims(
     `weights` are both sides' own.
     """
     measured = single(reference, step, weights[0])
-    return judged(reference, step, measured, port32(reference, weights[1]), executions, command)
+    update, port = measure_update32(step, measured.side), port32(reference, weights[1])
+    return judged(reference, step, (measured, update), port, executions, command)
 
 
 def single(reference: ReferenceStep, step: EngineStep, weights: "Weights") -> Reference32:
@@ -179,22 +185,23 @@ def port_side32(reference: ReferenceStep, model: Any) -> tuple[Side, Any]:
 def judged(
     reference: ReferenceStep,
     step: EngineStep,
-    measured: Reference32,
+    measured: tuple[Reference32, Update32],
     port: tuple[Side, Any],
     executions: Sequence[str],
     command: str,
 ) -> list[Claim]:
     """The claims of `float32_claims` on sides that are built."""
-    (side, targets), single = port, measured.side
+    (side, targets), (own, moved) = port, measured
+    single = own.side
     claims = []
     for execution in executions:
         found = []
         if reference.pairs is not None:
             found.append(cost_claim(reference, single.model, targets, execution, command))
-        found += precision_claims(step, measured, side, execution, command)
+        found += precision_claims(step, own, side, execution, command)
         found += extreme_precision_claim(step, (single, side), execution, command, _turn(step))
         found = [of_the_criterion(one) for one in found]
-        update = update_precision_claim(step, single, side, execution, command)
+        update = update_precision_claim(moved, side, execution, command)
         claims += [*_in_order(found), update]
     return claims
 

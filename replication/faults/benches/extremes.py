@@ -55,13 +55,15 @@ class PrecisionStepBench(TrainingBench):
     """One training step of the port in float32, as a graph: costs, losses, gradients, update."""
 
     def __init__(self, config: ModelConfig, solver: SolverConfig, weights: str, size: str) -> None:
+        from parity.training.updates import measure_update32
         from replication.sides.weights import load_weights
         from replication.training import precision
 
         super().__init__(config, solver, weights, size)
         self._step = precision.as_engine(self._reference)
         loaded = load_weights(weights, config)
-        self._single = precision.single(self._reference, self._step, loaded)
+        single = precision.single(self._reference, self._step, loaded)
+        self._measured = single, measure_update32(self._step, single.side)
         self._ported = precision.port32(self._reference, loaded)
         self._model = self._ported[0].model
 
@@ -69,7 +71,7 @@ class PrecisionStepBench(TrainingBench):
         """What the float32 claims say of the port as it is now."""
         from replication.training import precision
 
-        given: Any = self._reference, self._step, self._single, self._ported
+        given: Any = self._reference, self._step, self._measured, self._ported
         return found_by("training step", lambda: precision.judged(*given, (EXECUTION,), ""))
 
 
