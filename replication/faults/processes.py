@@ -49,26 +49,30 @@ def run_in_processes(chosen: "Sequence[Fault]", notes: Notes, processes: int) ->
 
 
 def parts_of(left: "Sequence[Fault]", processes: int) -> list[list[str]]:
-    """The ids of faults in parts for one process each, the longest first.
+    """The ids of faults in parts for one process each, in the order in which they are begun.
 
     A part has faults of one bench, or of several small ones: every process starts both frameworks
     anew. It has at most `FAULTS_OF_A_PROCESS`, and small benches are together only as far as each
-    of `processes` has as many.
+    of `processes` has as many of what is left, so that the last ones end at about the same time.
     """
-    parts = []
+    groups = []
     for bench in dict.fromkeys(one.bench for one in left):
         same = [one.id for one in left if one.bench == bench]
         count = -(-len(same) // FAULTS_OF_A_PROCESS)
-        parts += [same[index::count] for index in range(count)]
-    most = min(FAULTS_OF_A_PROCESS, -(-len(left) // processes))
-    joined: list[list[str]] = []
-    for part in sorted(parts, key=len, reverse=True):
-        room = next((one for one in joined if len(one) + len(part) <= most), None)
-        if room is None:
-            joined.append(part)
-        else:
-            room += part
-    return sorted(joined, key=len, reverse=True)
+        groups += [same[index::count] for index in range(count)]
+    groups.sort(key=len, reverse=True)
+    parts = []
+    while groups:
+        share = min(FAULTS_OF_A_PROCESS, -(-sum(map(len, groups)) // processes))
+        part, others = groups[0], []
+        for group in groups[1:]:
+            if len(part) + len(group) <= share:
+                part = part + group
+            else:
+                others.append(group)
+        parts.append(part)
+        groups = others
+    return parts
 
 
 @contextmanager

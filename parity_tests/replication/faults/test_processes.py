@@ -106,9 +106,10 @@ def test_parts_hold_every_fault_once_and_no_more_than_a_process_may(benches, cou
     assert max(map(len, parts)) <= max(largest, -(-len(faults) // count))
 
 
-def test_small_benches_share_a_process():
+def test_small_benches_share_a_process_and_the_last_ones_are_small():
     names = [fault(f"{bench}-{index}", bench) for bench in "abcdefgh" for index in range(8)]
-    assert [len(part) for part in processes.parts_of(names, 2)] == [32, 32]
+    assert [len(part) for part in processes.parts_of(names, 2)] == [32, 16, 8, 8]
+    assert [len(part) for part in processes.parts_of(names, 1)] == [32, 32]
     assert len(processes.parts_of(names[:16], 2)) == 2
 
 
