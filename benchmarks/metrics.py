@@ -148,11 +148,17 @@ def in_fresh_process(side: str) -> float:
 
 
 def count_semantic(rounds: Rounds, pairs: int) -> float:
-    """Images a second of the confusion matrix that mean IoU is computed from, on one thread."""
+    """Images a second of the confusion matrix that mean IoU is computed from, on one thread.
+
+    Its maps are int32, as `EvaluationData.labels` gives them.
+    """
     seconds = []
     for start in range(0, pairs, BLOCK):
         block = [draw_pair(seed)[1:] for seed in range(start, min(start + BLOCK, pairs))]
-        maps = [(true[0, :, :, 0], predicted[0, :, :, 0]) for predicted, true in block]
+        maps = [
+            [side[0, :, :, 0].astype(np.int32) for side in (true, predicted)]
+            for predicted, true in block
+        ]
         began = time.process_time()
         count_images(maps, len(CATEGORIES) + 1)
         seconds.append((time.process_time() - began) / len(block))
