@@ -285,8 +285,10 @@ def _check_finite(pair: Pair, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        # squares never cancel, so a finite sum means finite values; overflow gets the full look
-        if np.isfinite(np.dot(array.reshape(-1), array.reshape(-1))):
+        # Squares never cancel, so a finite sum means finite values; overflow gets the full look.
+        # Not BLAS, whose threads would wait for the cores on which tensors are hashed.
+        flat = array.reshape(-1)
+        if np.isfinite(np.einsum("i,i->", flat, flat)):
             return
     finite = np.isfinite(array)
     if not finite.all():
