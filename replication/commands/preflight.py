@@ -11,6 +11,7 @@ from replication.commands import options
 
 if TYPE_CHECKING:
     from maskformer.model.zoo import Entry
+    from replication.tpu import execution
     from reports.chapters.execution import ExecutionResult
     from reports.chapters.preflight import Compilation, PreflightResult, Topology
 
@@ -127,9 +128,22 @@ def command(
             "Choose a divisor of --per-core-batch, or 0 for the fewest that fit.",
         )
     if execute:
-        asked = (image_size or EXECUTED_SIZE, per_core_batch, replicas, steps, targets)
-        asked += (micro_batches,)
-        _execute(entry, precision, asked, plant, tuple(products or ()), out, as_json)
+        from replication.tpu import execution
+
+        asked = execution.Request(
+            entry=entry,
+            size=parse_size(image_size or EXECUTED_SIZE),
+            replicas=replicas,
+            per_replica=per_core_batch,
+            precision=precision,
+            steps=steps,
+            targets=targets,
+            parts=micro_batches,
+            plant=plant,
+            products=tuple(products or ()),
+            command=options.command_line(),
+        )
+        _execute(asked, out, as_json)
     if products:
         raise InputError(
             "--products needs --execute", "what is compiled for a TPU has the products of its chip"
@@ -155,40 +169,17 @@ def command(
     options.end(result, as_json, lambda: _show(result), result.passed)
 
 
-def _execute(
-    entry: "Entry",
-    precision: str,
-    asked: tuple[str, int, int, int, int, int],
-    plant: bool,
-    products: tuple[int, ...],
-    out: Path | None,
-    as_json: bool,
-) -> NoReturn:
+def _execute(request: "execution.Request", out: Path | None, as_json: bool) -> NoReturn:
     """Executes the program, and ends the verb; 0 where every claim holds."""
-    from maskformer.data.images import parse_size
-    from replication.tpu import execution
+    from replication.tpu.execution import executed_step
 
-    size, per_replica, replicas, steps, targets, parts = asked
-    if replicas < 2:
+    if request.replicas < 2:
         raise InputError(
-            f"--replicas is {replicas}",
+            f"--replicas is {request.replicas}",
             "one replica has nothing to add up",
             "For example: --replicas 2",
         )
-    request = execution.Request(
-        entry=entry,
-        size=parse_size(size),
-        replicas=replicas,
-        per_replica=per_replica,
-        precision=precision,
-        steps=steps,
-        targets=targets,
-        parts=parts,
-        plant=plant,
-        products=products,
-        command=options.command_line(),
-    )
-    result = execution.executed_step(request, options.say)
+    result = executed_step(request, options.say)
     options.keep(result, out, "execution.json")
     options.end(result, as_json, lambda: _told(result), result.verdict == "holds")
 
