@@ -95,8 +95,9 @@ def command(
     """Compile the real training step with the real TPU compiler, without a TPU.
 
     With --published: ADE20K's and COCO's R50 in both precisions and COCO's Swin-L in bf16, with the
-    published batch, on v3, v4, v5e, v5p and v6e; each compilation takes minutes, and what --out
-    already holds is not compiled again.
+    published batch, on v3, v4, v5e, v5p and v6e; each compilation takes minutes on one core, and
+    what --out already holds is not compiled again. The same command may run several times at once:
+    they share the rows.
 
     With --execute, the program of --replicas replicas, all-reduces included, is not compiled for a
     TPU but executed on as many virtual processors, without dropout, and held to one TensorFlow

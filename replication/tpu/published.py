@@ -1,9 +1,11 @@
 """The published targets of a TPU run in one table: what fits, how fast, how long, at what price."""
 
+import fcntl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from maskformer.model import zoo
 from parity.errors import InputError
@@ -23,6 +25,8 @@ SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v5p:2x2x1", 4), ("v6
 """Four chips of each kind, and the cores that they have."""
 COMPILATIONS = 4
 """Of a search for the largest batch: two give a line, one more confirms it, or gives another."""
+LOCKED = ".rows"
+"""A file in the folder of results; a process locks byte N of it while it makes row N."""
 PRICES: Mapping[str, float] = {"v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
 """USD per chip-hour, on demand, in the United States, as assumed here; they change."""
 
@@ -101,26 +105,57 @@ def fill(
     """The results of all rows, each written to `out` when it is there, and read where it was.
 
     A row that was compiled with another effort or without the batch that is asked for is compiled
-    again. Raises InputError where `out` cannot be written.
+    again. Several processes may fill one `out`: each makes rows that no other is making, and waits
+    for the rest at its end. Raises InputError where `out` cannot be written.
     """
-    results, shared = [], Shared()
-    for cell in cells():
-        request = cell.request(find_batch, effort)
-        path = out / cell.file
-        result = _read(path, request)
-        if result is None:
-            note(f"{cell.config}, {cell.precision}, {cell.topology}")
-            result = preflight(request, note, shared.programs(request))
-            try:
-                write_json(result.to_json(), out, cell.file)
-            except OSError as error:
-                raise InputError(
-                    f"{out} cannot be written",
-                    f"{type(error).__name__}: {error.strerror or error}",
-                    "Choose another folder, or free some space.",
-                ) from None
-        results.append(result)
-    return results
+    wanted = [(cell.file, cell.request(find_batch, effort)) for cell in cells()]
+    shared = Shared()
+    with _lock_file(out) as lock:
+        for is_rest in (False, True):
+            for number, (name, request) in enumerate(wanted):
+                with _turn(lock, number, is_rest) as has_turn:
+                    if has_turn and _read(out / name, request) is None:
+                        topology = request.topologies[0]
+                        note(f"{request.entry.name}, {request.precision}, {topology}")
+                        result = preflight(request, note, shared.programs(request))
+                        with _writing(out):
+                            write_json(result.to_json(), out, name)
+    return [_read(out / name, request) for name, request in wanted]
+
+
+def _lock_file(out: Path) -> IO[str]:
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        return (out / LOCKED).open("w")
+
+
+@contextmanager
+def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
+    """Whether this process may make row `number`; until the context ends no other may, or a kill.
+
+    Where another may, one that `is_waiting` has its turn after it.
+    """
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | (0 if is_waiting else fcntl.LOCK_NB), 1, number)
+    except (BlockingIOError, PermissionError):  # the two that POSIX allows
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, number)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written",
+            f"{type(error).__name__}: {error.strerror or error}",
+            "Choose another folder, or free some space.",
+        ) from None
 
 
 class Shared:

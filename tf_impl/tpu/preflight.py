@@ -3,6 +3,7 @@
 The compiler is libtpu, which comes with `jax[tpu]`; it compiles for a topology by name.
 """
 
+import fcntl
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from parity.errors import InputError
 from tf_impl.tpu.lowering import Program
@@ -155,9 +157,29 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """The end of a process; None where it was ended since it took nearly all memory there is."""
-    import psutil
+    """The end of a process; None where it was ended since it took nearly all memory there is.
 
+    One that others on this machine left no room for begins again when they have ended.
+    """
+    with _lock_file("running") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if (found := _watched(command)) is not None:
+            return found
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _watched(command)
+    return None
+
+
+def _lock_file(name: str) -> IO[str]:
+    """A file that all compilations of this user on this machine lock."""
+    return (Path(tempfile.gettempdir()) / f"tpu-compilers-{os.getuid()}-{name}").open("w")
+
+
+def _watched(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """The end of a process; None where it was ended for want of memory."""
     process = subprocess.Popen(
         command,
         cwd=Path(__file__).parents[2],
@@ -172,9 +194,24 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
                 try:
                     told = process.communicate(timeout=1)
                 except subprocess.TimeoutExpired:
-                    if psutil.virtual_memory().available < LEAST_FREE:
+                    if _ended_for_memory(process):
                         return None
                 else:
                     return subprocess.CompletedProcess(command, process.returncode, *told)
         finally:
             process.kill()
+
+
+def _ended_for_memory(process: subprocess.Popen) -> bool:
+    """Ends the process where memory is short; of several on this machine, one after the other."""
+    import psutil
+
+    if psutil.virtual_memory().available >= LEAST_FREE:
+        return False
+    with _lock_file("ending") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if psutil.virtual_memory().available >= LEAST_FREE:
+            return False
+        process.kill()
+        process.wait()
+    return True

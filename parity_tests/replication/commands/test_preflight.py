@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from maskformer.model import zoo
 from parity.errors import InputError
 from replication.cli import app
 from replication.tpu import preflight as preflight_run
+from replication.tpu import published
 from replication.tpu.preflight import (
     LargestBatch,
     Request,
@@ -275,3 +278,45 @@ def test_wrong_words_of_the_table_are_refused(words, fact):
     found = run(*words)
     assert isinstance(found.exception, InputError)
     assert fact in str(found.exception)
+
+
+HOLDER = """
+import fcntl, sys
+from pathlib import Path
+lock, number, path = open(sys.argv[1], "w"), int(sys.argv[2]), Path(sys.argv[3])
+fcntl.lockf(lock, fcntl.LOCK_EX, 1, number)
+print("held", flush=True)
+path.write_bytes(sys.stdin.buffer.read())
+"""
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_row_that_another_process_makes_is_waited_for(without_compiling, tmp_path, is_killed):
+    """Other rows are made first; a row of a process that was killed is made after all."""
+    published.fill(tmp_path, False, 0.0, lambda text: None)
+    names = [cell.file for cell in published.cells()]
+    third, last = (tmp_path / names[number] for number in (3, -1))
+    row = third.read_bytes()
+    third.unlink()
+    last.unlink()
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / published.LOCKED), "3", str(third)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        said = []
+
+        def note(text):
+            said.append(text)
+            if text == "coco_swin_large, bf16, v6e:2x2" and is_killed:
+                other.kill()
+            elif text == "coco_swin_large, bf16, v6e:2x2":
+                other.stdin.write(row)
+                other.stdin.close()
+
+        results = published.fill(tmp_path, False, 0.0, note)
+    rows = [text for text in said if ", " in text and "compiling" not in text]
+    made = ["coco_swin_large, bf16, v6e:2x2", "ade20k_r50, bf16, v5p:2x2x1"]
+    assert [text for text in rows if "lowering" not in text] == made[: 1 + is_killed]
+    assert [one.command for one in results] == [
+        cell.request(False, 0.0).command for cell in published.cells()
+    ]
+    assert third.read_bytes() == row

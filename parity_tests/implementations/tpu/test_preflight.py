@@ -1,0 +1,84 @@
+"""Compilations share a machine's memory: one that others left no room for begins again alone."""
+
+import fcntl
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from tf_impl.tpu import preflight
+
+RUNS = "import sys, time; open(sys.argv[1], 'a').write('.'); time.sleep(2); print('made')"
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """machine.available: a function of the bytes that are free; locks are in a folder of its own.
+
+    machine.processes: those that were started.
+    """
+    found = SimpleNamespace(available=lambda: preflight.LEAST_FREE, processes=[])
+
+    class Noted(preflight.subprocess.Popen):
+        def __init__(self, *words, **more):
+            super().__init__(*words, **more)
+            found.processes.append(self)
+
+    memory = SimpleNamespace
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(available=found.available()))
+    monkeypatch.setattr(preflight.subprocess, "Popen", Noted)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return found
+
+
+def run(path: Path):
+    return preflight._run([sys.executable, "-c", RUNS, str(path)])
+
+
+def starts(path: Path) -> int:
+    return len(path.read_text())
+
+
+def test_a_compilation_with_room_ends_by_itself(machine, tmp_path):
+    assert run(tmp_path / "starts").stdout == "made\n"
+    assert starts(tmp_path / "starts") == 1
+
+
+def test_a_compilation_that_takes_all_memory_alone_is_given_up(machine, tmp_path):
+    machine.available = lambda: 0
+    assert run(tmp_path / "starts") is None
+    assert len(machine.processes) == 1
+    assert machine.processes[0].returncode != 0
+
+
+def test_a_compilation_beside_another_begins_again_after_it(machine, tmp_path):
+    """It waits: what the other holds is given back only then."""
+    other = preflight._lock_file("running")
+    fcntl.flock(other, fcntl.LOCK_SH)
+    machine.available = lambda: 0 if len(machine.processes) == 1 else preflight.LEAST_FREE
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(run, tmp_path / "starts")
+        with pytest.raises(TimeoutError):
+            ending.result(timeout=4)
+        assert len(machine.processes) == 1
+        other.close()
+        assert ending.result().stdout == "made\n"
+    assert len(machine.processes) == 2
+
+
+def test_of_two_compilations_one_goes_on(machine, tmp_path):
+    """Both see that memory is short; the end of one gives the other room."""
+
+    def available() -> int:
+        running = [one for one in machine.processes if one.poll() is None]
+        return 0 if len(running) > 1 else preflight.LEAST_FREE
+
+    machine.available = available
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(run, [tmp_path / "one", tmp_path / "two"]))
+    assert [one.stdout for one in ends] == ["made\n"] * 2
+    assert sorted(one.returncode == 0 for one in machine.processes) == [False, True, True]
