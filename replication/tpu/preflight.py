@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
 CORES_PER_CHIP = {"v2": 2, "v3": 2}
 LARGEST_BATCH = 512
+GROWTH = 8  # a program of 100 times as many images may have no room on this machine
 STATE_ARRAYS = 16  # [columns, problems] arrays that one step of the assignment reads or writes
 
 
@@ -296,28 +297,36 @@ def largest_batch(
     guess, beginning at `first`. Near its limit the compiler saves memory and the line is wrong:
     steps double until one does not fit, and an interval that the line does not narrow by a quarter
     is halved. The end is one batch that fits beside one that does not, or so many `compilations`
-    in all, the first included. One that ends for another reason than memory ends the search.
+    in all, the first included. No guess is more than `GROWTH` times what fits. Of a program that
+    has no room on this machine nothing is known, and smaller ones are tried; one that ends for
+    another reason than memory ends the search.
     """
-    fits, fails = 0, LARGEST_BATCH + 1
+    fits, fails, room, why = 0, LARGEST_BATCH + 1, LARGEST_BATCH + 1, ""
     guess, up, used, done = first, 1, {}, 0
-    while fails - fits > 1:
-        lowest, width = min(fits + up, fails - 1), fails - fits
-        guess = max(lowest, min(guess, fails - 1))
+    while (end := min(fails, room)) - fits > 1:
+        lowest, width = min(fits + up, end - 1), end - fits
+        guess = max(lowest, min(guess, end - 1))
         if done == compilations:
-            return LargestBatch(fits, f"{done} programs were compiled, {guess} images are next")
+            why = why or f"{done} programs were compiled, {guess} images are next"
+            return LargestBatch(fits, why)
         step, done = compiled(guess), done + 1
-        if not step.compiles and step.kind != "memory":
-            return LargestBatch(fits, f"{guess} images: {step.reason}")
         if step.compiles:
             up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used
-        else:
+        elif step.kind == "memory":
             up, fails, used[guess] = 1, guess, step.needed
+        elif step.kind == "machine":
+            up, room, why = 1, guess, f"{guess} images: {step.reason}"
+        else:
+            return LargestBatch(fits, f"{guess} images: {step.reason}")
         guess = _by_a_line({n: size for n, size in used.items() if size}, step.chip.hbm)
-        if fails <= LARGEST_BATCH and (guess is None or 4 * (fails - fits) > 3 * width):
-            guess = (fits + fails) // 2
+        end = min(fails, room)
+        is_vague = guess is None or guess >= room or 4 * (end - fits) > 3 * width
+        if end <= LARGEST_BATCH and is_vague:
+            guess = (fits + end) // 2
         guess = fits if guess is None else guess
-    return LargestBatch(fits)
+        guess = min(guess, GROWTH * fits) if fits else guess
+    return LargestBatch(fits, why if room < fails else "")
 
 
 def _by_a_line(used: dict[int, int], limit: int) -> int | None:

@@ -93,6 +93,41 @@ def test_a_batch_that_cannot_be_judged_is_not_said_to_be_too_large():
     assert largest_batch(compile_batch) == LargestBatch(8, "16 images: the compiler ended: killed")
 
 
+@given(
+    each=st.floats(0.05, 6.0), room=st.integers(1, 40), first=st.integers(1, 60), told=st.booleans()
+)
+def test_what_has_no_room_on_this_machine_is_not_known(each, room, first, told):
+    """Smaller batches are tried: the most that fits is found, or the most that can be compiled."""
+    asked = []
+
+    def compile_batch(batch):
+        asked.append(batch)
+        if batch >= room:
+            return Compiled("v5e:2x2", False, "no room", "machine")
+        return compiled((1.0 + each * batch) * GIB, told=told)
+
+    found = largest_batch(compile_batch, first)
+    fitting = min(int(15 / each), preflight_run.LARGEST_BATCH)
+    if fitting < room - 1:
+        assert found == LargestBatch(fitting)
+    else:
+        assert found == LargestBatch(room - 1, f"{room} images: no room")
+    assert len(asked) == len(set(asked))
+
+
+def test_a_search_without_room_ends_after_as_many_compilations():
+    tried = []
+
+    def compile_batch(batch):
+        tried.append(batch)
+        if batch > 40:
+            return Compiled("v5p:2x2x1", False, "no room", "machine")
+        return Compiled("v5p:2x2x1", True, memory={"temporaries": int((0.5 + 0.5 * batch) * GIB)})
+
+    assert largest_batch(compile_batch, 4, 4) == LargestBatch(32, "110 images: no room")
+    assert tried == [4, 32, 189, 110]
+
+
 def test_a_search_ends_after_so_many_compilations():
     tried = []
 
