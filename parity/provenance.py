@@ -31,7 +31,8 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
     """A JSON dictionary that says how a run came about; loads no framework that is not loaded.
 
     Args:
-        source: folder whose git commit is recorded; this package's own by default.
+        source: folder whose git commit is recorded; by default this package's own, as it was when a
+            process first asked: what is loaded stays, whatever becomes of the files.
         extras: what only the caller knows, such as `config`, `weights_sha256`, `seed`.
     """
     return {
@@ -47,7 +48,7 @@ def provenance(source: Path | None = None, **extras: Any) -> dict[str, Any]:
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch": _torch_flags(),
         "tensorflow": _tensorflow_flags(),
-        "git": git_state(source or Path(__file__).resolve().parent),
+        "git": git_state(source) if source else dict(_own_git_state()),
         **extras,
     }
 
@@ -75,6 +76,11 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@cache
+def _own_git_state() -> dict[str, Any]:
+    return git_state(Path(__file__).resolve().parent)
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -89,3 +89,19 @@ def test_git_state_is_not_that_of_a_work_tree_around_an_installation(tmp_path):
     installed.mkdir()
     (installed / "b.py").write_text("")
     assert git_state(installed) == {"commit": None, "dirty": None}
+
+
+def test_the_own_git_state_is_asked_for_once_and_another_each_time(tmp_path, monkeypatch):
+    """An audit asks for provenance with every trace, and a status takes long in a large tree."""
+    git(tmp_path, "init")
+    (tmp_path / "file").write_text("one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "one")
+    own = provenance()["git"]
+    asked, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **more: (asked.append(a), run(*a, **more))[1])
+    assert provenance()["git"] == own
+    assert asked == []
+    assert not provenance(tmp_path)["git"]["dirty"]
+    (tmp_path / "file").write_text("two")
+    assert provenance(tmp_path)["git"]["dirty"]
