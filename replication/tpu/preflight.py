@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
 CORES_PER_CHIP = {"v2": 2, "v3": 2}
 LARGEST_BATCH = 512
+MARGIN = 16  # what is off by one image would else end a search with nothing
 GROWTH = 8  # a program of 100 times as many images may have no room on this machine
 STATE_ARRAYS = 16  # [columns, problems] arrays that one step of the assignment reads or writes
 
@@ -297,9 +298,9 @@ def largest_batch(
     guess, beginning at `first`. Near its limit the compiler saves memory and the line is wrong:
     steps double until one does not fit, and an interval that the line does not narrow by a quarter
     is halved. The end is one batch that fits beside one that does not, or so many `compilations`
-    in all, the first included. No guess is more than `GROWTH` times what fits. Of a program that
-    has no room on this machine nothing is known, and smaller ones are tried; one that ends for
-    another reason than memory ends the search.
+    in all, the first included; the last stays a `MARGIN`-th below what does not fit. No guess is
+    more than `GROWTH` times what fits. Of a program that has no room on this machine nothing is
+    known, and smaller ones are tried; one that ends for another reason than memory ends the search.
     """
     fits, fails, room, why = 0, LARGEST_BATCH + 1, LARGEST_BATCH + 1, ""
     guess, up, used, done = first, 1, {}, 0
@@ -309,6 +310,8 @@ def largest_batch(
         if done == compilations:
             why = why or f"{done} programs were compiled, {guess} images are next"
             return LargestBatch(fits, why)
+        if done + 1 == compilations and end <= LARGEST_BATCH:
+            guess = max(fits + 1, min(guess, end - end // MARGIN))
         step, done = compiled(guess), done + 1
         if step.compiles:
             up = 2 * up if guess == lowest else 1

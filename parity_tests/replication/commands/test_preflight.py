@@ -128,6 +128,21 @@ def test_a_search_without_room_ends_after_as_many_compilations():
     assert tried == [4, 32, 189, 110]
 
 
+def test_the_last_compilation_leaves_a_margin_below_what_does_not_fit():
+    """The compiler's own account of what is lacking may be off by an image."""
+    tried = []
+
+    def compile_batch(batch):
+        tried.append(batch)
+        fits = batch <= 104
+        used = 15.5 if fits and batch > 90 else 1.0 + 0.14 * batch
+        return compiled((used if fits else 16.1) * GIB, told=True)
+
+    found = largest_batch(compile_batch, 4, 4)
+    assert tried[:3] == [4, 32, 107]
+    assert found.batch == tried[3] == 101
+
+
 def test_a_search_ends_after_so_many_compilations():
     tried = []
 
