@@ -133,10 +133,11 @@ def _measured(flat: np.ndarray) -> dict[str, float]:
         part = flat[done : done + PART].astype(np.float64)
         low, high = min(low, float(part.min())), max(high, float(part.max()))
         own = float(part.sum())
-        part -= own / part.size
+        mean = own / part.size
+        part -= mean
         spread += float(np.multiply(part, part, out=part).sum())
         if done:
-            apart = own / part.size - total / done
+            apart = mean - total / done
             spread += apart * apart * done * part.size / (done + part.size)
         total += own
     deviation = math.sqrt(spread / flat.size)
