@@ -308,8 +308,8 @@ def largest_batch(
         lowest, width = min(fits + up, end - 1), end - fits
         guess = max(lowest, min(guess, end - 1))
         if done == compilations:
-            why = why or f"{done} programs were compiled, {guess} images are next"
-            return LargestBatch(fits, why)
+            counted = f"{done} programs were compiled, {guess} images are next"
+            return LargestBatch(fits, why if room < fails else counted)
         if done + 1 == compilations and end <= LARGEST_BATCH:
             guess = max(fits + 1, min(guess, end - end // MARGIN))
         step, done = compiled(guess), done + 1
