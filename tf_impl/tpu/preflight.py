@@ -175,7 +175,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
 
 def _lock_file(name: str) -> IO[str]:
     """A file that all compilations of this user on this machine lock."""
-    return (Path(tempfile.gettempdir()) / f"tpu-compilers-{os.getuid()}-{name}").open("w")
+    return (Path(tempfile.gettempdir()) / f"tpu-compilers-{os.getuid()}-{name}").open("a")
 
 
 def _watched(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
