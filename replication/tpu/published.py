@@ -106,11 +106,12 @@ def fill(
 
     A row that was compiled with another effort or without the batch that is asked for is compiled
     again. Several processes may fill one `out`: each makes rows that no other is making, and waits
-    for the rest at its end. Raises InputError where `out` cannot be written.
+    for the rest at its end. Raises OSError where `out` cannot be written.
     """
     wanted = [(cell.file, cell.request(find_batch, effort)) for cell in cells()]
     shared = Shared()
-    with _lock_file(out) as lock:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCKED).open("w") as lock:
         for is_rest in (False, True):
             for number, (name, request) in enumerate(wanted):
                 with _turn(lock, number, is_rest) as has_turn:
@@ -118,15 +119,8 @@ def fill(
                         topology = request.topologies[0]
                         note(f"{request.entry.name}, {request.precision}, {topology}")
                         result = preflight(request, note, shared.programs(request))
-                        with _writing(out):
-                            write_json(result.to_json(), out, name)
+                        write_json(result.to_json(), out, name)
     return [_read(out / name, request) for name, request in wanted]
-
-
-def _lock_file(out: Path) -> IO[str]:
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        return (out / LOCKED).open("w")
 
 
 @contextmanager
@@ -144,18 +138,6 @@ def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
         yield True
     finally:
         fcntl.lockf(lock, fcntl.LOCK_UN, 1, number)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be written",
-            f"{type(error).__name__}: {error.strerror or error}",
-            "Choose another folder, or free some space.",
-        ) from None
 
 
 class Shared:
