@@ -298,21 +298,25 @@ def largest_batch(
     guess, beginning at `first`. Near its limit the compiler saves memory and the line is wrong:
     steps double until one does not fit, and an interval that the line does not narrow by a quarter
     is halved. The end is one batch that fits beside one that does not, or so many `compilations`
-    in all, the first included; the last stays a `MARGIN`-th below what does not fit. No guess is
-    more than `GROWTH` times what fits. Of a program that has no room on this machine nothing is
-    known, and smaller ones are tried; one that ends for another reason than memory ends the search.
+    in all, the first included; the last stays a `MARGIN`-th below what does not fit, and where it
+    does not fit either, the interval is halved until one does. No guess is more than `GROWTH` times
+    what fits. Of a program that has no room on this machine nothing is known, and smaller ones are
+    tried; one that ends for another reason than memory ends the search.
     """
     fits, fails, room, why = 0, LARGEST_BATCH + 1, LARGEST_BATCH + 1, ""
-    guess, up, used, done = first, 1, {}, 0
+    guess, up, used, done, is_over = first, 1, {}, 0, False
     while (end := min(fails, room)) - fits > 1:
         lowest, width = min(fits + up, end - 1), end - fits
         guess = max(lowest, min(guess, end - 1))
-        if done == compilations:
+        if is_over:
             counted = f"{done} programs were compiled, {guess} images are next"
             return LargestBatch(fits, why if room < fails else counted)
         if done + 1 == compilations and end <= LARGEST_BATCH:
             guess = max(fits + 1, min(guess, end - end // MARGIN))
+        elif compilations is not None and done >= compilations:
+            guess = (fits + end) // 2
         step, done = compiled(guess), done + 1
+        is_over = compilations is not None and done >= compilations and step.kind != "memory"
         if step.compiles:
             up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used

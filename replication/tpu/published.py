@@ -24,7 +24,10 @@ TARGETS = (
 SLICES = (("v3:2x2", 8), ("v4:2x2x1", 4), ("v5e:2x2", 4), ("v5p:2x2x1", 4), ("v6e:2x2", 4))
 """Four chips of each kind, and the cores that they have."""
 COMPILATIONS = 4
-"""Of a search for the largest batch: two give a line, one more confirms it, or gives another."""
+"""Of a search for the largest batch: two give a line, one more confirms it, or gives another.
+
+More only where the last of them does not fit.
+"""
 LOCKED = ".rows"
 """A file in the folder of results; a process locks byte N of it while it makes row N."""
 PRICES: Mapping[str, float] = {"v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
@@ -244,7 +247,8 @@ def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str
         f"computed in parts, the fewest that fit. Times are estimates: every step at the roofline, "
         f"or its parts, the update counted with each of them; matching adds at most what its "
         f"column says. The largest batch is one of a single part; `or more`: after "
-        f"{COMPILATIONS} programs no larger one was tried. Hours: the published schedule's images. "
+        f"{COMPILATIONS} programs, or the first after them that fits, no larger one was tried. "
+        f"Hours: the published schedule's images. "
         f"A chip of {two} has two cores. USD per chip-hour: {listed}.",
     ]
     return "\n".join(lines) + "\n"

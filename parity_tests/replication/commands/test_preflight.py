@@ -143,6 +143,24 @@ def test_the_last_compilation_leaves_a_margin_below_what_does_not_fit():
     assert found.batch == tried[3] == 101
 
 
+@pytest.mark.parametrize(
+    ("most", "asked"),
+    [(60, [4, 32, 107, 101, 66, 49]), (70, [4, 32, 107, 101, 66]), (3, [4, 2, 3])],
+)
+def test_a_search_whose_last_program_does_not_fit_goes_on_until_one_does(most, asked):
+    """The compiler may need much more than the line through smaller batches says."""
+    tried = []
+
+    def compile_batch(batch):
+        tried.append(batch)
+        return compiled((1.0 + 0.14 * batch if batch <= most else 20.0) * GIB)
+
+    found = largest_batch(compile_batch, 4, 4)
+    assert tried == asked
+    assert found.batch == max(batch for batch in tried if batch <= most)
+    assert bool(found.unknown) == (most > 4)
+
+
 def test_a_search_ends_after_so_many_compilations():
     tried = []
 
