@@ -34,6 +34,7 @@ from replication.commands import (
 from replication.console import endings
 from replication.console.progress import without_notes
 from replication.console.reference import complete_help
+from replication.console.signals import Terminated, ended_by_signals
 
 app = typer.Typer(
     name="parity",
@@ -95,18 +96,19 @@ def main() -> None:
     """Runs `parity`, and ends with a status that says which of these it was.
 
     0 the claim holds, 1 it does not, 2 wrong usage or input, 3 the program itself failed, 130 it
-    was interrupted.
+    was interrupted, 143 or 129 so by SIGTERM or SIGHUP.
     """
     without_notes()
     try:
-        app(prog_name="parity")
+        with ended_by_signals():
+            app(prog_name="parity")
     except SystemExit as end:
         # A verb that is interrupted and says itself what it keeps ends without this cause.
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             _end(endings.interrupted(sys.argv), endings.INTERRUPTED)
         raise
-    except KeyboardInterrupt:
-        _end(endings.interrupted(sys.argv), endings.INTERRUPTED)
+    except (KeyboardInterrupt, Terminated) as error:
+        _end(endings.interrupted(sys.argv), endings.status_of(error))
     except InputError as error:
         _end(error, endings.REFUSED)
     except Exception as error:

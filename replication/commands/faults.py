@@ -10,6 +10,8 @@ import typer
 
 from parity.errors import InputError
 from replication.commands import options
+from replication.console import endings
+from replication.console.signals import Terminated
 from replication.faults.lookup import CATALOGUE, chosen_faults, load_catalogue
 
 if TYPE_CHECKING:
@@ -96,10 +98,10 @@ def _check_resume(resume: bool, out: Path | None) -> None:
 
 @contextmanager
 def _interruptible(notes: Path | None, wanted: str) -> Iterator[None]:
-    """Ctrl-C ends the program with 130, and says whether what is known of `wanted` is kept."""
+    """An interruption ends the program, and says whether what is known of `wanted` is kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         if notes is None:
             kept = "nothing is kept: without --out there is no folder for it"
             action = "give --out FOLDER, and what is known when a run is ended stays there"
@@ -111,7 +113,7 @@ def _interruptible(notes: Path | None, wanted: str) -> Iterator[None]:
             f"parity: interrupted before all {wanted} were run\n  {kept}\n  {action}",
             file=sys.stderr,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(endings.status_of(error)) from None
 
 
 def _summary(result: "FaultScoreResult") -> str:

@@ -8,6 +8,8 @@ import typer
 from parity.errors import InputError
 from parity.reading.content import read_json
 from replication.commands import options
+from replication.console import endings
+from replication.console.signals import Terminated
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +82,7 @@ def command(
     from replication.runs.comparison import compare_runs
     from replication.runs.curves import draw_curves
     from replication.runs.seeds import MARGIN, write_comparison
-    from replication.runs.trainers import Request, Terminated, train
+    from replication.runs.trainers import Request, train
     from replication.sides.side import sides_of
 
     named = config is not None or config_file is not None
@@ -116,9 +118,9 @@ def command(
         if seeds is not None:
             _over_seeds(request, seeds, MARGIN if margin is None else margin, as_json)
         folders = train(request)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         print(f"stopped: continue with parity train --side {side} --out {out} --resume")
-        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
+        raise typer.Exit(endings.status_of(error)) from None
     result = compare_runs(folders)
     if len(folders) == 2:
         write_comparison(result, out)

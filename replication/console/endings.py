@@ -13,6 +13,7 @@ from pathlib import Path
 
 from parity import __version__
 from parity.errors import InputError
+from replication.console.signals import Terminated
 from replication.layers import layer_error
 
 REFUSED, FAILED, INTERRUPTED = 2, 3, 130
@@ -90,6 +91,11 @@ def interrupted(words: Sequence[str]) -> InputError:
         count = sum(path.is_file() for path in out.rglob("*"))
         kept = f"{out} holds {count} files, each of them whole"
     return InputError("interrupted before it came to a verdict", kept, "repeat the command")
+
+
+def status_of(interruption: BaseException) -> int:
+    """The status to end with after Ctrl-C or `Terminated`."""
+    return interruption.status if isinstance(interruption, Terminated) else INTERRUPTED
 
 
 def _out(words: Sequence[str]) -> Path | None:

@@ -5,12 +5,10 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from parity.errors import InputError
 from parity.files import hold, replacing
 from parity.reading.content import parse_json, read_json
 from replication.console.progress import steps_shown
+from replication.console.signals import ended_by_signals
 from replication.sides.implementation import TrainerPlace
 from replication.sides.side import implementation
 from replication.sides.torch_side import initial_state
@@ -202,28 +201,6 @@ def _watch(name: str, words: list[str], folder: Path, steps: int, visible: bool)
             message[-1].strip(),
             f"{folder / LOG} says more; what was saved can be continued with --resume.",
         )
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end by a signal, as by Ctrl-C."""
-
-
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP raise `Terminated`, so that what runs below is ended as well."""
-
-    def end(number: int, frame: object) -> None:
-        raise Terminated(f"signal {number}")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _end(process: subprocess.Popen) -> None:

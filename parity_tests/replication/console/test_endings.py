@@ -95,7 +95,10 @@ def test_what_is_kept_is_counted_in_the_folder_of_out(words, tmp_path):
     assert "was not written" in str(endings.interrupted(missing))
 
 
-def test_ctrl_c_in_a_real_process_ends_with_130():
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_in_a_real_process_ends_with_its_own_status(number, status):
     program = (
         "import sys, time\n"
         "from replication import cli\n"
@@ -112,9 +115,9 @@ def test_ctrl_c_in_a_real_process_ends_with_130():
     )
     assert process.stderr.readline() == "waiting\n"
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[0]) == (
-        130,
+        status,
         "parity: interrupted before it came to a verdict",
     )

@@ -1,0 +1,45 @@
+"""Signals that ask this process to end: raised, so that what it has begun is ended with it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children
+
+
+class Terminated(BaseException):
+    """This process was asked to end by a signal. Ctrl-C may end a part, this ends the whole.
+
+    `status` is what a shell says of such an end: 128 and the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.status = 128 + number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end the processes of `multiprocessing`, and raise `Terminated`.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays so. Outside the main thread, which
+    alone may say what a signal does, nothing changes.
+    """
+
+    def end(number: int, frame: object) -> None:
+        for child in active_children():  # else a pool would wait for what they do
+            child.terminate()
+        raise Terminated(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    taken = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
+    for one in taken:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in taken:
+            signal.signal(one, before[one])
