@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
+from typing import Any
 
 
 class Terminated(BaseException):
@@ -18,12 +19,11 @@ class Terminated(BaseException):
         self.status = 128 + number
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP end the processes of `multiprocessing`, and raise `Terminated`.
+def end_by_signals() -> dict[signal.Signals, Any]:
+    """From now on SIGTERM and SIGHUP end `multiprocessing`'s processes, and raise `Terminated`.
 
     A signal that is ignored, as SIGHUP is under nohup, stays so. Outside the main thread, which
-    alone may say what a signal does, nothing changes.
+    alone may say what a signal does, nothing changes. Returns what the signals did before.
     """
 
     def end(number: int, frame: object) -> None:
@@ -32,14 +32,20 @@ def ended_by_signals() -> Iterator[None]:
         raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return {}
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
-    taken = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
+    taken = {one: was for one, was in before.items() if was is not signal.SIG_IGN}
     for one in taken:
         signal.signal(one, end)
+    return taken
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it, what `end_by_signals` does."""
+    before = end_by_signals()
     try:
         yield
     finally:
-        for one in taken:
-            signal.signal(one, before[one])
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from replication.console.progress import without_notes
+from replication.console.signals import end_by_signals
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +22,7 @@ def in_fresh_process(
 ) -> Result:
     """What `function` returns in a new process: TensorFlow fixes its devices when it starts.
 
-    There `prepare` is called first.
+    There `prepare` is called first. A signal that ends this process ends that, and what it began.
     """
     context = get_context("spawn")
     with ProcessPoolExecutor(1, context, _begin, (prepare,)) as pool:
@@ -30,6 +31,7 @@ def in_fresh_process(
 
 def _begin(prepare: Callable[[], None] | None) -> None:
     without_notes()
+    end_by_signals()
     if prepare is not None:
         prepare()
 

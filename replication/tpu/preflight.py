@@ -104,23 +104,18 @@ class Programs:
         return Shapes(batch, *self.request.size, self.request.targets)
 
 
-def preflight(
-    request: Request,
-    note: Callable[[str], None] = lambda text: None,
-    programs: Programs | None = None,
-) -> PreflightResult:
+def preflight(request: Request, note: Callable[[str], None] = lambda text: None) -> PreflightResult:
     """What the TPU's compiler says of the request, one result per topology.
 
-    `note` receives a line for each step of the work; `programs` may be those of a request that
-    differs in topologies and batch alone. Raises InputError where a topology has no
-    such kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
+    `note` receives a line for each step of the work. Raises InputError where a topology has no such
+    kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
     """
     from tf_impl.tpu.lowering import NotCompilableError
     from tf_impl.tpu.preflight import chip_of
 
     for topology in request.topologies:
         chip_of(topology)
-    programs = programs or Programs(request)
+    programs = Programs(request)
     rows = []
     for topology in request.topologies:
         try:

@@ -2,17 +2,19 @@
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from maskformer.model import zoo
 from parity.errors import InputError
 from parity.reading import bounds
 from parity.reading.content import read_json
 from parity.records import write_json
-from replication.tpu.preflight import CORES_PER_CHIP, Programs, Request, preflight
+from replication.process.logical_replicas import in_fresh_process
+from replication.tpu.preflight import CORES_PER_CHIP, Request, preflight
 from reports.chapters.preflight import PreflightResult
 
 TARGETS = (
@@ -112,7 +114,6 @@ def fill(
     for the rest at its end. Raises OSError where `out` cannot be written.
     """
     wanted = [(cell.file, cell.request(find_batch, effort)) for cell in cells()]
-    shared = Shared()
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCKED).open("w") as lock:
         for is_rest in (False, True):
@@ -121,7 +122,7 @@ def fill(
                     if has_turn and _read(out / name, request) is None:
                         topology = request.topologies[0]
                         note(f"{request.entry.name}, {request.precision}, {topology}")
-                        result = preflight(request, note, shared.programs(request))
+                        result = _made(request, note)
                         write_json(result.to_json(), out, name)
     return [_read(out / name, request) for name, request in wanted]
 
@@ -143,19 +144,17 @@ def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
         fcntl.lockf(lock, fcntl.LOCK_UN, 1, number)
 
 
-class Shared:
-    """Programs that several rows have in common; those of the row before are kept."""
-
-    def __init__(self) -> None:
-        self._key: tuple[Any, ...] = ()
-        self._programs: Programs | None = None
-
-    def programs(self, request: Request) -> Programs:
-        """The programs of a request: the last ones where they are the same."""
-        key = (request.entry.name, request.size, request.precision, request.replicas)
-        if self._programs is None or key != self._key:
-            self._key, self._programs = key, Programs(request)
-        return self._programs
+def _made(request: Request, note: Callable[[str], None]) -> PreflightResult:
+    """One row, made in a process of its own: TensorFlow keeps some 200 MB of every program that
+    it lowers for as long as it runs."""
+    try:
+        return in_fresh_process(preflight, request, note)
+    except BrokenProcessPool:
+        raise InputError(
+            f"{request.entry.name} for {request.topologies[0]} was killed",
+            "its process ended without a result, most likely for lack of memory",
+            "Repeat the command: rows that were made are kept.",
+        ) from None
 
 
 def _read(path: Path, request: Request) -> PreflightResult | None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from hypothesis import given
@@ -238,6 +239,7 @@ def without_compiling(monkeypatch):
         return answers.get(topology) or compiled(3 * GIB, topology)
 
     monkeypatch.setattr(compiler, "compile_for", compile_for)
+    monkeypatch.setattr(published, "in_fresh_process", lambda function, *words: function(*words))
     program = Program(b"", 1)
     monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch, parts=1: program)
     monkeypatch.setattr(preflight_run.Programs, "evaluation", lambda self, batch: program)
@@ -346,6 +348,16 @@ def test_wrong_words_of_the_table_are_refused(words, fact):
     found = run(*words)
     assert isinstance(found.exception, InputError)
     assert fact in str(found.exception)
+
+
+def test_a_row_whose_process_is_killed_is_one_error(monkeypatch, tmp_path):
+    def killed(*_):
+        raise BrokenProcessPool("a process was terminated")
+
+    monkeypatch.setattr(published, "in_fresh_process", killed)
+    with pytest.raises(InputError, match="ade20k_r50 for v3:2x2 was killed"):
+        published.fill(tmp_path, False, 0.0, lambda text: None)
+    assert [path.name for path in tmp_path.iterdir()] == [published.LOCKED]
 
 
 HOLDER = """

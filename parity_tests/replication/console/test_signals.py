@@ -25,14 +25,34 @@ if __name__ == "__main__":
 """
 
 
+GRANDPARENT = """
+import subprocess, sys
+from replication.console.signals import ended_by_signals
+from replication.process.logical_replicas import in_fresh_process
+
+def work():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        try:
+            print(child.pid, flush=True)
+            child.wait()
+        finally:
+            child.kill()
+
+if __name__ == "__main__":
+    with ended_by_signals():
+        in_fresh_process(work)
+"""
+
+
 @pytest.fixture
 def begun(tmp_path):
-    """begun(how, *ignored signals): a process whose pool is at work, and the pool's process."""
+    """begun(how, *ignored signals): a process whose child is at work, and the child's number."""
     script = tmp_path / "parent.py"
-    script.write_text(PARENT)
     groups = []
 
     def begin(how, *ignored):
+        script.write_text(GRANDPARENT if how == "fresh" else PARENT)
+
         def ignore():
             for one in ignored:
                 signal.signal(one, signal.SIG_IGN)
@@ -66,6 +86,14 @@ def test_a_signal_ends_what_a_pool_does(begun, number):
     _, told = process.communicate(timeout=30)
     assert f"Terminated: signal {int(number)}" in told
     assert not is_alive(worker)
+
+
+def test_a_signal_ends_what_a_fresh_process_has_begun(begun):
+    process, grandchild = begun("fresh")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not is_alive(grandchild)
 
 
 def test_without_the_context_a_pool_goes_on(begun):
