@@ -295,7 +295,9 @@ def _notes(row: "Topology") -> list[str]:
         f"{name}, {step}: {one.reason}" for step, one in row.steps.items() if not one.compiles
     ]
     if row.micro_batches > 1:
-        found.append(f"{name}: a core's images are computed in {row.micro_batches} parts")
+        found.append(f"{name}: a core's images are computed in {row.parts} parts")
+    if row.fewer_parts:
+        found.append(f"{name}: fewer parts are not judged: {row.fewer_parts}")
     if plan is not None:
         found.append(
             f"{name}: published schedule, estimate {plan.estimate}: {plan.hours:.1f} h, "

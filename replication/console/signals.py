@@ -1,11 +1,16 @@
 """Signals that ask this process to end: raised, so that what it has begun is ended with it."""
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import active_children
 from typing import Any
+
+SECONDS_TO_AGAIN = 0.1
 
 
 class Terminated(BaseException):
@@ -16,7 +21,7 @@ class Terminated(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
 
 
 def end_by_signals() -> dict[signal.Signals, Any]:
@@ -37,15 +42,28 @@ def end_by_signals() -> dict[signal.Signals, Any]:
     taken = {one: was for one, was in before.items() if was is not signal.SIG_IGN}
     for one in taken:
         signal.signal(one, end)
+    sys.unraisablehook = partial(_again, sys.unraisablehook)
     return taken
+
+
+def _again(hook: Callable[[Any], None], swallowed: Any) -> None:
+    """Sends again a signal whose exception nobody got: it was raised in a finalizer, or while
+    garbage was collected, where the frameworks have code of their own."""
+    error = swallowed.exc_value
+    if isinstance(error, Terminated | KeyboardInterrupt):
+        number = getattr(error, "number", signal.SIGINT)
+        threading.Timer(SECONDS_TO_AGAIN, os.kill, (os.getpid(), number)).start()
+    else:
+        hook(swallowed)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Within it, what `end_by_signals` does."""
-    before = end_by_signals()
+    hook, before = sys.unraisablehook, end_by_signals()
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -179,12 +179,20 @@ def _row(
         return compiled(programs.train(batch, parts), title)
 
     chip = chip_of(topology)
+    unknown = [""]
+
+    def in_parts(parts: int) -> "Compiled":
+        step = train(request.per_core_batch, parts)
+        if step.kind == "machine" and parts < request.per_core_batch:
+            unknown.append(f"in {parts}: {step.reason}")
+        return step
+
     if request.micro_batches is None:
-        parts, step = fewest_parts(lambda parts: train(request.per_core_batch, parts), request)
+        parts, step = fewest_parts(in_parts, request)
     else:
         parts = request.micro_batches
         step = train(request.per_core_batch, parts)
-    found: dict[str, Any] = {"micro_batches": parts}
+    found: dict[str, Any] = {"micro_batches": parts, "fewer_parts": unknown[-1]}
     if step.compiles:
         found["matcher"] = matcher_bound(request, chip.bandwidth)
         # The compiler counts the body of the loop over parts once.
@@ -262,7 +270,8 @@ def fewest_parts(compiled: "Callable[[int], Compiled]", request: Request) -> tup
     """The fewest equal parts of a core's images whose step fits, and what the compiler says of it.
 
     That of as many parts as images where none fits, or one that ends for another reason. What a
-    refused program needs says how many parts cannot do.
+    refused program needs says how many parts cannot do. Of one that this machine has no room to
+    compile nothing is known, and more parts are tried.
     """
     images = request.per_core_batch
     least = 1

@@ -192,7 +192,7 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
         name = f"{result.config}, {height}x{width}"
         step = row.train
         images = str(result.per_core_batch)
-        start = (name, result.precision, row.topology, images, str(row.micro_batches))
+        start = (name, result.precision, row.topology, images, row.parts)
         largest = row.largest_per_core_batch
         found = "" if largest is None else str(largest)
         found += " or more" if row.larger_batches else ""
@@ -243,7 +243,8 @@ def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str
     lines += [
         "",
         f"Every row has the published batch. Images that a core has no memory for at once are "
-        f"computed in parts, the fewest that fit. Times are estimates: every step at the roofline, "
+        f"computed in parts, the fewest that fit; `or fewer`: this machine had no room to compile "
+        f"fewer. Times are estimates: every step at the roofline, "
         f"or its parts, the update counted with each of them; matching adds at most what its "
         f"column says. The largest batch is one of a single part; `or more`: after "
         f"{COMPILATIONS} programs, or the first after them that fits, no larger one was tried. "

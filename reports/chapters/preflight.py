@@ -60,13 +60,15 @@ class Topology:
     """What was found for one topology; `reason` is why the step cannot be lowered at all.
 
     `larger_batches` says why batches above the largest that fits were not judged. A core's images
-    are computed in `micro_batches` parts, and all of `train` but its memory is of one part.
+    are computed in `micro_batches` parts, and all of `train` but its memory is of one part;
+    `fewer_parts` says why fewer were not judged.
     """
 
     topology: str
     passed: bool
     reason: str = ""
     micro_batches: int = 1
+    fewer_parts: str = ""
     chip: Mapping[str, Any] = field(default_factory=dict)
     train: Compilation | None = None
     evaluation: Compilation | None = None
@@ -74,6 +76,11 @@ class Topology:
     schedule: Schedule | None = None
     largest_per_core_batch: int | None = None
     larger_batches: str = ""
+
+    @property
+    def parts(self) -> str:
+        """How many parts a core's images are computed in, as text."""
+        return f"{self.micro_batches}{' or fewer' if self.fewer_parts else ''}"
 
     @property
     def steps(self) -> dict[str, Compilation]:
@@ -197,7 +204,7 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
             Cell(row.topology),
             Cell(number(row.schedule.images), row.schedule.images),
             Cell(number(row.schedule.steps), row.schedule.steps),
-            *([Cell(number(row.micro_batches), row.micro_batches)] if in_parts else []),
+            *([Cell(row.parts, row.micro_batches)] if in_parts else []),
             Cell(number(row.schedule.hours), row.schedule.hours),
             Cell(number(row.schedule.chip_hours), row.schedule.chip_hours),
             Cell(f"{1e3 * row.matcher.seconds:.2f}", row.matcher.seconds),

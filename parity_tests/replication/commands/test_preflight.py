@@ -25,6 +25,7 @@ from replication.tpu.preflight import (
     matcher_bound,
     schedule,
 )
+from reports.chapters.preflight import Topology
 from tf_impl.tpu import preflight as compiler
 from tf_impl.tpu.lowering import NotCompilableError, Program
 from tf_impl.tpu.preflight import CHIPS, Compiled
@@ -196,6 +197,19 @@ def test_the_fewest_parts_that_fit_are_found(images, each, told, tried):
     assert asked == tried
     assert parts == tried[-1]
     assert step.compiles == (1.0 + each < 16)
+
+
+def test_parts_that_this_machine_has_no_room_to_compile_are_not_said_to_be_too_few(
+    without_compiling, monkeypatch
+):
+    answers = [Compiled("v5e:2x2", False, "no room", "machine"), compiled(GIB), compiled(GIB)]
+    monkeypatch.setattr(compiler, "compile_for", lambda *_: answers.pop(0))
+    words = ("--config", "coco_r50", "--per-core-batch", "4", "--micro-batches", "0", "--json")
+    (row,) = json.loads(run(*words).stdout)["topologies"]
+    assert (row["micro_batches"], row["fewer_parts"]) == (2, "in 1: no room")
+    assert Topology(topology="v5e:2x2", passed=True, micro_batches=2, fewer_parts="x").parts == (
+        "2 or fewer"
+    )
 
 
 def test_a_step_in_parts_takes_as_long_as_all_of_them(without_compiling):

@@ -1,5 +1,6 @@
 """A process that is asked to end takes with it those that it has begun."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -114,9 +115,32 @@ def test_an_ignored_signal_stays_ignored(begun):
     assert not is_alive(worker)
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_that_a_collection_of_garbage_swallows_comes_again(number, error):
+    reached = []
+
+    def callback(*_):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(number)
+
+    def work():
+        gc.callbacks.append(callback)
+        gc.collect()
+        reached.append("the work goes on as if there had been no signal")
+        time.sleep(20)
+
+    with ended_by_signals(), pytest.raises(error):
+        work()
+    assert reached
+
+
 def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)]
+    hook = sys.unraisablehook
     with ended_by_signals(), pytest.raises(Terminated) as ended:
         signal.raise_signal(signal.SIGTERM)
     assert ended.value.status == 143
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)] == before
+    assert sys.unraisablehook is hook
