@@ -4,15 +4,13 @@ The step that is lowered is `tf_impl.train_step` itself, with the model's and th
 variables as the program's arguments.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-from tensorflow.python.framework import ops
 from tensorflow.python.util import nest
 
 from maskformer.model.config import ModelConfig
@@ -116,11 +114,7 @@ def lower(
         with _LoweredReplica(replicas), compiled_for_tpu(for_tpu):
             return function(*tensors)
 
-    with _custom_gradients_forgotten():
-        return _lowered(tf.function(run, jit_compile=True, autograph=False), specs, replicas)
-
-
-def _lowered(traced: Any, specs: Sequence[tf.TensorSpec], replicas: int) -> Program:
+    traced = tf.function(run, jit_compile=True, autograph=False)
     reduced = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -142,23 +136,6 @@ def _lowered(traced: Any, specs: Sequence[tf.TensorSpec], replicas: int) -> Prog
     named = nest.flatten_with_joined_string_paths(concrete.structured_outputs)
     results = tuple(path for path, tensor in named if tensor is not None)
     return Program(hlo, replicas, _captured(concrete), results)
-
-
-@contextmanager
-def _custom_gradients_forgotten() -> Iterator[None]:
-    """Graphs that are traced within can be freed, and have no gradient afterwards.
-
-    TensorFlow keeps what `tf.custom_gradient` makes in a graph by a name, for ever, and with it the
-    whole graph: 220 MB for each training step of the smallest model.
-    """
-    registry = ops.gradient_registry
-    before = set(registry.list())
-    try:
-        yield
-    finally:
-        for name in set(registry.list()) - before:
-            if name.startswith("CustomGradient-"):
-                del registry._registry[name]
 
 
 def _captured(function: Any) -> tuple[tf.Variable | tf.Tensor, ...]:
