@@ -211,7 +211,7 @@ def _published(
     if out is None:
         raise InputError(
             "--published needs --out",
-            "its compilations take an hour or more, and are kept there",
+            "its compilations take hours, and are kept there",
             "For example: --out runs/preflight",
         )
     prices = preflight_table.price_changes(price)

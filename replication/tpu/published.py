@@ -246,9 +246,9 @@ def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str
         f"computed in parts, the fewest that fit; `or fewer`: this machine had no room to compile "
         f"fewer. Times are estimates: every step at the roofline, "
         f"or its parts, the update counted with each of them; matching adds at most what its "
-        f"column says. The largest batch is one of a single part; `or more`: after "
-        f"{COMPILATIONS} programs, or the first after them that fits, no larger one was tried. "
-        f"Hours: the published schedule's images. "
+        f"column says. The largest batch is one of a single part; `or more`: larger ones were not "
+        f"tried after {COMPILATIONS} programs, or the first after them that fits, or had no room "
+        f"to be compiled here. Hours: the published schedule's images. "
         f"A chip of {two} has two cores. USD per chip-hour: {listed}.",
     ]
     return "\n".join(lines) + "\n"
