@@ -19,6 +19,9 @@ from parity.errors import InputError
 
 DYNAMIC = re.compile(r"stablehlo\.(dynamic_\w+|real_dynamic_slice|set_dimension_size)$")
 STATIC_DYNAMIC = {"stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice"}
+MODES = {"v4": {"chip_config_name": "megacore"}}
+"""A chip of v4 is one device in a training run, its two cores together; the compiler alone would
+take each core for a device of half the memory."""
 HOST = ("host", "callback", "pyfunc", "outside_compilation")
 
 
@@ -59,7 +62,9 @@ def compile_module(hlo: bytes, topology: str, replicas: int, effort: float) -> d
     from jax.experimental import topologies
 
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **MODES.get(topology.partition(":")[0], {})
+        ).devices
     except Exception as error:  # libtpu gives all its refusals as one type
         raise RefusedError("topology", _first_line(error)) from error
     if replicas > len(devices):

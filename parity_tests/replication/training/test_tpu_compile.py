@@ -6,6 +6,7 @@ import tf_impl
 import tf_impl.criterion as criterion_module
 from maskformer.model import zoo
 from parity.errors import InputError
+from replication.tpu.published import SLICES
 from tf_impl.criterion import SetCriterion, weighted_total
 from tf_impl.layers import resize_bilinear
 from tf_impl.matcher import Targets
@@ -180,3 +181,11 @@ def test_a_topology_that_does_not_exist_is_refused(vector):
     assert "4 devices, fewer than 64 replicas" in many.reason
     with pytest.raises(InputError, match="no TPU kind"):
         chip_of("v99:2x2")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("topology", "cores"), SLICES)
+def test_a_slice_has_as_many_devices_as_the_table_says(topology, cores):
+    """Two cores of a v4 chip are one device of all its memory, not two of half of it."""
+    found = compile_for(Program(b"", 64), topology)
+    assert found.reason == f"{topology} has {cores} devices, fewer than 64 replicas"
