@@ -309,18 +309,19 @@ def largest_batch(
     """
     fits, fails, room, why = 0, LARGEST_BATCH + 1, LARGEST_BATCH + 1, ""
     guess, up, used, done, is_over = first, 1, {}, 0, False
+    most = math.inf if compilations is None else compilations
     while (end := min(fails, room)) - fits > 1:
         lowest, width = min(fits + up, end - 1), end - fits
         guess = max(lowest, min(guess, end - 1))
         if is_over:
             counted = f"{done} programs were compiled, {guess} images are next"
             return LargestBatch(fits, why if room < fails else counted)
-        if done + 1 == compilations and end <= LARGEST_BATCH:
+        if done + 1 == most and end <= LARGEST_BATCH:
             guess = max(fits + 1, min(guess, end - end // MARGIN))
-        elif compilations is not None and done >= compilations:
+        elif done >= most:
             guess = (fits + end) // 2
         step, done = compiled(guess), done + 1
-        is_over = compilations is not None and done >= compilations and step.kind != "memory"
+        is_over = done >= most and step.kind != "memory"
         if step.compiles:
             up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used
