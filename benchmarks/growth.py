@@ -159,7 +159,7 @@ def targets() -> list[Point]:
 
 def replicas() -> list[Point]:
     """A training step of several replicas on one processor, each with an image of its own."""
-    from replication.process.logical_replicas import in_fresh_process
+    from replication.process.fresh_process import in_fresh_process
 
     return [
         Point(count, count, lambda steps, count=count: in_fresh_process(replicated, count, steps))

@@ -13,12 +13,11 @@ from pathlib import Path
 from maskformer.model.config import ModelConfig, SwinConfig
 from maskformer.model.detectron2_config import entry_of
 from parity.claims import claim
-from parity.errors import InputError
 from parity.measurements import Findings
 from parity.reading.content import parse_json
 from parity.records import plain, strict, typed
-from replication.console.progress import without_notes
 from replication.forward.run import PIXELS
+from replication.process.fresh_process import begin, killed
 from reports.chapters.clean import Case, CleanOutcome, CleanResult, upper_bound
 
 NOTES = "clean.jsonl"
@@ -204,9 +203,7 @@ def _outcomes(left: Sequence[Case]) -> Iterator[CleanOutcome]:
             part = same[first : first + CASES_OF_A_PROCESS]
             with (
                 _environment(part[0]),
-                ProcessPoolExecutor(
-                    1, mp_context=get_context("spawn"), initializer=without_notes
-                ) as pool,
+                ProcessPoolExecutor(1, get_context("spawn"), initializer=begin) as pool,
             ):
                 try:
                     # One at a time, so that an interruption loses no more than one.
@@ -215,11 +212,7 @@ def _outcomes(left: Sequence[Case]) -> Iterator[CleanOutcome]:
                             future = pool.submit(_interruptible, case)
                         yield future.result()
                 except BrokenProcessPool as error:
-                    raise InputError(
-                        "a clean audit was killed",
-                        "its process ended without a result, most likely for lack of memory",
-                        "continue with --out and --resume",
-                    ) from error
+                    raise killed("a clean audit", "continue with --out and --resume") from error
 
 
 @contextmanager

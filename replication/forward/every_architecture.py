@@ -7,7 +7,7 @@ import time
 from maskformer.model import zoo
 from maskformer.model.config import InferenceConfig, LossConfig, ModelConfig
 from parity.claims import Claim, verdict_of
-from parity.errors import InputError
+from replication.process.fresh_process import in_fresh_process
 from reports.chapters.architectures import Architecture, ArchitecturesResult, nearest_of
 
 SIZE = "64x96"
@@ -100,19 +100,15 @@ def run_apart(
 
     Raises InputError where that process dies.
     """
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(audit_one, name, weights, size, threads).result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"the audit of {name} was killed",
-                "its process ended without a result, most likely for lack of memory",
-                f"run it alone: parity audit --config {name} --size {size}",
-            ) from error
+    return in_fresh_process(
+        audit_one,
+        name,
+        weights,
+        size,
+        threads,
+        what=f"the audit of {name}",
+        action=f"run it alone: parity audit --config {name} --size {size}",
+    )
 
 
 def audit_all(weights: str, size: str, threads: int | None, command: str) -> ArchitecturesResult:

@@ -1,39 +1,9 @@
 """Replicas of TensorFlow on one processor, in a process of their own."""
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from replication.console.progress import without_notes
-from replication.console.signals import end_by_signals
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-Result = TypeVar("Result")
-
-
-def in_fresh_process(
-    function: Callable[..., Result],
-    *words: Any,
-    prepare: Callable[[], None] | None = None,
-    **named: Any,
-) -> Result:
-    """What `function` returns in a new process: TensorFlow fixes its devices when it starts.
-
-    There `prepare` is called first. A signal that ends this process ends that, and what it began.
-    """
-    context = get_context("spawn")
-    with ProcessPoolExecutor(1, context, _begin, (prepare,)) as pool:
-        return pool.submit(function, *words, **named).result()
-
-
-def _begin(prepare: Callable[[], None] | None) -> None:
-    without_notes()
-    end_by_signals()
-    if prepare is not None:
-        prepare()
 
 
 def mirrored(replicas: int) -> "tf.distribute.MirroredStrategy":

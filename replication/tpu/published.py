@@ -2,7 +2,6 @@
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from parity.errors import InputError
 from parity.reading import bounds
 from parity.reading.content import read_json
 from parity.records import write_json
-from replication.process.logical_replicas import in_fresh_process
+from replication.process.fresh_process import in_fresh_process
 from replication.tpu.preflight import CORES_PER_CHIP, Request, preflight
 from reports.chapters.preflight import PreflightResult
 
@@ -147,14 +146,13 @@ def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
 def _made(request: Request, note: Callable[[str], None]) -> PreflightResult:
     """One row, made in a process of its own: TensorFlow keeps some 200 MB of every program that
     it lowers for as long as it runs."""
-    try:
-        return in_fresh_process(preflight, request, note)
-    except BrokenProcessPool:
-        raise InputError(
-            f"{request.entry.name} for {request.topologies[0]} was killed",
-            "its process ended without a result, most likely for lack of memory",
-            "Repeat the command: rows that were made are kept.",
-        ) from None
+    return in_fresh_process(
+        preflight,
+        request,
+        note,
+        what=f"{request.entry.name} for {request.topologies[0]}",
+        action="Repeat the command: rows that were made are kept.",
+    )
 
 
 def _read(path: Path, request: Request) -> PreflightResult | None:
@@ -193,11 +191,8 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
         step = row.train
         images = str(result.per_core_batch)
         start = (name, result.precision, row.topology, images, row.parts)
-        largest = row.largest_per_core_batch
-        found = "" if largest is None else str(largest)
-        found += " or more" if row.larger_batches else ""
         if step is None or not step.compiles:
-            yield (*start, "no", "", "", found, *[""] * 6)
+            yield (*start, "no", "", "", row.largest_batch, *[""] * 6)
             continue
         plan, evaluation = row.schedule, row.evaluation
         forward = evaluation.roofline_seconds if evaluation.compiles else None
@@ -206,7 +201,7 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
             "yes" if row.passed else "training only",
             f"{step.hbm_used / 2**30:.2f}",
             f"{step.hbm_share:.0%}",
-            found,
+            row.largest_batch,
             f"{1e3 * row.micro_batches * step.roofline_seconds:.0f}",
             f"{1e3 * row.matcher.seconds:.1f}",
             "" if forward is None else f"{1e3 * forward:.1f}",

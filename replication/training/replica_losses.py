@@ -9,7 +9,8 @@ from maskformer.family import family_of
 from parity.training.measured import TWINS
 from parity.training.replicas import Replicas, replicas_claim
 from parity.training.updates import perturbed
-from replication.process.logical_replicas import in_fresh_process, mirrored
+from replication.process.fresh_process import in_fresh_process
+from replication.process.logical_replicas import mirrored
 
 if TYPE_CHECKING:
     from maskformer.model.config import ModelConfig

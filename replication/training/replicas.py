@@ -11,7 +11,8 @@ from parity.claims import Place
 from parity.metrics import perturb_ulp
 from parity.training.rates import moved_from
 from parity.training.replicas import Replicas, replicas_claim
-from replication.process.logical_replicas import in_fresh_process, mirrored
+from replication.process.fresh_process import in_fresh_process
+from replication.process.logical_replicas import mirrored
 from replication.training.sides import reference_alone
 
 if TYPE_CHECKING:

@@ -83,6 +83,13 @@ class Topology:
         return f"{self.micro_batches}{' or fewer' if self.fewer_parts else ''}"
 
     @property
+    def largest_batch(self) -> str:
+        """The largest batch of a core that was found to fit, as text; empty where none was."""
+        if self.largest_per_core_batch is None:
+            return ""
+        return f"{self.largest_per_core_batch}{' or more' if self.larger_batches else ''}"
+
+    @property
     def steps(self) -> dict[str, Compilation]:
         """The steps that were compiled, by name."""
         found = {"train": self.train, "evaluation": self.evaluation}
@@ -190,13 +197,6 @@ def _steps(result: Mapping[str, Any]) -> tuple[Block, ...]:
     return (table, Items(tuple(reasons))) if reasons else (table,)
 
 
-def _largest(row: Topology) -> str:
-    """The largest batch that fits; the search may have ended before it met one that does not."""
-    if row.largest_per_core_batch is None:
-        return "not searched"
-    return number(row.largest_per_core_batch) + (" or more" if row.larger_batches else "")
-
-
 def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
     in_parts = any(row.micro_batches > 1 for row in result.topologies)
     rows = tuple(
@@ -208,7 +208,7 @@ def _schedule(result: Mapping[str, Any]) -> tuple[Block, ...]:
             Cell(number(row.schedule.hours), row.schedule.hours),
             Cell(number(row.schedule.chip_hours), row.schedule.chip_hours),
             Cell(f"{1e3 * row.matcher.seconds:.2f}", row.matcher.seconds),
-            Cell(_largest(row)),
+            Cell(row.largest_batch or "not searched"),
         )
         for row in result.topologies
         if row.schedule is not None

@@ -6,7 +6,8 @@ import torch
 
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.model.solver import SolverConfig
-from replication.process.logical_replicas import in_fresh_process, mirrored
+from replication.process.fresh_process import in_fresh_process
+from replication.process.logical_replicas import mirrored
 from tf_impl.optimizer import (
     OptimizationConfig,
     TorchAdamW,

@@ -1,10 +1,11 @@
 """`parity preflight`: the search for a batch, the estimate of a schedule, and what it prints."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from hypothesis import given
@@ -253,7 +254,7 @@ def without_compiling(monkeypatch):
         return answers.get(topology) or compiled(3 * GIB, topology)
 
     monkeypatch.setattr(compiler, "compile_for", compile_for)
-    monkeypatch.setattr(published, "in_fresh_process", lambda function, *words: function(*words))
+    monkeypatch.setattr(published, "in_fresh_process", lambda done, *words, **_: done(*words))
     program = Program(b"", 1)
     monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch, parts=1: program)
     monkeypatch.setattr(preflight_run.Programs, "evaluation", lambda self, batch: program)
@@ -364,13 +365,14 @@ def test_wrong_words_of_the_table_are_refused(words, fact):
     assert fact in str(found.exception)
 
 
-def test_a_row_whose_process_is_killed_is_one_error(monkeypatch, tmp_path):
-    def killed(*_):
-        raise BrokenProcessPool("a process was terminated")
+def _killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(published, "in_fresh_process", killed)
+
+def test_a_row_whose_process_is_killed_is_one_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(published, "preflight", _killed)
     with pytest.raises(InputError, match="ade20k_r50 for v3:2x2 was killed"):
-        published.fill(tmp_path, False, 0.0, lambda text: None)
+        published.fill(tmp_path, False, 0.0, print)
     assert [path.name for path in tmp_path.iterdir()] == [published.LOCKED]
 
 

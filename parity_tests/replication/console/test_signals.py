@@ -29,7 +29,7 @@ if __name__ == "__main__":
 GRANDPARENT = """
 import subprocess, sys
 from replication.console.signals import ended_by_signals
-from replication.process.logical_replicas import in_fresh_process
+from replication.process.fresh_process import in_fresh_process
 
 def work():
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
