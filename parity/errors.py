@@ -9,9 +9,20 @@ class InputError(ValueError):
     Command lines print the message without a traceback and exit with 2.
     """
 
-    def __init__(self, fact: str, *details: str) -> None:
-        """`fact` is the first line; `details` (evidence, then action) are indented below it."""
-        super().__init__("\n  ".join(map(printable, (fact, *details))))
+    def __init__(self, fact: str, *details: str | Exception) -> None:
+        """`fact` is the first line; `details` (evidence, then action) are indented below it.
+
+        An error among them is told in one line.
+        """
+        # As they are: another process makes the same of them.
+        super().__init__(fact, *map(_in_one_line, details))
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(printable, self.args))
+
+
+def _in_one_line(detail: str | Exception) -> str:
+    return "; ".join(detail.args) if isinstance(detail, InputError) else str(detail)
 
 
 def printable(text: str, longest: int | None = _LONGEST) -> str:

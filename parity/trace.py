@@ -195,7 +195,7 @@ class Trace(Mapping[str, Tap]):
         except OSError as error:
             raise TraceError(f"{folder} is no trace", str(error), action) from error
         except (InputError, SafetensorError, ValueError) as error:
-            raise TraceError(f"{folder} is a damaged trace", str(error), action) from error
+            raise TraceError(f"{folder} is a damaged trace", error, action) from error
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             found = description.get("format") if isinstance(description, dict) else None
             raise TraceError(

@@ -318,9 +318,7 @@ def _load(path: Path) -> dict[str, Any]:
         _check_tree(document)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
-            raise InputError(
-                f"config file {path} cannot be used", *str(error).split("\n  ")
-            ) from None
+            raise InputError(f"config file {path} cannot be used", *error.args) from None
         reason = str(error).replace("\n", " ") or "it is nested too deeply"
         raise InputError(f"config file {path} cannot be understood", reason) from None
     if not isinstance(document, dict):

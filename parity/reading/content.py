@@ -82,7 +82,7 @@ def parse_json(raw: bytes, name: str) -> Any:
         if _SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode()
     except InputError as error:
-        raise InputError(f"{name} cannot be used", *str(error).split("\n  ")) from None
+        raise InputError(f"{name} cannot be used", *error.args) from None
     except RecursionError:
         raise InputError(
             f"{name} cannot be read as JSON", f"it is nested deeper than {bounds.DEEPEST}", _AGAIN

@@ -256,7 +256,7 @@ def _misfit(one: Held, state: State) -> str:
     try:
         made = one.given(state)
     except InputError as error:
-        return str(error).replace("\n  ", "; ")
+        return "; ".join(error.args)
     except (ValueError, IndexError, TypeError) as error:
         return f"{keys} {theirs} cannot be held by {' and '.join(one.joint.port)}: {error}"
     for path, variable, array in zip(one.joint.port, one.variables, made, strict=True):

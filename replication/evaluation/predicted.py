@@ -91,7 +91,7 @@ def _naming(data: EvaluationData, index: int):
     try:
         yield
     except InputError as error:
-        fact, *details = str(error).split("\n  ")
+        fact, *details = error.args
         raise InputError(f"image {data.name(index)}: {fact}", *details) from None
 
 
