@@ -19,7 +19,8 @@ class Steps:
     """Announces steps and records their wall time in seconds in `timings`.
 
     On a terminal a finished step is followed by its duration; without one, each step is one line.
-    `total` is the number of steps expected, for the counter only; without it they have no numbers.
+    `total` is the number of steps expected, for the counter only, which goes on past it where what
+    is found asks for more; without it they have no numbers.
     """
 
     total: int | None = None
@@ -29,7 +30,8 @@ class Steps:
     @contextmanager
     def __call__(self, title: str) -> Iterator[None]:
         """Runs one step called `title`."""
-        number = "" if self.total is None else f"[{len(self.timings) + 1}/{self.total}] "
+        step = len(self.timings) + 1
+        number = "" if self.total is None else f"[{step}/{max(step, self.total)}] "
         self._print(f"{number}{title} ...", "")
         start = time.perf_counter()
         try:

@@ -15,6 +15,7 @@ from replication.process.threads import set_threads
 
 if TYPE_CHECKING:
     from parity.auditing.result import AuditResult
+    from replication.forward.run import Request
 
 EVERY = ",".join(EXECUTIONS)
 DEFAULT = "coco_r50"
@@ -101,6 +102,23 @@ def _audit_all(
     options.keep(result, out, "audit_all.json")
     equal = result.verdict == "equal"
     options.end(result, as_json, lambda: audit_all.table(result), equal)
+
+
+def _steps_of(request: "Request") -> int:
+    """How many steps an audit announces that finds no fault."""
+    from parity.judge import BFLOAT16
+
+    executions, whole = request.executions, request.only is None
+    half = BFLOAT16 in executions
+    single = any(one != BFLOAT16 for one in executions)
+    total = 5 + (request.port_weights is not None) + single + half + len(executions)
+    if whole:  # inference; extreme inputs; modules alone
+        total += 1 + request.extreme + (request.isolate or request.reference == "hf") + half
+    if request.train is not None:
+        from replication.training.step import STEPS
+
+        total += STEPS + any(one in COMPILED for one in executions) + 2 * half
+    return total
 
 
 def _say_first(result: "AuditResult") -> None:
@@ -320,7 +338,6 @@ def register(app: typer.Typer) -> None:
             _audit_all(excluded, weights, size, threads, out, as_json)
         from maskformer.model import zoo
         from parity.auditing.unfinished import Unfinished
-        from parity.judge import BFLOAT16
         from replication.forward.run import Request, audit
         from replication.sides.fitting import entry_that_fits
         from replication.sides.torch_side import REFERENCES
@@ -364,14 +381,7 @@ def register(app: typer.Typer) -> None:
             first=_say_first,
         )
         set_threads(threads)
-        total = 7 + len(request.executions) + (request.isolate or reference == "hf")
-        total += (port_weights is not None) + extreme_inputs
-        if train:
-            from replication.training.step import STEPS
-
-            total += 2 * (BFLOAT16 in request.executions)
-            total += STEPS + any(one in COMPILED for one in request.executions)
-        result = audit(request, Steps(total=total))
+        result = audit(request, Steps(total=_steps_of(request)))
         options.keep(result, out, "audit.json")
         request.so_far.end()
         options.end(result, as_json, lambda: summary(result), result.verdict == "equal")

@@ -1,6 +1,7 @@
 """`parity audit` from the outside: its JSON, its exit status, and what it says to bad input."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,21 @@ from maskformer.model import zoo
 from replication.sides.weights import load_weights
 
 SMALL = ("--config", "tiny", "--weights", "seeded:5", "--execution", "eager")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--execution", "eager"),
+        ("--execution", "bfloat16,eager", "--isolate"),
+        ("--execution", "bfloat16", "--only", "sem_seg_head.pixel_decoder"),
+    ],
+)
+def test_audit_announces_as_many_steps_as_it_takes(parity, words):
+    _, _, err = parity("audit", "--config", "tiny", "--size", "64x96", *words)
+    numbers = re.findall(r"\[(\d+)/(\d+)\]", err)
+    assert [int(one) for one, _ in numbers] == list(range(1, len(numbers) + 1))
+    assert {total for _, total in numbers} == {str(len(numbers))}
 
 
 def test_audit_json_says_equal(parity, tmp_path):
