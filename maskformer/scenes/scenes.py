@@ -31,6 +31,7 @@ from maskformer.scenes import materials as scene_materials
 from maskformer.scenes import objects as scene_objects
 from parity.errors import InputError
 from parity.files import replacing
+from parity.orphans import end_with_parent
 
 IGNORED = 255
 """Label of unlabelled pixels in semantic maps (ADE20K as detectron2 prepares it)."""
@@ -490,7 +491,7 @@ def _render_all(
     if workers <= 1:
         yield from map(_render_one, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         yield from pool.map(_render_one, jobs, chunksize=4)
 
 

@@ -88,7 +88,8 @@ def interrupted(words: Sequence[str]) -> InputError:
     elif not out.is_dir():
         kept = f"nothing is kept: {out} was not written"
     else:
-        count = sum(path.is_file() for path in out.rglob("*"))
+        names = [path.name for path in out.rglob("*") if path.is_file()]
+        count = sum(not name.startswith(".") for name in names)  # those are locks
         kept = f"{out} holds {count} files, each of them whole"
     return InputError("interrupted before it came to a verdict", kept, "repeat the command")
 

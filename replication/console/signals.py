@@ -20,8 +20,11 @@ class Terminated(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
+        super().__init__(number)
         self.number, self.status = number, 128 + number
+
+    def __str__(self) -> str:
+        return f"signal {int(self.number)}"
 
 
 def end_by_signals() -> dict[signal.Signals, Any]:
@@ -32,8 +35,7 @@ def end_by_signals() -> dict[signal.Signals, Any]:
     """
 
     def end(number: int, frame: object) -> None:
-        for child in active_children():  # else a pool would wait for what they do
-            child.terminate()
+        end_children()
         raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -44,6 +46,12 @@ def end_by_signals() -> dict[signal.Signals, Any]:
         signal.signal(one, end)
     sys.unraisablehook = partial(_again, sys.unraisablehook)
     return taken
+
+
+def end_children() -> None:
+    """Ends `multiprocessing`'s processes, else a pool would wait for what they do."""
+    for child in active_children():
+        child.terminate()
 
 
 def _again(hook: Callable[[Any], None], swallowed: Any) -> None:

@@ -17,7 +17,7 @@ from parity.measurements import Findings
 from parity.reading.content import parse_json
 from parity.records import plain, strict, typed
 from replication.forward.run import PIXELS
-from replication.process.fresh_process import begin, killed
+from replication.process.fresh_process import begin, killed, work
 from reports.chapters.clean import Case, CleanOutcome, CleanResult, upper_bound
 
 NOTES = "clean.jsonl"
@@ -209,7 +209,7 @@ def _outcomes(left: Sequence[Case]) -> Iterator[CleanOutcome]:
                     # One at a time, so that an interruption loses no more than one.
                     for case in part:
                         with _held_back():  # the process starts here
-                            future = pool.submit(_interruptible, case)
+                            future = pool.submit(work, _interruptible, case)
                         yield future.result()
                 except BrokenProcessPool as error:
                     raise killed("a clean audit", "continue with --out and --resume") from error

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.orphans import end_with_parent
 from replication.faults.lookup import benches_of, chosen_faults
 from replication.faults.runs import Notes, run_faults
 from replication.process.refusals import LAST_LINES, check_status, status_of
@@ -129,6 +130,7 @@ class _Children:
 
 def main() -> int:
     """The faults that standard input names, in this process; 2 where the sound port fails."""
+    end_with_parent()
     wanted = json.load(sys.stdin)
     case = wanted["case"]
     chosen = chosen_faults(wanted["ids"], case["catalogue"])

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from parity.orphans import end_with_parent
 from parity.records import parts, typed
 from parity.steps import Steps
 from replication.console.progress import without_notes
@@ -131,6 +132,7 @@ def tell(names: Sequence[str], story: Mapping[str, object]) -> None:
 
 def main() -> int:
     """Tells what standard input names; 2 where a stage raises InputError."""
+    end_with_parent()
     without_notes()
     story = json.load(sys.stdin)
     return status_of(lambda: tell(story.pop("names"), story))

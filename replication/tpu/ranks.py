@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.metrics import perturb_ulp
+from parity.orphans import end_with_parent
 from replication.sides.torch_side import build_reference, reference_batch
 from replication.tpu.stepping import (
     MODES,
@@ -190,6 +191,7 @@ def _rank(folder: Path, case: "Case", rank: int, function: Callable[..., Any]) -
     import torch
     from torch import distributed
 
+    end_with_parent()
     torch.set_num_threads(1)
     try:
         meeting = (folder / "meeting").as_uri()

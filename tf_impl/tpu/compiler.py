@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import InputError
+from parity.orphans import end_with_parent
 
 DYNAMIC = re.compile(r"stablehlo\.(dynamic_\w+|real_dynamic_slice|set_dimension_size)$")
 STATIC_DYNAMIC = {"stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice"}
@@ -27,6 +28,7 @@ HOST = ("host", "callback", "pyfunc", "outside_compilation")
 
 def main() -> None:
     """Prints what the compiler says of the module: it compiles, or why not."""
+    end_with_parent()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hlo", type=Path, required=True, help="serialized HloModuleProto")
     parser.add_argument("--topology", required=True, help="chips, such as v5e:2x2")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.orphans import end_with_parent
 from tf_impl.tpu.compiler import options_for, stable_module
 from tf_impl.tpu.products import rewrite
 from tf_impl.tpu.reductions import plant
@@ -24,6 +25,7 @@ REQUEST, PROGRAM, GIVEN, FOUND = "request.json", "program.hlo", "given.npz", "fo
 
 def main() -> None:
     """Executes what is in the folder; prints how long it took, and what differs."""
+    end_with_parent()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     folder = parser.parse_args().folder

@@ -89,10 +89,11 @@ def test_a_signal_ends_what_a_pool_does(begun, number):
     assert not is_alive(worker)
 
 
-def test_a_signal_ends_what_a_fresh_process_has_begun(begun):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_what_a_fresh_process_has_begun(begun, number):
     process, grandchild = begun("fresh")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.send_signal(number)
+    process.communicate(timeout=30)  # until all have closed what they inherited
     assert process.returncode != 0
     assert not is_alive(grandchild)
 

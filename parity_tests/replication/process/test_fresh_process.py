@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from parity.errors import InputError
+from replication.console.signals import Terminated, end_by_signals
 from replication.process.fresh_process import in_fresh_process
 
 
@@ -40,6 +41,18 @@ def test_fresh_process_that_is_killed_is_one_error(said):
     assert said.get("action", "Repeat the command") in action
 
 
+def _ended(number):
+    end_by_signals()
+    signal.raise_signal(number)
+
+
+def test_signal_to_a_fresh_process_alone_is_told_as_what_it_is():
+    with pytest.raises(Terminated) as found:
+        in_fresh_process(_ended, signal.SIGTERM)
+    assert found.value.status == 143
+
+
 def test_error_of_a_fresh_process_is_not_taken_for_its_end():
-    with pytest.raises(InputError, match="the fact"):
+    with pytest.raises(InputError) as found:
         in_fresh_process(_wrong)
+    assert str(found.value) == "the fact\n  the evidence\n  the action"
