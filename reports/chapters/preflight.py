@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from parity.claims import Claim, all_hold, claim
 from parity.measurements import Findings, Largest
+from parity.records import plain
 from parity.results import Result
 from reports import words
 from reports.checks import Difference, differ
@@ -207,7 +208,8 @@ class Topology:
 class PreflightResult(Result):
     """What a TPU's compiler says of a training; `image_size` is (height, width).
 
-    `provenance` has the versions of jax and libtpu among its packages.
+    `provenance` has the versions of jax and libtpu among its packages. Earlier recordings have none
+    of it, nor the chips of a schedule and the programs of a search.
     """
 
     schema: ClassVar[str] = "preflight/2"
@@ -378,7 +380,7 @@ def _recheck_row(result: PreflightResult, row: Topology, place: str) -> Iterator
     if row.train is None and not row.reason:
         yield f"{place}.train", "what the compiler said", None
     if row.shares:
-        wrong = [*_unusable(place, row.chip, ("hbm", "flops", "bandwidth"), 1)]
+        wrong = [*_unusable(f"{place}.chip", row.chip, ("hbm", "flops", "bandwidth"), 1)]
         for name in row.shares:
             step = row.steps[name]
             here = f"{place}.{name}"
@@ -390,7 +392,8 @@ def _recheck_row(result: PreflightResult, row: Topology, place: str) -> Iterator
     for name in row.shares:
         yield from _recheck_step(row.steps[name], row.chip, f"{place}.{name}")
     yield from _recheck_schedule(result, row, place)
-    yield from _recheck_search(row, place)
+    if row.tried or result.provenance:
+        yield from _recheck_search(row, place)
 
 
 def _unusable(
@@ -420,7 +423,7 @@ def _recheck_schedule(result: PreflightResult, row: Topology, place: str) -> Ite
     """The schedule and the matching's bound are there where training compiles, and there alone."""
     compiles = row.train is not None and row.train.compiles
     wrong = [
-        (f"{place}.{name}", "what follows from the training step" if compiles else None, one)
+        (f"{place}.{name}", "what follows from the training step" if compiles else None, plain(one))
         for name, one in (("schedule", row.schedule), ("matcher", row.matcher))
         if (one is None) == compiles
     ]
@@ -436,18 +439,17 @@ def _recheck_schedule(result: PreflightResult, row: Topology, place: str) -> Ite
     seconds = row.micro_batches * row.train.roofline_seconds
     cores, recorded = (result.per_core_batch, result.replicas), row.schedule
     plan = replace(scheduled(recorded.images, *cores, row.topology, seconds), estimate="")
-    if recorded.chips is None:
+    if recorded.chips is None and not result.provenance:
         paid = busy_chips(row.topology, result.replicas)
         plan = replace(plan, chip_hours=plan.hours * paid, chips=None)
     yield from differ(f"{place}.schedule", vars(plan), vars(replace(recorded, estimate="")))
 
 
 def _recheck_search(row: Topology, place: str) -> Iterator[Difference]:
-    if not row.tried:
-        return
     fits = max((one.batch for one in row.tried if one.found == "yes"), default=0)
-    yield from differ(f"{place}.largest_per_core_batch", fits, row.largest_per_core_batch)
-    is_known = Tried(fits + 1, "memory") in row.tried
+    largest = fits if row.tried else None
+    yield from differ(f"{place}.largest_per_core_batch", largest, row.largest_per_core_batch)
+    is_known = not row.tried or Tried(fits + 1, "memory") in row.tried
     if is_known == bool(row.larger_batches):
         words = "nothing" if is_known else "why larger ones were not judged"
         yield f"{place}.larger_batches", words, row.larger_batches

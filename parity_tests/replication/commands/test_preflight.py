@@ -641,8 +641,11 @@ def test_every_edit_of_what_follows_from_the_compilers_answers_is_caught(without
     for name, value in (("claims", []), ("claims", content["claims"][:1]), ("topologies", [])):
         assert not is_sound({**content, name: value})
     assert not is_sound({**content, "topologies": [], "claims": []})
-    for number in (0, 2, 511, 600):
+    for number in (0, 2, 511, 600, None):
         assert not is_sound(edited_row(content, largest_per_core_batch=number))
+    assert not is_sound(edited_row(content, tried=[]))
+    assert not is_sound(edited_row(content, larger_batches=""))
+    assert not is_sound(edited_row(content, schedule={**row["schedule"], "chips": None}))
     for hbm in (0, -1, "x", math.inf, True):
         assert not is_sound(edited_row(content, chip={**row["chip"], "hbm": hbm}))
 
