@@ -277,7 +277,7 @@ def _show(result: "PreflightResult") -> None:
 
 def _cells(step: "Compilation") -> Sequence[str]:
     if not step.compiles:
-        return ("no",)
+        return (step.fits,)
     return (
         "yes",
         f"{step.hbm_used / 2**30:.2f}",
@@ -290,12 +290,9 @@ def _cells(step: "Compilation") -> Sequence[str]:
 
 def _notes(row: "Topology") -> list[str]:
     name, plan = row.topology, row.schedule
-    found = [f"{name}: {row.reason}"] if row.reason else []
-    found += [
-        f"{name}, {step}: {one.reason}" for step, one in row.steps.items() if not one.compiles
-    ]
-    if row.micro_batches > 1:
-        found.append(f"{name}: a core's images are computed in {row.parts} parts")
+    found = [f"{name}, {step}: {text}" for step, text in row.reasons.items()]
+    if row.of_parts:
+        found.append(f"{name}: {row.of_parts}")
     if row.fewer_parts:
         found.append(f"{name}: fewer parts are not judged: {row.fewer_parts}")
     if plan is not None:
@@ -305,7 +302,7 @@ def _notes(row: "Topology") -> list[str]:
             f"{1e3 * row.matcher.seconds:.1f} ms a step"
         )
     if row.largest_per_core_batch is not None:
-        found.append(f"{name}: largest per-core batch that fits: {row.largest_per_core_batch}")
+        found.append(f"{name}: largest per-core batch that fits: {row.largest_batch}")
     if row.larger_batches:
         found.append(f"{name}: larger ones are not judged: {row.larger_batches}")
     return found

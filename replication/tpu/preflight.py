@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from maskformer.family import family_of
-from parity.claims import Claim, all_hold, claim
-from parity.measurements import Findings, Largest
+from parity.claims import all_hold
+from parity.provenance import provenance, version
 from parity.steps import give_back
 from reports.chapters.preflight import (
     Compilation,
@@ -16,6 +16,9 @@ from reports.chapters.preflight import (
     PreflightResult,
     Schedule,
     Topology,
+    Tried,
+    claims_of,
+    scheduled,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
     from tf_impl.tpu.preflight import Compiled
 
 PRECISIONS = {"bf16": "mixed_bfloat16", "float32": "float32"}
-CORES_PER_CHIP = {"v2": 2, "v3": 2}
+COMPILERS = ("jax", "libtpu")
+"""Packages that compile, beside TensorFlow, which lowers."""
 LARGEST_BATCH = 512
 MARGIN = 16  # what is off by one image would else end a search with nothing
 GROWTH = 8  # a program of 100 times as many images may have no room on this machine
@@ -110,19 +114,15 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
     `note` receives a line for each step of the work. Raises InputError where a topology has no such
     kind, or the compiler is not installed. A step that cannot be lowered at all is a result.
     """
-    from tf_impl.tpu.lowering import NotCompilableError
     from tf_impl.tpu.preflight import chip_of
 
     for topology in request.topologies:
         chip_of(topology)
     programs = Programs(request)
-    rows = []
-    for topology in request.topologies:
-        try:
-            rows.append(_row(request, programs, topology, note))
-        except NotCompilableError as error:
-            rows.append(Topology(topology=topology, passed=False, reason=str(error)))
-    claims = [one for row in rows for one in _claims(row, request.command)]
+    rows = [_row(request, programs, topology, note) for topology in request.topologies]
+    claims = [one for row in rows for one in claims_of(row, request.command)]
+    known = provenance(config=request.entry.name)
+    known["packages"] |= {name: version(name) for name in COMPILERS}
     return PreflightResult(
         claims=tuple(claims),
         command=request.command,
@@ -135,56 +135,41 @@ def preflight(request: Request, note: Callable[[str], None] = lambda text: None)
         effort=request.effort,
         topologies=tuple(rows),
         passed=all_hold(claims),
+        provenance=known,
     )
-
-
-def _claims(row: Topology, command: str) -> list[Claim]:
-    """That every step compiles for the row's topology, and what it takes of the memory there."""
-    topology = row.topology
-    claims = [
-        claim(
-            f"compiles/{topology}",
-            f"Every step compiles for {topology}",
-            Findings(max(1, len(row.steps)), row.refused),
-            "steps that the TPU's own compiler refuses",
-            command,
-        )
-    ]
-    if row.shares:
-        claims.append(
-            claim(
-                f"memory/{topology}",
-                f"Every step fits into the memory of a core of {topology}",
-                Largest(row.shares, 1),
-                "largest share of the core's memory that a step takes, by the compiler's account",
-                command,
-            )
-        )
-    return claims
 
 
 def _row(
     request: Request, programs: Programs, topology: str, note: Callable[[str], None]
 ) -> Topology:
-    from tf_impl.tpu.preflight import chip_of, compile_for
+    from tf_impl.tpu.lowering import NotCompilableError
+    from tf_impl.tpu.preflight import Compiled, chip_of, compile_for
 
-    def compiled(program: "Program", title: str) -> "Compiled":
+    def compiled(title: str, lower: "Callable[[], Program]") -> "Compiled":
+        note(f"{topology}: lowering {title}")
+        try:
+            program = lower()
+        except NotCompilableError as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines())
+            return Compiled(topology, False, reason, "lowering")
         note(f"{topology}: compiling {title}")
         return compile_for(program, topology, request.effort)
 
     def train(batch: int, parts: int = 1) -> "Compiled":
         title = f"the training step, {batch} images per core"
         title += f" in {parts} parts" if parts > 1 else ""
-        note(f"{topology}: lowering {title}")
-        return compiled(programs.train(batch, parts), title)
+        return compiled(title, lambda: programs.train(batch, parts))
 
     chip = chip_of(topology)
-    unknown = [""]
+    fewer = ""
 
     def in_parts(parts: int) -> "Compiled":
+        nonlocal fewer
         step = train(request.per_core_batch, parts)
-        if step.kind == "machine" and parts < request.per_core_batch:
-            unknown.append(f"in {parts}: {step.reason}")
+        if step.kind == "machine":
+            fewer = f"in {parts}: {step.reason}"
+        elif not step.fits:  # then it does not in fewer parts
+            fewer = ""
         return step
 
     if request.micro_batches is None:
@@ -192,29 +177,30 @@ def _row(
     else:
         parts = request.micro_batches
         step = train(request.per_core_batch, parts)
-    found: dict[str, Any] = {"micro_batches": parts, "fewer_parts": unknown[-1]}
+    found: dict[str, Any] = {"micro_batches": parts, "fewer_parts": fewer if step.fits else ""}
     if step.compiles:
         found["matcher"] = matcher_bound(request, chip.bandwidth)
         # The compiler counts the body of the loop over parts once.
         found["schedule"] = schedule(request, topology, parts * step.roofline_seconds)
-    passed = step.compiles
+    images = request.per_core_batch // parts
     if request.evaluation:
-        forward = compiled(
-            programs.evaluation(request.per_core_batch // parts), "the evaluation step"
-        )
+        forward = compiled("the evaluation step", lambda: programs.evaluation(images))
         found["evaluation"] = described(forward)
-        passed = passed and forward.compiles
     if request.find_batch:
-        first = request.per_core_batch // parts
-        largest = largest_batch(
-            lambda batch: step if (batch, parts) == (first, 1) else train(batch),
-            first,
-            request.compilations,
-        )
+        tried: list[Tried] = []
+
+        def judged(batch: int) -> "Compiled":
+            one = step if (batch, parts) == (images, 1) else train(batch)
+            tried.append(Tried(batch, "yes" if one.fits else one.kind or "memory"))
+            return one
+
+        largest = largest_batch(judged, images, request.compilations)
         found |= {"largest_per_core_batch": largest.batch, "larger_batches": largest.unknown}
-    return Topology(
-        topology=topology, passed=passed, chip=asdict(chip), train=described(step), **found
+        found["tried"] = tuple(tried)
+    row = Topology(
+        topology=topology, passed=False, chip=asdict(chip), train=described(step), **found
     )
+    return replace(row, passed=row.fits == "yes")
 
 
 def described(found: "Compiled") -> Compilation:
@@ -254,16 +240,7 @@ def schedule(request: Request, topology: str, seconds: float) -> Schedule:
     """An estimate from below of the published schedule: its images at the roofline's pace."""
     solver = request.entry.solver
     images = solver.max_iter * solver.ims_per_batch
-    steps = math.ceil(images / (request.per_core_batch * request.replicas))
-    cores = CORES_PER_CHIP.get(topology.partition(":")[0], 1)
-    hours = steps * seconds / 3600
-    return Schedule(
-        "from below: every step at the roofline, data never late",
-        images,
-        steps,
-        hours,
-        hours * math.ceil(request.replicas / cores),
-    )
+    return scheduled(images, request.per_core_batch, request.replicas, topology, seconds)
 
 
 def fewest_parts(compiled: "Callable[[int], Compiled]", request: Request) -> tuple[int, "Compiled"]:
@@ -279,9 +256,10 @@ def fewest_parts(compiled: "Callable[[int], Compiled]", request: Request) -> tup
         if parts < min(least, images):
             continue
         step = compiled(parts)
-        if step.compiles or step.kind not in ("memory", "machine") or parts == images:
+        is_open = step.is_too_large or step.kind == "machine"
+        if not is_open or parts == images:
             return parts, step
-        least = math.ceil(parts * step.needed / step.chip.hbm)
+        least = math.ceil(parts * (step.needed or step.hbm_used) / step.chip.hbm)
     raise AssertionError("one part for each image is a divisor")
 
 
@@ -305,9 +283,11 @@ def largest_batch(
     in all, the first included; the last stays a `MARGIN`-th below what does not fit, and where it
     does not fit either, the interval is halved until one does. No guess is more than `GROWTH` times
     what fits. Of a program that has no room on this machine nothing is known, and smaller ones are
-    tried; one that ends for another reason than memory ends the search.
+    tried; one that ends for another reason than memory ends the search. Above `LARGEST_BATCH`, or
+    a larger `first`, nothing is tried.
     """
-    fits, fails, room, why = 0, LARGEST_BATCH + 1, LARGEST_BATCH + 1, ""
+    last = max(first, LARGEST_BATCH)
+    fits, fails, room, why = 0, last + 1, last + 1, ""
     guess, up, used, done, is_over = first, 1, {}, 0, False
     most = math.inf if compilations is None else compilations
     while (end := min(fails, room)) - fits > 1:
@@ -316,17 +296,17 @@ def largest_batch(
         if is_over:
             counted = f"{done} programs were compiled, {guess} images are next"
             return LargestBatch(fits, why if room < fails else counted)
-        if done + 1 == most and end <= LARGEST_BATCH:
+        if done + 1 == most and end <= last:
             guess = max(fits + 1, min(guess, end - end // MARGIN))
         elif done >= most:
             guess = (fits + end) // 2
         step, done = compiled(guess), done + 1
-        is_over = done >= most and step.kind != "memory"
-        if step.compiles:
+        is_over = done >= most and not step.is_too_large
+        if step.fits:
             up = 2 * up if guess == lowest else 1
             fits, used[guess] = guess, step.hbm_used
-        elif step.kind == "memory":
-            up, fails, used[guess] = 1, guess, step.needed
+        elif step.is_too_large:
+            up, fails, used[guess] = 1, guess, step.needed or step.hbm_used
         elif step.kind == "machine":
             up, room, why = 1, guess, f"{guess} images: {step.reason}"
         else:
@@ -334,11 +314,13 @@ def largest_batch(
         guess = _by_a_line({n: size for n, size in used.items() if size}, step.chip.hbm)
         end = min(fails, room)
         is_vague = guess is None or guess >= room or 4 * (end - fits) > 3 * width
-        if end <= LARGEST_BATCH and is_vague:
+        if end <= last and is_vague:
             guess = (fits + end) // 2
         guess = fits if guess is None else guess
         guess = min(guess, GROWTH * fits) if fits else guess
-    return LargestBatch(fits, why if room < fails else "")
+    if room < fails:
+        return LargestBatch(fits, why)
+    return LargestBatch(fits, f"more than {last} images are not tried" if fails > last else "")
 
 
 def _by_a_line(used: dict[int, int], limit: int) -> int | None:

@@ -1,20 +1,26 @@
 """The published targets of a TPU run in one table: what fits, how fast, how long, at what price."""
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from maskformer.model import zoo
 from parity.errors import InputError
+from parity.provenance import version
 from parity.reading import bounds
 from parity.reading.content import read_json
 from parity.records import write_json
 from replication.process.fresh_process import in_fresh_process
-from replication.tpu.preflight import CORES_PER_CHIP, Request, preflight
-from reports.chapters.preflight import PreflightResult
+from replication.tpu.preflight import COMPILERS, LARGEST_BATCH, Request, preflight, schedule
+from reports.chapters.preflight import (
+    CORES_PER_CHIP,
+    PreflightResult,
+    Schedule,
+    recheck_preflight,
+)
 
 TARGETS = (
     ("ade20k_r50", (512, 512), ("bf16", "float32")),
@@ -45,11 +51,12 @@ class Cell:
     topology: str
     cores: int
 
-    @property
-    def file(self) -> str:
-        """The name of its result."""
+    def file(self, find_batch: bool = False, effort: float = 0.0) -> str:
+        """The name of its result; results of other options stand beside it."""
         kind = self.topology.partition(":")[0]
-        return f"{self.config}-{self.precision}-{kind}.json"
+        options = "-largest" if find_batch else ""
+        options += f"-effort{effort:g}" if effort else ""
+        return f"{self.config}-{self.precision}-{kind}{options}.json"
 
     def request(self, find_batch: bool, effort: float) -> Request:
         """What is to be compiled for it."""
@@ -108,26 +115,51 @@ def fill(
 ) -> list[PreflightResult]:
     """The results of all rows, each written to `out` when it is there, and read where it was.
 
-    A row that was compiled with another effort or without the batch that is asked for is compiled
-    again. Several processes may fill one `out`: each makes rows that no other is making, and waits
-    for the rest at its end. Raises OSError where `out` cannot be written.
+    Rows of another effort, or of a table without the largest batch, are others. Several processes
+    may fill one `out`: each makes rows that no other is making, and waits for the rest at its end.
+    A row that this machine had no room to compile is tried again by the next command. Where all are
+    there nothing is written. Raises OSError where `out` cannot be written, and InputError where
+    nothing in it can be locked.
     """
-    wanted = [(cell.file, cell.request(find_batch, effort)) for cell in cells()]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCKED).open("w") as lock:
-        for is_rest in (False, True):
-            for number, (name, request) in enumerate(wanted):
-                with _turn(lock, number, is_rest) as has_turn:
-                    if has_turn and _read(out / name, request) is None:
-                        topology = request.topologies[0]
-                        note(f"{request.entry.name}, {request.precision}, {topology}")
-                        result = _made(request, note)
-                        write_json(result.to_json(), out, name)
-    return [_read(out / name, request) for name, request in wanted]
+    wanted = [(cell.file(find_batch, effort), cell.request(find_batch, effort)) for cell in cells()]
+    found = {number: _read(out / name, request) for number, (name, request) in enumerate(wanted)}
+    if None in found.values():
+        out.mkdir(parents=True, exist_ok=True)
+        with _locks(out / LOCKED) as lock:
+            for is_rest in (False, True):
+                for number, (name, request) in enumerate(wanted):
+                    if found[number] is None:
+                        with _turn(lock, number, is_rest) as has_turn:
+                            if has_turn:
+                                found[number] = _row(out, name, request, note)
+    return [found[number] for number in range(len(wanted))]
+
+
+def _row(out: Path, name: str, request: Request, note: Callable[[str], None]) -> PreflightResult:
+    """What another process wrote meanwhile, or a row that is made and written now."""
+    if (written := _read(out / name, request)) is not None:
+        return written
+    note(f"{request.entry.name}, {request.precision}, {request.topologies[0]}")
+    result = _made(request, note)
+    write_json(result.to_json(), out, name)
+    return result
 
 
 @contextmanager
-def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
+def _locks(path: Path) -> Iterator[int]:
+    """A file whose bytes can be locked; what it holds stays as it is."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _unlocked(error) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _turn(lock: int, number: int, is_waiting: bool) -> Iterator[bool]:
     """Whether this process may make row `number`; until the context ends no other may, or a kill.
 
     Where another may, one that `is_waiting` has its turn after it.
@@ -137,10 +169,20 @@ def _turn(lock: IO[str], number: int, is_waiting: bool) -> Iterator[bool]:
     except (BlockingIOError, PermissionError):  # the two that POSIX allows
         yield False
         return
+    except OSError as error:
+        raise _unlocked(error) from error
     try:
         yield True
     finally:
         fcntl.lockf(lock, fcntl.LOCK_UN, 1, number)
+
+
+def _unlocked(error: OSError) -> InputError:
+    return InputError(
+        f"rows cannot be made in the folder of --out: its {LOCKED} cannot be locked",
+        str(error.strerror or error),
+        "Choose another folder, one that files can be written to and locked in.",
+    )
 
 
 def _made(request: Request, note: Callable[[str], None]) -> PreflightResult:
@@ -156,12 +198,51 @@ def _made(request: Request, note: Callable[[str], None]) -> PreflightResult:
 
 
 def _read(path: Path, request: Request) -> PreflightResult | None:
-    """A result that was written before, of the same request; None without one."""
+    """A result that was written before, if the same request would be answered so here; else None.
+
+    It is not where the file was edited, where this machine had no room to compile a step, and where
+    another compiler was asked.
+    """
     try:
         result = PreflightResult.from_json(read_json(path, bounds.RECORD_BYTES), str(path))
     except (OSError, ValueError):
         return None
-    return result if result.command == request.command else None
+    is_own = _is_answer(result, request) and _is_of_these_packages(result)
+    return result if is_own and not any(recheck_preflight(result)) else None
+
+
+def _is_answer(result: PreflightResult, request: Request) -> bool:
+    """Whether it has all that was asked for, and none of it is left open."""
+    asked = {
+        **{name: getattr(request, name) for name in ("command", "precision", "effort", "replicas")},
+        **{name: getattr(request, name) for name in ("per_core_batch", "targets")},
+        "config": request.entry.name,
+        "image_size": request.size,
+    }
+    named = tuple(row.topology for row in result.topologies)
+    if named != request.topologies or any(getattr(result, one) != asked[one] for one in asked):
+        return False
+    (row,) = result.topologies
+    plan = schedule(request, row.topology, 0.0)
+    return (
+        row.steps.keys() == {"train", "evaluation"}
+        and all(step.fits != "not known" for step in row.steps.values())
+        and (row.largest_per_core_batch is not None) == request.find_batch == bool(row.tried)
+        and (row.schedule is None or _paid(row.schedule) == _paid(plan))
+    )
+
+
+def _paid(plan: Schedule) -> tuple[int, int | None]:
+    return plan.images, plan.chips
+
+
+def _is_of_these_packages(result: PreflightResult) -> bool:
+    """Whether the packages that made it are those here; one that is not here decides nothing."""
+    packages = result.provenance.get("packages")
+    return isinstance(packages, Mapping) and all(
+        name in packages and version(name) in (None, packages[name])
+        for name in ("tensorflow", *COMPILERS)
+    )
 
 
 def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
@@ -190,15 +271,17 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
         name = f"{result.config}, {height}x{width}"
         step = row.train
         images = str(result.per_core_batch)
-        start = (name, result.precision, row.topology, images, row.parts)
-        if step is None or not step.compiles:
-            yield (*start, "no", "", "", row.largest_batch, *[""] * 6)
+        start = (name, result.precision, row.topology, images)
+        if not step.compiles:
+            parts = "" if row.fits == "not known" else row.parts
+            yield (*start, parts, row.fits, "", "", row.largest_batch, *[""] * 6)
             continue
         plan, evaluation = row.schedule, row.evaluation
         forward = evaluation.roofline_seconds if evaluation.compiles else None
         yield (
             *start,
-            "yes" if row.passed else "training only",
+            row.parts,
+            row.fits,
             f"{step.hbm_used / 2**30:.2f}",
             f"{step.hbm_share:.0%}",
             row.largest_batch,
@@ -212,17 +295,13 @@ def rows(results: list[PreflightResult], prices: Mapping[str, float]) -> Iterato
 
 
 def reasons(results: list[PreflightResult]) -> list[str]:
-    """Why rows do not compile or fit, a line each."""
-    found = []
-    for result in results:
-        (row,) = result.topologies
-        start = f"{result.config}, {result.precision}, {row.topology}"
-        if row.reason:
-            found.append(f"{start}: {row.reason}")
-        found += [
-            f"{start}, {name}: {one.reason}" for name, one in row.steps.items() if not one.compiles
-        ]
-    return found
+    """Why rows do not compile or fit, or why that is not known, a line each."""
+    return [
+        f"{', '.join((result.config, result.precision, row.topology, name))}: {text}"
+        for result in results
+        for row in result.topologies
+        for name, text in row.reasons.items()
+    ]
 
 
 def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str:
@@ -241,9 +320,10 @@ def markdown(results: list[PreflightResult], prices: Mapping[str, float]) -> str
         f"computed in parts, the fewest that fit; `or fewer`: this machine had no room to compile "
         f"fewer. Times are estimates: every step at the roofline, "
         f"or its parts, the update counted with each of them; matching adds at most what its "
-        f"column says. The largest batch is one of a single part; `or more`: larger ones were not "
-        f"tried after {COMPILATIONS} programs, or the first after them that fits, or had no room "
-        f"to be compiled here. Hours: the published schedule's images. "
+        f"column says; evaluation is of the images of one part. The largest batch is one of a "
+        f"single part; `or more`: larger ones were not tried after {COMPILATIONS} programs, or the "
+        f"first after them that fits, or above {LARGEST_BATCH} images, or had no room to be "
+        f"compiled here. Hours: the published schedule's images. "
         f"A chip of {two} has two cores. USD per chip-hour: {listed}.",
     ]
     return "\n".join(lines) + "\n"

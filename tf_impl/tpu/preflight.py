@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from parity.errors import InputError
 from tf_impl.tpu.lowering import Program
@@ -66,7 +66,9 @@ class Compiled:
         topology: chips, such as `v5e:2x2`.
         compiles: whether there is an executable.
         reason: why not; empty where there is one.
-        kind: of the reason: topology, shapes, host, memory, machine (this one's memory) or other.
+        kind: of the reason: topology, shapes, host, memory, refused (by the compiler, for whatever
+            else), machine (this one's memory), other (the compiler ended without an answer), or
+            lowering (there is no program to compile).
         needed: bytes that a program which does not fit needs; 0 where the compiler does not say.
         seconds: how long the compiler took.
         memory: bytes by kind: arguments, outputs that share no memory with them, temporaries, code.
@@ -92,6 +94,16 @@ class Compiled:
     def hbm_used(self) -> int:
         """Bytes of the device's memory that the program takes."""
         return sum((self.memory or {}).values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is an executable that the device has the memory for."""
+        return self.compiles and self.hbm_used <= self.chip.hbm
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the device is known to have too little memory for it."""
+        return self.kind == "memory" or (self.compiles and not self.fits)
 
     @property
     def roofline_seconds(self) -> float:
@@ -139,13 +151,13 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
         run = _run([*command, "--effort", str(effort)])
     if run is None:
         return Compiled(topology, False, "the compiler took all memory of this machine", "machine")
-    lines = run.stdout.splitlines()
-    if run.returncode or not lines:
+    found = None if run.returncode else _answer(run.stdout)
+    if found is None:
         words = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
         return Compiled(topology, False, f"the compiler ended: {words[-1]}", "other")
-    found = json.loads(lines[-1])
     if not found["compiles"]:
-        return Compiled(topology, False, found["reason"], found["kind"], found["needed"])
+        kind = "refused" if found["kind"] == "other" else found["kind"]
+        return Compiled(topology, False, found["reason"], kind, found["needed"])
     return Compiled(
         topology,
         True,
@@ -156,21 +168,41 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
     )
 
 
+def _answer(printed: str) -> dict[str, Any] | None:
+    """The compiler's object among what libtpu prints around it; None where there is none."""
+    for line in reversed(printed.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "compiles" in found:
+            return found
+    return None
+
+
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
     """The end of a process; None where it was ended since it took nearly all memory there is.
 
     One that others on this machine left no room for begins again when they have ended.
     """
     with _lock_file("running") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        _enter(lock, fcntl.LOCK_SH)
         if (found := _watched(command)) is not None:
             return found
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # who waits for its turn keeps nobody from ending
+            _enter(lock, fcntl.LOCK_EX)
             return _watched(command)
     return None
+
+
+def _enter(lock: IO[str], how: int) -> None:
+    """Locks `lock`, one after the other: else who waits to be alone is passed by all that come."""
+    with _lock_file("entering") as entering:
+        fcntl.flock(entering, fcntl.LOCK_EX)
+        fcntl.flock(lock, how)
 
 
 def _lock_file(name: str) -> IO[str]:
@@ -187,6 +219,7 @@ def _watched(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
     )
     with process:
         try:

@@ -1,6 +1,7 @@
 """Compilations share a machine's memory: one that others left no room for begins again alone."""
 
 import fcntl
+import json
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tf_impl.tpu import preflight
+from tf_impl.tpu.lowering import Program
 
 RUNS = "import sys, time; open(sys.argv[1], 'a').write('.'); time.sleep(2); print('made')"
 
@@ -68,6 +70,51 @@ def test_a_compilation_beside_another_begins_again_after_it(machine, tmp_path):
         other.close()
         assert ending.result().stdout == "made\n"
     assert len(machine.processes) == 2
+
+
+def test_a_compilation_that_waits_to_be_alone_is_not_passed_by_others(machine, tmp_path):
+    """What comes while it waits begins after it, not beside what it waits for."""
+    other = preflight._lock_file("running")
+    fcntl.flock(other, fcntl.LOCK_SH)
+    machine.available = lambda: 0 if len(machine.processes) == 1 else preflight.LEAST_FREE
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(run, tmp_path / "first")
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=3)
+        coming = pool.submit(run, tmp_path / "second")
+        with pytest.raises(TimeoutError):
+            coming.result(timeout=1)
+        assert len(machine.processes) == 1
+        other.close()
+        assert [one.result().stdout for one in (waiting, coming)] == ["made\n"] * 2
+    assert [one.args[-1].rpartition("/")[2] for one in machine.processes] == [
+        "first",
+        "first",
+        "second",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "printed", "status", "kind", "reason"),
+    [
+        ("memory", b"warming up\n{}\nlibtpu: bye \xff\n{ }\n7\n", 0, "memory", "too large"),
+        ("other", b"{}\n", 0, "refused", "too large"),
+        ("", b"libtpu: bye\n", 0, "other", "the compiler ended: exit status 0"),
+        ("", b"", 9, "other", "the compiler ended: exit status 9"),
+    ],
+)
+def test_the_compilers_answer_is_found_among_what_libtpu_prints(
+    machine, monkeypatch, said, printed, status, kind, reason
+):
+    answer = json.dumps({"compiles": False, "reason": "too large", "kind": said, "needed": 9})
+    printed = printed.replace(b"{}", answer.encode())
+    program = f"import sys; sys.stdout.buffer.write({printed!r}); sys.exit({status})"
+    watched = preflight._watched
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr(preflight, "missing_compiler", lambda: None)
+    monkeypatch.setattr(preflight, "_watched", lambda _: watched(command))
+    found = preflight.compile_for(Program(b"", 1), "v5e:2x2")
+    assert (found.compiles, found.kind, found.reason) == (False, kind, reason)
 
 
 def test_of_two_compilations_one_goes_on(machine, tmp_path):
