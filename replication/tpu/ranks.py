@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.metrics import perturb_ulp
+from parity.metrics import Gap, perturb_ulp
 from parity.orphans import end_with_parent
 from replication.sides.torch_side import build_reference, reference_batch
 from replication.tpu.stepping import (
@@ -26,6 +26,7 @@ from replication.tpu.stepping import (
     Exact,
     Measured,
     exact_updates,
+    further_gradients,
     measured_updates,
     twins,
 )
@@ -59,6 +60,11 @@ class Share:
 def ranked_updates(case: "Case", precision: str) -> Ranked:
     """The reference's updates on `case.replicas` processes, in float64 and in a precision."""
     return _on_ranks(case, partial(_updates, precision=precision))[0]
+
+
+def further_ranked(case: "Case", precision: str, exact: Exact) -> Mapping[str, Gap]:
+    """`further_gradients` of the reference on `case.replicas` processes."""
+    return _on_ranks(case, partial(_further, precision=precision, exact=exact))[0]
 
 
 def shares(case: "Case", normalisation: str) -> list[Share]:
@@ -119,6 +125,10 @@ def _updates(case: "Case", rank: int, precision: str) -> Ranked:
     own = measured_updates(_Rank(case, rank, precision), exact)
     moved = twins(lambda seed: _Rank(case, rank, precision, seed), reordered, exact)
     return Ranked(exact, own, moved)
+
+
+def _further(case: "Case", rank: int, precision: str, exact: Exact) -> Mapping[str, Gap]:
+    return further_gradients(lambda seed: _Rank(case, rank, precision, seed), exact)
 
 
 def _share(case: "Case", rank: int, normalisation: str) -> Share:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from parity.judge import MIXED
-from parity.metrics import Gap, gap
+from parity.judge import MIXED, MORE
+from parity.metrics import Gap, gap, worst
 from parity.steps import give_back
 from parity.training.measured import TWINS
 from parity.training.trajectory import weight_gap
@@ -120,6 +120,18 @@ def twins(
     with reordered():
         found.append(measured_updates(start(None), exact))
     return tuple(found)
+
+
+def further_gradients(start: Callable[[int], Run], exact: Exact) -> Mapping[str, Gap]:
+    """The largest gaps of the first update's gradients in `MORE` runs more, moved as `twins` are.
+
+    A ReLU or a maximum next to a tie decides otherwise in some of them, as it may in the replicas.
+    """
+    first, found = Exact(exact.numbers[:1], exact.gradients, {}), []
+    for seed in range(max(TWINS) + 1, max(TWINS) + 1 + MORE):
+        give_back()
+        found.append(measured_updates(start(seed), first).gradients)
+    return {key: worst(one[key] for one in found) for key in found[0]}
 
 
 def relative(value: float, exact: float) -> float:
