@@ -204,8 +204,9 @@ def test_tensorflow_alone_knows_what_a_checkpoint_holds(name):
         *((["capture", "--plan", *words, "--out", "x"], fact) for words, fact in IDLE),
     ],
 )
-def test_wrong_words_are_refused(words, fact, monkeypatch):
+def test_wrong_words_are_refused(words, fact, monkeypatch, tmp_path):
     """Before anything is loaded."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(captured_sides, "of_request", lambda *given: pytest.fail("it was loaded"))
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, InputError)
