@@ -8,6 +8,7 @@ import numpy as np
 
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
+from parity.reading import bounds
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -24,14 +25,17 @@ def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
     """uint8 [H',W',3] whose short side has `short_side` pixels: Pillow's bilinear, in uint8.
 
     This is detectron2's `ResizeShortestEdge` without a limit on the long side. Raises InputError
-    for a `short_side` below 1.
+    for a `short_side` below 1, and where it would have more than `bounds.PIXELS`.
     """
     from PIL import Image
 
-    if short_side < 1:
-        raise InputError(f"the short side is {short_side} pixels", "expected at least 1")
+    if not 1 <= short_side <= bounds.PIXELS:
+        raise InputError(
+            f"the short side is {short_side} pixels", f"expected 1 to {bounds.PIXELS:,}"
+        )
     scale = short_side / min(image.shape[:2])
     height, width = (int(side * scale + 0.5) for side in image.shape[:2])
+    _check_pixels(height, width, f"the short side is {short_side} pixels")
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized)
 
@@ -53,13 +57,25 @@ def synthetic_image(height: int, width: int, index: int) -> np.ndarray:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "HxW"; raises InputError for anything else."""
+    """(height, width) from "HxW"; raises InputError for anything else, and for a size of more than
+    `bounds.PIXELS`."""
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit()):
+    short = len(text) <= bounds.DIGITS
+    if not (cross and height.isdecimal() and width.isdecimal() and short):
         raise InputError(
             f"--size {text!r} is no size", "expected HxW in pixels", "for example --size 97x131"
         )
+    _check_pixels(int(height), int(width), f"--size is {text}")
     return int(height), int(width)
+
+
+def _check_pixels(height: int, width: int, told: str) -> None:
+    if height * width > bounds.PIXELS:
+        raise InputError(
+            told,
+            f"an image would have {height} x {width} pixels, at most {bounds.PIXELS:,} are taken",
+            "give a smaller one",
+        )
 
 
 def batch_images(

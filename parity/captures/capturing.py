@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,15 @@ from parity.auditing.pair import (
 from parity.auditing.port import usable
 from parity.auditing.reference import measure_reference
 from parity.auditing.result import Input
-from parity.captures.kept import SCHEMA, Capture, GivenBack, Run, file_of, written
+from parity.captures.kept import (
+    PRECISIONS,
+    SCHEMA,
+    Capture,
+    GivenBack,
+    Run,
+    file_of,
+    written,
+)
 from parity.captures.stored import StoredTaps, TapWriter
 from parity.captures.training import Trained, capture_step, step_floors
 from parity.errors import InputError
@@ -35,7 +43,6 @@ from parity.trace import Tap
 from parity.weights import Loaded, returned, state_digest
 
 SIDES = ("reference", "port")
-PRECISIONS = ("float64", "float32")
 DEVICES = ("cpu", "gpu", "tpu")
 
 
@@ -107,20 +114,49 @@ def capture(
 
 def capture_with(pair: Pair, side: str, folder: Path, asked: Asked, steps: Steps) -> Path:
     """Captures one side as `capture` does; what is asked for may say more."""
-    _check(pair, side, asked)
+    check_asked(side, asked, trained=asked.training is not None)
+    _check_pair(pair)
+    there = InputError(
+        f"{folder} exists already", "a capture is never overwritten", "name a new folder"
+    )
     if folder.exists():
-        raise InputError(
-            f"{folder} exists already", "a capture is never overwritten", "name a new folder"
-        )
+        raise there
     folder.parent.mkdir(parents=True, exist_ok=True)
     one = _reference if side == "reference" else _port
-    with replacing(folder) as place:
-        place.mkdir()
-        written(one(pair, place, asked, steps), place)
+    try:
+        with replacing(folder) as place:
+            place.mkdir()
+            written(one(pair, place, asked, steps), place)
+    except OSError:
+        if folder.exists():  # which another process has filled meanwhile
+            raise there from None
+        raise
     return folder
 
 
-def _check(pair: Pair, side: str, asked: Asked) -> None:
+def announced(pair: Pair, side: str, asked: Asked) -> Capture:
+    """What a capture of one side will say of itself, as far as that is known before it runs."""
+    import parity
+
+    own = isinstance(pair.weights, Loaded)
+    return Capture(
+        schema=SCHEMA,
+        side=side,
+        title=asked.title,
+        program=parity.__version__,
+        weights_sha256=_weights_digest(pair.weights.state) if own else "",
+        inputs=tuple(described(pair.inputs) if asked.inputs is None else asked.inputs),
+        facts=dict(asked.facts),
+        runs=(),
+        provenance={},
+    )
+
+
+def check_asked(side: str, asked: Asked, *, trained: bool) -> None:
+    """Raises InputError where what is asked of a side cannot be followed, whatever the pair.
+
+    `trained` says whether a training step is captured as well.
+    """
     if side not in SIDES:
         raise InputError(f"--side is {side!r}", f"expected one of {', '.join(SIDES)}")
     unknown = [one for one in asked.precisions if one not in PRECISIONS]
@@ -137,6 +173,29 @@ def _check(pair: Pair, side: str, asked: Asked) -> None:
             "every other precision is held to it",
             "give --precision float64,float32",
         )
+    if trained and "float64" not in asked.precisions:
+        raise InputError(
+            "a training step is captured in float64",
+            f"--precision has {', '.join(asked.precisions)} alone",
+            "give --precision float64,float32, or leave --train out",
+        )
+    if asked.device == "cpu":
+        return
+    if side == "reference":
+        raise InputError(
+            f"a reference is not captured on a {asked.device.upper()}",
+            "its rounding errors are those of the processor, to which ports are held",
+            "give --device cpu",
+        )
+    if "float32" not in asked.precisions:
+        raise InputError(
+            f"nothing is captured on a {asked.device.upper()}",
+            "float32 alone runs there, and --precision leaves it out",
+            "give --device cpu, or --precision float64,float32",
+        )
+
+
+def _check_pair(pair: Pair) -> None:
     if pair.names is None or not getattr(pair.names, "complete", True):
         raise InputError(
             "names of this pair are found from both models",
@@ -164,21 +223,11 @@ def _reference(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
 
     executions = ("eager",) if "float32" in asked.precisions else ()
     options = Options(executions)
-    if asked.device != "cpu":
-        raise InputError(
-            f"a reference is not captured on a {asked.device.upper()}",
-            "its rounding errors are those of the processor, to which ports are held",
-            "give --device cpu",
-        )
     found = measure_reference(pair, options, steps, stored=stored)
     taps = found.trace
-    return Capture(
-        schema=SCHEMA,
-        side="reference",
-        title=asked.title,
+    return replace(
+        announced(pair, "reference", asked),
         weights_sha256=_weights_digest(found.state),
-        inputs=tuple(_described(pair, asked)),
-        facts=dict(asked.facts),
         runs=(
             Run(
                 precision="float64",
@@ -199,10 +248,6 @@ def _reference(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
     )
 
 
-def _described(pair: Pair, asked: Asked) -> Sequence[Input]:
-    return described(pair.inputs) if asked.inputs is None else asked.inputs
-
-
 def _weights_digest(state: Mapping[str, np.ndarray]) -> str:
     """The digest of weights in whatever order a framework holds them."""
     return state_digest({key: state[key] for key in sorted(state)})
@@ -214,6 +259,7 @@ def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
     for precision in asked.precisions:
         with steps(f"build the port, {precision}"):
             built = last = build(pair.port, precision)
+        _check_port(built.framework, asked)
         if isinstance(pair.weights, Loaded):
             found = returned(pair.weights.state, pair.weights.read(built.model))
             back = GivenBack(count=found.count, changed=found.changed, sha256=found.sha256)
@@ -225,14 +271,8 @@ def _port(pair: Pair, place: Path, asked: Asked, steps: Steps) -> Capture:
             with steps(f"port, {precision}, {execution}, on {device}"):
                 runs.append(_run(pair, built, place, (precision, execution, device)))
             give_back()
-    own = isinstance(pair.weights, Loaded)
-    return Capture(
-        schema=SCHEMA,
-        side="port",
-        title=asked.title,
-        weights_sha256=_weights_digest(pair.weights.state) if own else "",
-        inputs=tuple(_described(pair, asked)),
-        facts=dict(asked.facts),
+    return replace(
+        announced(pair, "port", asked),
         runs=tuple(runs),
         returned=back,
         **step,
@@ -255,16 +295,22 @@ def _step(
         return {"step": run, "step_floors": step_floors(trained, run.stored(place))}
 
 
-def _executions(built: Built, precision: str, asked: Asked) -> Sequence[str]:
-    framework = built.framework
-    if precision == "float64":
-        return framework.EXECUTIONS[:1]
+def _check_port(framework: Framework, asked: Asked) -> None:
+    """Raises InputError, before anything runs, for an execution or a device that is not there."""
     known = (*framework.EXECUTIONS, *getattr(framework, "ASKED_FOR", ()))
     unknown = [one for one in asked.executions or () if one not in known]
     if unknown:
         raise InputError(
             f"{framework.NAME} has no `{unknown[0]}` execution", f"there are {', '.join(known)}"
         )
+    with _on(framework, asked.device):
+        pass
+
+
+def _executions(built: Built, precision: str, asked: Asked) -> Sequence[str]:
+    framework = built.framework
+    if precision == "float64":
+        return framework.EXECUTIONS[:1]
     return framework.EXECUTIONS if asked.executions is None else asked.executions
 
 

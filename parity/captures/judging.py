@@ -12,7 +12,7 @@ from parity.auditing.result import (
     build_result,
     score_error,
 )
-from parity.captures.kept import Capture, Run, check_partners, read
+from parity.captures.kept import Capture, Run, both_trained, check_partners, read
 from parity.captures.stored import Entry, StoredTaps
 from parity.captures.training import LOSS
 from parity.claims import Claim, Place, claim, margin_claim
@@ -58,23 +58,39 @@ class Folder:
         return [one for one in self.capture.runs if one.precision == precision]
 
 
+def opened(place: Path, side: str) -> Folder:
+    """A captured side, each of whose files is there and is one of taps.
+
+    Raises TraceError where it is no capture of that side or was changed, and InputError where it
+    has no float64 run.
+    """
+    found = Folder(place, read(place, side))
+    if not found.run("float64"):
+        raise InputError(
+            f"{place} has no float64 run",
+            "every other precision is held to it",
+            "capture with --precision float64,float32",
+        )
+    step = found.capture.step
+    for run in (*found.capture.runs, *([step] if step else [])):
+        run.stored(place)
+    return found
+
+
 def judge_captured(reference: Path, port: Path, command: str, steps: Steps) -> AuditResult:
     """The audit of two captured sides; both frameworks may be missing.
 
     Raises TraceError for folders that are no captures or were changed, and InputError for two that
     are not of one pair.
     """
-    theirs = Folder(reference, read(reference, "reference"))
-    ours = Folder(port, read(port, "port"))
+    return judged(opened(reference, "reference"), opened(port, "port"), command, steps)
+
+
+def judged(theirs: Folder, ours: Folder, command: str, steps: Steps) -> AuditResult:
+    """The audit of a captured reference and a captured port, as `judge_captured` makes it."""
     check_partners(theirs.capture, ours.capture)
-    if not ours.run("float64"):
-        raise InputError(
-            f"{port} has no float64 run",
-            "every other precision is held to it",
-            "capture with --precision float64,float32",
-        )
     (exact,) = theirs.run("float64")
-    trace = exact.stored(reference)
+    trace = exact.stored(theirs.place)
     back = ours.capture.returned
     measured = Measured(
         trace.places(),
@@ -87,7 +103,7 @@ def judge_captured(reference: Path, port: Path, command: str, steps: Steps) -> A
     )
     with steps("port, float64"):
         comparison = Comparison(trace)
-        for tap in _paired(ours.run("float64")[0].stored(port), trace):
+        for tap in _paired(ours.run("float64")[0].stored(ours.place), trace):
             comparison(tap)
         measured.function = comparison.gaps
         measured.unpaired, measured.missing = comparison.unpaired, comparison.missing()
@@ -115,7 +131,7 @@ def judge_captured(reference: Path, port: Path, command: str, steps: Steps) -> A
             weights_sha256=theirs.capture.weights_sha256,
             **theirs.capture.facts,
         ),
-        NOT_VERIFIED[1:] if trained else NOT_VERIFIED,
+        (*(NOT_VERIFIED[1:] if trained else NOT_VERIFIED), *_not_judged(theirs, ours)),
         steps.timings,
         lambda path: theirs.capture.stages.get(path, path.partition(".")[0] or "outputs"),
         theirs.capture.pairing,
@@ -129,16 +145,8 @@ def step_claims(theirs: Folder, ours: Folder, command: str) -> list[Claim]:
 
     Raises InputError where one side alone has one.
     """
-    steps = {one.capture.side: one.capture.step for one in (theirs, ours)}
-    lacking = [side for side, step in steps.items() if step is None]
-    if len(lacking) == len(steps):
+    if not both_trained(*(one.capture.step is not None for one in (theirs, ours))):
         return []
-    if lacking:
-        raise InputError(
-            f"the captured {lacking[0]} has no training step",
-            "the other side has one, which nothing is compared with",
-            "capture both with --train, or both without",
-        )
     trace = theirs.capture.step.stored(theirs.place)
     comparison, floors = Comparison(trace), theirs.capture.step_floors
     for tap in ours.capture.step.stored(ours.place).values():
@@ -167,6 +175,12 @@ def step_claims(theirs: Folder, ours: Folder, command: str) -> list[Claim]:
             wrong = [key for key, verdict in verdicts.items() if not verdict.passed]
             claims.append(one if one.holds else one.located(Place.at(wrong[0])))
     return claims
+
+
+def _not_judged(theirs: Folder, ours: Folder) -> list[str]:
+    """What one side was captured in alone, or neither."""
+    lacking = [one.capture.side for one in (theirs, ours) if not one.capture.has_float32]
+    return [f"float32, in which no {' and no '.join(lacking)} was captured"] if lacking else []
 
 
 def _made(folder: Folder) -> dict:

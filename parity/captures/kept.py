@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from parity.records import json_text, parts, strict, typed
 from parity.trace import TraceError
 
 FILE = "capture.json"
-SCHEMA = "parity/capture/1"
+SCHEMA = "parity/capture/2"
 AGAIN = "capture again"
+PRECISIONS = ("float64", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,11 @@ class Capture:
     sha256: str = ""
 
     @property
+    def has_float32(self) -> bool:
+        """Whether it holds what float32 is judged by: of a reference its own errors."""
+        return bool(self.errors32) or any(one.precision == "float32" for one in self.runs)
+
+    @property
     def digest(self) -> str:
         """What its `sha256` should be."""
         text = json.dumps(strict(parts(replace(self, sha256=""))), sort_keys=True)
@@ -100,9 +107,6 @@ def file_of(precision: str, execution: str) -> str:
 
 def written(found: Capture, folder: Path) -> None:
     """Writes what is kept beside the taps that are in the folder already."""
-    import parity
-
-    found = replace(found, program=parity.__version__)
     text = json_text(parts(replace(found, sha256=found.digest)))
     (folder / FILE).write_text(text, encoding="utf-8")
 
@@ -138,10 +142,53 @@ def read(folder: Path, side: str) -> Capture:
             f"--{side}-trace takes a captured {side}",
             f"give it as --{found.side}-trace",
         )
-    runs = (*found.runs, *([found.step] if found.step else []))
-    if any(Path(run.file).name != run.file for run in runs):
-        raise TraceError(f"{folder} is a damaged capture", "a run is outside of its folder", AGAIN)
+    wrong = next(_faults(found), None)
+    if wrong is not None:
+        raise TraceError(f"{folder} is a damaged capture", wrong, AGAIN)
     return found
+
+
+def _faults(found: Capture) -> Iterator[str]:
+    """What a side lacks, or has twice, that judging reads; a digest can be made again."""
+    runs = (*found.runs, *([found.step] if found.step else []))
+    for run in runs:
+        if Path(run.file).name != run.file:
+            yield "a run is outside of its folder"
+        if run.precision not in PRECISIONS:
+            yield f"a run is in {run.precision}"
+        if len({one.key for one in run.taps}) < len(run.taps):
+            yield f"two taps of {run.file} have one name"
+    if len({(run.precision, run.execution) for run in runs}) < len(runs):
+        yield "two runs are of one precision and execution"
+    exact = [run for run in found.runs if run.precision == "float64"]
+    if len(exact) > 1:
+        yield f"it has {len(exact)} runs in float64"
+    if found.side == "port":
+        return
+    if len(found.runs) != 1 or not exact:
+        yield f"it has {len(found.runs)} runs, but should have one, in float64"
+    if not found.weights_sha256:
+        yield "it says nothing of its weights"
+    of_taps = {"floors": found.floors}
+    if found.errors32 or found.floors32:
+        of_taps |= {"errors32": found.errors32, "floors32": found.floors32}
+    measured = [(name, gaps, exact[0]) for name, gaps in of_taps.items()]
+    if found.step is not None:
+        measured.append(("step_floors", found.step_floors, found.step))
+    for name, gaps, run in measured:
+        lacking = [one.key for one in run.taps if one.key not in gaps]
+        if lacking:
+            yield f"{name} lacks {lacking[0]}"
+        wild = [key for key, gap in gaps.items() if not _is_measured(gap)]
+        if wild:
+            yield f"{name} of {wild[0]} are no gap: l2 {gaps[wild[0]].l2}, max {gaps[wild[0]].max}"
+
+
+def _is_measured(gap: Gap) -> bool:
+    """Whether measuring gives such a gap: infinite only where it has a problem, or the reference
+    is zero."""
+    beyond = gap.problem is not None or gap.rms == 0
+    return all(one >= 0 and (beyond or math.isfinite(one)) for one in (gap.l2, gap.max))
 
 
 def check_partners(reference: Capture, port: Capture) -> None:
@@ -152,7 +199,8 @@ def check_partners(reference: Capture, port: Capture) -> None:
         for name in dict.fromkeys([*theirs, *ours])
         if theirs.get(name) != ours.get(name)
     ]
-    if not port.weights_sha256:  # it came with its own, which the layers will show
+    if not (reference.weights_sha256 and port.weights_sha256):
+        # A port came with its own, which the layers will show; a reference has not yet run.
         wrong = [text for text in wrong if not text.startswith("weights:")]
     if wrong:
         raise InputError(
@@ -160,6 +208,17 @@ def check_partners(reference: Capture, port: Capture) -> None:
             "; ".join(wrong),
             "capture one of them again with the other's weights, inputs and version",
         )
+
+
+def both_trained(reference: bool, port: bool) -> bool:
+    """Whether both sides have a training step. Raises InputError where one side alone has one."""
+    if reference != port:
+        raise InputError(
+            f"the captured {'port' if reference else 'reference'} has no training step",
+            "the other side has one, which nothing is compared with",
+            "capture both with --train, or both without",
+        )
+    return reference
 
 
 def _told(found: Capture) -> dict[str, Any]:

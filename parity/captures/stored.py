@@ -8,7 +8,9 @@ alone.
 import hashlib
 import json
 import math
+import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ AGAIN = "capture again"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One tap: what `parity.trace.Tap` has, its array by name and by digest."""
+    """One tap: what `parity.trace.Tap` has, its array by name, dtype and digest."""
 
     path: str
     kind: str
@@ -46,6 +48,7 @@ class Entry:
     call: int
     axes: str
     array: str
+    dtype: str
     sha256: str
     shape: tuple[int, ...]
     same_as: str | None = None
@@ -78,11 +81,12 @@ class TapWriter:
                 "names of arguments and results joined by dots must stay different",
                 "rename one of the dictionary keys",
             )
+        dtype = NAMES.get(tap.array.dtype.newbyteorder("<"))
+        if dtype is None:
+            raise TraceError(f"{tap.key} is {tap.array.dtype}, which no trace holds", AGAIN)
         earlier = self._entries.get(tap.same_as or "")
-        if earlier is not None and earlier.shape == tap.array.shape:
-            stored = earlier.array, earlier.sha256
-        else:
-            stored = self._written(tap)
+        alike = earlier and (earlier.shape, earlier.dtype) == (tap.array.shape, dtype)
+        stored = (earlier.array, earlier.sha256) if alike else self._written(tap, dtype)
         self._entries[tap.key] = Entry(
             path=tap.path,
             kind=tap.kind,
@@ -90,22 +94,20 @@ class TapWriter:
             call=tap.call,
             axes=tap.axes,
             array=stored[0],
+            dtype=dtype,
             sha256=stored[1],
             shape=tuple(tap.array.shape),
             same_as=tap.same_as,
         )
 
-    def _written(self, tap: Tap) -> tuple[str, str]:
-        dtype = tap.array.dtype.newbyteorder("<")
-        if dtype not in NAMES:
-            raise TraceError(f"{tap.key} is {tap.array.dtype}, which no trace holds", AGAIN)
+    def _written(self, tap: Tap, dtype: str) -> tuple[str, str]:
         # An array without axes would come back from ascontiguousarray with one.
-        raw = np.ascontiguousarray(tap.array, dtype).reshape(tap.array.shape)
+        raw = np.ascontiguousarray(tap.array, DTYPES[dtype]).reshape(tap.array.shape)
         start, slot = self._file.tell(), str(len(self._header))
         view = raw.reshape(-1).view(np.uint8).data
         self._file.write(view)
         offsets = [start, start + raw.nbytes]
-        self._header[slot] = {"dtype": NAMES[dtype], "shape": raw.shape, "data_offsets": offsets}
+        self._header[slot] = {"dtype": dtype, "shape": raw.shape, "data_offsets": offsets}
         return slot, hashlib.sha256(view).hexdigest()
 
     @property
@@ -162,11 +164,11 @@ class StoredTaps(Mapping[str, Tap]):
     def _array(self, entry: Entry) -> np.ndarray:
         try:
             told = self._header[entry.array]
-            dtype, shape = DTYPES[told["dtype"]], tuple(told["shape"])
+            dtype, shape = DTYPES[entry.dtype], tuple(told["shape"])
             start, end = told["data_offsets"]
             size = math.prod(shape) * dtype.itemsize
             wrong = (
-                shape != entry.shape
+                (shape, told["dtype"]) != (entry.shape, entry.dtype)
                 or min(shape, default=0) < 0
                 or not 0 <= start <= end <= len(self._bytes)
             )
@@ -174,7 +176,7 @@ class StoredTaps(Mapping[str, Tap]):
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(entry, repr(error)) from error
         if wrong:
-            raise self._damaged(entry, "its place in the file is not that of its shape")
+            raise self._damaged(entry, "its place in the file is not that of its shape and dtype")
         raw = self._bytes[start:end]
         if entry.key not in self._sound:
             if hashlib.sha256(raw.data).hexdigest() != entry.sha256:
@@ -191,16 +193,20 @@ class StoredTaps(Mapping[str, Tap]):
 def _opened(path: Path) -> tuple[Mapping[str, Any], np.ndarray]:
     """The header of a safetensors file, and its data as a map of the file."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+        # a pipe without a writer would otherwise never open
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is a folder, a device or a pipe")
+            length, size = int.from_bytes(file.read(8), "little"), status.st_size
             if not 0 < length <= min(bounds.HEADER_BYTES, size - 8):
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = parse_json(file.read(length), "its header")
-        if not isinstance(header, dict):
-            raise ValueError("its header is no table")
+            if not isinstance(header, dict):
+                raise ValueError("its header is no table")
+            start = 8 + length
+            data = np.memmap(file, np.uint8, "r", start) if size > start else np.empty(0, np.uint8)
     except (OSError, ValueError) as error:
         raise TraceError(f"{path} is no file of taps", str(error), AGAIN) from error
-    start = 8 + length
-    data = np.memmap(path, np.uint8, "r", start) if size > start else np.empty(0, np.uint8)
     return header, np.asarray(data)

@@ -281,8 +281,8 @@ def register(app: typer.Typer) -> None:
             beside = {"--all": every, "--only": only, "--isolate": isolate}
             beside |= {"--search": search, "--hard-inputs": hard_inputs}
             beside |= {"--undeclared": undeclared, "--port-weights": port_weights}
-            beside |= {"--reference": reference != "builtin"}
-            set_threads(threads)
+            beside |= {"--reference": reference != "builtin", "--set": settings}
+            beside |= {"--classes": classes, "--extreme-inputs": extreme_inputs}
             audit_captured(
                 {"reference": reference_trace, "port": port_trace},
                 Described(
@@ -297,7 +297,7 @@ def register(app: typer.Typer) -> None:
                     train,
                 ),
                 [name for name, value in beside.items() if value],
-                execution,
+                (execution, threads),
                 (out, as_json, summary),
             )
         if pair is not None:

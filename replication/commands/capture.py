@@ -1,7 +1,7 @@
 """`parity capture`: one side of a pair, run where its framework is, and kept to be judged."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,12 +14,17 @@ from replication.commands import options
 from replication.forward.executions import EXECUTIONS
 
 if TYPE_CHECKING:
+    from maskformer.model.zoo import Entry
     from parity.auditing.result import AuditResult
     from parity.captures.capturing import Asked
     from replication.forward.captured import Source
 
 BOTH = "float64,float32"
 EVERY = ",".join(EXECUTIONS)
+ALONE = EXECUTIONS[:1]
+"""How a reference runs."""
+DRAWN = "128x160"
+"""The size of synthetic images where none is given."""
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +68,7 @@ def command(
 
     Exit status: 0 captured, 2 wrong usage or input.
     """
-    from parity.captures.capturing import DEVICES, PRECISIONS, SIDES, Asked
+    from parity.captures.capturing import DEVICES, PRECISIONS, SIDES, Asked, check_asked
     from replication.forward import captured
 
     for option, value, known in (("--side", side, SIDES), ("--device", device, DEVICES)):
@@ -77,17 +82,21 @@ def command(
             "--out is the new folder, or with --plan the script",
             "for example --out runs/port",
         )
-    if plan:
-        _plan(side, images or [], weights, out, as_json)
+    if out.exists():
+        raise InputError(f"{out} exists already", "it is not overwritten", "give another --out")
+    if threads is not None:
+        options.at_least_one("--threads", threads)
     described = Described(
         config, config_file, pair, weights, images, size, batch, short_side, train
     )
+    described.check()
+    asked = Asked(precisions, described.executions(side, execution, precisions), device)
+    check_asked(side, asked, trained=train)
+    if plan:
+        _plan(side, described, out, as_json)
     quiet = Steps(quiet=as_json)
-    captured.set_threads(side, threads)
-    source = described.source(
-        side, Asked(precisions, described.executions(execution), device), quiet
-    )
-    folder = captured.captured_side(source, side, out, quiet)
+    captured.set_threads(side, threads, named=pair is not None)
+    folder = captured.captured_side(described.source(side, asked, quiet), side, out, quiet)
     result = {"side": side, "folder": str(folder), "precisions": precisions, "device": device}
     options.end(result, as_json, lambda: f"captured: {folder}", name="captured")
 
@@ -115,18 +124,90 @@ class Described:
             "--pair": self.pair,
             "--weights": self.weights != "seeded:0",
             "--images": self.images,
-            "--size": self.size,
+            "--size": self.size is not None,
             "--batch": self.batch != 1,
-            "--short-side": self.short_side,
+            "--short-side": self.short_side is not None,
             "--train": self.train,
         }
         return [name for name, value in named.items() if value]
 
-    def executions(self, text: str) -> tuple[str, ...] | None:
-        """Those of --execution; None for all that a named pair's framework has."""
-        if self.pair is not None and text == EVERY:
+    @property
+    def files(self) -> list[Path]:
+        """The files that the options name."""
+        module = self.pair.rpartition(":")[0] if self.pair is not None else ""
+        named = [self.config_file, Path(module) if module.endswith(".py") else None]
+        own = None if self.weights.startswith("seeded:") else Path(self.weights)
+        return [one for one in (*named, *(self.images or ()), own) if one is not None]
+
+    @property
+    def drawn(self) -> str:
+        """The size of synthetic images."""
+        return DRAWN if self.size is None else self.size
+
+    def check(self) -> None:
+        """Raises InputError for options that nothing would follow, before anything is loaded."""
+        if self.pair is not None:
+            self._check_pair(self.pair)
+            return
+        idle = ("--size", "--batch") if self.images else ("--short-side",)
+        how = "beside" if self.images else "without"
+        given = [name for name in self.given if name in idle]
+        if given:
+            raise InputError(
+                f"{', '.join(given)} has no effect {how} --images",
+                "images of files have a size of their own, synthetic ones have that of --size",
+                "leave it out",
+            )
+        from maskformer.data.images import parse_size
+
+        self._entry()
+        options.at_least_one("--batch", self.batch)
+        options.at_least_one("--short-side", 1 if self.short_side is None else self.short_side)
+        for one in self.drawn.split(","):
+            parse_size(one)
+
+    def _check_pair(self, pair: str) -> None:
+        excluded = [name for name in self.given if name not in ("--pair", "--train")]
+        if excluded:
+            raise InputError(
+                f"--pair does not go with {', '.join(excluded)}",
+                "models, weights and inputs are those of the pair",
+                "leave them out",
+            )
+        place, _, name = pair.rpartition(":")
+        lacking = place.endswith(".py") and not Path(place).is_file()
+        if lacking or not (place and name):
+            raise InputError(
+                f"--pair {pair} names nothing",
+                f"{place} is no file" if lacking else "expected FILE.py:name or module:name",
+                "for example --pair port/compare.py:pair",
+            )
+
+    def _entry(self) -> "Entry":
+        return options.resolved(self.config, self.config_file, usual=options.TINY)
+
+    def executions(self, side: str, text: str, precisions: Sequence[str]) -> tuple[str, ...] | None:
+        """Those of --execution; None for all that the framework has.
+
+        Raises InputError where the side, in these precisions, does not run so.
+        """
+        if text == EVERY:
             return None
-        return tuple(part.strip() for part in text.split(","))
+        names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        if "float32" not in precisions:
+            raise InputError(
+                f"--execution {text} has no effect",
+                "it says how float32 runs, and float64 runs alone",
+                "leave it out",
+            )
+        if side == "reference" and names != ALONE:
+            raise InputError(
+                f"--execution is {text!r}", f"a reference runs {ALONE[0]} alone", "leave it out"
+            )
+        if self.pair is None:
+            for one in names:
+                options.one_of("--execution", one, EXECUTIONS)
+        return names
 
     def source(self, side: str, asked: "Asked", steps: Steps) -> "Source":
         """The pair, of which `side` is captured, with what is asked of it."""
@@ -136,26 +217,19 @@ class Described:
             from parity.captures.pairs import training_of
             from replication.sides.pair_source import load_pair, load_training
 
-            excluded = [name for name in self.given if name not in ("--pair", "--train")]
-            if excluded:
-                raise InputError(
-                    f"--pair does not go with {', '.join(excluded)}",
-                    "models, weights and inputs are those of the pair",
-                    "leave them out",
-                )
             pair = load_pair(self.pair)
             if self.train:
                 asked = replace(asked, training=training_of(pair, load_training(self.pair), side))
             return captured.Source(pair, replace(asked, title=self.pair))
         from replication.forward.run import Request
 
-        entry = options.resolved(self.config, self.config_file, usual=options.TINY)
+        entry = self._entry()
         request = Request(
             config=entry.model,
             train=entry.solver if self.train else None,
             weights=self.weights,
             images=tuple(self.images or ()),
-            size=self.size or "128x160",
+            size=self.drawn,
             batch=self.batch,
             short_side=self.short_side,
             command=options.command_line(),
@@ -167,7 +241,7 @@ def audit_captured(
     folders: Mapping[str, Path | None],
     described: Described,
     excluded: list[str],
-    execution: str,
+    how: tuple[str, int | None],
     ending: tuple[Path | None, bool, Callable[["AuditResult"], str]],
 ) -> NoReturn:
     """Audits what was captured, and ends the verb `parity audit`.
@@ -176,41 +250,51 @@ def audit_captured(
         folders: of "reference" and "port", None where a side was not captured.
         described: the other side, where there is one.
         excluded: options that were given and cannot be followed.
-        execution: how a port is run that was not captured.
+        how: the values of --execution, by which a port is run that was not captured, and --threads.
         ending: the folder of --out, whether to print JSON, and what tells a result to people.
     """
-    from parity.captures.capturing import Asked
+    from parity.captures.capturing import PRECISIONS, Asked
     from replication.forward import captured
 
     out, as_json, tell = ending
+    execution, threads = how
     found = {name: folder for name, folder in folders.items() if folder is not None}
     if len(found) == 2:
-        excluded = [*excluded, *described.given]
+        more = {"--execution": execution != EVERY, "--threads": threads is not None}
+        excluded = [*excluded, *described.given, *(name for name in more if more[name])]
     if excluded:
         raise InputError(
             f"a captured side does not go with {', '.join(excluded)}",
             "it does not run again, and has its own weights and inputs",
             "leave them out",
         )
+    if threads is not None:
+        options.at_least_one("--threads", threads)
     steps = Steps(quiet=as_json)
     source = None
     if len(found) == 1:
-        (side,) = {"reference", "port"} - found.keys()
-        asked = Asked(executions=described.executions(execution))
+        described.check()
+    sides = captured.opened(found)
+    if len(found) == 1:
+        (kept,) = sides.values()
+        (side,) = {"reference", "port"} - sides.keys()
+        # float32 of one side alone would be compared with nothing
+        precisions = PRECISIONS if kept.capture.has_float32 else ("float64",)
+        asked = Asked(precisions, described.executions(side, execution, precisions))
+        captured.set_threads(side, threads, named=described.pair is not None)
         source = described.source(side, asked, steps)
-    result = captured.audited(found, source, options.command_line(), steps)
+    result = captured.audited(sides, source, options.command_line(), steps)
     options.keep(result, out, "audit.json")
     options.end(result, as_json, lambda: tell(result), result.verdict == "equal")
 
 
-def _plan(side: str, images: list[Path], weights: str, out: Path, as_json: bool) -> None:
+def _plan(side: str, described: Described, out: Path, as_json: bool) -> None:
     """Writes the script, and ends the verb."""
     from parity.files import replacing
     from replication.forward import captured
 
     words = _without(sys.argv[2:], {"--plan": 0, "--out": 1, "--json": 0})
-    files = [*images, *([] if weights.startswith("seeded:") else [Path(weights)])]
-    text = captured.plan(side, words, files)
+    text = captured.plan(side, words, described.files, named=described.pair is not None)
     with replacing(out) as place:
         place.write_text(text, encoding="utf-8")
         place.chmod(0o755)

@@ -8,10 +8,11 @@ from PIL import Image
 
 from maskformer.data import image_files
 from maskformer.data.annotated import Record, read_photograph
-from maskformer.data.images import read_image
+from maskformer.data.images import parse_size, read_image, resize_short_side
 from parity.errors import InputError
 from parity.reading import bounds
 
+HUGE = pytest.param(10**400, id="huge")
 GREY16 = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (48, 1))
 
 
@@ -51,6 +52,21 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch
         read_image(path)
     with pytest.raises(InputError, match=r"is too large\n  40x50 pixels"):
         image_files.values(path, "x", "label map")
+
+
+@pytest.mark.parametrize("side", [0, -1, bounds.PIXELS // 10, 100_000, HUGE])
+def test_an_image_that_would_be_too_large_is_refused_before_it_is_resized(monkeypatch, side):
+    monkeypatch.setattr(Image.Image, "resize", lambda *words: pytest.fail("it was resized"))
+    with pytest.raises(InputError, match="the short side is"):
+        resize_short_side(np.zeros((4, 6, 3), np.uint8), side)
+
+
+@pytest.mark.parametrize(
+    "text", ["100000x100000", "²x3", f"{'9' * 5000}x1", f"1x{bounds.PIXELS + 1}"]
+)
+def test_a_size_that_nobody_computes_is_refused(text):
+    with pytest.raises(InputError, match="--size"):
+        parse_size(text)
 
 
 def test_an_eps_named_jpg_starts_nothing(monkeypatch, tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ def test_one_step_alone_is_refused(reference, tmp_path):
         judged(reference, tmp_path, None)
 
 
+def test_a_step_is_captured_in_float64(tmp_path):
+    asked = Asked(("float32",), training=lambda built, inputs: port_training()(built.model))
+    with pytest.raises(InputError, match="a training step is captured in float64"):
+        capture_with(made(), "port", tmp_path / "port", asked, QUIET)
+
+
 def test_what_is_not_asked_for_is_not_verified(tmp_path):
     pair = made()
     folders = [

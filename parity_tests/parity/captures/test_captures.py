@@ -1,9 +1,11 @@
 """A side that was captured alone is judged by NumPy alone, and every edit of it is noticed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ import torch
 from torch import nn
 
 import parity
+from parity.captures import capturing
 from parity.captures.judging import judge_captured
-from parity.captures.kept import FILE, read
+from parity.captures.kept import FILE, Capture, read
 from parity.captures.stored import StoredTaps, TapWriter
 from parity.errors import InputError
-from parity.records import json_text
+from parity.records import json_text, typed
 from parity.steps import Steps
 from parity.trace import Tap, TraceError
 
@@ -95,6 +98,31 @@ def test_two_captured_sides_are_judged_as_two_that_run(captured):
     assert {*apart.float32} == {"eager", "xla"}
     for ours, theirs in zip(apart.layers, together.layers, strict=True):
         assert ours.float32["eager"] == theirs.float32["eager"]
+
+
+def alone(tmp_path, *sides):
+    """Those sides in float64 alone."""
+    return {
+        side: parity.capture(made(), side, tmp_path / side, precisions=("float64",), quiet=True)
+        for side in sides
+    }
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ((), None),
+        (("reference",), "no reference was"),
+        (("port",), "no port was"),
+        (("reference", "port"), "no reference and no port was"),
+    ],
+)
+def test_float32_that_is_not_judged_is_not_verified(captured, tmp_path, sides, words):
+    folders = dict(zip(("reference", "port"), captured, strict=True)) | alone(tmp_path, *sides)
+    result = judged(**folders)
+    assert (result.verdict, bool(result.float32)) == ("equal", not sides)
+    told = [text for text in result.not_verified if "float32" in text]
+    assert told == ([f"float32, in which {words} captured"] if sides else [])
 
 
 @pytest.mark.parametrize(
@@ -180,13 +208,59 @@ def test_a_record_whose_digest_was_made_again_is_still_no_partner(captured, tmp_
         read(copy, "port")
     # The message tells only how the digest begins; the whole one is what a reader computes.
     assert "its digest is" in str(caught.value)
-    from parity.captures.kept import Capture
-    from parity.records import typed
-
-    content["sha256"] = typed(Capture, content).digest
+    sign(content)
     (copy / FILE).write_text(json_text(content))
     with pytest.raises(InputError, match="not of one pair"):
         judged(captured[0], copy)
+
+
+def sign(content):
+    """Makes the digest of a record again."""
+    content["sha256"] = typed(Capture, content).digest
+
+
+def twice(content):
+    content["runs"].append({**content["runs"][0], "execution": "graph"})
+
+
+def wild(name, value):
+    return lambda content: content[name]["up:output"].update(l2=value, max=value)
+
+
+DAMAGES = {
+    "it has 0 runs": lambda content: content.update(runs=[]),
+    "it has 2 runs in float64": twice,
+    "two runs are of one precision": lambda content: content["runs"].append(content["runs"][0]),
+    "a run is in float16": lambda content: content["runs"][0].update(precision="float16"),
+    "two taps of": lambda content: content["runs"][0]["taps"].append(content["runs"][0]["taps"][0]),
+    "floors lacks model:input": lambda content: content.pop("floors"),
+    "errors32 lacks up:output": lambda content: content["errors32"].pop("up:output"),
+    "floors32 lacks": lambda content: content.pop("floors32"),
+    "errors32 lacks": lambda content: content.pop("errors32"),
+    "floors of up:output are no gap: l2 inf": wild("floors", "inf"),
+    "floors32 of up:output are no gap: l2 nan": wild("floors32", "nan"),
+    "errors32 of up:output are no gap: l2 -1": wild("errors32", -1.0),
+    "it says nothing of its weights": lambda content: content.update(weights_sha256=""),
+}
+
+
+@pytest.mark.parametrize("words", DAMAGES)
+def test_a_record_that_lacks_what_is_judged_is_damaged(captured, tmp_path, words):
+    """Though its digest was made again."""
+
+    def change(content):
+        DAMAGES[words](content)
+        sign(content)
+
+    with pytest.raises(TraceError, match="is a damaged capture") as caught:
+        judged(edited(captured[0], tmp_path, change), captured[1])
+    assert str(caught.value).splitlines()[1].strip().startswith(words)
+
+
+def test_a_record_of_an_earlier_format_is_refused(captured, tmp_path):
+    copy = edited(captured[0], tmp_path, lambda content: content.update(schema="parity/capture/1"))
+    with pytest.raises(TraceError, match="a capture of another format"):
+        judged(copy, captured[1])
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
@@ -203,6 +277,29 @@ def test_an_edited_value_is_noticed(captured, tmp_path, side, place):
     path.write_bytes(raw)
     with pytest.raises(TraceError, match="its values are not those that were captured"):
         judged(*folders)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_edited_dtype_is_noticed(captured, tmp_path, side):
+    """Of which the bytes are the same."""
+    folders = list(captured)
+    folders[side] = tmp_path / "edited"
+    shutil.copytree(captured[side], folders[side])
+    (path,) = folders[side].glob("float64-*.safetensors")
+    path.write_bytes(path.read_bytes().replace(b'"F64"', b'"I64"', 1))
+    with pytest.raises(TraceError, match="was changed after it was written"):
+        judged(*folders)
+
+
+@pytest.mark.parametrize("name", [FILE, "float64-eager.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_refused(captured, tmp_path, name):
+    """Nobody writes to it, so reading it would never end."""
+    copy = tmp_path / "piped"
+    shutil.copytree(captured[0], copy)
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(TraceError, match="it is a folder, a device or a pipe"):
+        judged(copy, captured[1])
 
 
 @pytest.mark.parametrize("size", [0, 4, 40, 2000])
@@ -275,8 +372,6 @@ def test_one_key_is_written_once(tmp_path):
     ],
 )
 def test_a_side_that_cannot_be_captured_alone_is_refused(tmp_path, change, words):
-    from dataclasses import replace
-
     with pytest.raises(InputError, match=words):
         parity.capture(replace(made(), **change), "port", tmp_path / "port", quiet=True)
     assert not (tmp_path / "port").exists()
@@ -289,6 +384,10 @@ def test_a_side_that_cannot_be_captured_alone_is_refused(tmp_path, change, words
         ({"precisions": ("int8",)}, "--precision has 'int8'"),
         ({"precisions": ("float32",)}, "without float64"),
         ({"device": "npu"}, "--device is 'npu'"),
+        (
+            {"side": "port", "precisions": ("float64",), "device": "tpu"},
+            "nothing is captured on a TPU",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(tmp_path, named, words):
@@ -300,6 +399,33 @@ def test_what_cannot_be_asked_for_is_refused(tmp_path, named, words):
 def test_a_capture_is_never_overwritten(captured):
     with pytest.raises(InputError, match="exists already"):
         parity.capture(made(), "port", captured[1], quiet=True)
+
+
+def test_a_capture_that_another_process_made_meanwhile_is_kept(tmp_path):
+    pair, folder = made(), tmp_path / "port"
+
+    def port():
+        folder.mkdir(exist_ok=True)
+        (folder / FILE).write_text("theirs")
+        return pair.port()
+
+    with pytest.raises(InputError, match="exists already"):
+        parity.capture(replace(pair, port=port), "port", folder, quiet=True)
+    assert [path.read_text() for path in tmp_path.rglob("*.*")] == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"executions": ("zzz",)}, "TensorFlow has no `zzz` execution"),
+        ({"device": "gpu"}, "there is no GPU"),
+    ],
+)
+def test_how_a_port_cannot_run_is_refused_before_anything_runs(tmp_path, monkeypatch, named, words):
+    monkeypatch.setattr(capturing, "_run", lambda *words: pytest.fail("a model ran"))
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    with pytest.raises(InputError, match=words):
+        parity.capture(made(), "port", tmp_path / "port", quiet=True, **named)
 
 
 @pytest.mark.parametrize("device", ["gpu", "tpu"])

@@ -10,15 +10,39 @@ import pytest
 from typer.testing import CliRunner
 
 from maskformer.model import zoo
+from maskformer.model.own_config import own_config
 from parity.errors import InputError
 from parity_tests.parity.captures import test_captured_steps as captured_steps
 from replication.cli import app
 from replication.commands.capture import _without
+from replication.forward import captured as captured_sides
 from weight_conversion.spec import expected, expected_of_tensorflow
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--config", "scenes_tiny", "--size", "64x64", "--batch", "2")
 CASE = (*SMALL, "--execution", "eager", "--train")
+
+
+IDLE = (
+    (["--side", "reference", "--execution", "zzz"], "--execution is 'zzz'"),
+    (["--execution", "zzz"], "--execution is 'zzz'"),
+    (["--precision", "float64", "--execution", "xla"], "--execution xla has no effect"),
+    (["--precision", "float32", "--train"], "a training step is captured in float64"),
+    (["--precision", "float64", "--device", "tpu"], "nothing is captured on a TPU"),
+    (["--side", "reference", "--device", "gpu"], "a reference is not captured on a GPU"),
+    (["--short-side", "32"], "--short-side has no effect without --images"),
+    (["--images", "a.png", "--size", "32x32"], "--size has no effect beside --images"),
+    (["--images", "a.png", "--batch", "2"], "--batch has no effect beside --images"),
+    (["--images", "a.png", "--short-side", "0"], "--short-side is 0"),
+    (["--batch", "0"], "--batch is 0"),
+    (["--size", ""], "--size '' is no size"),
+    (["--size", "zz"], "--size 'zz' is no size"),
+    (["--config", "nothere"], "no config is called 'nothere'"),
+    (["--threads", "-3"], "--threads is -3"),
+    (["--pair", "nothere.py:pair"], "--pair nothere.py:pair names nothing"),
+    (["--pair", "module"], "--pair module names nothing"),
+    (["--pair", "x.py:pair", "--weights", "w.pt"], "--pair does not go with --weights"),
+)
 
 
 def without(package, folder):
@@ -92,6 +116,7 @@ def test_a_wrong_partner_is_refused_in_three_lines(captured):
         words = ("--port-trace", "port", *CASE, other, word)
         done = parity("audit", *words, folder=captured)
         assert done.returncode == 2
+        assert "reference, float64" not in done.stderr  # nothing has run for that
         lines = done.stderr.strip().splitlines()[-3:]
         assert lines[0] == "parity: the captured sides are not of one pair"
         assert ("weights:" if other == "--weights" else "input synthetic 1:") in lines[1]
@@ -102,6 +127,7 @@ def test_a_side_without_a_training_step_is_no_partner(captured):
     done = parity("audit", *words, folder=captured)
     assert done.returncode == 2
     assert "the captured reference has no training step" in done.stderr
+    assert "reference, float64" not in done.stderr
 
 
 def test_a_script_says_what_it_lacks(captured):
@@ -161,13 +187,78 @@ def test_tensorflow_alone_knows_what_a_checkpoint_holds(name):
             ["audit", "--port-trace", "x", "--reference-trace", "y"],
             "y is no captured side",
         ),
+        (["audit", "--port-trace", "x", "--config", "tiny"], "x is no captured side"),
+        (["audit", "--port-trace", "x", "--threads", "0"], "--threads is 0"),
+        *(
+            (["audit", "--port-trace", "x", *words], f"a captured side does not go with {words[0]}")
+            for words in (["--set", "A=B"], ["--classes", "data"], ["--extreme-inputs"])
+        ),
+        *(
+            (
+                ["audit", "--port-trace", "x", "--reference-trace", "y", *words],
+                f"a captured side does not go with {words[0]}",
+            )
+            for words in (["--execution", "eager"], ["--threads", "1"])
+        ),
+        *((["capture", *words, "--out", "x"], fact) for words, fact in IDLE),
+        *((["capture", "--plan", *words, "--out", "x"], fact) for words, fact in IDLE),
     ],
 )
-def test_wrong_words_are_refused(words, fact):
+def test_wrong_words_are_refused(words, fact, monkeypatch, tmp_path):
+    """Before anything is loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(captured_sides, "of_request", lambda *given: pytest.fail("it was loaded"))
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, InputError)
-    lines = str(done.exception).splitlines()
-    assert (lines[0], len(lines)) == (fact, len(lines))
+    assert str(done.exception).splitlines()[0] == fact
+    assert not Path("x").exists()
+
+
+def test_what_is_there_is_not_replaced_by_a_script(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["capture", "--plan", "--out", str(tmp_path / "notes.txt")]
+    done = CliRunner().invoke(app, words)
+    assert str(done.exception).splitlines()[0] == f"{tmp_path / 'notes.txt'} exists already"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words", [["--pair", "two.py:pair"], ["--config-file", "own.json"], ["--weights", "w.pt"]]
+)
+def test_a_script_tests_for_each_file_that_it_needs(words, tmp_path, monkeypatch):
+    """And imports TensorFlow where the port is ours; a pair's own file imports what it needs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.py").write_text("raise AssertionError('it is not imported here')")
+    (tmp_path / "own.json").write_text(
+        json.dumps(own_config("tiny", [zoo.OwnClass(1, "cat", True)]))
+    )
+    done = CliRunner().invoke(app, ["capture", "--plan", *words, "--out", "capture.sh"])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "capture.sh").read_text()
+    assert f"test -e {words[1].partition(':')[0]} ||" in text
+    assert ("import tensorflow" in text) == (words[0] != "--pair")
+
+
+TWO = """
+import numpy, torch
+import parity
+
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 2).eval()
+inputs = (numpy.ones((3, 4), "float32"),)
+pair = parity.Pair(model, model, inputs, inputs, names=parity.Names())
+"""
+
+
+def test_threads_of_a_pair_need_its_own_framework_alone(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    words = ("--pair", "two.py:pair", "--precision", "float64", "--threads", "1", "--out", "port")
+    environment = without("tensorflow", tmp_path)
+    environment.pop("OMP_NUM_THREADS", None)
+    done = parity("capture", *words, environment=environment, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "port" / "capture.json").read_text())
+    assert kept["provenance"]["torch"]["threads"] == 1
 
 
 def test_a_script_repeats_what_was_asked_without_where_it_was_written():
