@@ -118,7 +118,7 @@ def read(folder: Path, side: str) -> Capture:
         path.stat()
         content = read_json(path, bounds.RECORD_BYTES, "capture")
     except (OSError, InputError) as error:
-        raise TraceError(f"{folder} is no captured side", str(error), AGAIN) from error
+        raise TraceError(f"{folder} is no captured side", error, AGAIN) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise TraceError(
@@ -129,7 +129,7 @@ def read(folder: Path, side: str) -> Capture:
     try:
         found = typed(Capture, content)
     except ValueError as error:
-        raise TraceError(f"{folder} is a damaged capture", str(error), AGAIN) from error
+        raise TraceError(f"{folder} is a damaged capture", error, AGAIN) from error
     if found.digest != found.sha256:
         raise TraceError(
             f"{path} was changed after it was written",

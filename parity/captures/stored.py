@@ -208,5 +208,5 @@ def _opened(path: Path) -> tuple[Mapping[str, Any], np.ndarray]:
             start = 8 + length
             data = np.memmap(file, np.uint8, "r", start) if size > start else np.empty(0, np.uint8)
     except (OSError, ValueError) as error:
-        raise TraceError(f"{path} is no file of taps", str(error), AGAIN) from error
+        raise TraceError(f"{path} is no file of taps", error, AGAIN) from error
     return header, np.asarray(data)
