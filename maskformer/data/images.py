@@ -8,6 +8,7 @@ import numpy as np
 
 from maskformer.model.config import ModelConfig
 from parity.errors import InputError
+from parity.reading import bounds
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -52,14 +53,37 @@ def synthetic_image(height: int, width: int, index: int) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "HxW"; raises InputError for anything else."""
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """(height, width) from "HxW"; raises InputError for anything else, and more pixels than an
+    image that is read may have. `option` is what the text was given with."""
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit()):
+    if not (cross and height.isdecimal() and width.isdecimal()):
         raise InputError(
-            f"--size {text!r} is no size", "expected HxW in pixels", "for example --size 97x131"
+            f"{option} {text!r} is no size",
+            "expected HxW in pixels",
+            f"for example {option} 97x131",
+        )
+    is_long = max(len(height), len(width)) > bounds.DIGITS
+    if is_long or int(height) * int(width) > bounds.PIXELS:
+        raise InputError(
+            f"{option} {text} is too large",
+            f"an image has at most {bounds.PIXELS:,} pixels",
+            "give a smaller size, such as 640x640",
         )
     return int(height), int(width)
+
+
+def size_for(config: ModelConfig, text: str, option: str = "--size") -> tuple[int, int]:
+    """The same of an image that the model can take: raises InputError for a smaller one too."""
+    size = parse_size(text, option)
+    if min(size) < config.minimum_size:
+        raise InputError(
+            f"{option} {text} is too small",
+            f"{config.name} needs at least {config.minimum_size} pixels in both directions, the "
+            "stride of its coarsest features",
+            "give a larger size, such as 64x96",
+        )
+    return size
 
 
 def batch_images(
