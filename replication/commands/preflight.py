@@ -176,8 +176,13 @@ def command(
 
 
 _OF_TABLE = {"--published", "--find-batch", "--effort", "--price", "--out", "--json"}
-_OF_EXECUTION = {"--execute", "--steps", "--plant", "--products"}
 _OF_COMPILATION = {"--topology", "--find-batch", "--no-evaluation", "--effort"}
+_OF_OTHERS = {
+    "--steps": "--steps needs --execute",
+    "--plant": "--plant needs --execute",
+    "--products": "--products needs --execute",
+    "--price": "prices need --published",
+}
 
 
 def _check_options(given: list[str], published: bool, execute: bool) -> None:
@@ -199,9 +204,9 @@ def _check_options(given: list[str], published: bool, execute: bool) -> None:
     else:
         options.alone(
             "compiling for a chip",
-            [name for name in given if name in {"--price", *_OF_EXECUTION}],
-            "updates, mistakes and products need --execute, prices need --published",
-            "leave them out, or add that option",
+            [name for name in given if name in _OF_OTHERS],
+            ", ".join(_OF_OTHERS[name] for name in given if name in _OF_OTHERS),
+            "leave them out, or add what they need",
         )
     if "--experiment" in given:
         options.alone(
@@ -215,7 +220,9 @@ def _check_options(given: list[str], published: bool, execute: bool) -> None:
 def _execute(request: "execution.Request", out: Path | None, as_json: bool) -> NoReturn:
     """Executes the program, and ends the verb; 0 where every claim holds."""
     from replication.tpu.execution import executed_step
+    from replication.tpu.limits import check_execution
 
+    check_execution(request)
     result = executed_step(request, options.say)
     options.keep(result, out, "execution.json")
     options.end(result, as_json, lambda: _told(result), result.verdict == "holds")

@@ -15,7 +15,6 @@ from parity.steps import give_back
 from parity.training.trajectory import weight_gap
 from replication.sides.tf_side import build_port, trainable_layouts
 from replication.tpu import mistakes
-from replication.tpu.limits import check_execution
 from replication.tpu.one_process import OneProcess
 from replication.tpu.ranks import Ranked, Share, ranked_updates, shares
 from replication.tpu.stepping import (
@@ -179,8 +178,10 @@ def executed_step(
     used, or JAX is not installed.
     """
     from parity.provenance import provenance
+    from tf_impl.tpu.products import check_passes
 
-    check_execution(request)
+    for passes in request.products:
+        check_passes(passes)
     case = training_case(
         request.entry,
         request.size,

@@ -1,5 +1,10 @@
 """What `parity preflight` cannot do is refused in one error of three lines, before any work."""
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 from typer.testing import CliRunner
 
@@ -129,12 +134,35 @@ def test_what_is_no_slice_of_chips_is_refused(form, is_last):
     )
 
 
-@pytest.mark.parametrize(
-    "form", ["v6e:1x1", "v4:2x2x1x1", "v5e:²x²", "v5e:2x2 ", "v5e:2X2", "v5p:9998x2"]
-)
-def test_the_compiler_is_not_asked_for_other_slices(form):
-    with pytest.raises(InputError, match="is no slice of chips"):
+SLICES = ("v2:2x2", "v3:4x8", "v4:2x2x3", "v5e:16x16", "v5p:16x20x28", "v6e:2x4")
+NONE = ("v6e:1x1", "v4:2x2x1x1", "v5e:2x3", "v3:3x2", "v5e:2x2 ", "v5e:2X2", "v5p:2x2x0")
+ASKED = """
+import sys
+from jax.experimental import topologies
+for name in sys.argv[1:]:
+    try:
+        print(len(topologies.get_topology_desc(platform="tpu", topology_name=name).devices))
+    except Exception:
+        print(0)
+"""
+
+
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_the_compiler_knows_the_same_slices():
+    run = subprocess.run(
+        [sys.executable, "-c", ASKED, *SLICES, *NONE],
+        env={**os.environ, **tpu.ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    devices = [int(line) for line in run.stdout.splitlines()]
+    assert [bool(count) for count in devices] == [True] * len(SLICES) + [False] * len(NONE)
+    for form in SLICES:
         limits._check_slice(form, 1)
+    for form in (*NONE, "v5e:²x²", "v5p:9998x2"):
+        with pytest.raises(InputError, match="is no slice of chips"):
+            limits._check_slice(form, 1)
 
 
 @pytest.mark.parametrize(
