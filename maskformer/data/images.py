@@ -35,7 +35,8 @@ def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
         )
     scale = short_side / min(image.shape[:2])
     height, width = (int(side * scale + 0.5) for side in image.shape[:2])
-    _check_pixels(height, width, f"the short side is {short_side} pixels")
+    if height * width > bounds.PIXELS:
+        raise _too_large(f"the short side is {short_side} pixels: {height}x{width}")
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized)
 
@@ -56,26 +57,41 @@ def synthetic_image(height: int, width: int, index: int) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "HxW"; raises InputError for anything else, and for a size of more than
-    `bounds.PIXELS`."""
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """(height, width) from "HxW"; raises InputError for anything else, and more pixels than an
+    image that is read may have. `option` is what the text was given with."""
     height, cross, width = text.lower().partition("x")
-    short = len(text) <= bounds.DIGITS
-    if not (cross and height.isdecimal() and width.isdecimal() and short):
+    if not (cross and height.isdecimal() and width.isdecimal()):
         raise InputError(
-            f"--size {text!r} is no size", "expected HxW in pixels", "for example --size 97x131"
+            f"{option} {text!r} is no size",
+            "expected HxW in pixels",
+            f"for example {option} 97x131",
         )
-    _check_pixels(int(height), int(width), f"--size is {text}")
+    is_long = max(len(height), len(width)) > bounds.DIGITS
+    if is_long or int(height) * int(width) > bounds.PIXELS:
+        raise _too_large(f"{option} {text}")
     return int(height), int(width)
 
 
-def _check_pixels(height: int, width: int, told: str) -> None:
-    if height * width > bounds.PIXELS:
+def size_for(config: ModelConfig, text: str, option: str = "--size") -> tuple[int, int]:
+    """The same of an image that the model can take: raises InputError for a smaller one too."""
+    size = parse_size(text, option)
+    if min(size) < config.minimum_size:
         raise InputError(
-            told,
-            f"an image would have {height} x {width} pixels, at most {bounds.PIXELS:,} are taken",
-            "give a smaller one",
+            f"{option} {text} is too small",
+            f"{config.name} needs at least {config.minimum_size} pixels in both directions, the "
+            "stride of its coarsest features",
+            "give a larger size, such as 64x96",
         )
+    return size
+
+
+def _too_large(told: str) -> InputError:
+    return InputError(
+        f"{told} is too large",
+        f"an image has at most {bounds.PIXELS:,} pixels",
+        "give a smaller size, such as 640x640",
+    )
 
 
 def batch_images(

@@ -84,12 +84,12 @@ def _audit_all(
     from maskformer.data.images import parse_size
     from replication.forward import every_architecture as audit_all
 
-    if excluded:
-        raise InputError(
-            f"--all does not go with {', '.join(excluded)}",
-            "it audits every architecture of the zoo in float64, on one synthetic image",
-            "give --weights seeded:N, --size, --threads, --out or --json only",
-        )
+    options.alone(
+        "--all",
+        excluded,
+        "it audits every architecture of the zoo in float64, on one synthetic image",
+        "give --weights seeded:N, --size, --threads, --out or --json only",
+    )
     if not weights.startswith("seeded:"):
         raise InputError(
             f"--all does not go with --weights {weights}",
@@ -145,13 +145,13 @@ def _audit_pair(
     from parity.audits import audit_with
     from replication.sides.pair_source import load_pair, load_training
 
-    if excluded:
-        raise InputError(
-            f"--pair does not go with {', '.join(excluded)}",
-            "models, weights and inputs are those of the pair",
-            "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
-            "--extreme-inputs, --undeclared, --threads, --out or --json only",
-        )
+    options.alone(
+        "--pair",
+        excluded,
+        "models, weights and inputs are those of the pair",
+        "give --execution, --isolate, --only, --train, --search, --hard-inputs, "
+        "--extreme-inputs, --undeclared, --threads, --out or --json only",
+    )
     set_threads(threads)
     pair, training = load_pair(source), load_training(source) if train else None
     how, more = asked
@@ -269,6 +269,8 @@ def register(app: typer.Typer) -> None:
         of_a_zoo = {
             "--config": config,
             "--config-file": config_file,
+            "--classes": classes,
+            "--set": settings,
             "--port-weights": port_weights,
             "--images": images or more_images,
             "--batch": batch != 1,
@@ -332,6 +334,7 @@ def register(app: typer.Typer) -> None:
                 "--execution": execution != EVERY,
                 "--only": only,
                 "--isolate": isolate,
+                "--search": search,
                 "--extreme-inputs": extreme_inputs,
             }
             excluded = [name for name, value in given.items() if value]

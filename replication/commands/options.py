@@ -1,9 +1,12 @@
 """What the verbs share: options that mean the same in each, and how a result is told and kept."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,6 +28,29 @@ TINY = "tiny"
 
 def _option(kind: Any, words: str, *names: str, **more: Any) -> Any:
     return Annotated[kind, typer.Option(*names, help=words, **more)]
+
+
+def _can_be_folder(context: typer.Context, out: Path | None) -> Path | None:
+    """--out as it was given. Raises InputError, before any work, where it can be no folder that
+    files are written to."""
+    has_plan = any(one.name == "plan" for one in context.command.params)
+    if out is None or has_plan:  # what a plan writes to --out is a file
+        return out
+    place = out
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            out.stat()  # a name that is too long, or below a file
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=place):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out {out} cannot be written",
+            f"{type(error).__name__}: {error.strerror}",
+            "choose another folder, or free some space",
+        ) from None
+    return out
 
 
 _NAME = "Name of a zoo configuration, see `parity zoo`."
@@ -78,8 +104,9 @@ Split = _option(str | None, "One split, or the beginning of its name.", "--split
 Seed = _option(int | None, "Of everything that is drawn.")
 Threads = _option(int | None, "Threads to compute with; all cores without it.")
 Workers = _option(int, "Threads or processes beside the model.")
-Out = _option(Path | None, "Folder for the result, and for its report.", metavar="DIR")
-OutFolder = _option(Path, "Folder for the result, and for its report.", metavar="DIR")
+_OUT = {"words": "Folder for the result, and for its report.", "metavar": "DIR"}
+Out = _option(Path | None, callback=_can_be_folder, **_OUT)
+OutFolder = _option(Path, callback=_can_be_folder, **_OUT)
 Resume = _option(bool, "Continue what is in --out, instead of starting anew.", "--resume")
 AsJson = _option(bool, "Print one JSON object.", "--json")
 
@@ -107,7 +134,11 @@ def overrides(settings: Collection[str] | None) -> list[str]:
     for text in settings or ():
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InputError(f"--set {text!r} is no setting", "expected KEY=VALUE")
+            raise InputError(
+                f"--set {text!r} is no setting",
+                "expected KEY=VALUE",
+                "for example --set SOLVER.MAX_ITER=100",
+            )
         words += [key, value]
     return words
 
@@ -146,13 +177,29 @@ def config_text(config: str | None, config_file: Path | None, usual: str | None 
 def one_of(option: str, value: str, known: Collection[str]) -> None:
     """Raises InputError where the value of an option is none of those that are known."""
     if value not in known:
-        raise InputError(f"{option} is {value!r}", f"expected one of {', '.join(known)}")
+        raise InputError(
+            f"{option} is {value!r}", f"expected one of {', '.join(known)}", "choose one of them"
+        )
 
 
 def at_least_one(option: str, value: int) -> None:
     """Raises InputError where a count is less than 1."""
     if value < 1:
-        raise InputError(f"{option} is {value}", "expected at least 1")
+        raise InputError(f"{option} is {value}", "expected at least 1", f"for example {option} 1")
+
+
+def given(context: typer.Context) -> list[str]:
+    """The options of a verb that the command line gives, in the order of the help."""
+    sources = {
+        one.opts[0]: context.get_parameter_source(one.name) for one in context.command.params
+    }
+    return [name for name, source in sources.items() if source.name == "COMMANDLINE"]
+
+
+def alone(mode: str, excluded: Sequence[str], why: str, action: str) -> None:
+    """Raises InputError that names all options which were given beside a mode in vain."""
+    if excluded:
+        raise InputError(f"{mode} does not go with {', '.join(excluded)}", why, action)
 
 
 def command_line() -> str:

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
+    context: typer.Context,
     config: options.Config = None,
     config_file: options.ConfigFile = None,
     classes: options.Classes = None,
@@ -47,7 +48,10 @@ def command(
     replicas: Annotated[int, typer.Option(help="Cores that share a step.", min=1)] = 1,
     targets: Annotated[int, typer.Option(help="Targets an image is padded to.", min=1)] = 100,
     micro_batches: Annotated[
-        int, typer.Option(help="Parts of a core's images; 0: the fewest that fit.", min=0)
+        int,
+        typer.Option(
+            help="Parts of a core's images; 0: the fewest that fit, not with --execute.", min=0
+        ),
     ] = 1,
     find_batch: Annotated[
         bool, typer.Option("--find-batch", help="Find the largest per-core batch that fits.")
@@ -107,20 +111,26 @@ def command(
 
     Example: parity preflight --config coco_r50 --topology v5e:2x2 --image-size 640x640 --replicas 4
     """
+    _check_options(options.given(context), published, execute)
     if published:
         _published(out, price or [], find_batch, effort, as_json)
-    if price:
-        raise InputError("prices need --published", "a single request has no table")
-    from maskformer.data.images import parse_size
+    from maskformer.data.images import size_for
+    from replication.tpu.limits import check_compilation
     from replication.tpu.preflight import PRECISIONS, Request, preflight
 
     precision = precision or ("float32" if execute else "bf16")
-    if precision not in PRECISIONS:
+    options.one_of("--precision", precision, PRECISIONS)
+    if execute and not micro_batches:
         raise InputError(
-            f"--precision is {precision!r}", f"known: {', '.join(PRECISIONS)}", "Choose one."
+            "--micro-batches is 0",
+            "with --execute nothing is compiled for a chip, whose memory would say what fits",
+            "give a divisor of --per-core-batch",
         )
     entry = options.with_classes(
         _entry(config, config_file, options.overrides(settings), experiment), classes, None
+    )
+    size = size_for(
+        entry.model, image_size or (EXECUTED_SIZE if execute else "640x640"), "--image-size"
     )
     if micro_batches and per_core_batch % micro_batches:
         raise InputError(
@@ -133,7 +143,7 @@ def command(
 
         asked = execution.Request(
             entry=entry,
-            size=parse_size(image_size or EXECUTED_SIZE),
+            size=size,
             replicas=replicas,
             per_replica=per_core_batch,
             precision=precision,
@@ -145,16 +155,10 @@ def command(
             command=options.command_line(),
         )
         _execute(asked, out, as_json)
-    if products:
-        raise InputError(
-            "--products needs --execute", "what is compiled for a TPU has the products of its chip"
-        )
-    if plant:
-        raise InputError("--plant needs --execute", "mistakes are made in an executed program")
     request = Request(
         entry=entry,
         topologies=tuple(topology or ["v5e:2x2"]),
-        size=parse_size(image_size or "640x640"),
+        size=size,
         per_core_batch=per_core_batch,
         precision=precision,
         replicas=replicas,
@@ -165,21 +169,60 @@ def command(
         effort=effort,
         command=options.command_line(),
     )
+    check_compilation(request)
     result = preflight(request, options.say)
     options.keep(result, out, "preflight.json")
     options.end(result, as_json, lambda: _show(result), result.passed)
 
 
+_OF_TABLE = {"--published", "--find-batch", "--effort", "--price", "--out", "--json"}
+_OF_COMPILATION = {"--topology", "--find-batch", "--no-evaluation", "--effort"}
+_OF_OTHERS = {
+    "--steps": "--steps needs --execute",
+    "--plant": "--plant needs --execute",
+    "--products": "--products needs --execute",
+    "--price": "prices need --published",
+}
+
+
+def _check_options(given: list[str], published: bool, execute: bool) -> None:
+    """Raises InputError that names all options which were given in vain."""
+    if published:
+        options.alone(
+            "--published",
+            [name for name in given if name not in _OF_TABLE],
+            "its configurations, images, batches and chips are the published ones",
+            "give --find-batch, --effort, --price, --out or --json only",
+        )
+    elif execute:
+        options.alone(
+            "--execute",
+            [name for name in given if name in {"--price", *_OF_COMPILATION}],
+            "nothing is compiled for a chip",
+            "leave them out",
+        )
+    else:
+        options.alone(
+            "compiling for a chip",
+            [name for name in given if name in _OF_OTHERS],
+            ", ".join(_OF_OTHERS[name] for name in given if name in _OF_OTHERS),
+            "leave them out, or add what they need",
+        )
+    if "--experiment" in given:
+        options.alone(
+            "--experiment",
+            [name for name in given if name == "--set"],
+            "it is a configuration of the zoo as it is",
+            "give --config-file FILE with --set",
+        )
+
+
 def _execute(request: "execution.Request", out: Path | None, as_json: bool) -> NoReturn:
     """Executes the program, and ends the verb; 0 where every claim holds."""
     from replication.tpu.execution import executed_step
+    from replication.tpu.limits import check_execution
 
-    if request.replicas < 2:
-        raise InputError(
-            f"--replicas is {request.replicas}",
-            "one replica has nothing to add up",
-            "For example: --replicas 2",
-        )
+    check_execution(request)
     result = executed_step(request, options.say)
     options.keep(result, out, "execution.json")
     options.end(result, as_json, lambda: _told(result), result.verdict == "holds")
@@ -207,6 +250,7 @@ def _published(
 ) -> NoReturn:
     """Fills and prints the table, and ends the verb; 0 where every step compiles and fits."""
     from replication.tpu import published as preflight_table
+    from replication.tpu.limits import check_effort
 
     if out is None:
         raise InputError(
@@ -214,6 +258,7 @@ def _published(
             "its compilations take hours, and are kept there",
             "For example: --out runs/preflight",
         )
+    check_effort(effort)
     prices = preflight_table.price_changes(price)
     results = preflight_table.fill(out, find_batch, effort, options.say)
     options.end(

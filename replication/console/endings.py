@@ -21,7 +21,7 @@ REFUSED, FAILED, INTERRUPTED = 2, 3, 130
 _OF_PLACES = frozenset(
     (
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
-        *(errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
+        *(errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP, errno.ENOENT),
     )
 )
 """What a full disk or a folder that cannot be written says, wherever it was noticed."""

@@ -87,9 +87,9 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
     """The batch uint8 [N,H,W,3], its sizes int32 [N,2], and each image's name, size and sha256."""
     from maskformer.data.images import (
         batch_images,
-        parse_size,
         read_image,
         resize_short_side,
+        size_for,
         synthetic_image,
     )
 
@@ -100,16 +100,11 @@ def load_images(request: Request) -> tuple["np.ndarray", "np.ndarray", list[Inpu
         names = [path.name for path in request.images]
     else:
         if request.batch < 1:
-            raise InputError(f"--batch is {request.batch}", "expected at least 1 image")
-        shapes = [parse_size(one) for one in request.size.split(",")] * request.batch
-        # Checked before drawing, which a size of zero would break.
-        if min(map(min, shapes)) < request.config.minimum_size:
             raise InputError(
-                f"--size {request.size} is too small",
-                f"{request.config.name} needs at least {request.config.minimum_size} pixels in "
-                "both directions, the stride of its coarsest features",
-                "give a larger size, such as 64x96",
+                f"--batch is {request.batch}", "expected at least 1 image", "for example --batch 1"
             )
+        # Checked before drawing, which a size of zero would break.
+        shapes = [size_for(request.config, one) for one in request.size.split(",")] * request.batch
         images = [
             extreme_image(synthetic_image(*shape, index), request.pixels)
             for index, shape in enumerate(shapes)

@@ -52,10 +52,10 @@ class Request:
 
 def batches(request: Request) -> "list[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]":
     """Four different batches, which the steps go through in turn: images, sizes, targets."""
-    from maskformer.data.images import batch_images, parse_size, synthetic_image
+    from maskformer.data.images import batch_images, size_for, synthetic_image
     from maskformer.data.targets import synthetic_targets
 
-    height, width = parse_size(request.size)
+    height, width = size_for(request.config, request.size)
     made = []
     for index in range(min(4, request.steps)):
         images = [

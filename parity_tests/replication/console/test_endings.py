@@ -70,6 +70,7 @@ def test_what_was_given_wrongly_stays_a_2(raising, parity, tmp_path):
     for error in (
         OSError(errno.ENOSPC, "No space left on device", "/out"),
         FileExistsError(errno.EEXIST, "File exists", "/out"),  # a folder below a file
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/out"),  # as of /proc/x
         RuntimeError("/out; No space left on device [Op:SaveV2]"),  # as TensorFlow says it
         RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors does
     ):
