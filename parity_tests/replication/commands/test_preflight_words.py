@@ -196,7 +196,7 @@ def test_the_size_of_other_verbs_is_refused_likewise(parity, verb, size):
     [
         ("audit", *TINY, "--batch", "0"),
         ("audit", *TINY, "--set", "MODEL.X"),
-        ("capture", *TINY, "--device", "tpu"),
+        ("capture", *TINY, "--side", "both"),
         ("trajectory", *TINY, "--dtype", "float16"),
         ("trajectory", *TINY, "--steps", "0"),
     ],
