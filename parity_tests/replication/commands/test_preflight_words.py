@@ -192,6 +192,22 @@ def test_the_size_of_other_verbs_is_refused_likewise(parity, verb, size):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", *TINY, "--batch", "0"),
+        ("audit", *TINY, "--set", "MODEL.X"),
+        ("capture", *TINY, "--side", "both"),
+        ("trajectory", *TINY, "--dtype", "float16"),
+        ("trajectory", *TINY, "--steps", "0"),
+    ],
+)
+def test_what_an_option_expects_is_told_with_what_to_do(parity, words):
+    status, out, err = parity(*words)
+    assert (status, out) == (2, "")
+    assert len(err[err.index("parity: --") :].splitlines()) == 3
+
+
+@pytest.mark.parametrize(
     ("words", "module", "name"),
     [(TINY, tpu, "missing_compiler"), (EXECUTED, compiler, "find_spec")],
 )

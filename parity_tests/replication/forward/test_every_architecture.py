@@ -106,6 +106,7 @@ def test_one_different_architecture_decides(parity, monkeypatch, verdict, expect
     [
         (("--config", "tiny"), "--all does not go with --config"),
         (("--isolate", "--batch", "2"), "--all does not go with --batch, --isolate"),
+        (("--set", "A.B=1", "--search", "60s"), "--all does not go with --set, --search"),
         (("--weights", "model.pkl"), "--all does not go with --weights model.pkl"),
         (("--size", "64"), "64"),
     ],
