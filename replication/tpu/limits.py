@@ -29,7 +29,7 @@ _SHAPE = re.compile(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}")
 def check_compilation(request: "preflight.Request") -> None:
     """Raises InputError where a request cannot be compiled: for its numbers, its slices of chips,
     or since the compiler is not installed."""
-    from tf_impl.tpu.preflight import missing_compiler
+    from tf_impl.tpu.preflight import check_compiler
 
     for topology in request.topologies:
         _check_slice(topology, request.replicas)
@@ -44,12 +44,7 @@ def check_compilation(request: "preflight.Request") -> None:
     _check_most(
         "--per-core-batch", request.per_core_batch, LARGEST_BATCH, "--find-batch tries no more"
     )
-    if (missing := missing_compiler()) is not None:
-        raise InputError(
-            "the TPU compiler is not there",
-            missing,
-            "Install it: pip install 'maskformer-replication[tpu]'",
-        )
+    check_compiler()
 
 
 def check_execution(request: "execution.Request") -> None:

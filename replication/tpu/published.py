@@ -188,6 +188,9 @@ def _unlocked(error: OSError) -> InputError:
 def _made(request: Request, note: Callable[[str], None]) -> PreflightResult:
     """One row, made in a process of its own: TensorFlow keeps some 200 MB of every program that
     it lowers for as long as it runs."""
+    from tf_impl.tpu.preflight import check_compiler
+
+    check_compiler()
     return in_fresh_process(
         preflight,
         request,

@@ -129,6 +129,16 @@ def missing_compiler() -> str | None:
     return f"not installed: {', '.join(missing)}" if missing else None
 
 
+def check_compiler() -> None:
+    """Raises InputError where nothing can be compiled for a TPU here."""
+    if (missing := missing_compiler()) is not None:
+        raise InputError(
+            "the TPU compiler is not there",
+            missing,
+            "Install it: pip install 'maskformer-replication[tpu]'",
+        )
+
+
 def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compiled:
     """Compiles `program` with libtpu for `topology`, in a process of its own.
 
@@ -137,12 +147,7 @@ def compile_for(program: Program, topology: str, effort: float = 0.0) -> Compile
     compiler is not installed. Everything else that keeps the program from running is in the result.
     """
     chip_of(topology)
-    if (missing := missing_compiler()) is not None:
-        raise InputError(
-            "the TPU compiler is not there",
-            missing,
-            "Install it: pip install 'maskformer-replication[tpu]'",
-        )
+    check_compiler()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.hlo"
         path.write_bytes(program.hlo)

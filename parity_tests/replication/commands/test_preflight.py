@@ -333,6 +333,7 @@ def replaced(monkeypatch):
         return answers.get(topology) or compiled(3 * GIB, topology)
 
     monkeypatch.setattr(compiler, "compile_for", compile_for)
+    monkeypatch.setattr(compiler, "missing_compiler", lambda: None)
     monkeypatch.setattr(published, "in_fresh_process", lambda done, *words, **_: done(*words))
     program = Program(b"", 1)
     monkeypatch.setattr(preflight_run.Programs, "train", lambda self, batch, parts=1: program)
@@ -681,6 +682,13 @@ def test_a_row_whose_process_is_killed_is_one_error(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="ade20k_r50 for v3:2x2 was killed"):
         published.fill(tmp_path, False, 0.0, print)
     assert [path.name for path in tmp_path.iterdir()] == [published.LOCKED]
+
+
+def test_a_row_without_a_compiler_is_refused_before_it_is_lowered(without_compiling, monkeypatch):
+    monkeypatch.setattr(compiler, "missing_compiler", lambda: "no libtpu")
+    request = next(published.cells()).request(False, 0.0)
+    with pytest.raises(InputError, match="the TPU compiler is not there"):
+        published._made(request, pytest.fail)
 
 
 HOLDER = """
