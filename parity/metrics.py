@@ -251,8 +251,9 @@ def widened(gaps: Mapping[str, Gap], more: Mapping[str, Gap]) -> dict[str, Gap]:
     return {key: worst([one, more[key]]) if key in more else one for key, one in gaps.items()}
 
 
-def perturb_ulp(array: np.ndarray, seed: int) -> np.ndarray:
-    """A copy of `array`, every element moved by -1, 0 or +1 unit in its last place at random.
+def perturb_ulp(array: np.ndarray, seed: int, units: int = 1) -> np.ndarray:
+    """A copy of `array`, every element moved by 0 or `units` units in its last place, up or down at
+    random; `units` is 1 to 127.
 
     Zeros stay zero (their neighbours are denormal numbers, which no rounding produces), as do NaN
     and infinite numbers, and numbers whose move would overflow; integers and booleans are copied
@@ -274,9 +275,10 @@ def perturb_ulp(array: np.ndarray, seed: int) -> np.ndarray:
         bits = flat[start : start + BLOCK]
         moves = rng.integers(-1, 2, bits.size, dtype=np.int8)
         # Next to the sign bit, a float's bits count its magnitude in units in the last place.
-        # Less one, as unsigned numbers, zero is beyond the largest number too.
+        # Less the units, as unsigned numbers, zero and its neighbours are beyond the largest too.
         magnitude = bits & np.iinfo(integers).max
-        magnitude -= 1
-        moves *= magnitude.view(unsigned) < largest - 1
+        magnitude -= units
+        moves *= magnitude.view(unsigned) < largest - 2 * units + 1
+        moves *= np.int8(units)
         bits += moves
     return moved

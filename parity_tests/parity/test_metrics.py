@@ -192,6 +192,22 @@ def test_perturb_ulp_uses_all_three_moves():
     np.testing.assert_array_equal(perturb_ulp(np.arange(5), 0), np.arange(5))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("units", [2, 4, 127])
+def test_perturb_ulp_moves_by_so_many_places(dtype, units):
+    """Numbers that have no such neighbours on one of their sides stay."""
+    integers = {2: np.int16, 4: np.int32, 8: np.int64}[np.dtype(dtype).itemsize]
+    largest = np.array(np.finfo(dtype).max).view(integers)
+    places = np.array([0, 1, units - 1, units, 999, largest - units, largest - units + 1, largest])
+    array = np.repeat(places.astype(integers), 200).view(dtype)
+    for sign in (1, -1):
+        moved = perturb_ulp(sign * array, 0, units)
+        assert np.isfinite(moved).all()
+        moves = np.abs(moved).view(integers).astype(int) - array.view(integers)
+        assert set(moves[np.isin(array.view(integers), places[3:6])]) == {-units, 0, units}
+        assert not moves[~np.isin(array.view(integers), places[3:6])].any()
+
+
 def test_worst_takes_each_metric_apart_and_keeps_problems():
     one, other = Gap(1.0, 5.0, where=(3,)), Gap(2.0, 4.0)
     assert worst([one, other]) == Gap(2.0, 5.0, where=(3,))

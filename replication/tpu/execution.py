@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,12 +161,11 @@ class Beside:
 
     @cached_property
     def further(self) -> Mapping[str, Gap]:
-        """Gaps of the first update's gradients in further runs; computed where that claim fails."""
+        """`further_gradients` of the first update; computed where the claim on them fails."""
         if self.rule == "ddp_mean":
             return further_ranked(self.case.of_parts, self.precision, self.ranked.exact)
-        return further_gradients(
-            lambda seed: OneProcess(self.case, self.precision, seed), self.ranked.exact
-        )
+        start = partial(OneProcess, self.case, self.precision)
+        return further_gradients(start, self.ranked.exact)
 
     @cached_property
     def shares(self) -> list[Share]:
@@ -399,6 +398,11 @@ def _numbers_claim(rule: str, found: Replicas, beside: Ranked, request: Request)
     )
 
 
+_FURTHER = (
+    f"; or the gap of {MORE} further runs, with weights and images {PRECISION_FACTOR:g} units away"
+)
+
+
 def _gradients_claim(
     rule: str,
     found: Replicas,
@@ -409,7 +413,7 @@ def _gradients_claim(
     gradients, exact = found.gradients(), beside.exact.gradients
     twins = [one.gradients for one in beside.twins]
     twins += [] if further is None else [further]
-    told = "" if further is None else f"; of their twins {MORE} more were made"
+    told = "" if further is None else _FURTHER
     verdicts = _verdicts(gradients, exact, beside.own.gradients, twins, request)
     return margin_claim(
         f"{rule}/gradients",

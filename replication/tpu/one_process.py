@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 class OneProcess:
     """TensorFlow, one operation at a time, in a precision of `MODES`.
 
-    With `seed`, weights and images are moved by up to one unit in the last place.
+    With `seed`, weights and images are moved by up to `units` in the last place.
     """
 
-    def __init__(self, case: "Case", precision: str, seed: int | None = None) -> None:
+    def __init__(
+        self, case: "Case", precision: str, seed: int | None = None, units: int = 1
+    ) -> None:
         from tf_impl.optimizer import build_optimizer
 
-        self._case, self._seed = case, seed
+        self._case, self._seed, self._units = case, seed, units
         self._dtype = "float64" if precision == "float64" else "float32"
-        self._model = build_port(case.config, case.moved(seed), MODES[precision])
+        self._model = build_port(case.config, case.moved(seed, units), MODES[precision])
         self._optimizer = build_optimizer(self._model, case.solver, self._dtype)
         self._optimizer.build(self._model.trainable_variables)
         self._last: tuple[list[Any], float] = ([], 0.0)
@@ -39,7 +41,7 @@ class OneProcess:
             case.config, given.images, given.sizes, given.targets, self._dtype, case.most
         )
         if self._seed is not None:
-            moved = perturb_ulp(batch.images.numpy(), self._seed + number)
+            moved = perturb_ulp(batch.images.numpy(), self._seed + number, self._units)
             batch = batch._replace(images=tensor(moved))
         found = train_step.gradients(self._model, batch)
         norm = float(train_step.update(self._model, self._optimizer, found.values))

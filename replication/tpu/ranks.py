@@ -75,15 +75,17 @@ def shares(case: "Case", normalisation: str) -> list[Share]:
 class _Rank:
     """One rank in training."""
 
-    def __init__(self, case: "Case", rank: int, precision: str, seed: int | None = None) -> None:
+    def __init__(
+        self, case: "Case", rank: int, precision: str, seed: int | None = None, units: int = 1
+    ) -> None:
         from torch.nn.parallel import DistributedDataParallel
 
         from torch_reference.optimizer import build_optimizer
         from torch_reference.schedule import SolverSchedule
 
-        self._case, self._rank, self._seed = case, rank, seed
+        self._case, self._rank, self._seed, self._units = case, rank, seed, units
         self._dtype = "float64" if precision == "float64" else "float32"
-        self._model = build_reference(case.config, case.moved(seed), MODES[precision])
+        self._model = build_reference(case.config, case.moved(seed, units), MODES[precision])
         self._shared = DistributedDataParallel(self._model)
         self._optimizer = build_optimizer(self._model, case.solver)
         self._schedule = SolverSchedule(self._optimizer, case.solver)
@@ -96,7 +98,7 @@ class _Rank:
 
         batch = _batch(self._case, self._rank, number, self._dtype)
         if self._seed is not None:
-            moved = perturb_ulp(batch.images.numpy(), self._seed + number)
+            moved = perturb_ulp(batch.images.numpy(), self._seed + number, self._units)
             batch = batch._replace(images=torch.from_numpy(moved))
         result = train_step(self._shared, self._optimizer, batch)
         self._schedule.step()
@@ -128,7 +130,7 @@ def _updates(case: "Case", rank: int, precision: str) -> Ranked:
 
 
 def _further(case: "Case", rank: int, precision: str, exact: Exact) -> Mapping[str, Gap]:
-    return further_gradients(lambda seed: _Rank(case, rank, precision, seed), exact)
+    return further_gradients(partial(_Rank, case, rank, precision), exact)
 
 
 def _share(case: "Case", rank: int, normalisation: str) -> Share:

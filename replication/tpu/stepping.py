@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from parity.judge import MIXED, MORE
+from parity.judge import MIXED, MORE, PRECISION_FACTOR
 from parity.metrics import Gap, gap, worst
 from parity.steps import give_back
 from parity.training.measured import TWINS
@@ -122,16 +122,23 @@ def twins(
     return tuple(found)
 
 
-def further_gradients(start: Callable[[int], Run], exact: Exact) -> Mapping[str, Gap]:
-    """The largest gaps of the first update's gradients in `MORE` runs more, moved as `twins` are.
+def further_gradients(start: Callable[..., Run], exact: Exact) -> Mapping[str, Gap]:
+    """What gradients may be off where all that they are made from is off by its own limit.
 
-    A ReLU or a maximum next to a tie decides otherwise in some of them, as it may in the replicas.
+    The largest gaps of the first update's gradients in `MORE` runs whose weights and images are
+    moved by `PRECISION_FACTOR` units in the last place, divided by that factor, as a limit is
+    multiplied by it. Within that error a ReLU or a maximum next to a tie decides either way, of
+    which a gradient shows the whole effect. `start(seed, units)` is the side at its start.
     """
     first, found = Exact(exact.numbers[:1], exact.gradients, {}), []
     for seed in range(max(TWINS) + 1, max(TWINS) + 1 + MORE):
         give_back()
-        found.append(measured_updates(start(seed), first).gradients)
-    return {key: worst(one[key] for one in found) for key in found[0]}
+        found.append(measured_updates(start(seed, int(PRECISION_FACTOR)), first).gradients)
+    return {key: _shared(worst(one[key] for one in found)) for key in found[0]}
+
+
+def _shared(one: Gap) -> Gap:
+    return replace(one, l2=one.l2 / PRECISION_FACTOR, max=one.max / PRECISION_FACTOR)
 
 
 def relative(value: float, exact: float) -> float:

@@ -65,12 +65,12 @@ class Case:
         """The norm that all gradients together are clipped to."""
         return self.solver.clip_value if self.solver.clip_type == "full_model" else None
 
-    def moved(self, seed: int | None) -> Weights:
-        """The weights, each moved by up to one unit in the last place where there is a seed."""
+    def moved(self, seed: int | None, units: int = 1) -> Weights:
+        """The weights, where there is a seed each moved by up to `units` in the last place."""
         if seed is None:
             return self.weights
         state = {
-            key: perturb_ulp(np.asarray(one), seed + index)
+            key: perturb_ulp(np.asarray(one), seed + index, units)
             for index, (key, one) in enumerate(self.weights.state.items())
         }
         return replace(self.weights, state=state)
