@@ -346,6 +346,8 @@ def register(app: typer.Typer) -> None:
         from replication.sides.torch_side import REFERENCES
 
         options.one_of("--reference", reference, REFERENCES)
+        told = of_a_zoo | {"--size": size}
+        options.check_images([name for name, value in told.items() if value])
         if train and (reference != "builtin" or only is not None):
             raise InputError(
                 "--train cannot be combined with --only or another --reference",

@@ -58,7 +58,7 @@ def command(
         typer.Option("--plan", help="Write a shell script that does this elsewhere, to --out."),
     ] = False,
     threads: options.Threads = None,
-    out: options.Out = None,
+    out: options.FileOrFolder = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Run one side where only its framework is, and keep every tensor in the folder --out.
@@ -149,15 +149,7 @@ class Described:
         if self.pair is not None:
             self._check_pair(self.pair)
             return
-        idle = ("--size", "--batch") if self.images else ("--short-side",)
-        how = "beside" if self.images else "without"
-        given = [name for name in self.given if name in idle]
-        if given:
-            raise InputError(
-                f"{', '.join(given)} has no effect {how} --images",
-                "images of files have a size of their own, synthetic ones have that of --size",
-                "leave it out",
-            )
+        options.check_images(self.given)
         from maskformer.data.images import parse_size
 
         self._entry()

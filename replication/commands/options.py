@@ -30,12 +30,11 @@ def _option(kind: Any, words: str, *names: str, **more: Any) -> Any:
     return Annotated[kind, typer.Option(*names, help=words, **more)]
 
 
-def _can_be_folder(context: typer.Context, out: Path | None) -> Path | None:
+def check_folder(out: Path | None) -> Path | None:
     """--out as it was given. Raises InputError, before any work, where it can be no folder that
     files are written to."""
-    has_plan = any(one.name == "plan" for one in context.command.params)
-    if out is None or has_plan:  # what a plan writes to --out is a file
-        return out
+    if out is None:
+        return None
     place = out
     while not os.path.lexists(place):
         place = place.parent
@@ -105,8 +104,10 @@ Seed = _option(int | None, "Of everything that is drawn.")
 Threads = _option(int | None, "Threads to compute with; all cores without it.")
 Workers = _option(int, "Threads or processes beside the model.")
 _OUT = {"words": "Folder for the result, and for its report.", "metavar": "DIR"}
-Out = _option(Path | None, callback=_can_be_folder, **_OUT)
-OutFolder = _option(Path, callback=_can_be_folder, **_OUT)
+Out = _option(Path | None, callback=check_folder, **_OUT)
+OutFolder = _option(Path, callback=check_folder, **_OUT)
+FileOrFolder = _option(Path | None, **_OUT)
+"""Of a verb that may write a file there, or nothing at all."""
 Resume = _option(bool, "Continue what is in --out, instead of starting anew.", "--resume")
 AsJson = _option(bool, "Print one JSON object.", "--json")
 
@@ -186,6 +187,18 @@ def at_least_one(option: str, value: int) -> None:
     """Raises InputError where a count is less than 1."""
     if value < 1:
         raise InputError(f"{option} is {value}", "expected at least 1", f"for example {option} 1")
+
+
+def check_images(given: Collection[str]) -> None:
+    """Raises InputError for options that images of files, or synthetic ones, do not follow."""
+    beside = "--images" in given
+    idle = ("--size", "--batch") if beside else ("--short-side",)
+    if vain := [name for name in given if name in idle]:
+        raise InputError(
+            f"{', '.join(vain)} has no effect {'beside' if beside else 'without'} --images",
+            "images of files have a size of their own, synthetic ones have that of --size",
+            "leave it out",
+        )
 
 
 def given(context: typer.Context) -> list[str]:

@@ -89,7 +89,7 @@ def command(
             "--published", help="The published targets on four chips of each kind, as one table."
         ),
     ] = False,
-    out: options.Out = None,
+    out: options.FileOrFolder = None,
     price: Annotated[
         list[str] | None,
         typer.Option(help="USD per chip-hour in that table, such as v5e=1.2.", metavar="KIND=USD"),
@@ -114,6 +114,7 @@ def command(
     _check_options(options.given(context), published, execute)
     if published:
         _published(out, price or [], find_batch, effort, as_json)
+    options.check_folder(out)
     from maskformer.data.images import size_for
     from replication.tpu.limits import check_compilation
     from replication.tpu.preflight import PRECISIONS, Request, preflight

@@ -32,6 +32,21 @@ def test_audit_announces_as_many_steps_as_it_takes(parity, words):
     assert {total for _, total in numbers} == {str(len(numbers))}
 
 
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (("--short-side", "32"), "--short-side has no effect without --images"),
+        (("--images", "a.png", "--size", "32x32"), "--size has no effect beside --images"),
+        (("--images", "a.png", "--batch", "2"), "--batch has no effect beside --images"),
+    ],
+)
+def test_audit_refuses_options_that_its_images_do_not_follow(parity, words, fact):
+    status, out, err = parity("audit", "--config", "tiny", *words)
+    assert (status, out) == (2, "")
+    assert fact in err
+    assert len(err[err.index("parity: ") :].splitlines()) == 3
+
+
 def test_audit_json_says_equal(parity, tmp_path):
     status, out, _ = parity(
         "audit", *SMALL, "--size", "70x90,48x66", "--json", "--out", tmp_path / "out"
