@@ -19,6 +19,8 @@ if PARALLEL:  # read when torch, TensorFlow and NumPy's BLAS are first imported,
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job, by children too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; children start with none
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
