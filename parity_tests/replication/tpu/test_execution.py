@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ from typer.testing import CliRunner
 import tf_impl  # noqa: F401  (selects tf_keras before TensorFlow is imported)
 from maskformer.model import zoo
 from parity.errors import InputError
+from parity.judge import MORE, PRECISION_FACTOR
 from parity.records import strict
+from parity.training.measured import TWINS
 from parity.training.trajectory import weight_gap
 from replication.cli import app
-from replication.tpu import mistakes
+from replication.tpu import execution, mistakes
 from replication.tpu.execution import Request, executed_step
-from replication.tpu.ranks import Share
+from replication.tpu.ranks import Ranked, Share
+from replication.tpu.stepping import NORM, TOTAL, Exact, further_gradients, measured_updates
 from replication.tpu.training_case import training_case
 from reports.loading import of_result
 from reports.render import write_report
@@ -237,3 +242,83 @@ def test_wrong_words_of_an_execution_are_refused(words, fact):
     done = CliRunner().invoke(app, ["preflight", *words])
     assert isinstance(done.exception, InputError)
     assert fact in str(done.exception)
+
+
+class Moved:
+    """A side whose gradient is off by `error` per unit that it is moved by, and by `kink` where its
+    seed lets another element through."""
+
+    begun: ClassVar[list[tuple[int, int]]] = []
+
+    def __init__(self, seed, units, error=1e-6, kink=0.0):
+        self.begun.append((seed, units))
+        self.gradient = np.ones(4) + error * units
+        self.gradient[0] += kink * (seed == 7)
+        self.steps = []
+
+    def step(self, number):
+        self.steps.append(number)
+        assert self.steps == [0]  # no update more than is compared
+        return {TOTAL: 1.0, NORM: 1.0}
+
+    def gradients(self):
+        return {"w": self.gradient}
+
+    def weights(self):
+        raise AssertionError("weights are not compared")
+
+
+def exact_ones():
+    ones = {"w": np.ones(4)}
+    return Exact([{TOTAL: 1.0, NORM: 1.0}] * 5, ones, {0: ones, 4: ones})
+
+
+def test_further_gradients_are_those_of_errors_at_their_limit():
+    Moved.begun.clear()
+    found = further_gradients(Moved, exact_ones())["w"]
+    seeds, units = zip(*Moved.begun, strict=True)
+    assert len({*seeds}) == MORE
+    assert not {*seeds} & {*TWINS}
+    assert {*units} == {PRECISION_FACTOR}
+    assert found.max == pytest.approx(1e-6)  # of one unit: a limit is multiplied by the factor
+
+
+@pytest.mark.parametrize(
+    ("kink", "off", "verdict"),
+    [(0.0, 3e-6, "holds"), (0.0, 0.1, "fails"), (0.1, 0.1, "holds"), (0.1, 0.3, "fails")],
+)
+def test_a_gradient_is_held_to_what_errors_within_the_limit_decide(kink, off, verdict):
+    """An element that is off as far as in a further run holds; one that is further off fails."""
+    exact = exact_ones()
+    moved = np.ones(4)
+    moved[0] += off
+    replicas = SimpleNamespace(gradients=lambda: {"w": moved})
+    own = measured_updates(Moved(0, 1), Exact(exact.numbers[:1], exact.gradients, {}))
+    further = further_gradients(partial(Moved, kink=kink), exact)
+    request = Request(zoo.get("tiny"), (64, 96))
+    ranked = Ranked(exact, own, (own,))
+    claim = execution._gradients_claim("global", replicas, ranked, request, further)
+    assert claim.verdict == verdict
+    without = execution._gradients_claim("global", replicas, ranked, request)
+    assert without.verdict == ("holds" if off < 1e-5 else "fails")
+
+
+@pytest.mark.parametrize(("losses", "asked"), [("hold", True), ("fail", False)])
+def test_further_runs_are_made_where_losses_hold_alone(monkeypatch, losses, asked):
+    claims = []
+
+    def gradients(rule, found, ranked, request, further=None):
+        claims.append(further)
+        return SimpleNamespace(holds=further is not None)
+
+    monkeypatch.setattr(
+        execution, "_numbers_claim", lambda *_: SimpleNamespace(holds=losses == "hold")
+    )
+    monkeypatch.setattr(execution, "_gradients_claim", gradients)
+    monkeypatch.setattr(execution, "_running_claims", lambda *_: [])
+    monkeypatch.setattr(execution, "_equal_claim", lambda *_: SimpleNamespace(holds=True))
+    monkeypatch.setattr(execution, "all_hold", lambda given: True)
+    beside = SimpleNamespace(rule="global", ranked=None, further={"w": None})
+    request = SimpleNamespace(command="")
+    execution._judge(None, beside, None, request)
+    assert claims == [None, {"w": None}][: 1 + asked]
