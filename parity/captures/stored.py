@@ -8,9 +8,7 @@ alone.
 import hashlib
 import json
 import math
-import os
 import shutil
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from parity.reading import bounds
-from parity.reading.content import parse_json
+from parity.reading.content import parse_json, regular_file
 from parity.trace import Site, Tap, TraceError, tap_key
 
 DTYPES = {
@@ -193,13 +191,8 @@ class StoredTaps(Mapping[str, Tap]):
 def _opened(path: Path) -> tuple[Mapping[str, Any], np.ndarray]:
     """The header of a safetensors file, and its data as a map of the file."""
     try:
-        # a pipe without a writer would otherwise never open
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is a folder, a device or a pipe")
-            length, size = int.from_bytes(file.read(8), "little"), status.st_size
+        with regular_file(path) as (file, size):
+            length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(bounds.HEADER_BYTES, size - 8):
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = parse_json(file.read(length), "its header")

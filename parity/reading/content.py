@@ -7,8 +7,10 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from parity.errors import InputError
 from parity.reading import bounds
@@ -18,6 +20,23 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _AGAIN = "obtain the file again"
 
 
+@contextmanager
+def regular_file(path: Path, what: str = "file") -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file, opened to be read, and its bytes; `what` is its kind in messages.
+
+    Raises InputError where it is another kind of file, and OSError where it cannot be opened.
+    """
+    # a pipe without a writer would otherwise never open
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(
+                f"{what} {path} is no regular file", "it is a folder, a device or a pipe"
+            )
+        yield file, status.st_size
+
+
 def read_bytes(path: str | os.PathLike[str], most: int, what: str = "file") -> bytes:
     """The content of a regular file of at most `most` bytes; `what` is its kind in messages.
 
@@ -25,17 +44,10 @@ def read_bytes(path: str | os.PathLike[str], most: int, what: str = "file") -> b
     """
     path = Path(path)
     try:
-        # a pipe without a writer would otherwise never open
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+        with regular_file(path, what) as (file, size):
+            if size > most:
                 raise InputError(
-                    f"{what} {path} is no regular file", "it is a folder, a device or a pipe"
-                )
-            if status.st_size > most:
-                raise InputError(
-                    f"{what} {path} has {status.st_size:,} bytes",
+                    f"{what} {path} has {size:,} bytes",
                     f"at most {most:,} are read",
                     "is it the right file?",
                 )

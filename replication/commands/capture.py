@@ -160,12 +160,8 @@ class Described:
 
     def _check_pair(self, pair: str) -> None:
         excluded = [name for name in self.given if name not in ("--pair", "--train")]
-        if excluded:
-            raise InputError(
-                f"--pair does not go with {', '.join(excluded)}",
-                "models, weights and inputs are those of the pair",
-                "leave them out",
-            )
+        why = "models, weights and inputs are those of the pair"
+        options.alone("--pair", excluded, why, "leave them out")
         place, _, name = pair.rpartition(":")
         lacking = place.endswith(".py") and not Path(place).is_file()
         if lacking or not (place and name):
@@ -254,12 +250,12 @@ def audit_captured(
     if len(found) == 2:
         more = {"--execution": execution != EVERY, "--threads": threads is not None}
         excluded = [*excluded, *described.given, *(name for name in more if more[name])]
-    if excluded:
-        raise InputError(
-            f"a captured side does not go with {', '.join(excluded)}",
-            "it does not run again, and has its own weights and inputs",
-            "leave them out",
-        )
+    options.alone(
+        "a captured side",
+        excluded,
+        "it does not run again, and has its own weights and inputs",
+        "leave them out",
+    )
     if threads is not None:
         options.at_least_one("--threads", threads)
     steps = Steps(quiet=as_json)

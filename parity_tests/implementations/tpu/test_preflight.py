@@ -37,6 +37,16 @@ def machine(monkeypatch, tmp_path):
     return found
 
 
+@pytest.fixture
+def other(machine):
+    """The lock of another compilation, beside which a first one finds no memory."""
+    lock = preflight._lock_file("running")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    machine.available = lambda: 0 if len(machine.processes) == 1 else preflight.LEAST_FREE
+    with lock:
+        yield lock
+
+
 def run(path: Path):
     return preflight._run([sys.executable, "-c", RUNS, str(path)])
 
@@ -57,11 +67,8 @@ def test_a_compilation_that_takes_all_memory_alone_is_given_up(machine, tmp_path
     assert machine.processes[0].returncode != 0
 
 
-def test_a_compilation_beside_another_begins_again_after_it(machine, tmp_path):
+def test_a_compilation_beside_another_begins_again_after_it(machine, other, tmp_path):
     """It waits: what the other holds is given back only then."""
-    other = preflight._lock_file("running")
-    fcntl.flock(other, fcntl.LOCK_SH)
-    machine.available = lambda: 0 if len(machine.processes) == 1 else preflight.LEAST_FREE
     with ThreadPoolExecutor(1) as pool:
         ending = pool.submit(run, tmp_path / "starts")
         with pytest.raises(TimeoutError):
@@ -72,11 +79,8 @@ def test_a_compilation_beside_another_begins_again_after_it(machine, tmp_path):
     assert len(machine.processes) == 2
 
 
-def test_a_compilation_that_waits_to_be_alone_is_not_passed_by_others(machine, tmp_path):
+def test_a_compilation_that_waits_to_be_alone_is_not_passed_by_others(machine, other, tmp_path):
     """What comes while it waits begins after it, not beside what it waits for."""
-    other = preflight._lock_file("running")
-    fcntl.flock(other, fcntl.LOCK_SH)
-    machine.available = lambda: 0 if len(machine.processes) == 1 else preflight.LEAST_FREE
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(run, tmp_path / "first")
         with pytest.raises(TimeoutError):
